@@ -1,0 +1,60 @@
+# Everything here works on a clean clone with nothing but make and Python >= 3.11.
+#
+# Two environments: .venv holds what a user gets (the core dependencies), .venv-test also what checks and tests need. A
+# stamp file marks each as complete, so a second call costs nothing.
+
+PYTHON ?= python3
+TEST_WORKERS ?= 2
+REPORT ?= divprune-report.html
+TEST_ENVIRONMENT = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
+INSTALL = install --quiet --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format bench readme clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 14
+
+run: .venv/.stamp  ## watch a small model answer from 10 % of its visual tokens, and write a report
+	.venv/bin/divprune run --report $(REPORT)
+
+test: check  ## all checks, then all tests
+	$(TEST_ENVIRONMENT) .venv-test/bin/python -m pytest -n $(TEST_WORKERS)
+
+check: .venv-test/.stamp  ## lint, format and types
+	.venv-test/bin/ruff check .
+	.venv-test/bin/ruff format --check .
+	.venv-test/bin/mypy
+
+format: .venv-test/.stamp  ## let ruff repair what it can
+	.venv-test/bin/ruff check --fix .
+	.venv-test/bin/ruff format .
+
+bench: .venv/.stamp  ## measure, and write the records under results/
+	set -e; for script in $$(grep -l '^if __name__ == "__main__"' benchmarks/*.py); do \
+		.venv/bin/python -m benchmarks.$$(basename $$script .py); \
+	done
+	$(MAKE) readme
+
+readme: .venv/.stamp  ## write the tables of README.md from results/
+	.venv/bin/python -m tools.render_results
+
+.venv/.stamp: pyproject.toml constraints.txt
+	$(call create_environment,.venv)
+	.venv/bin/python -m pip $(INSTALL) -e .
+	@touch $@
+
+.venv-test/.stamp: pyproject.toml constraints.txt
+	@$(call create_environment,.venv-test)
+	.venv-test/bin/python -m pip $(INSTALL) -e '.[dev,video,viz,exact]'
+	@touch $@
+
+clean:  ## remove environments, caches and build output
+	rm -rf .venv .venv-test build dist .mypy_cache .pytest_cache .ruff_cache
+
+define create_environment
+$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("divprune needs Python 3.11 or newer, found " \
++ sys.version.split()[0] + "; name another one: make PYTHON=python3.12 ...")'
+test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
+echo "installing into $(1); the first time takes a few minutes"
+endef

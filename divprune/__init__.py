@@ -1,0 +1,50 @@
+"""Diversity-based visual token pruning for large multimodal models.
+
+A picture becomes visual tokens, the few that differ most from each other are kept, and the language model reads a
+shorter prompt (DivPrune, CVPR 2025, arXiv 2503.02175). Names are imported on first use, so `import divprune` is cheap.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from divprune.huggingface import Pruning, attach, prune
+    from divprune.methods import DivPrune, RandomTokens, UniformGrid, get_method
+    from divprune.selection import Selection, select
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "DivPrune": "divprune.methods",
+    "Pruning": "divprune.huggingface",
+    "RandomTokens": "divprune.methods",
+    "Selection": "divprune.selection",
+    "UniformGrid": "divprune.methods",
+    "attach": "divprune.huggingface",
+    "get_method": "divprune.methods",
+    "prune": "divprune.huggingface",
+    "select": "divprune.selection",
+}
+
+__all__ = [
+    "DivPrune",
+    "Pruning",
+    "RandomTokens",
+    "Selection",
+    "UniformGrid",
+    "__version__",
+    "attach",
+    "get_method",
+    "prune",
+    "select",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

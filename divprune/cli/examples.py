@@ -1,0 +1,48 @@
+"""The bundled example: generated scenes and questions about them, none of which the embedded model was trained on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from divprune.cli.media import Medium
+
+NUM_SCENES = 4
+KINDS_ASKED = ("existence", "count", "color", "position")
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One question about some media, shown to the model in one prompt.
+
+    Attributes:
+        media: pictures and clips, in the order of the prompt.
+        prompt: the question.
+        expected: the right answer, where it is known.
+    """
+
+    media: tuple[Medium, ...]
+    prompt: str
+    expected: str | None = None
+
+
+def bundled_scenes(prompts: Sequence[str] = ()) -> list[Ask]:
+    """Questions about the bundled scenes.
+
+    Args:
+        prompts: asked about every scene; by default each scene has its own questions, with known answers.
+    """
+    from divprune.tiny import EXAMPLE_SEEDS, questions, scene
+
+    asks = []
+    for number, seed in enumerate(EXAMPLE_SEEDS[:NUM_SCENES]):
+        picture = scene(seed, "test")
+        media = (Medium(f"scene {seed}", "image", (picture.image,)),)
+        if prompts:
+            asks += [Ask(media, prompt) for prompt in prompts]
+            continue
+        for kind in KINDS_ASKED:
+            candidates = [question for question in questions(picture) if question.kind == kind]
+            if candidates:
+                # There is a question to be answered yes and one to be answered no: take turns.
+                question = candidates[number % len(candidates)]
+                asks.append(Ask(media, question.prompt, question.answer))
+    return asks

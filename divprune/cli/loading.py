@@ -1,0 +1,212 @@
+"""A checkpoint by directory or hub name, or the embedded one: always the same path through transformers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from divprune.cli.failures import CommandError, first_line
+from divprune.errors import DivpruneError, UnsupportedModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
+
+Part = TypeVar("Part")
+
+EMBEDDED = "embedded"
+"""Name of the model that comes with the package."""
+
+_CHECKPOINT_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+_OTHER_FORMATS = ["original/*", "consolidated*"]  # the same weights again, in layouts that transformers does not read
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to answer, and its processor.
+
+    Attributes:
+        name: what the user called it; "embedded" for the bundled one.
+        model: in evaluation mode, on its device.
+        processor: prompt and media to model inputs, and back.
+    """
+
+    name: str
+    model: "PreTrainedModel"
+    processor: "ProcessorMixin"
+
+
+def load_model(name: str | None, device: torch.device, dtype: str, *, show_download: bool = False) -> LoadedModel:
+    """Load a checkpoint of a supported family.
+
+    Args:
+        name: directory or hub name; None or "embedded" for the embedded model.
+        device: where it runs.
+        dtype: "float32", "float16", "bfloat16", or "auto" for the checkpoint's own (float32 for float16 on a CPU).
+        show_download: whether the hub may draw its progress bars.
+
+    Raises:
+        CommandError: no such checkpoint, not complete, or not loadable; the message says why.
+        UnsupportedModelError: the family has no adapter; found out before the weights are read.
+    """
+    called = name or EMBEDDED
+    path = _embedded_checkpoint() if called == EMBEDDED else _local_checkpoint(called, show_download)
+    config = _loaded(called, lambda: _read_config(path))
+    _require_supported(called, config.model_type)
+    processor = _loaded(called, lambda: _read_processor(path))
+    model = _loaded(called, lambda: _read_model(path, _dtype(dtype, config, device)))
+    model.to(device)  # type: ignore[arg-type]  # transformers' decorator hides the signature
+    return LoadedModel(called, model, processor)
+
+
+def choose_device(name: str) -> torch.device:
+    """Turn "auto", "cpu", "cuda", "cuda:1", "mps" into a device that is there.
+
+    Raises:
+        CommandError: torch knows no such device, or this machine has none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device).tolist()
+    except (RuntimeError, AssertionError, NotImplementedError, ValueError):
+        raise CommandError(f"--device {name} is not available on this machine; use --device auto or cpu") from None
+    return device
+
+
+def _embedded_checkpoint() -> Path:
+    from divprune.tiny import checkpoint_path
+
+    try:
+        return checkpoint_path()
+    except FileNotFoundError as error:
+        raise CommandError(str(error)) from None
+
+
+def _local_checkpoint(name: str, show_download: bool) -> Path:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise CommandError(f"{name} is no checkpoint: it has no config.json")
+        return path
+    if path.exists():
+        raise CommandError(f"{name} is a file; --model takes the directory of a checkpoint, or a hub name")
+    if name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1:
+        raise CommandError(f"no such checkpoint directory: {name}")
+    return _hub_checkpoint(name, show_download)
+
+
+def _hub_checkpoint(name: str, show_download: bool) -> Path:
+    """Download (or find in the local cache) a checkpoint; its family is checked before its weights are fetched."""
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
+
+    def fetch() -> str:
+        config = _read_config(Path(hf_hub_download(name, "config.json")).parent)
+        _require_supported(name, config.model_type)
+        return snapshot_download(name, allow_patterns=_CHECKPOINT_FILES, ignore_patterns=_OTHER_FORMATS)
+
+    if show_download:
+        enable_progress_bars()
+    try:
+        return Path(fetch())
+    except DivpruneError:
+        raise
+    except Exception as error:
+        raise _hub_error(name, error) from None
+    finally:
+        disable_progress_bars()
+
+
+def _hub_error(name: str, error: Exception) -> CommandError:
+    from huggingface_hub import errors
+
+    # The first kind that fits; subclasses stand before their bases.
+    kinds: list[tuple[type[Exception] | tuple[type[Exception], ...], str]] = [
+        (errors.HFValidationError, f"{name!r} is neither a directory here nor a valid hub name"),
+        (errors.GatedRepoError, f"{name} is gated: accept its terms on the hub, then log in with `hf auth login`"),
+        (errors.RepositoryNotFoundError, f"{name} is neither a directory here nor a model on the hub"),
+        (errors.RemoteEntryNotFoundError, f"{name} on the hub is no transformers checkpoint: it has no config.json"),
+    ]
+    for kind, message in kinds:
+        if isinstance(error, kind):
+            return CommandError(message)
+    return CommandError(
+        f"{name} is no directory here and not in the local cache, and the hub cannot be reached: "
+        "check the name and the connection, or download the checkpoint elsewhere and give its directory"
+    )
+
+
+def _require_supported(name: str, model_type: str) -> None:
+    from divprune.huggingface import supported_families
+
+    families = [family.name for family in supported_families()]
+    if model_type not in families:
+        raise UnsupportedModelError(
+            f"{name} is a {model_type!r} model, which has no adapter; supported families: {', '.join(families)} "
+            "(see `divprune families`)"
+        )
+
+
+def _loaded(name: str, load: Callable[[], Part]) -> Part:
+    """Run one step of loading; what goes wrong inside transformers becomes one line."""
+    try:
+        return load()
+    except (DivpruneError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except ImportError as error:
+        raise CommandError(_missing_package(name, error)) from None
+    # Damaged files raise whatever the parser of the day raises.
+    except Exception as error:
+        raise CommandError(f"cannot load {name}: {first_line(error)}") from None
+
+
+def _missing_package(name: str, error: ImportError) -> str:
+    if "torchvision" in str(error).lower() or " av " in str(error).lower():
+        return f'{name} has a video processor, which needs more packages: pip install "divprune[video]"'
+    return f"{name} needs a package that is not installed: {first_line(error)}"
+
+
+def _read_config(path: Path) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+
+
+def _read_processor(path: Path) -> "ProcessorMixin":
+    from transformers import AutoProcessor, ProcessorMixin
+
+    processor = AutoProcessor.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+    if not isinstance(processor, ProcessorMixin):
+        raise CommandError(f"{path} has no processor for pictures (processor_config.json or preprocessor_config.json)")
+    return processor
+
+
+def _read_model(path: Path, dtype: torch.dtype | str) -> "PreTrainedModel":
+    from transformers import AutoModelForImageTextToText
+
+    load: Callable[..., Any] = AutoModelForImageTextToText.from_pretrained
+    model, report = load(
+        path,
+        dtype=dtype,
+        use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=True,
+        output_loading_info=True,
+    )
+    missing = sorted(report["missing_keys"])
+    if missing:
+        # transformers would go on with random numbers in their place.
+        raise CommandError(f"{path} is incomplete: {len(missing)} weights are missing, such as {missing[0]}")
+    loaded: PreTrainedModel = model.eval()
+    return loaded
+
+
+def _dtype(name: str, config: Any, device: torch.device) -> torch.dtype | str:
+    if name != "auto":
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
+    # Half precision is slow on most CPUs, and some of its operators are missing there.
+    return torch.float32 if device.type == "cpu" and config.dtype == torch.float16 else "auto"

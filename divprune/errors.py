@@ -1,0 +1,29 @@
+"""Every exception that divprune raises on its own account.
+
+Wrong arguments are plain `ValueError` and `TypeError`. The rest derives from `DivpruneError`, so that one `except`
+catches it; where a built-in exception says the same thing, the class derives from that too.
+"""
+
+
+class DivpruneError(Exception):
+    """Base class of the errors below."""
+
+
+class UnsupportedModelError(DivpruneError, ValueError):
+    """The model's family has no adapter, or uses something that cannot be pruned."""
+
+
+class UnknownMethodError(DivpruneError, ValueError):
+    """No pruning method has this name."""
+
+
+class PruningError(DivpruneError, RuntimeError):
+    """A supported model met an input that cannot be pruned, or its state does not allow pruning now."""
+
+
+class RecordError(DivpruneError, ValueError):
+    """A result record is not what `divprune.records` wrote."""
+
+
+class MissingDependencyError(DivpruneError, ImportError):
+    """An optional dependency is needed and not installed; the message names the extra."""

@@ -1,0 +1,111 @@
+"""Items -> groups that share a budget -> the method's picks -> each item's kept tokens in both orders."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from divprune.budget import Budget
+from divprune.huggingface.encode import VisualItem, seconds_now
+from divprune.methods.base import ItemContext, Method
+
+Scope = Literal["item", "frame", "sample"]
+
+
+@dataclass(frozen=True)
+class Picks:
+    """The kept tokens of one item.
+
+    Attributes:
+        selection_order: (k,) int64 token indices in pick order.
+        kept_indices: (k,) int64 the same, ascending.
+        seconds: wall time of the selection; items of one group share its time equally.
+    """
+
+    selection_order: Tensor
+    kept_indices: Tensor
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Tokens that compete for one budget: `tokens[i]` of item `items[i]`, for each i."""
+
+    items: list[int]
+    tokens: list[Tensor]
+
+
+def choose(items: list[VisualItem], method: Method, budget: Budget, scope: Scope) -> list[Picks]:
+    """Chooses the kept tokens of every item.
+
+    Args:
+        items: the call's images and videos.
+        method: the pruning method.
+        budget: how many to keep of a group's tokens.
+        scope: what a group is: an item, a frame of an item, or all items of a row.
+
+    Returns:
+        One `Picks` an item. Under `scope="sample"` an item may keep nothing.
+    """
+    orders: list[list[Tensor]] = [[] for _ in items]
+    seconds = [0.0] * len(items)
+    for number, group in enumerate(_groups(items, scope)):
+        visual_tokens = _visual_tokens(items, group)
+        started = seconds_now(visual_tokens.device)
+        order = method.select(visual_tokens, budget.count(len(visual_tokens)), _context(items, group, number))
+        elapsed = seconds_now(visual_tokens.device) - started
+        for item, picked in zip(group.items, _split(order, group), strict=True):
+            orders[item].append(picked)
+            seconds[item] += elapsed / len(group.items)
+    joined = [torch.cat(parts) for parts in orders]
+    return [Picks(order, order.sort().values, time) for order, time in zip(joined, seconds, strict=True)]
+
+
+def _visual_tokens(items: list[VisualItem], group: _Group) -> Tensor:
+    """(M, d) tokens of a group, without a copy if it is one whole item."""
+    if _is_whole_item(items, group):
+        return items[group.items[0]].visual_tokens
+    members = zip(group.items, group.tokens, strict=True)
+    return torch.cat([items[item].visual_tokens[tokens] for item, tokens in members])
+
+
+def _split(order: Tensor, group: _Group) -> list[Tensor]:
+    """A group's picks -> each member's, as indices into its item, in pick order."""
+    local = torch.cat(group.tokens)[order]
+    if len(group.items) == 1:
+        return [local]
+    sizes = torch.tensor([len(tokens) for tokens in group.tokens], device=order.device)
+    owner = torch.arange(len(sizes), device=order.device).repeat_interleave(sizes)[order]
+    return [local[owner == position] for position in range(len(sizes))]
+
+
+def _is_whole_item(items: list[VisualItem], group: _Group) -> bool:
+    return len(group.items) == 1 and len(group.tokens[0]) == len(items[group.items[0]].visual_tokens)
+
+
+def _groups(items: list[VisualItem], scope: Scope) -> list[_Group]:
+    every_token = [torch.arange(len(item.visual_tokens), device=item.visual_tokens.device) for item in items]
+    if scope == "item":
+        return [_Group([index], [tokens]) for index, tokens in enumerate(every_token)]
+    if scope == "frame":
+        return [_Group([index], [tokens]) for index, item in enumerate(items) for tokens in _frames(item)]
+    rows = sorted({item.row for item in items})
+    # Within a row, in the order in which the items stand in the prompt.
+    members = {row: [index for index, item in enumerate(items) if item.row == row] for row in rows}
+    for indices in members.values():
+        indices.sort(key=lambda index: int(items[index].columns[0]))
+    return [_Group(indices, [every_token[index] for index in indices]) for indices in members.values()]
+
+
+def _frames(item: VisualItem) -> list[Tensor]:
+    if item.layout is None:
+        raise ValueError("scope must be 'item' or 'sample' here, got 'frame': the frames of this input are not known")
+    frame = item.layout.frame.to(item.visual_tokens.device)
+    return [(frame == number).nonzero().squeeze(-1) for number in sorted(set(frame.tolist()))]
+
+
+def _context(items: list[VisualItem], group: _Group, number: int) -> ItemContext:
+    first = items[group.items[0]]
+    grid = first.layout.grid if first.layout is not None and _is_whole_item(items, group) else None
+    return ItemContext(kind=first.kind, index=number, grid=grid)

@@ -1,0 +1,192 @@
+"""One call's inputs in, the same call on a shorter prompt out: encode -> choose -> shorten."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from divprune.budget import Budget
+from divprune.errors import PruningError
+from divprune.huggingface.choose import Picks, Scope, choose
+from divprune.huggingface.encode import Encoding, VisualItem, encode, pruned_output
+from divprune.huggingface.families import Family, Positions
+from divprune.huggingface.prompt import compact_positions, reorder_columns, source_columns, take_columns
+from divprune.huggingface.report import ItemReport, PruningReport
+from divprune.methods.base import Method
+
+Order = Literal["sorted", "selection"]
+
+PADDING_VALUES = {"attention_mask": 0, "token_type_ids": 0, "mm_token_type_ids": 0, "labels": -100}
+"""Per-token inputs besides the ids and positions, and what stands at padding."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model is pruned; the arguments of `prune` and `attach`.
+
+    Attributes:
+        method: which tokens.
+        budget: how many.
+        scope: which tokens share one budget.
+        order: in which order the kept tokens are read.
+        positions: which position ids they get; None for the family's default.
+    """
+
+    method: Method
+    budget: Budget
+    scope: Scope
+    order: Order
+    positions: Positions | None
+
+
+@dataclass(frozen=True)
+class ShortCall:
+    """A call on the shortened prompt.
+
+    Attributes:
+        inputs: its arguments, `mm_encoder_outputs` among them.
+        source: (B, L') original column of each column, see `prompt.source_columns`.
+        report: what was kept.
+    """
+
+    inputs: dict[str, Any]
+    source: Tensor
+    report: PruningReport
+
+
+def shorten_call(
+    model: PreTrainedModel, family: Family, settings: Settings, inputs: dict[str, Any], attention_mask: Tensor
+) -> ShortCall:
+    """Shortens a call with pictures or videos.
+
+    Args:
+        model: the model.
+        family: its family.
+        settings: how to prune.
+        inputs: the call's arguments, `input_ids` (B, L) among them.
+        attention_mask: (B, L).
+
+    Returns:
+        The call to make instead. `position_ids` are left out where the model derives the right ones by itself.
+    """
+    encoding = encode(model, family, inputs)
+    picks = choose(encoding.items, settings.method, settings.budget, settings.scope)
+    keep, source = _source(inputs["input_ids"], attention_mask, encoding.items, picks, settings.order)
+    short = {name: value for name, value in inputs.items() if name not in encoding.consumed}
+    for name, fill in {"input_ids": _padding_id(model), **PADDING_VALUES}.items():
+        if isinstance(short.get(name), Tensor):
+            short[name] = take_columns(short[name], source, fill)
+    short["attention_mask"] = take_columns(attention_mask, source, 0)
+    positions = _positions(model, settings.positions or family.positions, inputs, attention_mask, source)
+    short["position_ids"] = positions
+    kept_tokens = _kept_tokens(encoding.items, picks, settings.order)
+    short["mm_encoder_outputs"] = _outputs(encoding, kept_tokens)
+    report = _report(encoding, picks, kept_tokens, keep & attention_mask.bool())
+    return ShortCall({name: value for name, value in short.items() if value is not None}, source, report)
+
+
+def _source(
+    input_ids: Tensor, attention_mask: Tensor, items: list[VisualItem], picks: list[Picks], order: Order
+) -> tuple[Tensor, Tensor]:
+    keep = torch.ones_like(input_ids, dtype=torch.bool)
+    for item, pick in zip(items, picks, strict=True):
+        keep[item.row, item.columns] = False
+        keep[item.row, item.columns[pick.kept_indices]] = True
+    source = source_columns(keep, attention_mask)
+    if order == "selection":
+        for item, pick in zip(items, picks, strict=True):
+            slots, columns = item.columns[pick.kept_indices], item.columns[pick.selection_order]
+            source = reorder_columns(source, item.row, slots, columns)
+    return keep, source
+
+
+def _positions(
+    model: PreTrainedModel, mode: Positions, inputs: dict[str, Any], attention_mask: Tensor, source: Tensor
+) -> Tensor | None:
+    """Position ids of the short prompt; None lets the model count 0..n'-1 by itself."""
+    given = inputs.get("position_ids")
+    if mode == "compact" and given is None:
+        return None
+    if given is None:
+        # The model's own positions of the full prompt: (B, L), or (4, B, L) with the text's row first for M-RoPE.
+        prepared = {**inputs, "attention_mask": attention_mask}
+        prepare = cast(Callable[..., Tensor], model._prepare_position_ids_for_generation)
+        given = prepare(inputs["input_ids"], prepared)
+    taken = take_columns(given, source, 0)
+    if taken.ndim == 3 and taken.shape[0] == 4:
+        # The text row only serves masks, and gaps in it would be read as packed sequences.
+        taken[0] = compact_positions(take_columns(attention_mask, source, 0))
+    return taken
+
+
+def _padding_id(model: PreTrainedModel) -> int:
+    padding = model.config.get_text_config().pad_token_id
+    return 0 if padding is None or padding < 0 else int(padding)
+
+
+def _kept_tokens(items: list[VisualItem], picks: list[Picks], order: Order) -> list[Tensor]:
+    return [
+        item.visual_tokens[pick.kept_indices if order == "sorted" else pick.selection_order]
+        for item, pick in zip(items, picks, strict=True)
+    ]
+
+
+def _outputs(encoding: Encoding, kept_tokens: list[Tensor]) -> dict[str, Any]:
+    """The encoder's outputs with the kept tokens, one entry a row.
+
+    Models concatenate the entries; beam search repeats each row's. transformers 5.18 would mix up several pictures of a
+    row there, and an entry without tokens (scope "sample") has no row to belong to.
+    """
+    outputs: dict[str, Any] = {}
+    for kind, output in encoding.outputs.items():
+        rows: dict[int, list[Tensor]] = {}
+        for item, kept in zip(encoding.items, kept_tokens, strict=True):
+            if item.kind == kind:
+                rows.setdefault(item.row, []).append(kept)
+        outputs[kind] = pruned_output(output, [torch.cat(parts) for parts in rows.values()])
+    return outputs
+
+
+def _report(encoding: Encoding, picks: list[Picks], kept_tokens: list[Tensor], keep_mask: Tensor) -> PruningReport:
+    total = sum(len(item.visual_tokens) for item in encoding.items)
+    rows = [
+        (item.row, int(item.columns[0]), _item_report(item, pick, kept, encoding.seconds / total))
+        for item, pick, kept in zip(encoding.items, picks, kept_tokens, strict=True)
+    ]
+    rows.sort(key=lambda entry: entry[:2])
+    selection_seconds = sum(pick.seconds for pick in picks)
+    return PruningReport(tuple(row[2] for row in rows), keep_mask.cpu(), encoding.seconds, selection_seconds)
+
+
+def _item_report(item: VisualItem, pick: Picks, kept_tokens: Tensor, seconds_per_token: float) -> ItemReport:
+    count = len(item.visual_tokens)
+    return ItemReport(
+        kind=item.kind,
+        row=item.row,
+        num_visual_tokens=count,
+        kept_indices=pick.kept_indices.cpu(),
+        selection_order=pick.selection_order.cpu(),
+        encoding_seconds=seconds_per_token * count,
+        selection_seconds=pick.seconds,
+        layout=item.layout,
+        kept_tokens=kept_tokens.detach(),
+    )
+
+
+def require_one_prompt(inputs: dict[str, Any]) -> None:
+    """Refuses calls whose visual tokens cannot be found or whose cache is of another length.
+
+    Raises:
+        PruningError: the call continues from a cache, or brings embeddings instead of ids.
+    """
+    if inputs.get("inputs_embeds") is not None or inputs.get("input_ids") is None:
+        raise PruningError("input_ids must be given while the model is pruned: inputs_embeds show no placeholders")
+    cache = inputs.get("past_key_values")
+    if cache is not None and cache.get_seq_length() > 0:
+        raise PruningError(
+            "past_key_values must be empty when pictures come in: got a cache of "
+            f"{cache.get_seq_length()} tokens; pass the whole conversation without past_key_values"
+        )

@@ -1,0 +1,19 @@
+"""Pruning methods, one a file, and their registry by name."""
+
+from divprune.methods.base import ItemContext, Method, Paper
+from divprune.methods.divprune import DivPrune
+from divprune.methods.random_tokens import RandomTokens
+from divprune.methods.registry import MethodInfo, available_methods, get_method
+from divprune.methods.uniform_grid import UniformGrid
+
+__all__ = [
+    "DivPrune",
+    "ItemContext",
+    "Method",
+    "MethodInfo",
+    "Paper",
+    "RandomTokens",
+    "UniformGrid",
+    "available_methods",
+    "get_method",
+]

@@ -1,0 +1,34 @@
+"""DivPrune: keep the tokens that differ most from each other."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from divprune.methods.base import ItemContext, Method, Paper
+from divprune.selection import select
+
+
+@dataclass(frozen=True)
+class DivPrune(Method):
+    """Greedy max-min diversity of the visual tokens (Algorithm 1 of the paper).
+
+    S. R. Alvar, G. Singh, M. Akbari, Y. Zhang, "DivPrune: Diversity-based Visual Token Pruning for Large Multimodal
+    Models", CVPR 2025, https://arxiv.org/abs/2503.02175
+
+    Attributes:
+        metric: Distance between two tokens: "cosine" (the paper's choice), "l1" or "l2" (its ablation).
+    """
+
+    name: ClassVar[str] = "divprune"
+    paper: ClassVar[Paper | None] = Paper(
+        title="DivPrune: Diversity-based Visual Token Pruning for Large Multimodal Models",
+        year=2025,
+        url="https://arxiv.org/abs/2503.02175",
+        citation="Alvar, Singh, Akbari, Zhang, CVPR 2025",
+    )
+    metric: str = "cosine"
+
+    def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
+        """See `Method.select`; the picks are nested in `num_keep`."""
+        return select(visual_tokens, num_keep=num_keep, metric=self.metric).selection_order

@@ -1,0 +1,36 @@
+"""A uniformly random subset: the baseline that every method has to beat."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy
+import torch
+from torch import Tensor
+
+from divprune.methods.base import ItemContext, Method
+
+
+@dataclass(frozen=True)
+class RandomTokens(Method):
+    """Random tokens, drawn afresh for each item.
+
+    The draw depends on `seed`, `ItemContext.seed`, `ItemContext.index` and the number of tokens and on nothing else,
+    so reruns and other devices agree and two images of one call differ.
+
+    Attributes:
+        seed: Seed of the draws, at least 0.
+    """
+
+    name: ClassVar[str] = "random"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the seed."""
+        if self.seed < 0:
+            raise ValueError(f"seed must be at least 0, got {self.seed}")
+
+    def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
+        """See `Method.select`; the picks are nested in `num_keep`."""
+        draws = numpy.random.default_rng([self.seed, context.seed, context.index])
+        order = draws.permutation(len(visual_tokens))[:num_keep]
+        return torch.from_numpy(order).to(visual_tokens.device)

@@ -1,0 +1,113 @@
+"""Methods by name: `divprune`, `random:seed=3`; third parties add theirs by the entry-point group `divprune.methods`."""
+
+import dataclasses
+from difflib import get_close_matches
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from divprune.errors import UnknownMethodError
+from divprune.methods.base import Method, Paper
+from divprune.methods.divprune import DivPrune
+from divprune.methods.random_tokens import RandomTokens
+from divprune.methods.uniform_grid import UniformGrid
+
+ENTRY_POINT_GROUP = "divprune.methods"
+BUILT_IN: tuple[type[Method], ...] = (DivPrune, RandomTokens, UniformGrid)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MethodInfo:
+    """What `available_methods` tells about one method.
+
+    Attributes:
+        name: Its name for `get_method`.
+        summary: First line of its docstring.
+        acts: Where it acts.
+        parameters: Names of its parameters and their defaults.
+        paper: The paper it comes from, or None.
+    """
+
+    name: str
+    summary: str
+    acts: str
+    parameters: dict[str, Any]
+    paper: Paper | None
+
+
+def get_method(spec: str) -> Method:
+    """Return the method that `spec` names, for example `"divprune"` or `"random:seed=3"`.
+
+    Args:
+        spec: A name, optionally followed by a colon and comma-separated `parameter=value` pairs.
+
+    Raises:
+        UnknownMethodError: No method has this name.
+        ValueError: The method has no such parameter, or the value does not fit it.
+    """
+    name, _, parameters = spec.strip().partition(":")
+    method = _method_class(name.strip())
+    values = [_parsed(method, pair) for pair in parameters.split(",") if pair.strip()]
+    return method(**dict(values))
+
+
+def available_methods() -> list[MethodInfo]:
+    """Return what is known about every method, built-in ones first."""
+    return [_info(name, _method_class(name)) for name in _names()]
+
+
+def _info(name: str, method: type[Method]) -> MethodInfo:
+    summary = (method.__doc__ or "").strip().partition("\n")[0]
+    return MethodInfo(name, summary, method.acts, _defaults(method), method.paper)
+
+
+def _names() -> list[str]:
+    return list(dict.fromkeys([method.name for method in BUILT_IN] + sorted(_third_party())))
+
+
+def _third_party() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def _method_class(name: str) -> type[Method]:
+    for method in BUILT_IN:
+        if method.name == name:
+            return method
+    entry = _third_party().get(name)
+    if entry is None:
+        raise UnknownMethodError(f"no method named {name!r}{_choices(name, _names())}")
+    method = entry.load()
+    if not (isinstance(method, type) and issubclass(method, Method)):
+        raise TypeError(f"entry point {entry.value!r} must be a subclass of divprune.methods.Method, got {method!r}")
+    return method
+
+
+def _defaults(method: type[Method]) -> dict[str, Any]:
+    return {field.name: field.default for field in dataclasses.fields(method) if field.init}
+
+
+def _parsed(method: type[Method], pair: str) -> tuple[str, Any]:
+    key, equals, text = (part.strip() for part in pair.partition("="))
+    defaults = _defaults(method)
+    if key not in defaults:
+        raise ValueError(f"method {method.name!r} has no parameter {key!r}{_choices(key, list(defaults))}")
+    if not equals or not text:
+        raise ValueError(f"parameter {key!r} of method {method.name!r} needs a value: {key}=...")
+    try:
+        return key, _converted(text, defaults[key])
+    except ValueError:
+        kind = type(defaults[key]).__name__
+        raise ValueError(f"parameter {key!r} of method {method.name!r} must be of type {kind}, got {text!r}") from None
+
+
+def _converted(text: str, default: object) -> object:
+    """Return `text` as a value of the type of `default`."""
+    if isinstance(default, bool):
+        return {"true": True, "false": False}[text.lower()]
+    return type(default)(text) if isinstance(default, (int, float)) else text
+
+
+def _choices(wrong: str, names: list[str]) -> str:
+    """Return the end of an error message: what there is, and what was perhaps meant."""
+    close = get_close_matches(wrong, names, n=1)
+    guess = f"; did you mean {close[0]!r}?" if close else ""
+    return f"; there is {', '.join(names) or 'none'}{guess}"

@@ -1,0 +1,53 @@
+"""Evenly spaced tokens: the baseline that looks at nothing."""
+
+from dataclasses import dataclass
+from math import ceil, prod, sqrt
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from divprune.methods.base import ItemContext, Method
+
+
+@dataclass(frozen=True)
+class UniformGrid(Method):
+    """Tokens spread evenly over the picture, or over the sequence where the picture's grid is not known.
+
+    On a (frames, height, width) grid the count is shared out evenly over the frames, in each frame over a number of
+    rows that keeps the spacing about equal in both directions, and in each row over the columns. Else the tokens are
+    `round(linspace(0, M - 1, k))`. The picks are in ascending order and not nested.
+    """
+
+    name: ClassVar[str] = "uniform"
+
+    def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
+        """See `Method.select`."""
+        total = len(visual_tokens)
+        if context.grid is None or prod(context.grid) != total:
+            picks = [round(step * (total - 1) / max(1, num_keep - 1)) for step in range(num_keep)]
+        else:
+            picks = _grid_picks(num_keep, context.grid)
+        return torch.tensor(picks, dtype=torch.int64, device=visual_tokens.device)
+
+
+def _grid_picks(num_keep: int, grid: tuple[int, int, int]) -> list[int]:
+    frames, height, width = grid
+    used_frames = _spread(min(num_keep, frames), frames)
+    picks = []
+    for frame, count in zip(used_frames, _shares(num_keep, len(used_frames)), strict=True):
+        # As many rows as make the spacing equal in both directions, and enough of them to hold the count.
+        rows = min(height, count, max(ceil(count / width), round(sqrt(count * height / width))))
+        for row, row_count in zip(_spread(rows, height), _shares(count, rows), strict=True):
+            picks += [(frame * height + row) * width + column for column in _spread(row_count, width)]
+    return picks
+
+
+def _spread(count: int, length: int) -> list[int]:
+    """Return `count` distinct positions in range(length): the middles of equal stretches."""
+    return [(2 * step + 1) * length // (2 * count) for step in range(count)]
+
+
+def _shares(total: int, parts: int) -> list[int]:
+    """Return `parts` integers that differ by at most one, spread evenly, and sum to `total`."""
+    return [total * (part + 1) // parts - total * part // parts for part in range(parts)]

@@ -1,0 +1,139 @@
+"""One result record: the numbers of a measured run and where they come from, as JSON.
+
+Tables and figures are made from records and from nothing else. A record names no host and no path.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from divprune.errors import RecordError
+
+FORMAT = 1
+PACKAGES = ("divprune", "torch", "transformers", "numpy")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A measured run.
+
+    Attributes:
+        name: what was measured; the file is called `NAME.json`.
+        config: the settings of the run: sizes, warm-up, repeats, seeds.
+        rows: the numbers, one mapping a row; times in seconds, names ending in their unit.
+        provenance: git revision, versions, machine and date; see `provenance`.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+    provenance: Mapping[str, Any] = field(default_factory=lambda: provenance())
+
+    def save(self, folder: Path) -> Path:
+        """Write `NAME.json` into a folder, whole or not at all."""
+        path = folder / f"{self.name}.json"
+        write_whole(path, json.dumps({"format": FORMAT, **asdict(self)}, indent=1, allow_nan=False) + "\n")
+        return path
+
+
+def load_record(path: Path) -> Record:
+    """Read a record.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        RecordError: the file is no record, or one of a newer format.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RecordError(f"{path.name} must be JSON, got {error}") from None
+    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+        raise RecordError(f"{path.name} must be a result record of format {FORMAT}; measure again")
+    expected = {"name", "config", "rows", "provenance"}
+    if content.keys() != expected:
+        raise RecordError(f"{path.name} must hold {sorted(expected)}, got {sorted(content)}")
+    return Record(**content)
+
+
+def quantiles(samples: Sequence[float], prefix: str = "", unit: str = "seconds") -> dict[str, float]:
+    """Median, 20th and 80th percentile of repeated measurements, by name: `{prefix}median_{unit}` and so on."""
+    ordered = sorted(samples)
+
+    def percentile(share: float) -> float:
+        place = share * (len(ordered) - 1)
+        below, above = ordered[int(place)], ordered[min(int(place) + 1, len(ordered) - 1)]
+        return below + (place - int(place)) * (above - below)
+
+    values = {"p20": percentile(0.2), "median": median(ordered), "p80": percentile(0.8)}
+    return {f"{prefix}{name}_{unit}": value for name, value in values.items()}
+
+
+def provenance() -> dict[str, Any]:
+    """Where numbers measured now come from."""
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "git_revision": _git("rev-parse", "HEAD"),
+        "git_dirty": bool(_git("status", "--porcelain")),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "machine": _machine(),
+    }
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a file in one step, through a temporary file beside it."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of the source tree; None outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def _machine() -> dict[str, Any]:
+    machine: dict[str, Any] = {"system": platform.system(), "processor": _processor(), "num_cores": os.cpu_count()}
+    torch = sys.modules.get("torch")  # what measures with torch has imported it
+    if torch is not None:
+        has_gpu = torch.cuda.is_available()
+        machine["num_threads"] = torch.get_num_threads()
+        machine["gpu"] = torch.cuda.get_device_name() if has_gpu else None
+    return machine
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,135 @@
+"""Greedy max-min selection (Algorithm 1 of the DivPrune paper): which visual tokens to keep.
+
+image -> visual tokens -> **selection** -> prompt -> LLM.
+"""
+
+from math import inf, isnan
+
+import torch
+from torch import Tensor
+
+from divprune.budget import Budget
+from divprune.selection.dense import dense_picks
+from divprune.selection.distances import METRICS, Distances, full_precision
+from divprune.selection.lazy import lazy_picks
+from divprune.selection.result import PADDING, Selection
+
+LAZY_FROM = 900
+"""Sets of at least so many tokens avoid the distance matrix, unless most tokens are kept."""
+LAZY_SHARE = 0.4
+
+
+@torch.no_grad()
+def select(
+    visual_tokens: Tensor,
+    *,
+    num_keep: int | None = None,
+    keep_ratio: float | None = None,
+    metric: str = "cosine",
+    min_distance: float | None = None,
+    valid_mask: Tensor | None = None,
+) -> Selection:
+    """Pick the visual tokens that differ most from each other.
+
+    Algorithm 1 of the paper: the first pick is the token whose nearest other token is farthest; each next one is the
+    token that is farthest from its nearest kept token. Ties go to the lowest index, a kept token is never picked again,
+    and a zero vector is at cosine distance 1 from everything. Greedy: at least half of the optimum in chordal distance.
+
+    Args:
+        visual_tokens: (M, d) or (B, M, d), floating point of any precision; half types are computed in float32.
+        num_keep: How many to keep, between 1 and M. Exactly one of `num_keep` and `keep_ratio` is given.
+        keep_ratio: Share to keep, in (0, 1]: max(1, round(keep_ratio * M)); of the valid tokens of each row, if masked.
+        metric: "cosine" (Eq. 4 of the paper), "l1" or "l2" (its ablation).
+        min_distance: Stop before the first pick that is nearer than this to an earlier one; fewer tokens are returned.
+        valid_mask: (B, M) bool (or (M,)), False at padding; every row needs a valid token.
+
+    Returns:
+        The kept tokens on the device of `visual_tokens`; nested in `num_keep`, the same for the same input.
+
+    Raises:
+        ValueError: Wrong shape, no tokens, NaN or infinity, unknown metric, or a count out of range.
+        TypeError: `visual_tokens` is not a floating-point tensor, or an argument has the wrong type.
+    """
+    _check_tokens(visual_tokens)
+    if metric not in METRICS:
+        raise ValueError(f"metric must be one of {', '.join(map(repr, METRICS))}, got {metric!r}")
+    if min_distance is not None and isnan(min_distance):
+        raise ValueError("min_distance must be a number, got NaN")
+    batched = visual_tokens.ndim == 3
+    tokens = visual_tokens if batched else visual_tokens.unsqueeze(0)
+    mask = _checked_mask(valid_mask, visual_tokens)
+    counts = _counts(tokens, Budget(keep_ratio, num_keep), mask)
+    with full_precision(tokens.device):
+        order, distance = _picks(tokens if mask is None else _without_padding(tokens, mask), metric, counts, mask)
+    selection = _trimmed(order, distance, counts, -inf if min_distance is None else min_distance)
+    return selection if batched else selection.row(0)
+
+
+def _picks(
+    tokens: Tensor, metric: str, counts: Tensor, mask: Tensor | None, lazy_from: int = LAZY_FROM
+) -> tuple[Tensor, Tensor]:
+    """Picks and distances (B, max(counts)) of each set, by whichever way is cheaper."""
+    most, total = int(counts.max()), tokens.shape[1]
+    if mask is None and total >= lazy_from and most <= LAZY_SHARE * total:
+        found = [lazy_picks(Distances(row, metric), most) for row in tokens]
+        order = torch.tensor([picks for picks, _ in found], device=tokens.device)
+        values = torch.tensor([values for _, values in found], dtype=torch.float64, device=tokens.device)
+        return order, values.to(torch.promote_types(tokens.dtype, torch.float32))
+    return dense_picks(Distances(tokens, metric), most, mask)
+
+
+def _trimmed(order: Tensor, distance: Tensor, counts: Tensor, min_distance: float) -> Selection:
+    """Cut each row at its count and at `min_distance`, and pad."""
+    within = torch.arange(order.shape[1], device=order.device) < counts.unsqueeze(1)
+    within &= distance >= min_distance
+    num_kept = within.sum(dim=1)
+    most = int(num_kept.max())
+    within, order, distance = within[:, :most], order[:, :most], distance[:, :most]
+    last = torch.iinfo(torch.int64).max
+    ascending = order.masked_fill(~within, last).sort(dim=1).values
+    return Selection(
+        kept_indices=ascending.masked_fill(ascending == last, PADDING),
+        selection_order=order.masked_fill(~within, PADDING),
+        distance_when_chosen=distance.masked_fill(~within, torch.nan),
+        num_kept=num_kept,
+    )
+
+
+def _check_tokens(visual_tokens: Tensor) -> None:
+    if not isinstance(visual_tokens, Tensor):
+        raise TypeError(f"visual_tokens must be a torch.Tensor, got {type(visual_tokens).__name__}")
+    if not visual_tokens.is_floating_point():
+        raise TypeError(f"visual_tokens must be floating point, got {visual_tokens.dtype}; convert it with .float()")
+    shape = tuple(visual_tokens.shape)
+    if len(shape) not in (2, 3):
+        raise ValueError(f"visual_tokens must have shape (M, d) or (B, M, d), got {shape}")
+    if 0 in shape:
+        raise ValueError(f"visual_tokens must hold at least one token and one feature, got shape {shape}")
+
+
+def _checked_mask(valid_mask: Tensor | None, visual_tokens: Tensor) -> Tensor | None:
+    """The mask as (B, M), None if it masks nothing."""
+    if valid_mask is None:
+        return None
+    if not isinstance(valid_mask, Tensor) or valid_mask.dtype != torch.bool:
+        raise TypeError(f"valid_mask must be a bool tensor, got {getattr(valid_mask, 'dtype', type(valid_mask))}")
+    if valid_mask.shape != visual_tokens.shape[:-1]:
+        expected, seen = tuple(visual_tokens.shape[:-1]), tuple(valid_mask.shape)
+        raise ValueError(f"valid_mask must have shape {expected}, got {seen}")
+    mask = valid_mask.to(visual_tokens.device).reshape(-1, visual_tokens.shape[-2])
+    if not bool(mask.any(dim=1).all()):
+        raise ValueError("valid_mask must leave at least one token in every row")
+    return None if bool(mask.all()) else mask
+
+
+def _without_padding(tokens: Tensor, mask: Tensor) -> Tensor:
+    """Zeros at padding, whose values may be anything, NaN included."""
+    return tokens.masked_fill(~mask.unsqueeze(-1), 0.0)
+
+
+def _counts(tokens: Tensor, budget: Budget, mask: Tensor | None) -> Tensor:
+    """How many tokens each row keeps, (B,) int64."""
+    totals = [tokens.shape[1]] * tokens.shape[0] if mask is None else mask.sum(dim=1).tolist()
+    if budget.num_keep is not None and budget.num_keep > min(totals):
+        raise ValueError(f"num_keep must be at most the number of visual tokens, {min(totals)}, got {budget.num_keep}")
+    return torch.tensor([budget.count(total) for total in totals], device=tokens.device)

@@ -1,0 +1,50 @@
+"""The wordings of the questions, by kind."""
+
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "existence": (
+        "Is there {article} {name} in the picture?",
+        "Is there {article} {name} in this image?",
+        "Is there {article} {name}?",
+        "Do you see {article} {name}?",
+        "Can you see {article} {name} in the photo?",
+        "Does the image show {article} {name}?",
+        "Does the scene contain {article} {name}?",
+    ),
+    "count": (
+        "How many {things} are there?",
+        "How many {things} are there in total?",
+        "How many {things} are in the picture?",
+        "How many {things} are shown in this image?",
+        "How many {things} do you see?",
+        "How many {things} does the photo show?",
+        "How many {things} can you see in the scene?",
+    ),
+    "color": (
+        "What color is the {shape}?",
+        "What colour is the {shape}?",
+        "Which color has the {shape}?",
+        "What is the color of the {shape} in the picture?",
+    ),
+    "shape": (
+        "What shape is the {color} {thing}?",
+        "Which shape has the {color} {thing}?",
+        "What is the shape of the {color} {thing}?",
+        "What shape is the {color} {thing} in this image?",
+    ),
+    "position": (
+        "Where is the {name}?",
+        "Where in the picture is the {name}?",
+        "Where is the {name} located?",
+        "In which part of the image is the {name}?",
+        "Where do you see the {name}?",
+    ),
+    "caption": (
+        "Describe the picture.",
+        "Describe this image.",
+        "What is in the picture?",
+        "What does the image show?",
+        "What do you see?",
+        "List all objects.",
+    ),
+}
+KINDS: tuple[str, ...] = tuple(TEMPLATES)

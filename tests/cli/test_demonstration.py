@@ -1,0 +1,87 @@
+"""The demonstration: the embedded model, the bundled scenes, and the report as a browser shows it."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from divprune.cli.examples import bundled_scenes
+from tests.cli.conftest import Command
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def test_scenes_ask_different_questions_with_known_answers() -> None:
+    asks = bundled_scenes()
+    assert len(asks) >= 12
+    assert len({ask.media[0].name for ask in asks}) == 4
+    assert {"yes", "no"} < {ask.expected for ask in asks}
+
+
+def test_own_prompts_are_asked_about_every_scene() -> None:
+    asks = bundled_scenes(["How many objects are there?"])
+    assert [ask.expected for ask in asks] == [None] * 4
+
+
+def test_demonstration(divprune: Command, tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    outcome = divprune("run", "--repeats", 1, "--max-new-tokens", 8, "--json", "--report", report)
+    assert outcome.exit_code == 0, outcome.stderr
+    kept = sum(row["num_kept"] for row in {row["images"][0]: row for row in outcome.json["rows"]}.values())
+    assert report.read_text().count('class="kept"') == kept  # one drawing a scene
+    assert outcome.json["model"] == "embedded"
+    for row in outcome.json["rows"]:
+        assert row["images"][0].startswith("scene ")
+        assert row["answer_unpruned"]
+        assert row["answer"]
+        assert len(row["kept_indices"]) == row["num_kept"] == round(0.098 * row["num_visual_tokens"])
+    assert "Right answers:" in outcome.stderr
+
+
+def test_photograph_for_the_embedded_model_gets_a_note(divprune: Command, picture: Path) -> None:
+    outcome = divprune("run", "--image", picture, "--repeats", 1, "--max-new-tokens", 4)
+    assert outcome.exit_code == 0
+    assert "knows generated scenes only" in outcome.stderr
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_browser_shows_kept_patches_bright_and_the_rest_dim(
+    divprune: Command, llava: Path, picture: Path, tmp_path: Path
+) -> None:
+    arguments = ("--image", picture, "--num-keep", 4, "--report", tmp_path / "report.html")
+    assert divprune("run", "--model", llava, *arguments, "--repeats", 1, "--max-new-tokens", 2).exit_code == 0
+    html = (tmp_path / "report.html").read_text()
+    drawing, style = re.search(r"<svg.*?</svg>", html, re.S), re.search(r"<style>.*?</style>", html, re.S)
+    assert drawing is not None
+    assert style is not None
+    page = (
+        f"{style[0]}<style>body {{ margin: 0; padding: 0; max-width: none }} svg {{ width: 451px !important }}</style>"
+    )
+    (tmp_path / "drawing.html").write_text(f"<!doctype html>{page}{drawing[0]}")
+    shown = screenshot(tmp_path / "drawing.html", tmp_path / "drawing.png", (451, 300))
+    original = Image.open(picture).convert("RGB")
+    holes = re.findall(r'class="hole".*?x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"', drawing[0])
+    boxes = [(float(x), float(y), float(x) + float(w), float(y) + float(h)) for x, y, w, h in holes]
+    assert len(boxes) == 4
+    for x in range(5, 451, 25):
+        for y in range(5, 300, 25):
+            edge = min(
+                min(abs(x - left), abs(x - right), abs(y - top), abs(y - bottom)) for left, top, right, bottom in boxes
+            )
+            corner = min(x, 451 - x) < 12 and min(y, 300 - y) < 12
+            if edge < 3 or corner:
+                continue
+            kept = any(left < x < right and top < y < bottom for left, top, right, bottom in boxes)
+            before, after = (sum(image.getpixel((x, y))) for image in (original, shown))
+            assert (after > 0.9 * before - 9) if kept else (after < 0.5 * before + 9), (x, y)
+
+
+def screenshot(page: Path, image: Path, size: tuple[int, int]) -> Image.Image:
+    flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync"
+    command = [str(CHROMIUM), *flags.split(), "--disable-component-update", "--hide-scrollbars"]
+    command += [f"--user-data-dir={image.parent / 'profile'}", f"--window-size={size[0]},{size[1]}"]
+    subprocess.run([*command, f"--screenshot={image}", page.as_uri()], check=True, capture_output=True, timeout=120)
+    return Image.open(image).convert("RGB")

@@ -1,0 +1,53 @@
+"""`divprune methods`, `divprune families`, `--version` and `--help`."""
+
+import subprocess
+import sys
+import time
+
+import divprune as package
+from divprune.huggingface import supported_families
+from divprune.methods import available_methods
+from tests.cli.conftest import Command
+
+
+def test_methods_are_listed(divprune: Command) -> None:
+    outcome = divprune("methods")
+    assert outcome.exit_code == 0
+    for name in ("divprune", "random"):
+        assert name in outcome.stdout
+
+
+def test_methods_as_json(divprune: Command) -> None:
+    rows = divprune("methods", "--json").json["rows"]
+    assert [row["name"] for row in rows] == [info.name for info in available_methods()]
+    assert next(row for row in rows if row["name"] == "random")["parameters"] == {"seed": 0}
+
+
+def test_families_as_table_and_json(divprune: Command) -> None:
+    names = [family.name for family in supported_families()]
+    outcome = divprune("families", "--json")
+    assert [row["name"] for row in outcome.json["rows"]] == names
+    assert len(outcome.stdout.splitlines()) == 1
+    for name in names:
+        assert name in divprune("families").stdout
+
+
+def test_version(divprune: Command) -> None:
+    assert divprune("--version").stdout == f"divprune {package.__version__}\n"
+
+
+def test_no_command_shows_help(divprune: Command) -> None:
+    outcome = divprune()
+    assert "run" in outcome.stdout + outcome.stderr
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from divprune.cli.main import app;"
+        "assert CliRunner().invoke(app, ['run', '--help']).exit_code == 0;"
+        "print([name for name in ('torch', 'transformers', 'jinja2', 'PIL') if name in sys.modules])"
+    )
+    started = time.perf_counter()
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert finished.stdout.strip() == "[]"
+    assert time.perf_counter() - started < 20  # a hang, not a speed test

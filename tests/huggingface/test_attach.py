@@ -1,0 +1,316 @@
+"""Attaching, detaching, and what a pruned model refuses."""
+
+import inspect
+import sys
+from typing import Any
+
+import pytest
+import torch
+from transformers import BertConfig, BertModel, DynamicCache, GenerationConfig, PreTrainedModel
+
+from divprune import DivPrune, RandomTokens, attach, prune
+from divprune.errors import PruningError, UnsupportedModelError
+from tests.huggingface.tiny_models import CASES, IMAGE, make_inputs
+
+ROWS = [[1, 5, "image", 6, 7, 8], [1, 9, "image", 10, 11, "image", 12]]
+
+
+@pytest.fixture(scope="module")
+def model() -> PreTrainedModel:
+    return CASES["llava"].build()
+
+
+@pytest.fixture
+def inputs(model: PreTrainedModel) -> dict[str, Any]:
+    return make_inputs(CASES["llava"], model, ROWS)
+
+
+def snapshot(model: PreTrainedModel) -> tuple[Any, ...]:
+    hooks = [
+        (name, len(module._forward_hooks), len(module._forward_pre_hooks)) for name, module in model.named_modules()
+    ]
+    attributes = {name: sorted(module.__dict__) for name, module in model.named_modules()}
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    return hooks, attributes, model.config.to_dict(), model.generation_config.to_dict(), weights
+
+
+def assert_same(before: tuple[Any, ...], after: tuple[Any, ...]) -> None:
+    assert before[:-1] == after[:-1]
+    assert before[-1].keys() == after[-1].keys()
+    assert all(torch.equal(before[-1][name], after[-1][name]) for name in before[-1])
+
+
+def test_leaving_the_block_restores_the_model(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
+    before = snapshot(model)
+    generate, forward = model.generate, model.forward
+    with prune(model, DivPrune(), keep_ratio=0.25):
+        assert model.generate != generate
+        model.generate(**inputs, max_new_tokens=2)
+    assert_same(before, snapshot(model))
+    assert model.generate == generate
+    assert model.forward == forward
+
+
+def test_an_exception_restores_the_model(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
+    before = snapshot(model)
+    expected = model.generate(**inputs, max_new_tokens=3)
+
+    def explode(*_: Any) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), prune(model, DivPrune(), keep_ratio=0.25):
+        model.generate(**inputs, max_new_tokens=3, logits_processor=[explode])
+    assert_same(before, snapshot(model))
+    assert torch.equal(model.generate(**inputs, max_new_tokens=3), expected)
+
+
+def test_an_exception_inside_generate_leaves_the_model_pruned(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
+    def explode(*_: Any) -> torch.Tensor:
+        raise RuntimeError("stop")
+
+    with prune(model, DivPrune(), keep_ratio=0.25) as pruning:
+        expected = model.generate(**inputs, max_new_tokens=3)
+        first = pruning.last
+        with pytest.raises(RuntimeError, match="stop"):
+            model.generate(**inputs, max_new_tokens=3, logits_processor=[explode])
+        assert pruning.last is first
+        assert torch.equal(model.generate(**inputs, max_new_tokens=3), expected)
+        assert model(**inputs).logits.shape[1] < inputs["input_ids"].shape[1]
+
+
+def test_wrappers_of_others_come_back(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
+    original = model.forward
+    calls = []
+
+    def theirs(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        return original(*args, **kwargs)
+
+    model.forward = theirs
+    try:
+        with prune(model, DivPrune(), keep_ratio=0.25):
+            model(**inputs)
+        assert model.__dict__["forward"] is theirs
+        assert calls == [1]
+    finally:
+        del model.forward
+
+
+@pytest.mark.parametrize("first", ["attach", "prune"])
+def test_pruning_twice_is_refused(model: PreTrainedModel, first: str) -> None:
+    with prune(model, DivPrune(), keep_ratio=0.5):
+        with pytest.raises(PruningError, match="pruned already"):
+            attach(model, DivPrune(), keep_ratio=0.5)
+        with pytest.raises(PruningError, match="pruned already"), prune(model, DivPrune(), keep_ratio=0.5):
+            pass
+    attach(model, DivPrune(), keep_ratio=0.5).detach()
+
+
+def test_detach_twice_does_nothing(model: PreTrainedModel) -> None:
+    handle = attach(model, "random:seed=3", num_keep=4)
+    handle.detach()
+    with prune(model, DivPrune(), keep_ratio=0.5):
+        handle.detach()
+        assert "generate" in model.__dict__
+
+
+def test_signatures_stay(model: PreTrainedModel) -> None:
+    before = inspect.signature(model.generate), inspect.signature(model.forward)
+    with prune(model, DivPrune(), keep_ratio=0.5):
+        assert (inspect.signature(model.generate), inspect.signature(model.forward)) == before
+
+
+def test_nothing_of_ours_runs_per_decoded_token(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
+    calls: dict[int, int] = {}
+
+    def count(frame: Any, event: str, _: Any) -> None:
+        if event == "call" and frame.f_globals.get("__name__", "").startswith("divprune"):
+            calls[current] = calls.get(current, 0) + 1
+
+    with prune(model, DivPrune(), keep_ratio=0.25):
+        for current in (2, 12):
+            sys.setprofile(count)
+            try:
+                model.generate(**inputs, max_new_tokens=current)
+            finally:
+                sys.setprofile(None)
+    assert calls[2] == calls[12] > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "exactly one of keep_ratio and num_keep"),
+        ({"keep_ratio": 0.5, "num_keep": 3}, "exactly one of keep_ratio and num_keep"),
+        ({"keep_ratio": 1.5}, r"keep_ratio must be in \(0, 1\], got 1.5"),
+        ({"keep_ratio": float("nan")}, "keep_ratio"),
+        ({"num_keep": 0}, "num_keep must be at least 1, got 0"),
+        ({"keep_ratio": 0.5, "scope": "batch"}, "scope must be one of 'item', 'frame', 'sample', got 'batch'"),
+        ({"keep_ratio": 0.5, "order": "random"}, "order must be one of 'sorted', 'selection', got 'random'"),
+        ({"keep_ratio": 0.5, "positions": "3d"}, "positions must be one of 'compact', 'original', got '3d'"),
+    ],
+)
+def test_bad_arguments_are_refused(model: PreTrainedModel, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        attach(model, DivPrune(), **settings)
+    assert "generate" not in model.__dict__
+
+
+def test_compact_positions_are_refused_for_mrope() -> None:
+    with pytest.raises(ValueError, match="'original' or None for 'qwen2_5_vl'"):
+        attach(CASES["qwen2_5_vl"].build(), DivPrune(), keep_ratio=0.5, positions="compact")
+
+
+def test_other_families_are_refused_with_the_list() -> None:
+    other = BertModel(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8))
+    with pytest.raises(UnsupportedModelError, match=r"'bert'.*llava, llava_next, llava_next_video, qwen2_5_vl"):
+        attach(other, DivPrune(), keep_ratio=0.5)
+    with pytest.raises(UnsupportedModelError, match="str"):
+        attach("llava", DivPrune(), keep_ratio=0.5)
+
+
+def test_a_count_mismatch_is_refused(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
+    with prune(model, DivPrune(), keep_ratio=0.5):
+        with pytest.raises(
+            PruningError, match=r"one placeholder for each visual token: got 108 .* for 72 image tokens"
+        ):
+            model.generate(**{**inputs, "pixel_values": inputs["pixel_values"][:2]})
+        ids = torch.full((2, 18), 95)
+        with pytest.raises(PruningError, match="span rows 0 to 1"):
+            model.generate(input_ids=ids, pixel_values=inputs["pixel_values"][:1])
+
+
+def test_pictures_on_a_kept_cache_are_refused(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
+    text_cache = model(input_ids=torch.tensor([[1, 5], [1, 6]])).past_key_values
+    with prune(model, DivPrune(), keep_ratio=0.5):
+        with pytest.raises(PruningError, match="past_key_values must be empty when pictures come in"):
+            model.generate(**inputs, past_key_values=text_cache)
+        cache = DynamicCache()
+        output = model.generate(**inputs, max_new_tokens=2, past_key_values=cache, return_dict_in_generate=True)
+        with pytest.raises(PruningError, match="holds a pruned prompt"):
+            model.generate(**inputs, past_key_values=cache)
+        with pytest.raises(PruningError, match="holds a pruned prompt"):
+            model.generate(input_ids=output.sequences, past_key_values=output.past_key_values)
+
+
+def test_a_hand_written_loop_must_count_in_the_short_length(model: PreTrainedModel) -> None:
+    inputs = make_inputs(CASES["llava"], model, [[1, 5, "image", 6, 7]])
+    with prune(model, DivPrune(), keep_ratio=0.5):
+        expected = model.generate(**inputs, max_new_tokens=3)[0, -3:]
+        output = model(**inputs, use_cache=True)
+        token = output.logits[:, -1].argmax(-1, keepdim=True)
+        longer = torch.ones(1, inputs["input_ids"].shape[1] + 1)
+        with pytest.raises(PruningError, match="attention_mask must cover the pruned cache"):
+            model(input_ids=token, past_key_values=output.past_key_values, attention_mask=longer)
+        made = [token]
+        for _ in range(2):
+            output = model(input_ids=made[-1], past_key_values=output.past_key_values)
+            made.append(output.logits[:, -1].argmax(-1, keepdim=True))
+    assert torch.equal(torch.cat(made, dim=1)[0], expected)
+    with prune(model, DivPrune(), keep_ratio=0.5, positions="original"):
+        output = model(**inputs, use_cache=True)
+        with pytest.raises(PruningError, match="position_ids must be given"):
+            model(input_ids=token, past_key_values=output.past_key_values)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"cache_implementation": "paged"}, "paged"),
+        ({"assistant_model": "self"}, "assistant_model must be None"),
+        ({"inputs_embeds": torch.zeros(2, 3, 32)}, "input_ids must be given"),
+        ({"attention_mask": torch.ones(2, 1, 84, 84)}, r"shape \(batch, length\)"),
+    ],
+)
+def test_what_cannot_work_is_refused(
+    model: PreTrainedModel, inputs: dict[str, Any], extra: dict[str, Any], message: str
+) -> None:
+    extra = (
+        {name: model if value == "self" else value for name, value in extra.items()}
+        if "assistant_model" in extra
+        else extra
+    )
+    with prune(model, DivPrune(), keep_ratio=0.5), pytest.raises(PruningError, match=message):
+        model.generate(**{**inputs, **extra}, max_new_tokens=2)
+
+
+def test_text_alone_passes_untouched(model: PreTrainedModel) -> None:
+    inputs = make_inputs(CASES["llava"], model, [[1, 5, 6], [1, 7, 8, 9, 10]])
+    expected = model.generate(**inputs, max_new_tokens=4)
+    with prune(model, DivPrune(), keep_ratio=0.1) as pruning:
+        assert torch.equal(model.generate(**inputs, max_new_tokens=4), expected)
+        assert torch.equal(
+            model.generate(inputs["input_ids"], attention_mask=inputs["attention_mask"], max_new_tokens=4), expected
+        )
+    assert pruning.last.items == ()
+    assert torch.equal(pruning.last.keep_mask, inputs["attention_mask"].bool())
+
+
+def test_max_and_min_length_count_the_original_prompt(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
+    length = inputs["input_ids"].shape[1]
+    config = GenerationConfig(max_length=length + 5, min_length=length + 2)
+    with prune(model, DivPrune(), keep_ratio=0.1):
+        assert model.generate(**inputs, max_length=length + 5).shape[1] == length + 5
+        assert model.generate(**inputs, generation_config=config).shape[1] == length + 5
+        assert config.max_length == length + 5
+        first = model.generate(**inputs, max_new_tokens=1)[:, -1].tolist()
+        stops = {"eos_token_id": first, "pad_token_id": 0}
+        assert model.generate(**inputs, max_length=length + 9, **stops).shape[1] == length + 1
+        assert model.generate(**inputs, max_length=length + 9, min_length=length + 4, **stops).shape[1] > length + 3
+
+
+def test_a_missing_mask_is_read_from_the_padding(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
+    without = {name: value for name, value in inputs.items() if name != "attention_mask"}
+    with prune(model, DivPrune(), keep_ratio=0.25) as pruning:
+        expected = model.generate(**inputs, max_new_tokens=4)
+        mask = pruning.last.keep_mask
+        assert torch.equal(model.generate(**without, max_new_tokens=4, pad_token_id=0), expected)
+        assert torch.equal(pruning.last.keep_mask, mask)
+
+
+def test_encoded_pictures_are_pruned_too(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
+    encoded = model.model.get_image_features(inputs["pixel_values"], return_dict=True)
+    count = len(encoded.pooler_output[0])
+    others = {name: value for name, value in inputs.items() if name != "pixel_values"}
+    with prune(model, DivPrune(), keep_ratio=0.25):
+        expected = model.generate(**inputs, max_new_tokens=4)
+        assert torch.equal(model.generate(**others, mm_encoder_outputs={"image": encoded}, max_new_tokens=4), expected)
+    assert len(encoded.pooler_output[0]) == count
+
+
+@pytest.mark.parametrize(
+    "settings", [{"use_cache": False}, {"cache_implementation": "static"}, {"prompt_lookup_num_tokens": 2}]
+)
+@pytest.mark.parametrize("positions", ["compact", "original"])
+def test_other_ways_of_decoding_give_the_greedy_tokens(
+    model: PreTrainedModel, settings: dict[str, Any], positions: Any
+) -> None:
+    inputs = make_inputs(CASES["llava"], model, [[1, 5, "image", 6, 7, "image", 8]])
+    # Without a cache transformers counts the placeholders of the whole sequence again, so none may be generated.
+    inputs |= {"max_new_tokens": 8, "do_sample": False, "suppress_tokens": [IMAGE]}
+    extra = {"disable_compile": True} if "cache_implementation" in settings else {}
+    with prune(model, DivPrune(), keep_ratio=0.3, positions=positions):
+        expected = model.generate(**inputs)
+        assert torch.equal(model.generate(**inputs, **settings, **extra), expected)
+
+
+def test_labels_are_shortened_with_the_prompt(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
+    # Placeholders, padding and the first token of a row are no targets.
+    labels = inputs["input_ids"].masked_fill(torch.isin(inputs["input_ids"], torch.tensor([0, 1, 95])), -100)
+    with prune(model, RandomTokens(), keep_ratio=0.25) as pruning:
+        output = model(**inputs, labels=labels)
+    kept = [row[mask] for row, mask in zip(labels, pruning.last.keep_mask, strict=True)]
+    losses = []
+    for logits, row in zip(output.logits, kept, strict=True):
+        losses.append(torch.nn.functional.cross_entropy(logits[-len(row) :][:-1], row[1:], reduction="none"))
+    flat, targets = torch.cat(losses), torch.cat([row[1:] for row in kept])
+    assert torch.allclose(output.loss, flat[targets != -100].mean(), atol=1e-5)
+
+
+def test_gradients_reach_the_projector(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
+    projector = model.model.multi_modal_projector.linear_2.weight
+    with prune(model, DivPrune(), keep_ratio=0.25):
+        model(**inputs).logits.square().mean().backward()
+    assert projector.grad is not None
+    assert projector.grad.abs().sum() > 0
+    model.zero_grad()

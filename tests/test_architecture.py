@@ -1,0 +1,158 @@
+"""The shape of the package: which part may know which, what is public, and that importing changes nothing."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import divprune
+
+PACKAGE = Path(divprune.__file__).parent
+
+# Which parts of the package each part may import; itself and the version are always allowed.
+_BASE = {"errors", "records"}
+_CHOICE = _BASE | {"budget", "selection", "methods"}
+_ENGINES = _CHOICE | {"huggingface", "vllm_plugin"}
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "records": {"errors"},
+    "budget": {"errors"},
+    "selection": {"budget", "errors"},
+    "methods": {"budget", "errors", "selection"},
+    "huggingface": {"budget", "errors", "selection", "methods"},
+    "vllm_plugin": {"budget", "errors", "selection", "methods"},
+    "tiny": _ENGINES,
+    "evaluation": _ENGINES | {"tiny"},
+    "efficiency": _ENGINES,
+    "figures": _BASE,
+    "cli": _ENGINES | {"tiny", "evaluation", "efficiency", "figures"},
+}
+
+# Third parties that only some parts may import, at module level or inside functions.
+CONFINED: dict[str, set[str]] = {
+    "torch": set(ALLOWED) - {"errors", "records", "budget", "figures"},
+    "transformers": {"huggingface", "tiny", "evaluation", "efficiency", "cli"},
+    "vllm": {"vllm_plugin"},
+    "typer": {"cli"},
+    "rich": {"cli"},
+    "jinja2": {"cli"},
+    "matplotlib": {"figures"},
+    "lmms_eval": {"evaluation"},
+}
+
+PUBLIC = [
+    "DivPrune",
+    "Pruning",
+    "RandomTokens",
+    "Selection",
+    "UniformGrid",
+    "__version__",
+    "attach",
+    "get_method",
+    "prune",
+    "select",
+]
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_names(path: Path) -> Iterator[str]:
+    """Every imported name in full: `from divprune.methods import base` gives `divprune.methods.base`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imported_part(name: str) -> str | None:
+    """The part of this package that a name lies in; None for other packages and for `import divprune` itself."""
+    package, _, rest = name.partition(".")
+    if package != "divprune" or not rest:
+        return None
+    first = rest.partition(".")[0]
+    if first in ALLOWED:
+        return first
+    # A public name, imported from the package: it lies where it is defined.
+    return None if first == "__version__" else divprune._HOME[first].split(".")[1]
+
+
+def test_every_part_is_known() -> None:
+    assert {part_of(path) for path in modules()} <= set(ALLOWED)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_dependencies_point_one_way(path: Path) -> None:
+    part = part_of(path)
+    known = {imported_part(name) for name in imported_names(path)} - {None, part}
+    assert known <= ALLOWED[part]
+
+
+def test_the_allowed_dependencies_have_no_cycle() -> None:
+    done: set[str] = set()
+    while len(done) < len(ALLOWED):
+        ready = {part for part, allowed in ALLOWED.items() if part not in done and allowed <= done}
+        assert ready, f"a cycle among {set(ALLOWED) - done}"
+        done |= ready
+
+
+@pytest.mark.parametrize("package", CONFINED)
+def test_third_parties_stay_in_their_part(package: str) -> None:
+    users = {part_of(path) for path in modules() for name in imported_names(path) if name.split(".")[0] == package}
+    assert users <= CONFINED[package]
+
+
+def test_public_surface_is_frozen() -> None:
+    assert divprune.__all__ == PUBLIC
+    assert set(PUBLIC) <= set(dir(divprune))
+    for name in PUBLIC:
+        assert getattr(divprune, name) is not None
+
+
+def test_unknown_attribute_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="prune_everything"):
+        _ = divprune.prune_everything
+
+
+def run_python(code: str) -> str:
+    """Run code in a fresh process, from the repository's root."""
+    finished = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=PACKAGE.parent
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout.strip()
+
+
+def test_importing_the_package_is_cheap() -> None:
+    heavy = ("torch", "transformers", "numpy")
+    assert run_python(f"import sys, divprune; print([name for name in {heavy} if name in sys.modules])") == "[]"
+
+
+def test_importing_every_module_patches_nothing() -> None:
+    code = """
+import tests.conftest
+import importlib, os, pkgutil, torch, transformers
+from transformers.generation import GenerationMixin
+
+def state():
+    classes = (GenerationMixin, transformers.PreTrainedModel, torch.nn.Module)
+    return [dict(vars(each)) for each in classes], dict(os.environ), torch.get_default_dtype()
+
+before = state()
+import divprune
+for module in pkgutil.walk_packages(divprune.__path__, "divprune."):
+    if not module.name.startswith("divprune.vllm_plugin"):
+        importlib.import_module(module.name)
+print(state() == before)
+"""
+    assert run_python(code) == "True"

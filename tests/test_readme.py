@@ -1,0 +1,71 @@
+"""README and docs say what the package does: generated tables, examples that run, links that lead somewhere."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from divprune.records import Record
+from tools.render_results import FILES, RESULTS, TABLES, render, scenes_table
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_tables_are_what_the_records_say(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert render(text) == text, "run `make readme`"
+
+
+def test_every_table_is_used() -> None:
+    text = "".join((ROOT / name).read_text(encoding="utf-8") for name in FILES)
+    for name in TABLES:
+        assert f"<!-- table:{name} -->" in text
+    for name in RESULTS:
+        assert f"<!-- results:{name} -->" in text
+
+
+def test_rendering_replaces_only_what_is_marked() -> None:
+    text = "before\n<!-- table:methods -->\nold\n<!-- /table -->\nafter"
+    rendered = render(text)
+    assert rendered.startswith("before\n<!-- table:methods -->\n| method |")
+    assert rendered.endswith("\n<!-- /table -->\nafter")
+    assert "old" not in rendered
+    assert render(rendered) == rendered
+
+
+def scene_row(method: str, seed: int | None, percent: float) -> dict[str, Any]:
+    columns = ("existence", "count", "color", "shape", "position", "caption", "mean")
+    setting = {"method": method, "positions": "compact", "keep_ratio": 0.098, "num_kept": 25, "seed": seed}
+    return setting | {f"{column}_percent": percent for column in columns}
+
+
+def test_random_draws_are_averaged_in_the_scenes_table() -> None:
+    rows = [scene_row("divprune", None, 80), scene_row("random", 0, 60), scene_row("random", 1, 70)]
+    lines = scenes_table(Record("scenes", {}, rows, {})).splitlines()
+    assert len(lines) == 4
+    assert lines[3].startswith("| random | compact | 25 | 65.0 |")
+
+
+def test_python_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.S)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+    assert "25 of 256 tokens" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).is_file(), target
+
+
+def test_changelog_and_citation_name_this_version() -> None:
+    from divprune import __version__
+
+    assert f"## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")

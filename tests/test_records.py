@@ -1,0 +1,81 @@
+"""Records are written whole, read back equal, and refused if they are something else."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import divprune.records as records
+from divprune.errors import RecordError
+from divprune.records import Record, load_record, quantiles, write_whole
+
+
+def record() -> Record:
+    return Record("speed", {"repeats": 3}, [{"tokens": 576, "median_seconds": 0.25}])
+
+
+def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
+    original = record()
+    path = original.save(tmp_path)
+    assert path.name == "speed.json"
+    assert load_record(path) == original
+    assert {"date", "git_revision", "git_dirty", "versions", "machine"} == original.provenance.keys()
+    assert original.provenance["machine"]["num_cores"] > 0
+
+
+def test_a_record_names_no_path_and_no_host(tmp_path: Path) -> None:
+    import platform
+
+    text = record().save(tmp_path).read_text()
+    assert str(Path.home()) not in text
+    assert str(Path(records.__file__).parent.parent) not in text
+    assert platform.node() not in text or not platform.node()
+
+
+def test_outside_a_checkout_there_is_no_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert records.provenance()["git_revision"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "must be JSON"),
+        ("[]", "format 1"),
+        ('{"format": 2}', "format 1"),
+        ('{"format": 1, "name": "x"}', r"must hold \['config', 'name', 'provenance', 'rows'\], got \['name'\]"),
+    ],
+)
+def test_other_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(text)
+    with pytest.raises(RecordError, match=message):
+        load_record(path)
+
+
+def test_numbers_that_are_none_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        Record("bad", {}, [{"seconds": float("nan")}]).save(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "speed.json"
+    path.write_text("old")
+
+    def refuse(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", refuse)
+    with pytest.raises(OSError, match="disk full"):
+        write_whole(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_quantiles_interpolate() -> None:
+    assert quantiles([3.0, 1.0, 2.0]) == {"p20_seconds": 1.4, "median_seconds": 2.0, "p80_seconds": 2.6}
+    assert quantiles([5.0], "encode_") == dict.fromkeys(
+        ("encode_p20_seconds", "encode_median_seconds", "encode_p80_seconds"), 5.0
+    )
+    assert json.dumps(quantiles([1, 2]))

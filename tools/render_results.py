@@ -1,0 +1,136 @@
+"""Write the tables of README.md and docs/results.md: `python -m tools.render_results`.
+
+A table between `<!-- results:NAME -->` and `<!-- /results -->` comes from a record under results/, one between
+`<!-- table:NAME -->` and `<!-- /table -->` from the package itself. No number there is typed by hand.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from divprune.huggingface import supported_families
+from divprune.methods import available_methods
+from divprune.records import Record, load_record
+
+ROOT = Path(__file__).parent.parent
+FILES = ("README.md", "docs/results.md")
+SUMMARY_KEEP_RATIO = 0.098
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def main() -> None:
+    """Rewrite the files whose tables have changed."""
+    for name in FILES:
+        path = ROOT / name
+        before = path.read_text(encoding="utf-8")
+        after = render(before)
+        if after != before:
+            path.write_text(after, encoding="utf-8")
+            print(f"{name} rewritten")
+
+
+def render(text: str) -> str:
+    """Fill every marked place of a page."""
+
+    def filled(match: re.Match[str]) -> str:
+        kind, name = match["kind"], match["name"]
+        table = TABLES[name]() if kind == "table" else _result(name)
+        return f"<!-- {kind}:{name} -->\n{table}\n<!-- /{kind} -->"
+
+    return re.sub(r"<!-- (?P<kind>results|table):(?P<name>[\w-]+) -->.*?<!-- /(?P=kind) -->", filled, text, flags=re.S)
+
+
+def _result(name: str) -> str:
+    record_name, table = RESULTS[name]
+    path = ROOT / "results" / f"{record_name}.json"
+    if not path.is_file():
+        return "*Not measured yet.*"
+    return table(load_record(path))
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers_from: int) -> str:
+    """A table whose columns from `numbers_from` on are set to the right."""
+    rule = ["---" if column < numbers_from else "---:" for column in range(len(header))]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *rows))
+
+
+def families_table() -> str:
+    """Every supported model family."""
+    rows = [
+        (f"`{family.name}`", " and ".join(f"{kind}s" for kind in family.kinds), f"`{family.positions}`", family.example)
+        for family in supported_families()
+    ]
+    return markdown_table(("family", "takes", "positions by default", "for example"), rows, numbers_from=4)
+
+
+def methods_table() -> str:
+    """Every built-in method."""
+    rows = []
+    for info in available_methods():
+        parameters = ", ".join(f"`{name}={value}`" for name, value in info.parameters.items()) or "none"
+        paper = f"[{info.paper.citation}]({info.paper.url})" if info.paper else "a baseline"
+        rows.append((f"`{info.name}`", info.summary.rstrip("."), parameters, paper))
+    return markdown_table(("method", "keeps", "parameters", "from"), rows, numbers_from=4)
+
+
+def selection_table(record: Record) -> str:
+    """The selection beside the paper's procedure."""
+    header = list(record.rows[0])
+    cells = [
+        [f"{row[name]:.4g}" if isinstance(row[name], float) else str(row[name]) for name in header]
+        for row in record.rows
+    ]
+    return markdown_table(header, cells, numbers_from=1)
+
+
+SCENE_COLUMNS = ("existence", "count", "color", "shape", "position", "caption", "mean")
+
+
+def scenes_table(record: Record) -> str:
+    """Every setting of the scenes benchmark, random draws averaged over their seeds."""
+    return _scenes(_without_seeds(record.rows))
+
+
+def scenes_summary(record: Record) -> str:
+    """The references and the settings at the paper's share."""
+    rows = [row for row in _without_seeds(record.rows) if row["keep_ratio"] in (0, 1, SUMMARY_KEEP_RATIO)]
+    return _scenes(rows)
+
+
+def _scenes(rows: Rows) -> str:
+    cells = [
+        (
+            row["method"],
+            row["positions"] or "",
+            str(row["num_kept"]),
+            *(f"{row[f'{column}_percent']:.1f}" for column in SCENE_COLUMNS),
+        )
+        for row in rows
+    ]
+    return markdown_table(("method", "positions", "tokens", *SCENE_COLUMNS), cells, numbers_from=2)
+
+
+def _without_seeds(rows: Rows) -> Rows:
+    """One row for all draws of a random method, their accuracies averaged."""
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["method"], row["positions"], row["keep_ratio"]), []).append(row)
+    averages = [
+        {f"{name}_percent": fmean(row[f"{name}_percent"] for row in group) for name in SCENE_COLUMNS}
+        for group in groups.values()
+    ]
+    return [{**group[0], **average} for group, average in zip(groups.values(), averages, strict=True)]
+
+
+TABLES: dict[str, Callable[[], str]] = {"families": families_table, "methods": methods_table}
+RESULTS: dict[str, tuple[str, Callable[[Record], str]]] = {
+    "selection": ("selection", selection_table),
+    "scenes": ("scenes", scenes_table),
+    "scenes-summary": ("scenes", scenes_summary),
+}
+
+if __name__ == "__main__":
+    main()
