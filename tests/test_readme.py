@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from divprune.records import Record
-from tools.render_results import FILES, RESULTS, TABLES, render, scenes_table
+from tools.render_results import FILES, RESULTS, TABLES, render, scenes_table, selection_table
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -47,6 +47,16 @@ def test_random_draws_are_averaged_in_the_scenes_table() -> None:
     lines = scenes_table(Record("scenes", {}, rows, {})).splitlines()
     assert len(lines) == 4
     assert lines[3].startswith("| random | compact | 25 | 65.0 |")
+
+
+def test_selection_table_shows_both_times_and_their_ratio() -> None:
+    row = {"case": "compare", "num_visual_tokens": 576, "num_keep": 56, "features": "gaussian"}
+    row |= {"paper_median_seconds": 0.1234, "select_median_seconds": 0.0456, "matrix_product_median_seconds": 0.04}
+    provenance = {"machine": {"processor": "A Processor", "num_threads": 2}, "versions": {"torch": "2.13.0"}}
+    config = {"repeats": 9, "warm_up": 2, "dtype": "float32", "device": "cpu"}
+    table = selection_table(Record("selection", config, [row | {"speedup_median_ratio": 2.706}], provenance))
+    assert "| 576 | 56 | gaussian | 123 ms | 45.6 ms | 40.0 ms | 2.71 x |" in table
+    assert table.endswith("float32 on the cpu; A Processor, 2 threads, torch 2.13.0.")
 
 
 def test_python_examples_run(capsys: pytest.CaptureFixture[str]) -> None:

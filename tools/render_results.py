@@ -77,13 +77,56 @@ def methods_table() -> str:
 
 
 def selection_table(record: Record) -> str:
-    """The selection beside the paper's procedure."""
-    header = list(record.rows[0])
+    """The selection beside the paper's procedure, and how it was measured."""
     cells = [
-        [f"{row[name]:.4g}" if isinstance(row[name], float) else str(row[name]) for name in header]
-        for row in record.rows
+        (
+            str(row["num_visual_tokens"]),
+            str(row["num_keep"]),
+            row["features"],
+            *(_milliseconds(row[f"{name}_median_seconds"]) for name in ("paper", "select", "matrix_product")),
+            f"{row['speedup_median_ratio']:.2f} x",
+        )
+        for row in _case(record, "compare")
     ]
-    return markdown_table(header, cells, numbers_from=1)
+    header = ("tokens", "kept", "features", "paper's procedure", "`select`", "one matrix product", "faster by")
+    return f"{markdown_table(header, cells, numbers_from=3)}\n\n{_measured(record)}"
+
+
+def selection_details(record: Record) -> str:
+    """The same, with batches and memory."""
+    lines = [selection_table(record), ""]
+    for row in _case(record, "batch"):
+        size = f"{row['batch_size']} x {row['num_visual_tokens']}"
+        loop, batch = (_milliseconds(row[f"{name}_median_seconds"]) for name in ("loop", "batch"))
+        lines.append(f"- {size} tokens ({row['features']}): {batch} as one batch, {loop} in a loop.")
+    for row in _case(record, "memory"):
+        beyond, whole = (f"{row[name] / 2**20:.0f} MiB" for name in ("peak_bytes_beyond_input", "input_bytes"))
+        counts = f"{row['num_keep']} of {row['num_visual_tokens']} tokens ({row['features']})"
+        lines.append(f"- {counts}: at most {beyond} beyond the input of {whole}.")
+    return "\n".join(lines)
+
+
+def _case(record: Record, case: str) -> Rows:
+    return [row for row in record.rows if row["case"] == case]
+
+
+def _milliseconds(seconds: float) -> str:
+    milliseconds = 1000 * seconds
+    return f"{milliseconds:.1f} ms" if milliseconds < 100 else f"{milliseconds:.0f} ms"
+
+
+def _threads(number: int) -> str:
+    return "1 thread" if number == 1 else f"{number} threads"
+
+
+def _measured(record: Record) -> str:
+    """How and where, in one line."""
+    config, machine = record.config, record.provenance["machine"]
+    return (
+        f"Medians of {config['repeats']} runs in turns after {config['warm_up']} to warm up, {config['dtype']} on the "
+        f"{config['device']}; {machine['processor']}, {_threads(machine['num_threads'])}, "
+        f"torch {record.provenance['versions']['torch']}."
+    )
 
 
 SCENE_COLUMNS = ("existence", "count", "color", "shape", "position", "caption", "mean")
@@ -128,6 +171,7 @@ def _without_seeds(rows: Rows) -> Rows:
 TABLES: dict[str, Callable[[], str]] = {"families": families_table, "methods": methods_table}
 RESULTS: dict[str, tuple[str, Callable[[Record], str]]] = {
     "selection": ("selection", selection_table),
+    "selection-details": ("selection", selection_details),
     "scenes": ("scenes", scenes_table),
     "scenes-summary": ("scenes", scenes_summary),
 }

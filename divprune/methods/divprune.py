@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from divprune.methods.base import ItemContext, Method, Paper
-from divprune.selection import select
+from divprune.selection import METRICS, select
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,11 @@ class DivPrune(Method):
         citation="Alvar, Singh, Akbari, Zhang, CVPR 2025",
     )
     metric: str = "cosine"
+
+    def __post_init__(self) -> None:
+        """Check the metric."""
+        if self.metric not in METRICS:
+            raise ValueError(f"metric must be one of {', '.join(map(repr, METRICS))}, got {self.metric!r}")
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
         """See `Method.select`; the picks are nested in `num_keep`."""

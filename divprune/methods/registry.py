@@ -1,4 +1,7 @@
-"""Methods by name: `divprune`, `random:seed=3`; third parties add theirs by the entry-point group `divprune.methods`."""
+"""Methods by name: `divprune`, `random:seed=3`.
+
+Third parties add theirs by the entry-point group `divprune.methods`.
+"""
 
 import dataclasses
 from difflib import get_close_matches

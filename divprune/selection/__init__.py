@@ -1,6 +1,7 @@
 """Which tokens: pure tensor functions that know no model. Imports torch only."""
 
+from divprune.selection.distances import METRICS
 from divprune.selection.max_min import select
 from divprune.selection.result import Selection
 
-__all__ = ["Selection", "select"]
+__all__ = ["METRICS", "Selection", "select"]

@@ -1,4 +1,8 @@
-"""Greedy max-min selection from the whole distance matrix, batched: the fast way for sets of some hundred tokens."""
+"""Greedy max-min selection from the whole distance matrix, for a batch of sets at once.
+
+The way for small sets, for batches of them, and for GPUs, where the matrix is cheap and waiting for each pick is not:
+nothing here reads a value back from the device.
+"""
 
 from math import inf
 
@@ -8,41 +12,43 @@ from torch import Tensor
 from divprune.selection.distances import Distances
 
 
-def dense_picks(distances: Distances, num_keep: int, valid_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the picks of each set of a batch and the distance that each had when it was chosen.
+def dense_picks(distances: Distances, num_keep: int, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Pick from each set of a batch, as Algorithm 1 of the paper does.
 
     Args:
-        distances: Of B sets of M tokens.
-        num_keep: Number of picks of every set; sets with fewer valid tokens go on with arbitrary ones.
-        valid_mask: (B, M) bool, False at padding; None if every token is valid.
+        distances: Of the batch (B, M, d).
+        num_keep: Number of picks, between 1 and M. Picks past the number of valid tokens of a row mean nothing.
+        valid: (B, M) bool, the tokens that exist; by default all.
 
     Returns:
-        (B, num_keep) int64 picks in order, and (B, num_keep) distances; the first of each set is inf.
+        (B, num_keep) int64 picks, and (B, num_keep) distances of each to its nearest earlier pick: inf for the first.
     """
-    matrix = distances.block()  # (B, M, M)
-    batch_size, total, _ = matrix.shape
-    diagonal = matrix.diagonal(dim1=-2, dim2=-1)
-    diagonal.fill_(inf)
-    if valid_mask is not None:
-        matrix.masked_fill_(~valid_mask.unsqueeze(1), inf)
-    # Both triangles, so that two tokens that are each other's nearest neighbour tie exactly.
-    nearest = torch.minimum(matrix.amin(dim=-1), matrix.amin(dim=-2))
-    # A kept token meets itself at -inf, and so never is the farthest again.
-    diagonal.fill_(-inf)
-    if valid_mask is not None:
-        nearest.masked_fill_(~valid_mask, -inf)
-        matrix.masked_fill_(~valid_mask.unsqueeze(1), -inf)
-    rows = matrix.view(batch_size * total, total)
-    first_row = torch.arange(batch_size, device=matrix.device) * total
-    picks = torch.empty(num_keep, batch_size, dtype=torch.int64, device=matrix.device)
-    when_chosen = torch.empty(num_keep, batch_size, dtype=matrix.dtype, device=matrix.device)
-    torch.argmax(nearest, dim=1, out=picks[0])
-    when_chosen[0] = inf
-    nearest.fill_(inf)
-    met = torch.empty_like(nearest)
+    matrix = distances.matrix()
+    seed = _seeds(matrix, valid)
+    # A pick is at -inf from itself and thereby never the farthest again.
+    matrix.diagonal(dim1=1, dim2=2).fill_(-inf)
+    batch, total = matrix.shape[:2]
+    min_distance_to_kept = matrix.new_full((batch, total), inf)
+    if valid is not None:
+        min_distance_to_kept.masked_fill_(~valid, -inf)
+    picks = seed.new_empty((num_keep, batch))
+    when_chosen = matrix.new_full((num_keep, batch), inf)
+    picks[0] = seed
+    rows = matrix.view(batch * total, total)
+    first_row = torch.arange(batch, device=rows.device) * total
     for step in range(1, num_keep):
-        torch.index_select(rows, 0, picks[step - 1] + first_row, out=met)
-        torch.minimum(nearest, met, out=nearest)
-        torch.argmax(nearest, dim=1, out=picks[step])
-        torch.amax(nearest, dim=1, out=when_chosen[step])
-    return picks.T.contiguous(), when_chosen.T.contiguous()
+        torch.minimum(min_distance_to_kept, rows[first_row + picks[step - 1]], out=min_distance_to_kept)
+        # The first of equals.
+        torch.max(min_distance_to_kept, dim=1, out=(when_chosen[step], picks[step]))
+    return picks.T, when_chosen.T
+
+
+def _seeds(matrix: Tensor, valid: Tensor | None) -> Tensor:
+    """Return (B,) the valid token of each set whose nearest valid neighbour is farthest."""
+    matrix.diagonal(dim1=1, dim2=2).fill_(inf)
+    met = matrix if valid is None else matrix.masked_fill(~(valid.unsqueeze(1) & valid.unsqueeze(2)), inf)
+    # By rows and by columns, so that two tokens that are each other's nearest tie to the last bit.
+    nearest = torch.minimum(met.amin(dim=2), met.amin(dim=1))
+    if valid is not None:
+        nearest.masked_fill_(~valid, -inf)
+    return nearest.argmax(dim=1)

@@ -1,8 +1,8 @@
-"""Distances between tokens, in blocks, at full precision.
+"""Distances between tokens, block by block and at full precision.
 
 The three metrics of the paper's ablation: cosine distance 1 - a.b / (|a| |b|) (its Eq. 4), l1 and l2. Nothing smaller
-than float32 enters a product, a zero vector is at cosine distance 1 from everything, and cosine distances that
-rounding cannot tell from zero are zero: so copies of one token tie exactly.
+than float32 enters a product, and a zero vector is at cosine distance 1 from everything. Cosine distances that rounding
+cannot tell from zero are zero, so that copies of a token tie exactly.
 """
 
 from collections.abc import Iterator
@@ -14,15 +14,18 @@ from torch.nn.functional import threshold
 
 METRICS = ("cosine", "l1", "l2")
 
-Index = Tensor | slice
 ALL = slice(None)
+_POWERS = {"l1": 1.0, "l2": 2.0}
+# Rows whose float64 copies stay in the cache.
+_CACHED_ROWS = 64
+_SMALLEST_PANEL = 96
 
 
 class Distances:
     """Distances between the tokens of one set, or of each set of a batch, computed when asked for.
 
-    The tokens are neither copied nor normalised unless their dtype or their range asks for it: cosine distances are
-    scaled after the product, which touches far fewer numbers.
+    Cosine distances are scaled after the product instead of normalising the tokens before it. That touches fewer
+    numbers, and the tokens are copied only where their dtype or their range asks for it.
 
     Attributes:
         tokens: (..., M, d) float32 or float64.
@@ -41,48 +44,55 @@ class Distances:
         """
         self.tokens = tokens if tokens.dtype == torch.float64 else tokens.float()
         self.metric = metric
-        length = _lengths(self.tokens)
-        limits = torch.finfo(self.tokens.dtype)
-        # Comparisons are False for NaN, so one reduction covers both the range and the values.
-        safe = (length == 0) | ((length > limits.tiny**0.4) & (length < limits.max**0.4))
+        lengths = _lengths(self.tokens)
+        range_of_type = torch.finfo(self.tokens.dtype)
+        # Products of two lengths neither overflow nor vanish. NaN fails every comparison, so this one test (and one
+        # wait for the device) also finds values that are not finite.
+        safe = (lengths == 0) | ((lengths > range_of_type.tiny**0.4) & (lengths < range_of_type.max**0.4))
         if not bool(safe.all()):
             _check_finite(tokens)
             if metric == "cosine":
                 self.tokens = _rescaled(self.tokens)
-                length = _lengths(self.tokens)
-        inverse = torch.where(length > 0, 1 / length, 0.0)
-        self._inverse_length = inverse.to(self.tokens.dtype)
+                lengths = _lengths(self.tokens)
+        self._inverse_lengths = torch.where(lengths > 0, 1 / lengths, 0.0).to(self.tokens.dtype)
 
     def __len__(self) -> int:
         """Return M."""
         return self.tokens.shape[-2]
 
-    def block(self, rows: Index = ALL, columns: Index = ALL) -> Tensor:
+    def block(self, rows: Tensor | slice, columns: Tensor | slice) -> Tensor:
         """Return the distances (..., n, m) between n tokens `rows` and m tokens `columns`, in a fresh tensor."""
-        first = self.tokens if isinstance(rows, slice) else self.tokens.index_select(-2, rows)
-        second = (
-            first
-            if columns is rows
-            else self.tokens
-            if isinstance(columns, slice)
-            else self.tokens.index_select(-2, columns)
-        )
+        first = _picked(self.tokens, rows)
+        second = first if columns is rows else _picked(self.tokens, columns)
         if self.metric != "cosine":
-            power = {"l1": 1.0, "l2": 2.0}[self.metric]
-            return torch.cdist(first, second, p=power, compute_mode="donot_use_mm_for_euclid_dist")
+            return torch.cdist(first, second, _POWERS[self.metric], "donot_use_mm_for_euclid_dist")
         product = first @ second.mT
-        product *= self._inverse_length[..., rows].unsqueeze(-1)
-        one = product.new_ones(())
-        torch.addcmul(one, product, self._inverse_length[..., columns].unsqueeze(-2), value=-1, out=product)
-        return threshold(product, 8 * torch.finfo(product.dtype).eps, 0.0, inplace=True)
+        product *= self._inverse_lengths[..., rows].unsqueeze(-1)
+        scale = self._inverse_lengths[..., columns].unsqueeze(-2)
+        distance = torch.addcmul(product.new_ones(()), product, scale, value=-1, out=product)
+        return threshold(distance, 4 * torch.finfo(distance.dtype).eps, 0.0, inplace=True)
+
+    def matrix(self) -> Tensor:
+        """Return all distances (..., M, M)."""
+        total = len(self)
+        if self.tokens.is_cuda:
+            return self.block(ALL, ALL)
+        # The matrix is symmetric: each panel of rows stops at the diagonal and is mirrored.
+        matrix = self.tokens.new_empty((*self.tokens.shape[:-1], total))
+        for start in range(0, total, max(_SMALLEST_PANEL, total // 8)):
+            end = min(total, start + max(_SMALLEST_PANEL, total // 8))
+            panel = self.block(slice(start, end), slice(0, end))
+            matrix[..., start:end, :end] = panel
+            matrix[..., :start, start:end] = panel[..., :start].mT
+        return matrix
 
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
     """Keep autocast and reduced-precision products (TF32, bfloat16) out of the block."""
-    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
-    reduced = [(backend, backend.fp32_precision) for backend in backends]
-    reduced = [(backend, precision) for backend, precision in reduced if precision not in ("ieee", "none")]
+    backends = [getattr(library, "matmul", None) for library in (torch.backends.cuda, torch.backends.mkldnn)]
+    settings = [(backend, getattr(backend, "fp32_precision", "none")) for backend in backends]
+    reduced = [(backend, precision) for backend, precision in settings if backend and precision in ("tf32", "bf16")]
     try:
         for backend, _ in reduced:
             backend.fp32_precision = "ieee"
@@ -93,15 +103,20 @@ def full_precision(device: torch.device) -> Iterator[None]:
             backend.fp32_precision = precision
 
 
+def _picked(tokens: Tensor, index: Tensor | slice) -> Tensor:
+    # index_select copies whole rows; indexing with a tensor is several times slower.
+    return tokens[..., index, :] if isinstance(index, slice) else tokens.index_select(-2, index)
+
+
 def _lengths(tokens: Tensor) -> Tensor:
-    """Return the Euclidean lengths (..., M) in float64, where the squares of float32 cannot overflow."""
-    # In pieces that stay in the cache.
-    pieces = [torch.linalg.vector_norm(piece, dim=-1, dtype=torch.float64) for piece in tokens.split(64, dim=-2)]
-    return torch.cat(pieces, dim=-1)
+    """Return the Euclidean lengths (..., M) in float64, in which the squares of float32 numbers cannot overflow."""
+    pieces = tokens.flatten(0, -2).split(_CACHED_ROWS)
+    lengths = torch.cat([torch.linalg.vector_norm(piece, dim=1, dtype=torch.float64) for piece in pieces])
+    return lengths.view(tokens.shape[:-1])
 
 
 def _rescaled(tokens: Tensor) -> Tensor:
-    """Return the tokens with the largest component of each at 1: directions are kept, squares are safe."""
+    """Return each token divided by its largest component: the same directions, and squares that are safe."""
     largest = tokens.abs().amax(dim=-1, keepdim=True)
     return tokens / torch.where(largest > 0, largest, 1.0)
 
@@ -109,7 +124,5 @@ def _rescaled(tokens: Tensor) -> Tensor:
 def _check_finite(tokens: Tensor) -> None:
     finite = torch.isfinite(tokens).all(dim=-1)
     if not bool(finite.all()):
-        where = (~finite).nonzero()[0].tolist()
-        raise ValueError(
-            f"visual_tokens must be finite, got NaN or infinity in token {where[-1] if len(where) == 1 else where}"
-        )
+        where = ", ".join(map(str, (~finite).nonzero()[0].tolist()))
+        raise ValueError(f"visual_tokens must be finite, got NaN or infinity at [{where}]")

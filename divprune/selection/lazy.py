@@ -1,9 +1,12 @@
 """Greedy max-min selection for a fraction of the price of the distance matrix, with the same picks.
 
-For sets of about a thousand tokens and more. A token's distance to its nearest kept token only shrinks, so among the
-candidates that are farthest now, picks are final as long as they beat the best token outside: one small block of
-distances between the candidates yields many picks, and all tokens catch up with them in one product. Each kept token's
-row is computed once. Memory is O(M * block), not O(M^2).
+For sets of about a thousand tokens and more. A token's distance to its nearest kept token only ever shrinks. That saves
+most of the distances twice over:
+
+- Among the candidates that are farthest now, picks are final as long as they beat the best token outside. One small
+  block of distances between the candidates gives many picks.
+- A distance that leaves out the latest picks is an upper bound. A token near some pick keeps such a bound and never
+  meets the later picks, unless everything else comes as near and the bound is among the largest again.
 """
 
 from math import inf
@@ -11,66 +14,95 @@ from math import inf
 import torch
 from torch import Tensor
 
-from divprune.selection.distances import Distances
+from divprune.selection.distances import ALL, Distances
 from divprune.selection.seed import find_seed
 
-ROUNDS_PER_SIZE = 8
-LARGEST_BLOCK = 1024
+NUM_CANDIDATES = 64
+MOST_CANDIDATES = 2048
+POOL_PER_CANDIDATE = 8
+BLOCK_ROWS = 128
+ROUNDS_BEFORE_GROWTH = 32
 
 
-def lazy_picks(
-    distances: Distances, num_keep: int, min_distance: float = -inf, num_candidates: int | None = None
-) -> tuple[list[int], list[float]]:
-    """Return the picks of one set and the distance that each had when it was chosen.
+def lazy_picks(distances: Distances, num_keep: int, min_distance: float = -inf) -> tuple[list[int], list[float]]:
+    """Return the picks from one set (M, d) and the distance of each to its nearest earlier pick; inf for the first.
 
     Args:
-        distances: Of M tokens.
+        distances: Of one set of M tokens.
         num_keep: Number of picks, between 1 and M.
         min_distance: Stop before the first pick that is nearer than this to an earlier one.
-        num_candidates: How many candidates race at first; by default it grows with M.
     """
-    picks, when_chosen = [find_seed(distances)], [inf]
-    nearest = torch.full_like(distances.tokens[:, 0], inf)
-    new = picks
-    size = num_candidates or min(128, max(32, len(distances) // 48))
-    rounds = 0
-    while new and len(picks) < num_keep:
-        _catch_up(distances, nearest, new)
-        new, values = _race(distances, nearest, size, num_keep - len(picks), min_distance)
-        picks, when_chosen = picks + new, when_chosen + values
-        rounds += 1
-        if rounds % ROUNDS_PER_SIZE == 0:
-            size = min(2 * size, LARGEST_BLOCK)
-    return picks, when_chosen
+    greedy = LazyGreedy(distances)
+    greedy.run(num_keep, min_distance)
+    return greedy.picks, greedy.when_chosen
 
 
-def _catch_up(distances: Distances, nearest: Tensor, new: list[int]) -> None:
-    """Let every token meet the latest picks, which leave the race."""
-    index = torch.tensor(new, device=nearest.device)
-    for rows in index.split(LARGEST_BLOCK):
-        torch.minimum(nearest, distances.block(rows).amin(dim=0), out=nearest)
-    nearest[index] = -inf
+class LazyGreedy:
+    """Algorithm 1 on one set of tokens.
 
+    Attributes:
+        picks: The tokens picked so far.
+        when_chosen: The distance of each to its nearest earlier pick; inf for the first.
+    """
 
-def _race(
-    distances: Distances, nearest: Tensor, size: int, most: int, min_distance: float
-) -> tuple[list[int], list[float]]:
-    """Pick among the `size` farthest tokens while they beat everything outside; at least one pick, if any is allowed."""
-    ranked = nearest.sort(descending=True, stable=True)
-    outside = (float(ranked.values[size]), int(ranked.indices[size])) if size < len(nearest) else (-inf, 0)
-    candidates = ranked.indices[:size].sort().values
-    tokens, left = candidates.tolist(), nearest[candidates].cpu()
-    block = distances.block(candidates, candidates).cpu().fill_diagonal_(-inf)
-    picks: list[int] = []
-    values: list[float] = []
-    while len(picks) < most:
-        slot = int(left.argmax())
-        value = float(left[slot])
-        # Among equals the lowest index wins, inside or outside.
-        loses = value < outside[0] or (value == outside[0] and tokens[slot] > outside[1])
-        if loses or value == -inf or value < min_distance:
-            break
-        picks.append(tokens[slot])
-        values.append(value)
-        torch.minimum(left, block[slot], out=left)
-    return picks, values
+    def __init__(self, distances: Distances) -> None:
+        """Pick the first token of a set (M, d)."""
+        self.distances = distances
+        self.picks = [find_seed(distances)]
+        self.when_chosen = [inf]
+        device = distances.tokens.device
+        # Upper bounds of the distances to the nearest pick, and how many of the picks each takes into account.
+        self._bound = distances.block(torch.tensor(self.picks, device=device), ALL)[0]
+        self._num_met = torch.ones(len(distances), dtype=torch.int64, device=device)
+        self._bound[self.picks[0]] = -inf
+
+    def run(self, num_keep: int, min_distance: float = -inf, num_candidates: int = NUM_CANDIDATES) -> None:
+        """Pick until there are `num_keep` picks or nothing is at least `min_distance` away from all of them."""
+        rounds = 0
+        while len(self.picks) < num_keep and float(self._bound.max()) >= min_distance:
+            # Updating a larger pool than the candidates keeps the products large.
+            self._catch_up(self._farthest(POOL_PER_CANDIDATE * num_candidates)[0])
+            candidates, rival = self._farthest(num_candidates)
+            self._catch_up(candidates)
+            self._race(candidates, rival, num_keep - len(self.picks), min_distance)
+            rounds += 1
+            # Tight clusters give one pick a round.
+            if rounds % ROUNDS_BEFORE_GROWTH == 0:
+                num_candidates = min(2 * num_candidates, MOST_CANDIDATES)
+
+    def _farthest(self, count: int) -> tuple[Tensor, tuple[float, int]]:
+        """Return the `count` tokens with the largest bounds, ascending, and the bound and index of the next one."""
+        # A stable order puts the first of equals first, inside and outside.
+        ranked = self._bound.sort(descending=True, stable=True)
+        if count >= len(self._bound):
+            return ranked.indices.sort().values, (-inf, 0)
+        rival = float(ranked.values[count]), int(ranked.indices[count])
+        return ranked.indices[:count].sort().values, rival
+
+    def _catch_up(self, tokens: Tensor) -> None:
+        """Make the bounds of `tokens` exact: let them meet the picks that they have not met."""
+        stale = tokens[(self._num_met[tokens] < len(self.picks)) & (self._bound[tokens] > -inf)]
+        for rows in stale[self._num_met[stale].argsort()].split(BLOCK_ROWS):
+            if not len(rows):
+                break
+            missed = torch.tensor(self.picks[int(self._num_met[rows[0]]) :], device=rows.device)
+            self._bound[rows] = torch.minimum(self._bound[rows], self.distances.block(rows, missed).amin(dim=1))
+            self._num_met[rows] = len(self.picks)
+
+    def _race(self, candidates: Tensor, rival: tuple[float, int], most: int, min_distance: float) -> None:
+        """Pick among `candidates`, whose bounds are exact, while they beat the `rival` outside."""
+        # On the CPU, so that a GPU need not answer pick by pick.
+        nearest = self._bound[candidates].cpu()
+        block = self.distances.block(candidates, candidates).cpu()
+        block.fill_diagonal_(-inf)
+        tokens = candidates.tolist()
+        for _ in range(most):
+            best = nearest.max(dim=0)
+            distance, slot = best.values.item(), int(best.indices.item())
+            if distance < min_distance or (distance, -tokens[slot]) < (rival[0], -rival[1]):
+                break
+            self.picks.append(tokens[slot])
+            self.when_chosen.append(distance)
+            torch.minimum(nearest, block[slot], out=nearest)
+        self._bound[candidates] = nearest.to(self._bound.device)
+        self._num_met[candidates] = len(self.picks)

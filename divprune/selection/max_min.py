@@ -3,7 +3,8 @@
 image -> visual tokens -> **selection** -> prompt -> LLM.
 """
 
-from math import inf, isnan
+from math import inf
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -15,8 +16,12 @@ from divprune.selection.lazy import lazy_picks
 from divprune.selection.result import PADDING, Selection
 
 LAZY_FROM = 900
-"""Sets of at least so many tokens avoid the distance matrix, unless most tokens are kept."""
+"""Sets of at least so many tokens avoid the distance matrix, unless many of them are kept."""
 LAZY_SHARE = 0.4
+MATRIX_BYTES = 256 * 2**20
+"""Most memory that distance matrices may take: larger batches are cut, larger sets avoid the matrix."""
+CACHED_BYTES = 16 * 2**20
+"""On a CPU, batches are cut to matrices of about this size together; beyond it nothing is gained."""
 
 
 @torch.no_grad()
@@ -53,29 +58,49 @@ def select(
     _check_tokens(visual_tokens)
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {', '.join(map(repr, METRICS))}, got {metric!r}")
-    if min_distance is not None and isnan(min_distance):
-        raise ValueError("min_distance must be a number, got NaN")
+    stop = _checked_distance(min_distance)
     batched = visual_tokens.ndim == 3
     tokens = visual_tokens if batched else visual_tokens.unsqueeze(0)
     mask = _checked_mask(valid_mask, visual_tokens)
     counts = _counts(tokens, Budget(keep_ratio, num_keep), mask)
     with full_precision(tokens.device):
-        order, distance = _picks(tokens if mask is None else _without_padding(tokens, mask), metric, counts, mask)
-    selection = _trimmed(order, distance, counts, -inf if min_distance is None else min_distance)
+        order, distance = _picks(tokens, metric, counts, mask, stop)
+    selection = _trimmed(order, distance, torch.tensor(counts, device=tokens.device), stop)
     return selection if batched else selection.row(0)
 
 
-def _picks(
-    tokens: Tensor, metric: str, counts: Tensor, mask: Tensor | None, lazy_from: int = LAZY_FROM
-) -> tuple[Tensor, Tensor]:
-    """Picks and distances (B, max(counts)) of each set, by whichever way is cheaper."""
-    most, total = int(counts.max()), tokens.shape[1]
-    if mask is None and total >= lazy_from and most <= LAZY_SHARE * total:
-        found = [lazy_picks(Distances(row, metric), most) for row in tokens]
-        order = torch.tensor([picks for picks, _ in found], device=tokens.device)
-        values = torch.tensor([values for _, values in found], dtype=torch.float64, device=tokens.device)
-        return order, values.to(torch.promote_types(tokens.dtype, torch.float32))
-    return dense_picks(Distances(tokens, metric), most, mask)
+def _picks(tokens: Tensor, metric: str, counts: list[int], mask: Tensor | None, stop: float) -> tuple[Tensor, Tensor]:
+    """Return picks and distances (B, max(counts)), by whichever way is cheaper; what is past a count means nothing."""
+    most, total = max(counts), tokens.shape[1]
+    matrix_bytes = total**2 * (8 if tokens.dtype == torch.float64 else 4)
+    cheap = total < LAZY_FROM or most > LAZY_SHARE * total or tokens.is_cuda
+    if matrix_bytes > MATRIX_BYTES or not cheap:
+        return _lazy(tokens, metric, counts, mask, stop)
+    if mask is not None:
+        # Padding may hold anything, NaN included.
+        tokens = tokens.masked_fill(~mask.unsqueeze(-1), 0.0)
+    parts = max(1, (MATRIX_BYTES if tokens.is_cuda else CACHED_BYTES) // matrix_bytes)
+    found = [
+        dense_picks(Distances(tokens[rows], metric), most, None if mask is None else mask[rows])
+        for rows in (slice(start, start + parts) for start in range(0, len(tokens), parts))
+    ]
+    return torch.cat([picks for picks, _ in found]), torch.cat([distance for _, distance in found])
+
+
+def _lazy(tokens: Tensor, metric: str, counts: list[int], mask: Tensor | None, stop: float) -> tuple[Tensor, Tensor]:
+    """Return picks and distances (B, max(counts)), one set after the other."""
+    shape = len(counts), max(counts)
+    order = torch.zeros(shape, dtype=torch.int64)
+    # A row that stopped early ends below every `min_distance`.
+    distance = torch.full(shape, -inf, dtype=torch.promote_types(tokens.dtype, torch.float32))
+    for row, count in enumerate(counts):
+        valid = None if mask is None else mask[row].nonzero().squeeze(1)
+        subset = tokens[row] if valid is None else tokens[row].index_select(0, valid)
+        picks, when_chosen = lazy_picks(Distances(subset, metric), count, stop)
+        order[row, : len(picks)] = torch.tensor(picks) if valid is None else valid.cpu()[picks]
+        distance[row, : len(picks)] = torch.tensor(when_chosen, dtype=distance.dtype)
+    # Blocks of different shapes round differently; never let that show as a growing distance.
+    return order.to(tokens.device), distance.cummin(dim=1).values.to(tokens.device)
 
 
 def _trimmed(order: Tensor, distance: Tensor, counts: Tensor, min_distance: float) -> Selection:
@@ -108,28 +133,36 @@ def _check_tokens(visual_tokens: Tensor) -> None:
 
 
 def _checked_mask(valid_mask: Tensor | None, visual_tokens: Tensor) -> Tensor | None:
-    """The mask as (B, M), None if it masks nothing."""
+    """Return the mask as (B, M), None if it masks nothing."""
     if valid_mask is None:
         return None
     if not isinstance(valid_mask, Tensor) or valid_mask.dtype != torch.bool:
-        raise TypeError(f"valid_mask must be a bool tensor, got {getattr(valid_mask, 'dtype', type(valid_mask))}")
+        seen = valid_mask.dtype if isinstance(valid_mask, Tensor) else type(valid_mask).__name__
+        raise TypeError(f"valid_mask must be a bool tensor, got {seen}")
     if valid_mask.shape != visual_tokens.shape[:-1]:
-        expected, seen = tuple(visual_tokens.shape[:-1]), tuple(valid_mask.shape)
-        raise ValueError(f"valid_mask must have shape {expected}, got {seen}")
+        expected = tuple(visual_tokens.shape[:-1])
+        raise ValueError(f"valid_mask must have shape {expected}, got {tuple(valid_mask.shape)}")
     mask = valid_mask.to(visual_tokens.device).reshape(-1, visual_tokens.shape[-2])
     if not bool(mask.any(dim=1).all()):
         raise ValueError("valid_mask must leave at least one token in every row")
     return None if bool(mask.all()) else mask
 
 
-def _without_padding(tokens: Tensor, mask: Tensor) -> Tensor:
-    """Zeros at padding, whose values may be anything, NaN included."""
-    return tokens.masked_fill(~mask.unsqueeze(-1), 0.0)
-
-
-def _counts(tokens: Tensor, budget: Budget, mask: Tensor | None) -> Tensor:
-    """How many tokens each row keeps, (B,) int64."""
+def _counts(tokens: Tensor, budget: Budget, mask: Tensor | None) -> list[int]:
+    """Return how many tokens each row keeps."""
     totals = [tokens.shape[1]] * tokens.shape[0] if mask is None else mask.sum(dim=1).tolist()
     if budget.num_keep is not None and budget.num_keep > min(totals):
         raise ValueError(f"num_keep must be at most the number of visual tokens, {min(totals)}, got {budget.num_keep}")
-    return torch.tensor([budget.count(total) for total in totals], device=tokens.device)
+    return [budget.count(total) for total in totals]
+
+
+def _checked_distance(min_distance: object) -> float:
+    """Return the distance at which to stop, -inf for never."""
+    if min_distance is None:
+        return -inf
+    if isinstance(min_distance, bool) or not isinstance(min_distance, Real):
+        raise TypeError(f"min_distance must be a number, got {min_distance!r}")
+    distance = float(min_distance)
+    if not distance >= 0:
+        raise ValueError(f"min_distance must be at least 0, got {min_distance}")
+    return distance

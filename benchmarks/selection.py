@@ -1,0 +1,153 @@
+"""Speed and memory of `select` beside the paper's procedure: `python -m benchmarks.selection`.
+
+Writes results/selection.json. Both run in one process, in turns, on the same tokens and threads, and their picks are
+compared. About three minutes on two cores.
+"""
+
+import argparse
+import ctypes
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from skimage import data
+from torch import Tensor
+from torch.nn import functional
+
+from benchmarks.paper_procedure import paper_procedure
+from divprune.records import Record, provenance, quantiles
+from divprune.selection import select
+
+SIZES = ((576, 4096, 56), (1152, 4096, 115), (2880, 4096, 282), (6272, 3584, 627))
+BATCH = (32, 576, 4096, 56)
+MEMORY_SIZE = (16384, 4096, 1638)
+WARM_UP = 2
+SEED = 0
+
+
+def gaussian_tokens(total: int, width: int) -> Tensor:
+    """Independent Gaussian numbers: no token has a near neighbour, the hardest case for shortcuts."""
+    return torch.randn(total, width, generator=torch.Generator().manual_seed(SEED))
+
+
+def picture_tokens(total: int, width: int, picture: str = "chelsea") -> Tensor:
+    """Features of a photograph's patches under a seeded random network, in the shape of a projector's output."""
+    draw = torch.Generator().manual_seed(SEED)
+    side, patch, hidden = int((total - 1) ** 0.5) + 1, 14, 1024
+    photograph = torch.from_numpy(getattr(data, picture)().copy()).permute(2, 0, 1)[None] / 255
+    photograph = functional.interpolate(photograph, size=(side * patch, side * patch), mode="bicubic")
+    patches = functional.unfold(photograph, patch, stride=patch)[0].T  # (side^2, 3 * patch^2)
+    patches = (patches - patches.mean()) / patches.std()
+
+    def layer(rows: Tensor, size: int) -> Tensor:
+        return rows @ torch.randn(rows.shape[1], size, generator=draw) / rows.shape[1] ** 0.5
+
+    features = functional.gelu(layer(patches, hidden)).T.reshape(1, hidden, side, side)
+    # A vision encoder mixes each patch with its surroundings.
+    features = (features + functional.avg_pool2d(features, 3, stride=1, padding=1)) / 2
+    rows = functional.layer_norm(features.flatten(2)[0].T, (hidden,))
+    return layer(functional.gelu(layer(rows, width)), width)[:total].contiguous()
+
+
+FEATURES: dict[str, Callable[[int, int], Tensor]] = {"gaussian": gaussian_tokens, "picture": picture_tokens}
+
+
+def in_turns(repeats: int, **functions: Callable[[], object]) -> dict[str, list[float]]:
+    """Seconds of each call, the functions taking turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for repeat in range(WARM_UP + repeats):
+        for name, function in functions.items():
+            started = time.perf_counter()
+            function()
+            if repeat >= WARM_UP:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def compare(features: str, total: int, width: int, num_keep: int, repeats: int) -> dict[str, Any]:
+    tokens = FEATURES[features](total, width)
+    seconds = in_turns(
+        repeats,
+        paper=lambda: paper_procedure(tokens, num_keep),
+        select=lambda: select(tokens, num_keep=num_keep),
+        matrix_product=lambda: tokens @ tokens.T,
+    )
+    same = paper_procedure(tokens, num_keep) == select(tokens, num_keep=num_keep).selection_order
+    row: dict[str, Any] = {"case": "compare", "features": features, "num_visual_tokens": total, "width": width}
+    row |= {"num_keep": num_keep, "num_same_picks": int(same.sum()), "num_first_same_picks": int(same.cumprod(0).sum())}
+    for name, samples in seconds.items():
+        row |= quantiles(samples, f"{name}_")
+    ratios = [paper / ours for paper, ours in zip(seconds["paper"], seconds["select"], strict=True)]
+    return row | quantiles(ratios, "speedup_", "ratio")
+
+
+def batch(features: str, repeats: int) -> dict[str, Any]:
+    size, total, width, num_keep = BATCH
+    tokens = torch.stack([FEATURES[features](total, width).roll(shift, dims=1) for shift in range(size)])
+    seconds = in_turns(
+        repeats,
+        loop=lambda: [select(rows, num_keep=num_keep) for rows in tokens],
+        batch=lambda: select(tokens, num_keep=num_keep),
+    )
+    row = {"case": "batch", "features": features, "batch_size": size, "num_visual_tokens": total, "width": width}
+    for name, samples in seconds.items():
+        row |= quantiles(samples, f"{name}_")
+    ratios = [loop / together for loop, together in zip(seconds["loop"], seconds["batch"], strict=True)]
+    return row | {"num_keep": num_keep} | quantiles(ratios, "speedup_", "ratio")
+
+
+def memory(features: str) -> dict[str, Any]:
+    """Peak memory of one selection beyond its input, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.selection", "--measure-memory", features]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    total, width, num_keep = MEMORY_SIZE
+    row = {"case": "memory", "features": features, "num_visual_tokens": total, "width": width, "num_keep": num_keep}
+    return row | {"input_bytes": total * width * 4, "peak_bytes_beyond_input": int(output[0])}
+
+
+def measure_memory(features: str) -> None:
+    total, width, num_keep = MEMORY_SIZE
+    tokens = FEATURES[features](total, width)
+    # What the libraries allocate once for any product is not the selection's.
+    select(tokens[:2000], num_keep=200)
+    # Memory that the C library keeps for reuse would hide an equal amount.
+    ctypes.CDLL(None).malloc_trim(0)
+    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
+    select(tokens, num_keep=num_keep)
+    print(_status("VmHWM") - before)
+
+
+def _status(name: str) -> int:
+    """A figure of /proc/self/status in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--output", type=Path, default=Path("results"))
+    parser.add_argument("--measure-memory", choices=FEATURES, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure_memory:
+        measure_memory(arguments.measure_memory)
+        return
+    origin, rows = provenance(), []
+    for size in SIZES:
+        for features in FEATURES:
+            rows.append(compare(features, *size, repeats=arguments.repeats))
+            print({name: value for name, value in rows[-1].items() if "p20" not in name and "p80" not in name})
+    for features in FEATURES:
+        rows += [batch(features, arguments.repeats), memory(features)]
+        print(rows[-2:])
+    config = {"warm_up": WARM_UP, "repeats": arguments.repeats, "seed": SEED, "dtype": "float32", "device": "cpu"}
+    print(Record("selection", config, rows, origin).save(arguments.output))
+
+
+if __name__ == "__main__":
+    main()
