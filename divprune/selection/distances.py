@@ -109,9 +109,16 @@ def _picked(tokens: Tensor, index: Tensor | slice) -> Tensor:
 
 
 def _lengths(tokens: Tensor) -> Tensor:
-    """Return the Euclidean lengths (..., M) in float64, in which the squares of float32 numbers cannot overflow."""
-    pieces = tokens.flatten(0, -2).split(_CACHED_ROWS)
-    lengths = torch.cat([torch.linalg.vector_norm(piece, dim=1, dtype=torch.float64) for piece in pieces])
+    """Return the Euclidean lengths (..., M) in float64, where the squares of float32 cannot overflow."""
+    rows = tokens.reshape(-1, tokens.shape[-1])
+    lengths = torch.empty(len(rows), dtype=torch.float64, device=rows.device)
+    # One small buffer: it stays in the cache, and a float64 copy of all tokens would be twice as large as they are.
+    size = 4096 if rows.is_cuda else _CACHED_ROWS
+    buffer = torch.empty(min(size, len(rows)), rows.shape[1], dtype=torch.float64, device=rows.device)
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        wide = buffer[: len(part)].copy_(part)
+        torch.linalg.vector_norm(wide, dim=-1, out=lengths[start : start + size])
     return lengths.view(tokens.shape[:-1])
 
 

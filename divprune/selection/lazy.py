@@ -17,10 +17,9 @@ from torch import Tensor
 from divprune.selection.distances import ALL, Distances
 from divprune.selection.seed import find_seed
 
-NUM_CANDIDATES = 64
-MOST_CANDIDATES = 2048
+FEWEST_CANDIDATES, USUAL_CANDIDATES, MOST_CANDIDATES = 32, 128, 2048
 POOL_PER_CANDIDATE = 8
-BLOCK_ROWS = 128
+BLOCK_ROWS = 256
 ROUNDS_BEFORE_GROWTH = 32
 
 
@@ -56,12 +55,14 @@ class LazyGreedy:
         self._num_met = torch.ones(len(distances), dtype=torch.int64, device=device)
         self._bound[self.picks[0]] = -inf
 
-    def run(self, num_keep: int, min_distance: float = -inf, num_candidates: int = NUM_CANDIDATES) -> None:
+    def run(self, num_keep: int, min_distance: float = -inf, num_candidates: int | None = None) -> None:
         """Pick until there are `num_keep` picks or nothing is at least `min_distance` away from all of them."""
         rounds = 0
+        num_candidates = num_candidates or min(USUAL_CANDIDATES, max(FEWEST_CANDIDATES, len(self.distances) // 24))
         while len(self.picks) < num_keep and float(self._bound.max()) >= min_distance:
             # Updating a larger pool than the candidates keeps the products large.
-            self._catch_up(self._farthest(POOL_PER_CANDIDATE * num_candidates)[0])
+            pool_size = min(len(self._bound), POOL_PER_CANDIDATE * num_candidates)
+            self._catch_up(self._bound.topk(pool_size, sorted=False).indices)
             candidates, rival = self._farthest(num_candidates)
             self._catch_up(candidates)
             self._race(candidates, rival, num_keep - len(self.picks), min_distance)

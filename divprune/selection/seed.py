@@ -13,7 +13,7 @@ from torch import Tensor
 
 from divprune.selection.distances import ALL, Distances
 
-BLOCK_ROWS = 512
+BLOCK_ROWS = 1024
 FEW = 64
 
 
