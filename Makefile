@@ -6,20 +6,25 @@
 PYTHON ?= python3
 TEST_WORKERS ?= 2
 REPORT ?= divprune-report.html
+# The oldest transformers that pyproject.toml allows.
+FLOOR = 5.18.0
 TEST_ENVIRONMENT = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 INSTALL = install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench readme clean
+.PHONY: help run test test-floor check format bench readme clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 14
 
 run: .venv/.stamp  ## watch a small model answer from 10 % of its visual tokens, and write a report
 	.venv/bin/divprune run --report $(REPORT)
 
 test: check  ## all checks, then all tests
 	$(TEST_ENVIRONMENT) .venv-test/bin/python -m pytest -n $(TEST_WORKERS)
+
+test-floor: .venv-floor/.stamp  ## the Hugging Face tests on the oldest supported transformers
+	$(TEST_ENVIRONMENT) .venv-floor/bin/python -m pytest -n $(TEST_WORKERS) tests/huggingface
 
 check: .venv-test/.stamp  ## lint, format and types
 	.venv-test/bin/ruff check .
@@ -48,8 +53,14 @@ readme: .venv/.stamp  ## write the tables of README.md from results/
 	.venv-test/bin/python -m pip $(INSTALL) -e '.[dev,video,viz,exact]'
 	@touch $@
 
+.venv-floor/.stamp: pyproject.toml constraints.txt
+	@$(call create_environment,.venv-floor)
+	.venv-floor/bin/python -m pip $(INSTALL) -e '.[dev,video]'
+	.venv-floor/bin/python -m pip install --quiet --disable-pip-version-check transformers==$(FLOOR)
+	@touch $@
+
 clean:  ## remove environments, caches and build output
-	rm -rf .venv .venv-test build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-test .venv-floor build dist .mypy_cache .pytest_cache .ruff_cache
 
 define create_environment
 $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("divprune needs Python 3.11 or newer, found " \

@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from divprune.huggingface import Pruning, attach, prune
-    from divprune.methods import DivPrune, RandomTokens, UniformGrid, get_method
+    from divprune.methods import VTW, DivPrune, FastV, RandomTokens, UniformGrid, get_method
     from divprune.selection import Selection, select
 
 __version__ = "0.1.0"
 
 _HOME = {
     "DivPrune": "divprune.methods",
+    "FastV": "divprune.methods",
     "Pruning": "divprune.huggingface",
     "RandomTokens": "divprune.methods",
     "Selection": "divprune.selection",
     "UniformGrid": "divprune.methods",
+    "VTW": "divprune.methods",
     "attach": "divprune.huggingface",
     "get_method": "divprune.methods",
     "prune": "divprune.huggingface",
@@ -27,7 +29,9 @@ _HOME = {
 }
 
 __all__ = [
+    "VTW",
     "DivPrune",
+    "FastV",
     "Pruning",
     "RandomTokens",
     "Selection",

@@ -44,7 +44,9 @@ CONFINED: dict[str, set[str]] = {
 }
 
 PUBLIC = [
+    "VTW",
     "DivPrune",
+    "FastV",
     "Pruning",
     "RandomTokens",
     "Selection",

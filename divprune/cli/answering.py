@@ -22,15 +22,24 @@ MAX_MEASURING_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Pruner:
-    """Which visual tokens are kept, and how many."""
+    """Which visual tokens are kept, and how many; no budget for a method that says so itself."""
 
     method: Method
-    budget: Budget
+    budget: Budget | None
 
     def on(self, loaded: LoadedModel) -> AbstractContextManager[Pruning]:
         """The context manager that prunes the model."""
-        budget = self.budget
-        return prune(loaded.model, self.method, keep_ratio=budget.keep_ratio, num_keep=budget.num_keep)
+        return prune(loaded.model, self.method, keep_ratio=self.keep_ratio, num_keep=self.num_keep)
+
+    @property
+    def keep_ratio(self) -> float | None:
+        """The share that is kept, None if it is not given as a share."""
+        return None if self.budget is None else self.budget.keep_ratio
+
+    @property
+    def num_keep(self) -> int | None:
+        """The number that is kept, None if it is not given as a number."""
+        return None if self.budget is None else self.budget.num_keep
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import divprune
-from divprune.budget import Budget
 from divprune.cli.answering import Pruner, Row
 from divprune.cli.figures import Figure, draw_media
 from divprune.cli.loading import LoadedModel
@@ -71,7 +70,7 @@ def render_report(rows: Sequence[Row], loaded: LoadedModel, method: str, pruner:
         cards=_cards(rows, loaded),
         summary=Summary(rows),
         method=method,
-        budget=_budget_text(pruner.budget),
+        budget=_budget_text(pruner),
         setup=_setup(loaded),
     )
 
@@ -103,5 +102,7 @@ def _setup(loaded: LoadedModel) -> dict[str, str]:
     }
 
 
-def _budget_text(budget: Budget) -> str:
-    return f"num_keep {budget.num_keep}" if budget.keep_ratio is None else f"keep_ratio {budget.keep_ratio}"
+def _budget_text(pruner: Pruner) -> str:
+    if pruner.budget is None:
+        return "as many as the method says"
+    return f"num_keep {pruner.num_keep}" if pruner.keep_ratio is None else f"keep_ratio {pruner.keep_ratio}"

@@ -30,6 +30,7 @@ def run(options: RunOptions, asks: Sequence[Ask], screen: Screen) -> None:
     with screen.working("loading the model"):
         loaded = load_model(options.model, device, options.dtype, show_download=screen.is_terminal)
     _check_media(loaded, asks)
+    _check_layer(loaded, pruner)
     _tell(loaded, options, screen)
     rows = _answers(loaded, asks, pruner, options, screen)
     if options.compare:
@@ -46,7 +47,7 @@ def run(options: RunOptions, asks: Sequence[Ask], screen: Screen) -> None:
         {
             "model": loaded.name,
             "method": options.method,
-            "keep_ratio": pruner.budget.keep_ratio,
+            "keep_ratio": pruner.keep_ratio,
             "rows": [row.as_json() for row in rows],
         }
     )
@@ -54,9 +55,23 @@ def run(options: RunOptions, asks: Sequence[Ask], screen: Screen) -> None:
 
 def _pruner(options: RunOptions) -> Pruner:
     try:
-        return Pruner(get_method(options.method), options.budget)
+        method = get_method(options.method)
     except UnknownMethodError as error:
         raise CommandError(f"{error} (see `divprune methods`)") from None
+    except (ValueError, TypeError) as error:
+        raise CommandError(str(error)) from None
+    if method.count == "exact":
+        return Pruner(method, options.budget)
+    if options.keep_ratio is not None or options.num_keep is not None:
+        raise CommandError(f"--method {method.name} says itself how much it keeps; leave out the --keep options")
+    return Pruner(method, None)
+
+
+def _check_layer(loaded: LoadedModel, pruner: Pruner) -> None:
+    """Refuse a layer that the model does not have, and what else only the model can tell, before the questions."""
+    try:
+        with pruner.on(loaded):
+            pass
     except (ValueError, TypeError) as error:
         raise CommandError(str(error)) from None
 

@@ -36,30 +36,36 @@ class _Group:
     tokens: list[Tensor]
 
 
-def choose(items: list[VisualItem], method: Method, budget: Budget, scope: Scope) -> list[Picks]:
+def choose(items: list[VisualItem], method: Method, budget: Budget | None, scope: Scope, layer: int = 0) -> list[Picks]:
     """Chooses the kept tokens of every item.
 
     Args:
         items: the call's images and videos.
         method: the pruning method.
-        budget: how many to keep of a group's tokens.
+        budget: how many to keep of a group's tokens; None leaves that to the method's schedule.
         scope: what a group is: an item, a frame of an item, or all items of a row.
+        layer: the decoder layer that the tokens are about to enter; 0 before the language model.
 
     Returns:
-        One `Picks` an item. Under `scope="sample"` an item may keep nothing.
+        One `Picks` an item. Under `scope="sample"`, or by a schedule, an item may keep nothing.
     """
     orders: list[list[Tensor]] = [[] for _ in items]
     seconds = [0.0] * len(items)
     for number, group in enumerate(_groups(items, scope)):
         visual_tokens = _visual_tokens(items, group)
         started = seconds_now(visual_tokens.device)
-        order = method.select(visual_tokens, budget.count(len(visual_tokens)), _context(items, group, number))
+        count = _count(len(visual_tokens), method, budget, layer)
+        order = method.select(visual_tokens, count, _context(items, group, number, layer))
         elapsed = seconds_now(visual_tokens.device) - started
         for item, picked in zip(group.items, _split(order, group), strict=True):
             orders[item].append(picked)
             seconds[item] += elapsed / len(group.items)
     joined = [torch.cat(parts) for parts in orders]
     return [Picks(order, order.sort().values, time) for order, time in zip(joined, seconds, strict=True)]
+
+
+def _count(total: int, method: Method, budget: Budget | None, layer: int) -> int:
+    return method.scheduled_count(total, layer) if budget is None else budget.count(total)
 
 
 def _visual_tokens(items: list[VisualItem], group: _Group) -> Tensor:
@@ -105,7 +111,14 @@ def _frames(item: VisualItem) -> list[Tensor]:
     return [(frame == number).nonzero().squeeze(-1) for number in sorted(set(frame.tolist()))]
 
 
-def _context(items: list[VisualItem], group: _Group, number: int) -> ItemContext:
+def _context(items: list[VisualItem], group: _Group, number: int, layer: int) -> ItemContext:
     first = items[group.items[0]]
     grid = first.layout.grid if first.layout is not None and _is_whole_item(items, group) else None
-    return ItemContext(kind=first.kind, index=number, grid=grid)
+    return ItemContext(kind=first.kind, index=number, grid=grid, layer=layer, attention=_attention(items, group))
+
+
+def _attention(items: list[VisualItem], group: _Group) -> Tensor | None:
+    """(heads, M) attention to a group's tokens."""
+    rows = zip((items[item].attention for item in group.items), group.tokens, strict=True)
+    parts = [attention[:, tokens] for attention, tokens in rows if attention is not None]
+    return torch.cat(parts, dim=-1) if parts else None

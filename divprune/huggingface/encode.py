@@ -1,6 +1,5 @@
 """Model inputs -> visual tokens per image or video, and where their placeholders stand in the prompt."""
 
-import copy
 import inspect
 import time
 from collections.abc import Mapping
@@ -13,10 +12,11 @@ from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from divprune.errors import PruningError
-from divprune.huggingface.families import Family, Kind
+from divprune.huggingface.families import Family
+from divprune.huggingface.features import flat_tokens
+from divprune.huggingface.item_sizes import entry_sizes
+from divprune.huggingface.kinds import PIXEL_INPUTS, Kind, pixels_of
 from divprune.huggingface.layouts import Layout
-
-PIXEL_INPUTS: dict[Kind, str] = {"image": "pixel_values", "video": "pixel_values_videos"}
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,11 @@ class VisualItem:
         kind: "image" or "video".
         row: row of the batch.
         columns: (M,) int64 prompt columns of the placeholders, ascending.
-        visual_tokens: (M, d) after the projector, in the language model's embedding space.
+        visual_tokens: (M, d) after the projector, in the language model's embedding space; inside the language model,
+            the hidden states of the tokens that are still there.
         layout: where the tokens sit in the picture, None if unknown.
+        start: index of the item's first token among all tokens of the encoder's output.
+        attention: (heads, M) how much the prompt's last token attends to them; None if nobody asked.
     """
 
     kind: Kind
@@ -36,6 +39,8 @@ class VisualItem:
     columns: Tensor
     visual_tokens: Tensor
     layout: Layout | None
+    start: int
+    attention: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,7 @@ class Encoding:
 
 def has_visual_inputs(inputs: Mapping[str, Any]) -> bool:
     """Whether a call brings pictures or videos, raw or already encoded."""
-    names = (*PIXEL_INPUTS.values(), "mm_encoder_outputs")
-    return any(inputs.get(name) is not None for name in names)
+    return bool(inputs.get("mm_encoder_outputs")) or any(pixels_of(inputs, kind) is not None for kind in PIXEL_INPUTS)
 
 
 def encode(model: PreTrainedModel, family: Family, inputs: Mapping[str, Any]) -> Encoding:
@@ -70,13 +74,14 @@ def encode(model: PreTrainedModel, family: Family, inputs: Mapping[str, Any]) ->
         inputs: what `generate` or `forward` was called with; `input_ids` (B, L) among it.
 
     Raises:
-        PruningError: placeholders and features do not match, or an item's placeholders span two rows.
+        PruningError: placeholders and features do not match, an item's placeholders span two rows, or the model
+            cannot tell the placeholders of images and videos apart and is given both.
     """
     started = seconds_now(model.device)
     outputs: dict[Kind, ModelOutput] = dict(inputs.get("mm_encoder_outputs") or {})
     consumed = {"mm_encoder_outputs"}
     for kind in family.kinds:
-        if inputs.get(PIXEL_INPUTS[kind]) is None:
+        if pixels_of(inputs, kind) is None:
             continue
         encoder = getattr(model.base_model, f"get_{kind}_features")
         # As transformers' own generate does: the encoder takes, and uses up, whatever its signature names.
@@ -84,15 +89,13 @@ def encode(model: PreTrainedModel, family: Family, inputs: Mapping[str, Any]) ->
         outputs[kind] = encoder(**arguments, return_dict=True)
         consumed |= arguments.keys()
     seconds = seconds_now(model.device) - started
+    if len({family.placeholders[kind] for kind in outputs}) < len(outputs):
+        raise PruningError(
+            f"images and videos must come in calls of their own: {family.name!r} marks both with one placeholder, and "
+            "transformers refuses the mixture"
+        )
     items = [item for kind, output in outputs.items() for item in _items(model, family, inputs, kind, output)]
     return Encoding(outputs, items, consumed, seconds)
-
-
-def pruned_output(output: ModelOutput, kept_tokens: list[Tensor]) -> ModelOutput:
-    """A copy of an encoder's output that holds the kept visual tokens, [(k, d), ...]."""
-    pruned = copy.copy(output)
-    pruned["pooler_output"] = kept_tokens
-    return pruned
 
 
 def seconds_now(device: torch.device) -> float:
@@ -105,26 +108,29 @@ def seconds_now(device: torch.device) -> float:
 def _items(
     model: PreTrainedModel, family: Family, inputs: Mapping[str, Any], kind: Kind, output: ModelOutput
 ) -> list[VisualItem]:
-    tokens = [features.reshape(-1, features.shape[-1]) for features in output["pooler_output"]]
-    counts = [len(item) for item in tokens]
-    token_id = getattr(model.config, f"{kind}_token_id")
-    rows, columns = (inputs["input_ids"] == token_id).nonzero(as_tuple=True)
-    if len(rows) != sum(counts):
+    tokens = flat_tokens(output["pooler_output"])
+    token_id = getattr(model.config, family.placeholders[kind])
+    placeholder_mask = inputs["input_ids"] == token_id
+    rows, columns = placeholder_mask.nonzero(as_tuple=True)
+    if len(rows) != len(tokens):
         raise PruningError(
             f"input_ids must hold one placeholder for each visual token: got {len(rows)} placeholders (id {token_id}) "
-            f"for {sum(counts)} {kind} tokens {counts}; pass text and pictures through the model's processor together"
+            f"for {len(tokens)} {kind} tokens {entry_sizes(inputs, kind, output, placeholder_mask)}; pass text and "
+            "pictures through the model's processor together"
         )
-    items = []
-    for index, (item_rows, item_columns) in enumerate(zip(rows.split(counts), columns.split(counts), strict=True)):
-        if len(item_rows) and int(item_rows[0]) != int(item_rows[-1]):
+    # Rows of text alone may come with an empty entry.
+    sizes = [size for size in family.item_sizes(inputs, kind, output, placeholder_mask) if size]
+    items, start = [], 0
+    for index, (item_rows, item_columns) in enumerate(zip(rows.split(sizes), columns.split(sizes), strict=True)):
+        if int(item_rows[0]) != int(item_rows[-1]):
             raise PruningError(
                 f"the placeholders of {kind} {index} span rows {int(item_rows[0])} to {int(item_rows[-1])}; "
                 "give every row as many placeholders as its pictures have tokens"
             )
-        layout = family.layout(model, inputs, kind, index, counts[index]) if _has_raw(inputs, kind) else None
-        items.append(VisualItem(kind, int(item_rows[0]), item_columns, tokens[index], layout))
+        layout = (
+            family.layout(model, inputs, kind, index, sizes[index]) if pixels_of(inputs, kind) is not None else None
+        )
+        visual_tokens = tokens[start : start + sizes[index]]
+        items.append(VisualItem(kind, int(item_rows[0]), item_columns, visual_tokens, layout, start))
+        start += sizes[index]
     return items
-
-
-def _has_raw(inputs: Mapping[str, Any], kind: Kind) -> bool:
-    return inputs.get(PIXEL_INPUTS[kind]) is not None

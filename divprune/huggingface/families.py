@@ -3,23 +3,34 @@
 A family is supported once it is listed here: CONTRIBUTING.md says how to add one.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from math import ceil
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
-import torch
-from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.image_processing_utils import select_best_resolution
-from transformers.models.llava_next.modeling_llava_next import unpad_image
 
 from divprune.errors import UnsupportedModelError
-from divprune.huggingface.layouts import Layout, Size, grid_cells, grid_layout
+from divprune.huggingface.family_layouts import (
+    LayoutRule,
+    gemma4_layout,
+    no_layout,
+    qwen_layout,
+    ragged_layout,
+    square_layout,
+    tiled_layout,
+)
+from divprune.huggingface.item_sizes import ItemSizes, entry_sizes, run_sizes, tile_sizes, video_sizes
+from divprune.huggingface.kinds import Kind
+from divprune.huggingface.llava_layouts import (
+    anyres_layout,
+    llava_layout,
+    next_video_layout,
+    onevision_layout,
+    video_llava_layout,
+)
+from divprune.huggingface.refusals import refusal_of
 
-Kind = Literal["image", "video"]
 Positions = Literal["compact", "original"]
-LayoutRule = Callable[[PreTrainedModel, Mapping[str, Any], Kind, int, int], Layout | None]
+PLACEHOLDERS: dict[Kind, str] = {"image": "image_token_id", "video": "video_token_id"}
 
 
 @dataclass(frozen=True)
@@ -30,9 +41,10 @@ class Family:
         name: `model.config.model_type`.
         kinds: the media whose tokens can be pruned.
         positions: the default of `prune(positions=...)`.
-        layout: `layout(model, inputs, kind, index, num_visual_tokens)` gives the places of one item's tokens in the
-            picture, None where they are unknown. `index` counts the items of that kind in the call.
+        layout: the places of one item's tokens in the picture, see `family_layouts.LayoutRule`.
         example: a public checkpoint of the family.
+        item_sizes: how many of the encoder's tokens belong to each item, see `item_sizes.ItemSizes`.
+        placeholders: which entry of the model's configuration holds the id of a kind's placeholders.
     """
 
     name: str
@@ -40,81 +52,44 @@ class Family:
     positions: Positions
     layout: LayoutRule
     example: str
+    item_sizes: ItemSizes = entry_sizes
+    placeholders: dict[Kind, str] = field(default_factory=PLACEHOLDERS.copy)
 
 
-def llava_layout(
-    model: PreTrainedModel, inputs: Mapping[str, Any], kind: Kind, index: int, count: int
-) -> Layout | None:
-    """One grid of patches, led by the CLS token if the model keeps it (`vision_feature_select_strategy="full"`)."""
-    height, width = inputs["pixel_values"][index].shape[-2:]
-    patch_size = model.config.vision_config.patch_size
-    grid = (1, height // patch_size, width // patch_size)
-    num_patches = grid[1] * grid[2]
-    layout = grid_layout(grid, (width, height))
-    if count == num_patches:
-        return layout
-    if count == num_patches + 1:
-        cells = torch.cat([torch.full((1, 4), torch.nan), layout.cells])
-        return Layout(cells, torch.zeros(count, dtype=torch.int64), layout.canvas)
-    return None
-
-
-def anyres_layout(
-    model: PreTrainedModel, inputs: Mapping[str, Any], kind: Kind, index: int, count: int
-) -> Layout | None:
-    """LLaVA-NeXT: the whole picture squeezed onto one square, then the unpadded tiles with a newline token a row."""
-    height, width = (int(side) for side in inputs["image_sizes"][index])
-    tile, patch_size = model.config.vision_config.image_size, model.config.vision_config.patch_size
-    target_height, target_width = select_best_resolution((height, width), model.config.image_grid_pinpoints)
-    tiles = _tile_cells((width, height), (target_width, target_height), tile, patch_size)
-    cells = torch.cat([grid_cells(tile // patch_size, tile // patch_size), tiles])
-    if len(cells) != count:
-        return None
-    return Layout(cells, torch.zeros(count, dtype=torch.int64), (tile, tile), "stretch", (width, height))
-
-
-def _tile_cells(picture: Size, target: Size, tile: int, patch_size: int) -> Tensor:
-    """Cells, as shares of the picture, of the tiles' patches that `unpad_image` leaves, and NaN for each newline."""
-    within = torch.arange(tile // patch_size) * patch_size
-    left, top = ((torch.arange(side // tile)[:, None] * tile + within).flatten() for side in target)
-    corners = torch.stack(torch.meshgrid(left, top, indexing="xy"))
-    unpadded: Tensor = unpad_image(corners, (picture[1], picture[0]))
-    left_top = unpadded.permute(1, 2, 0).double()
-    scale = min(target[0] / picture[0], target[1] / picture[1])
-    size = torch.tensor([min(ceil(side * scale), limit) for side, limit in zip(picture, target, strict=True)])
-    offset = (torch.tensor(target) - size) // 2
-    boxes = torch.cat([(left_top - offset) / size, (left_top + patch_size - offset) / size], dim=-1)
-    newlines = torch.full((boxes.shape[0], 1, 4), torch.nan, dtype=boxes.dtype)
-    return torch.cat([boxes.clamp(0, 1), newlines], dim=1).flatten(0, 1).float()
-
-
-def next_video_layout(
-    model: PreTrainedModel, inputs: Mapping[str, Any], kind: Kind, index: int, count: int
-) -> Layout | None:
-    """LLaVA-NeXT-Video: images as LLaVA-NeXT; a video is frames of one pooled grid each."""
-    if kind == "image":
-        return anyres_layout(model, inputs, kind, index, count)
-    frames, _, height, width = inputs["pixel_values_videos"][index].shape
-    side = round((count / frames) ** 0.5)
-    if frames * side * side != count:
-        return None
-    return grid_layout((frames, side, side), (width, height))
-
-
-def qwen_layout(model: PreTrainedModel, inputs: Mapping[str, Any], kind: Kind, index: int, count: int) -> Layout | None:
-    """Qwen-VL: (t, h, w) patches merged 2 x 2; the picture is scaled to a multiple of the merged patch."""
-    vision = model.config.vision_config
-    steps, rows, columns = (int(size) for size in inputs[f"{kind}_grid_thw"][index])
-    merged = (steps, rows // vision.spatial_merge_size, columns // vision.spatial_merge_size)
-    canvas = (columns * vision.patch_size, rows * vision.patch_size)
-    return grid_layout(merged, canvas, "stretch", vision.temporal_patch_size if kind == "video" else 1)
-
+IMAGE: tuple[Kind, ...] = ("image",)
+BOTH: tuple[Kind, ...] = ("image", "video")
+ONE_PLACEHOLDER: dict[Kind, str] = {"image": "image_token_id", "video": "image_token_id"}
 
 FAMILIES = (
-    Family("llava", ("image",), "compact", llava_layout, "llava-hf/llava-1.5-7b-hf"),
-    Family("llava_next", ("image",), "compact", anyres_layout, "llava-hf/llava-v1.6-vicuna-7b-hf"),
-    Family("llava_next_video", ("image", "video"), "compact", next_video_layout, "llava-hf/LLaVA-NeXT-Video-7B-hf"),
-    Family("qwen2_5_vl", ("image", "video"), "original", qwen_layout, "Qwen/Qwen2.5-VL-7B-Instruct"),
+    Family("llava", IMAGE, "compact", llava_layout, "llava-hf/llava-1.5-7b-hf"),
+    Family("llava_next", IMAGE, "compact", anyres_layout, "llava-hf/llava-v1.6-vicuna-7b-hf"),
+    Family("llava_next_video", BOTH, "compact", next_video_layout, "llava-hf/LLaVA-NeXT-Video-7B-hf"),
+    Family("llava_onevision", BOTH, "compact", onevision_layout, "llava-hf/llava-onevision-qwen2-7b-ov-hf"),
+    Family("vipllava", IMAGE, "compact", llava_layout, "llava-hf/vip-llava-7b-hf"),
+    Family("video_llava", BOTH, "compact", video_llava_layout, "LanguageBind/Video-LLaVA-7B-hf", video_sizes),
+    Family("mistral3", IMAGE, "compact", ragged_layout, "mistralai/Mistral-Small-3.1-24B-Instruct-2503"),
+    Family("internvl", IMAGE, "compact", tiled_layout, "OpenGVLab/InternVL3-1B-hf", run_sizes),
+    Family("aya_vision", IMAGE, "compact", tiled_layout, "CohereLabs/aya-vision-8b", tile_sizes),
+    Family("cohere2_vision", IMAGE, "compact", tiled_layout, "CohereLabs/command-a-vision-07-2025", run_sizes),
+    Family("deepseek_vl", IMAGE, "compact", square_layout, "deepseek-community/deepseek-vl-1.3b-chat"),
+    Family("lighton_ocr", IMAGE, "compact", ragged_layout, "lightonai/LightOnOCR-1B-1025"),
+    Family("lfm2_vl", IMAGE, "compact", no_layout, "LiquidAI/LFM2-VL-1.6B"),
+    Family("idefics2", IMAGE, "compact", no_layout, "HuggingFaceM4/idefics2-8b", run_sizes),
+    Family("idefics3", IMAGE, "compact", tiled_layout, "HuggingFaceM4/Idefics3-8B-Llama3", tile_sizes),
+    Family("smolvlm", IMAGE, "compact", tiled_layout, "HuggingFaceTB/SmolVLM2-2.2B-Instruct", tile_sizes),
+    Family("paligemma", IMAGE, "compact", square_layout, "google/paligemma2-3b-mix-224"),
+    Family("gemma3", IMAGE, "compact", square_layout, "google/gemma-3-4b-it"),
+    Family("gemma4", BOTH, "compact", gemma4_layout, "google/gemma-4-e2b-it"),
+    Family("qwen2_vl", BOTH, "original", qwen_layout, "Qwen/Qwen2-VL-7B-Instruct"),
+    Family("qwen2_5_vl", BOTH, "original", qwen_layout, "Qwen/Qwen2.5-VL-7B-Instruct"),
+    Family("qwen3_vl", BOTH, "original", qwen_layout, "Qwen/Qwen3-VL-4B-Instruct"),
+    Family("qwen3_vl_moe", BOTH, "original", qwen_layout, "Qwen/Qwen3-VL-30B-A3B-Instruct"),
+    Family("qwen3_5", BOTH, "original", qwen_layout, "Qwen/Qwen3.5-27B"),
+    Family("qwen3_5_moe", BOTH, "original", qwen_layout, "Qwen/Qwen3.5-35B-A3B"),
+    Family("glm4v", BOTH, "original", qwen_layout, "zai-org/GLM-4.1V-9B-Thinking", placeholders=ONE_PLACEHOLDER),
+    Family("glm4v_moe", BOTH, "original", qwen_layout, "zai-org/GLM-4.5V", placeholders=ONE_PLACEHOLDER),
+    Family("glm46v", BOTH, "original", qwen_layout, "zai-org/GLM-4.6V", placeholders=ONE_PLACEHOLDER),
+    Family("glm_ocr", BOTH, "original", qwen_layout, "zai-org/GLM-OCR", placeholders=ONE_PLACEHOLDER),
 )
 
 
@@ -127,11 +102,17 @@ def family_of(model: PreTrainedModel) -> Family:
     """The family of a model.
 
     Raises:
-        UnsupportedModelError: no family is listed for the model's type.
+        UnsupportedModelError: no family is listed for the model's type; with the reason, where the model gives one.
     """
     model_type = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
     for family in FAMILIES:
         if family.name == model_type:
             return family
+    reason = (
+        refusal_of(type(model), model_type) if isinstance(model, PreTrainedModel) else "it is no transformers model"
+    )
     names = ", ".join(family.name for family in FAMILIES)
-    raise UnsupportedModelError(f"no adapter for {model_type!r}; supported families: {names} (see `divprune families`)")
+    because = f" ({reason})" if reason else ""
+    raise UnsupportedModelError(
+        f"no adapter for {model_type!r}{because}; supported families: {names} (see `divprune families`)"
+    )

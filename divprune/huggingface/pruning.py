@@ -3,24 +3,29 @@
 The model's `generate` and `forward` are wrapped on the instance. A call with pictures is encoded by the model's own
 encoder, the method chooses, the prompt is shortened, and the original `generate` runs on the short prompt with the
 kept tokens as `mm_encoder_outputs`; then the original prompt is put back into what it returns. While `generate` runs,
-`forward` is the model's own again: nothing of ours runs per decoded token.
+`forward` is the model's own again: nothing of ours runs per decoded token. A method that acts inside the language model
+leaves the prompt as it is; hooks on the decoder layers drop the tokens half-way, for the time of the call.
 """
 
 import functools
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, cast, get_args
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from divprune.budget import Budget
 from divprune.errors import PruningError
+from divprune.huggingface.arguments import checked_settings
+from divprune.huggingface.cache_size import with_cache_size
 from divprune.huggingface.choose import Scope
+from divprune.huggingface.dropped import dropped_prompt
 from divprune.huggingface.encode import has_visual_inputs
 from divprune.huggingface.families import Positions, family_of
+from divprune.huggingface.features import whole_rows_repeated
 from divprune.huggingface.generation import (
     full_attention_mask,
     keep_mask_alive,
@@ -30,9 +35,17 @@ from divprune.huggingface.generation import (
     restore_output,
     shift_lengths,
 )
+from divprune.huggingface.inside import (
+    InsideCall,
+    continuing,
+    forward_inside,
+    generate_inside,
+    inside_call,
+    prepare_generation,
+    text_report,
+)
 from divprune.huggingface.report import PruningReport
 from divprune.huggingface.shorten import Order, Settings, require_one_prompt, shorten_call
-from divprune.methods import get_method
 from divprune.methods.base import Method
 
 MARK = "__divprune__"
@@ -104,20 +117,42 @@ class Pruning:
         refuse_unsupported(model, inputs)
         if "inputs" in inputs:
             inputs["input_ids"] = inputs.pop("inputs")
-        if not has_visual_inputs(inputs):
-            result = self._generate(**inputs)
-            self.last = _text_report(inputs, full_attention_mask(model, inputs))
-            return result
-        require_one_prompt(inputs)
-        prompt_ids: Tensor = inputs["input_ids"]
         mask = full_attention_mask(model, inputs)
+        if not has_visual_inputs(inputs):
+            return self._generate_text(model, inputs, mask)
+        require_one_prompt(inputs)
+        if self._settings.method.layers:
+            prepare_generation(model, inputs)
+            return self._run_inside(model, inputs, cast(Tensor, mask), partial(generate_inside, self._generate))
+        prompt_ids: Tensor = inputs["input_ids"]
         call = shorten_call(model, self._family, self._settings, inputs, cast(Tensor, mask))
         short = keep_mask_alive(model, call.inputs)
         short_length = short["input_ids"].shape[1]
         shift_lengths(model, short, prompt_ids.shape[1] - short_length)
-        result = restore_output(self._generate(**short), prompt_ids, short_length)
+        with whole_rows_repeated(model, call.row_sizes):
+            result = self._generate(**short)
+        result = restore_output(result, prompt_ids, short_length)
         mark_short_cache(inputs, result)
-        self.last = call.report
+        self.last = with_cache_size(call.report, model, prompt_ids.shape[1], short_length)
+        return result
+
+    def _generate_text(self, model: PreTrainedModel, inputs: dict[str, Any], mask: Tensor | None) -> Any:
+        dropped = dropped_prompt(inputs.get("past_key_values"))
+        if dropped is not None:
+            prepare_generation(model, inputs)
+        report = text_report(model, mask, dropped)
+        with continuing(model, dropped):
+            result = self._generate(**inputs)
+        self.last = report
+        return result
+
+    def _run_inside(
+        self, model: PreTrainedModel, inputs: dict[str, Any], mask: Tensor, run: Callable[[InsideCall], Any]
+    ) -> Any:
+        call = inside_call(model, self._family, self._settings, inputs, mask)
+        with whole_rows_repeated(model, call.row_sizes):
+            result = run(call)
+        self.last = call.report(model)
         return result
 
     def _wrapped_forward(self) -> Callable[..., Any]:
@@ -136,14 +171,17 @@ class Pruning:
         model = self._attached_model()
         if not has_visual_inputs(inputs):
             refuse_forward_step(inputs, self._settings.positions or self._family.positions)
-            return self._forward(**inputs)
+            with continuing(model, dropped_prompt(inputs.get("past_key_values"))):
+                return self._forward(**inputs)
         require_one_prompt(inputs)
         mask = inputs.get("attention_mask")
         mask = torch.ones_like(inputs["input_ids"]) if mask is None else mask
+        if self._settings.method.layers:
+            return self._run_inside(model, inputs, mask, partial(forward_inside, model, self._forward))
         call = shorten_call(model, self._family, self._settings, inputs, mask)
         result = self._forward(**call.inputs)
         mark_short_cache(inputs, result)
-        self.last = call.report
+        self.last = with_cache_size(call.report, model, mask.shape[1], call.source.shape[1])
         return result
 
 
@@ -163,12 +201,13 @@ def attach(
         model: a transformers model of a supported family (`supported_families()`).
         method: which tokens to keep: a method, or its name as on the command line ("random:seed=3").
         keep_ratio: share of the visual tokens kept, in (0, 1]; k = max(1, round(keep_ratio * M)).
-        num_keep: number of visual tokens kept, at least 1; items with fewer tokens keep all. Give one of the two.
+        num_keep: number of visual tokens kept, at least 1; items with fewer tokens keep all. Give one of the
+            two, or none to a method that says itself how many tokens stay.
         scope: what shares one budget: each "item" (one image with all its tiles, one video), each "frame" of a video,
             or the whole "sample" (all items of a row).
         order: "sorted" feeds the kept tokens in their original order, "selection" in the order they were picked.
         positions: "compact" numbers the short prompt 0..n'-1 as the paper's code does, "original" keeps each token's
-            own position; None is the family's default.
+            own position; None is the family's default, or "original" for a method inside the language model.
 
     Returns:
         The handle. Its model is used from one thread at a time. `forward` returns logits over the SHORT prompt, and
@@ -180,18 +219,9 @@ def attach(
         ValueError: an argument is out of range, or does not apply to this model.
     """
     family = family_of(model)
-    for name, value, allowed in (("scope", scope, Scope), ("order", order, Order), ("positions", positions, Positions)):
-        if value not in get_args(allowed) and not (name == "positions" and value is None):
-            raise ValueError(f"{name} must be one of {', '.join(map(repr, get_args(allowed)))}, got {value!r}")
-    if positions == "compact" and family.positions == "original":
-        raise ValueError(
-            f"positions must be 'original' or None for {family.name!r}, got 'compact': its position ids are "
-            "(frame, row, column) coordinates, which must stay with their tokens"
-        )
     if any(hasattr(model.__dict__.get(name), MARK) for name in ("generate", "forward")):
         raise PruningError("the model is pruned already; leave the prune(...) block or call detach() first")
-    chosen = get_method(method) if isinstance(method, str) else method
-    return Pruning(model, Settings(chosen, Budget(keep_ratio, num_keep), scope, order, positions))
+    return Pruning(model, checked_settings(model, family, method, keep_ratio, num_keep, scope, order, positions))
 
 
 @contextmanager
@@ -220,8 +250,3 @@ def prune(
         yield pruning
     finally:
         pruning.detach()
-
-
-def _text_report(inputs: dict[str, Any], attention_mask: Tensor | None) -> PruningReport | None:
-    """Text alone passes through untouched: everything attended is seen."""
-    return None if attention_mask is None else PruningReport((), attention_mask.bool().cpu())

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from divprune.huggingface.families import Kind
+from divprune.huggingface.kinds import Kind
 from divprune.huggingface.layouts import Layout, Size, TokenBox, fit_of
 from divprune.selection import select
 
@@ -24,7 +24,8 @@ class ItemReport:
         encoding_seconds: wall time of the vision encoder; the items of a call share it by their tokens.
         selection_seconds: wall time of the selection.
         layout: where the visual tokens sit on the processed picture; None if unknown.
-        kept_tokens: (k, d) the kept visual tokens, in the order of `kept_indices`.
+        kept_tokens: (k, d) the kept visual tokens, in the order of `kept_indices`; where tokens are dropped inside the
+            language model, the hidden states by which they were chosen.
     """
 
     kind: Kind
@@ -76,15 +77,23 @@ class PruningReport:
 
     Attributes:
         items: every image and video, in the order in which they stand in the prompts; empty for text alone.
-        keep_mask: (B, L) bool on the CPU over the ORIGINAL prompt: what the model still saw (False at padding).
+        keep_mask: (B, L) bool on the CPU over the ORIGINAL prompt: what the model still saw (False at padding); where
+            tokens are dropped at decoder layer K, what layers K and later still saw, while the earlier ones saw all.
         encoding_seconds: wall time of the vision encoder.
         selection_seconds: wall time of the selection, all items together.
+        sequence_lengths: columns of the prompt, padding included, that each decoder layer saw.
+        kv_cache_bytes: bytes that the keys and values of these columns take in a cache that grows as needed, one
+            sequence a row (a static cache is allocated at its full size; beams hold copies).
+        kv_cache_bytes_unpruned: the same for the original prompt.
     """
 
     items: tuple[ItemReport, ...]
     keep_mask: Tensor
     encoding_seconds: float = 0.0
     selection_seconds: float = 0.0
+    sequence_lengths: tuple[int, ...] = ()
+    kv_cache_bytes: int = 0
+    kv_cache_bytes_unpruned: int = 0
 
     @property
     def num_visual_tokens(self) -> int:

@@ -7,12 +7,15 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.utils.generic import ModelOutput
 
 from divprune.budget import Budget
 from divprune.errors import PruningError
 from divprune.huggingface.choose import Picks, Scope, choose
-from divprune.huggingface.encode import Encoding, VisualItem, encode, pruned_output
+from divprune.huggingface.encode import Encoding, VisualItem, encode
 from divprune.huggingface.families import Family, Positions
+from divprune.huggingface.features import take_tokens
+from divprune.huggingface.kinds import Kind
 from divprune.huggingface.prompt import compact_positions, reorder_columns, source_columns, take_columns
 from divprune.huggingface.report import ItemReport, PruningReport
 from divprune.methods.base import Method
@@ -29,14 +32,14 @@ class Settings:
 
     Attributes:
         method: which tokens.
-        budget: how many.
+        budget: how many; None if the method says so itself.
         scope: which tokens share one budget.
         order: in which order the kept tokens are read.
         positions: which position ids they get; None for the family's default.
     """
 
     method: Method
-    budget: Budget
+    budget: Budget | None
     scope: Scope
     order: Order
     positions: Positions | None
@@ -50,11 +53,13 @@ class ShortCall:
         inputs: its arguments, `mm_encoder_outputs` among them.
         source: (B, L') original column of each column, see `prompt.source_columns`.
         report: what was kept.
+        row_sizes: per kind, the kept tokens of each row that has any.
     """
 
     inputs: dict[str, Any]
     source: Tensor
     report: PruningReport
+    row_sizes: dict[str, list[int]]
 
 
 def shorten_call(
@@ -80,12 +85,12 @@ def shorten_call(
         if isinstance(short.get(name), Tensor):
             short[name] = take_columns(short[name], source, fill)
     short["attention_mask"] = take_columns(attention_mask, source, 0)
-    positions = _positions(model, settings.positions or family.positions, inputs, attention_mask, source)
+    positions = short_positions(model, settings.positions or family.positions, inputs, attention_mask, source)
     short["position_ids"] = positions
     kept_tokens = _kept_tokens(encoding.items, picks, settings.order)
-    short["mm_encoder_outputs"] = _outputs(encoding, kept_tokens)
-    report = _report(encoding, picks, kept_tokens, keep & attention_mask.bool())
-    return ShortCall({name: value for name, value in short.items() if value is not None}, source, report)
+    short["mm_encoder_outputs"], row_sizes = row_outputs(encoding, picks, settings.order)
+    report = call_report(encoding, picks, kept_tokens, keep & attention_mask.bool())
+    return ShortCall({name: value for name, value in short.items() if value is not None}, source, report, row_sizes)
 
 
 def _source(
@@ -103,7 +108,7 @@ def _source(
     return keep, source
 
 
-def _positions(
+def short_positions(
     model: PreTrainedModel, mode: Positions, inputs: dict[str, Any], attention_mask: Tensor, source: Tensor
 ) -> Tensor | None:
     """Position ids of the short prompt; None lets the model count 0..n'-1 by itself."""
@@ -128,29 +133,36 @@ def _padding_id(model: PreTrainedModel) -> int:
 
 
 def _kept_tokens(items: list[VisualItem], picks: list[Picks], order: Order) -> list[Tensor]:
-    return [
-        item.visual_tokens[pick.kept_indices if order == "sorted" else pick.selection_order]
-        for item, pick in zip(items, picks, strict=True)
-    ]
+    return [item.visual_tokens[_read(pick, order)] for item, pick in zip(items, picks, strict=True)]
 
 
-def _outputs(encoding: Encoding, kept_tokens: list[Tensor]) -> dict[str, Any]:
-    """The encoder's outputs with the kept tokens, one entry a row.
+def row_outputs(
+    encoding: Encoding, picks: list[Picks], order: Order
+) -> tuple[dict[str, ModelOutput], dict[str, list[int]]]:
+    """The encoder's outputs with the kept tokens, one entry a row, and the number of tokens of each such row."""
+    kept = {kind: _kept_of_rows(kind, encoding.items, picks, order) for kind in encoding.outputs}
+    outputs: dict[str, ModelOutput] = {kind: take_tokens(encoding.outputs[kind], rows) for kind, rows in kept.items()}
+    return outputs, {kind: [len(row) for row in rows] for kind, rows in kept.items()}
 
-    Models concatenate the entries; beam search repeats each row's. transformers 5.18 would mix up several pictures of a
-    row there, and an entry without tokens (scope "sample") has no row to belong to.
+
+def _kept_of_rows(kind: Kind, items: list[VisualItem], picks: list[Picks], order: Order) -> list[Tensor]:
+    """Indices of the kept tokens among all tokens of a kind, one tensor for each row that keeps any.
+
+    Rows, not items: an item without tokens (scope "sample") has no row that beam search could repeat it with.
     """
-    outputs: dict[str, Any] = {}
-    for kind, output in encoding.outputs.items():
-        rows: dict[int, list[Tensor]] = {}
-        for item, kept in zip(encoding.items, kept_tokens, strict=True):
-            if item.kind == kind:
-                rows.setdefault(item.row, []).append(kept)
-        outputs[kind] = pruned_output(output, [torch.cat(parts) for parts in rows.values()])
-    return outputs
+    rows: dict[int, list[Tensor]] = {}
+    for item, pick in zip(items, picks, strict=True):
+        if item.kind == kind:
+            rows.setdefault(item.row, []).append(_read(pick, order) + item.start)
+    return [torch.cat(parts) for parts in rows.values()]
 
 
-def _report(encoding: Encoding, picks: list[Picks], kept_tokens: list[Tensor], keep_mask: Tensor) -> PruningReport:
+def _read(pick: Picks, order: Order) -> Tensor:
+    return pick.kept_indices if order == "sorted" else pick.selection_order
+
+
+def call_report(encoding: Encoding, picks: list[Picks], kept_tokens: list[Tensor], keep_mask: Tensor) -> PruningReport:
+    """What a call kept; `keep_mask` is (B, L)."""
     total = sum(len(item.visual_tokens) for item in encoding.items)
     rows = [
         (item.row, int(item.columns[0]), _item_report(item, pick, kept, encoding.seconds / total))

@@ -2,12 +2,16 @@
 
 from divprune.methods.base import ItemContext, Method, Paper
 from divprune.methods.divprune import DivPrune
+from divprune.methods.fastv import FastV
 from divprune.methods.random_tokens import RandomTokens
 from divprune.methods.registry import MethodInfo, available_methods, get_method
 from divprune.methods.uniform_grid import UniformGrid
+from divprune.methods.vtw import VTW
 
 __all__ = [
+    "VTW",
     "DivPrune",
+    "FastV",
     "ItemContext",
     "Method",
     "MethodInfo",

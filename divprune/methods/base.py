@@ -1,7 +1,8 @@
 """The shape of a pruning method: a small frozen dataclass that says which visual tokens to keep.
 
 image -> visual tokens -> **method.select** -> prompt -> LLM. How many is not the method's business: `divprune.budget`
-decides that, and the integration asks for exactly so many.
+decides that, and the integration asks for exactly so many. A method that names `layers` acts inside the LLM instead:
+`select` then sees the hidden states that enter each of these decoder layers, and drops tokens from there on.
 """
 
 from abc import ABC, abstractmethod
@@ -38,37 +39,71 @@ class ItemContext:
         grid: (frames, height, width) of the tokens in row-major order, or None if they do not form such a grid
             (tiles, newline tokens).
         seed: Varied by callers who want fresh random draws in each call, such as an evaluation over many samples.
+        layer: The decoder layer that the tokens are about to enter; 0 before the language model.
+        attention: (heads, M) float32, how much the prompt's last token attends to each of the tokens in the layer
+            before `layer`, as probabilities over the whole prompt; None unless the method's `needs_attention` is set.
     """
 
     kind: Literal["image", "video"] = "image"
     index: int = 0
     grid: tuple[int, int, int] | None = None
     seed: int = 0
+    layer: int = 0
+    attention: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Method(ABC):
-    """A pruning method that acts before the language model.
+    """A pruning method; it acts before the language model unless it names `layers`.
 
     Attributes:
         name: How the command line, evaluation and serving call it.
         acts: Where it acts, in words.
         paper: The paper it comes from; None for a baseline without one.
+        count: "exact" if the caller says how many tokens stay (`keep_ratio`, `num_keep`), "schedule" if the method
+            does, by `scheduled_count`.
+        needs_attention: Whether `select` wants `ItemContext.attention`.
     """
 
     name: ClassVar[str]
     acts: ClassVar[str] = "before the language model"
     paper: ClassVar[Paper | None] = None
+    count: ClassVar[Literal["exact", "schedule"]] = "exact"
+    needs_attention: ClassVar[bool] = False
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The decoder layers at whose entrance tokens are dropped, ascending from 1; empty to act before the LLM."""
+        return ()
+
+    def scheduled_count(self, num_visual_tokens: int, layer: int) -> int:
+        """Return how many of the `num_visual_tokens` tokens that enter `layer` stay, if `count` is "schedule"."""
+        raise NotImplementedError(f"method {self.name!r} has no schedule: give keep_ratio or num_keep")
 
     @abstractmethod
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
         """Choose the tokens of one item to keep.
 
         Args:
-            visual_tokens: (M, d) floating point, after the projector.
-            num_keep: How many to keep, between 1 and M.
+            visual_tokens: (M, d) floating point, after the projector; inside the LLM, the hidden states of the tokens
+                that are still there, entering decoder layer `context.layer`.
+            num_keep: How many to keep, between 1 and M (from 0 if the method's own schedule says so).
             context: What is known about the item.
 
         Returns:
             (num_keep,) int64 on the device of `visual_tokens`: distinct indices in the order they were chosen.
         """
+
+
+def checked_layer(layer: int, lowest: int) -> int:
+    """Return `layer` if it is an integer of at least `lowest`.
+
+    Raises:
+        TypeError: It is not an integer.
+        ValueError: It is too low.
+    """
+    if isinstance(layer, bool) or not isinstance(layer, int):
+        raise TypeError(f"layer must be an integer, got {layer!r}")
+    if layer < lowest:
+        raise ValueError(f"layer must be at least {lowest}, got {layer}")
+    return layer

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Method, Paper
+from divprune.methods.base import ItemContext, Method, Paper, checked_layer
 from divprune.selection import METRICS, select
 
 
@@ -18,6 +18,8 @@ class DivPrune(Method):
 
     Attributes:
         metric: Distance between two tokens: "cosine" (the paper's choice), "l1" or "l2" (its ablation).
+        layer: 0 chooses before the language model. K > 0 lets all tokens run through decoder layers 0 to K - 1, chooses
+            by the hidden states that enter layer K, and drops the others from there on.
     """
 
     name: ClassVar[str] = "divprune"
@@ -28,11 +30,18 @@ class DivPrune(Method):
         citation="Alvar, Singh, Akbari, Zhang, CVPR 2025",
     )
     metric: str = "cosine"
+    layer: int = 0
 
     def __post_init__(self) -> None:
-        """Check the metric."""
+        """Check the metric and the layer."""
         if self.metric not in METRICS:
             raise ValueError(f"metric must be one of {', '.join(map(repr, METRICS))}, got {self.metric!r}")
+        checked_layer(self.layer, 0)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """See `Method.layers`."""
+        return (self.layer,) if self.layer else ()
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
         """See `Method.select`; the picks are nested in `num_keep`."""

@@ -11,11 +11,13 @@ from typing import Any
 from divprune.errors import UnknownMethodError
 from divprune.methods.base import Method, Paper
 from divprune.methods.divprune import DivPrune
+from divprune.methods.fastv import FastV
 from divprune.methods.random_tokens import RandomTokens
 from divprune.methods.uniform_grid import UniformGrid
+from divprune.methods.vtw import VTW
 
 ENTRY_POINT_GROUP = "divprune.methods"
-BUILT_IN: tuple[type[Method], ...] = (DivPrune, RandomTokens, UniformGrid)
+BUILT_IN: tuple[type[Method], ...] = (DivPrune, RandomTokens, UniformGrid, FastV, VTW)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from tests.cli.conftest import Command
         (["--keep-ratio", "nan"], "keep_ratio must be"),
         (["--num-keep", "0"], "num_keep must be at least 1, got 0"),
         (["--keep-ratio", "0.5", "--num-keep", "5"], "--keep-ratio or --num-keep, not both"),
+        (["--method", "vtw", "--keep-ratio", "0.5"], "vtw says itself how much it keeps; leave out the --keep options"),
         (["--prompt", "  "], "--prompt is empty"),
         (["--report", "."], "is a directory"),
         (["--report", "no/such/folder/report.html"], "there is no directory no/such/folder"),
@@ -45,6 +46,12 @@ def test_wrong_argument_is_found_before_the_model_is_loaded(
     assert outcome.exit_code == 2
     assert outcome.stdout == ""
     assert re.search(message, outcome.error)
+
+
+def test_layer_that_the_model_does_not_have(divprune: Command, llava: Path, picture: Path) -> None:
+    outcome = divprune("run", "--model", llava, "--image", picture, "--method", "divprune:layer=99")
+    assert outcome.exit_code == 2
+    assert re.search("layer must be between 1 and .* for this model, got 99", outcome.error)
 
 
 def test_not_a_picture_and_truncated_picture(divprune: Command, picture: Path, tmp_path: Path) -> None:

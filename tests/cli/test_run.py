@@ -116,6 +116,13 @@ def test_other_methods_and_their_parameters(divprune: Command, llava: Path, pict
     assert kept("random:seed=1") == kept("random:seed=1") != kept("random:seed=2")
 
 
+def test_a_method_with_its_own_counts_needs_no_budget(divprune: Command, llava: Path, picture: Path) -> None:
+    outcome = divprune("run", "--model", llava, "--image", picture, "--method", "vtw:layer=1", "--json")
+    assert outcome.json["keep_ratio"] is None
+    assert outcome.json["rows"][0]["num_kept"] == 0
+    assert outcome.json["rows"][0]["kept_indices"] == []
+
+
 def test_table_fits_eighty_columns(
     divprune: Command, llava: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,17 +4,30 @@ Nothing of `divprune.huggingface` is used here; the kept set comes from `divprun
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tests.huggingface.tiny_models import IMAGE, VIDEO, features
+from tests.huggingface.tiny_models import IMAGE, VIDEO, Case, encoded, features
 
 KeepRule = Callable[[Tensor], Tensor]
 """(M, d) visual tokens of one item -> the kept indices in the order in which they are fed."""
+
+PIXELS = {"image": ("pixel_values", "pixel_values_images"), "video": ("pixel_values_videos",)}
+
+
+@dataclass
+class Item:
+    """One image or video: its tokens, its deepstack features, where it stands, its coordinates."""
+
+    tokens: Tensor
+    deepstack: list[Tensor]
+    stretches: list[list[tuple[int, int, int]]] | None
+    columns: list[int] = field(default_factory=list)
+    places: list[tuple[int, ...]] = field(default_factory=list)
 
 
 @dataclass
@@ -24,89 +37,124 @@ class ShortRow:
     embeddings: Tensor
     positions: Tensor
     columns: list[int]
+    ids: Tensor
+    types: dict[str, Tensor]
+    deepstack: list[Tensor]
+
+    @property
+    def is_visual(self) -> Tensor:
+        """(1, n') bool."""
+        return (self.ids == IMAGE) | (self.ids == VIDEO)
 
 
-def short_rows(model: PreTrainedModel, inputs: dict[str, Any], keep: KeepRule, compact: bool) -> list[ShortRow]:
+def short_rows(
+    case: Case, model: PreTrainedModel, inputs: dict[str, Any], keep: KeepRule, compact: bool
+) -> list[ShortRow]:
     """Shortens each row by hand."""
-    queues = {
-        token: features(model, kind, inputs)
-        for kind, token in (("image", IMAGE), ("video", VIDEO))
-        if _has(inputs, kind)
-    }
-    grids = {token: _grids(inputs, kind) for kind, token in (("image", IMAGE), ("video", VIDEO))}
-    rows = []
-    for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True):
-        start = int((mask == 0).sum())
-        rows.append(_short_row(model, ids[start:], start, queues, grids, keep, compact))
-    return rows
+    queues = {kind: _items(case, model, kind, inputs) for kind in case.kinds if _has(inputs, kind)}
+    return [
+        _short_row(case, model, inputs, number, queues, keep, compact) for number in range(len(inputs["input_ids"]))
+    ]
 
 
 def _has(inputs: dict[str, Any], kind: str) -> bool:
-    return ("pixel_values" if kind == "image" else "pixel_values_videos") in inputs
+    return any(name in inputs for name in PIXELS[kind])
 
 
-def _grids(inputs: dict[str, Any], kind: str) -> list[tuple[int, int, int, float]]:
-    grids = inputs.get(f"{kind}_grid_thw")
-    if grids is None:
-        return []
-    seconds = inputs.get("second_per_grid_ts", torch.ones(len(grids))) if kind == "video" else torch.ones(len(grids))
-    return [(int(t), int(h) // 2, int(w) // 2, float(s)) for (t, h, w), s in zip(grids, seconds, strict=True)]
+def _items(case: Case, model: PreTrainedModel, kind: str, inputs: dict[str, Any]) -> list[Item]:
+    tokens = features(case, model, kind, inputs)
+    layers = encoded(model, kind, inputs).get("deepstack_features") or []
+    sizes = [len(item) for item in tokens]
+    cut = [torch.cat(list(layer)).split(sizes) for layer in layers]
+    return [
+        Item(item, [layer[index] for layer in cut], case.cells(kind, inputs, index) if case.cells else None)
+        for index, item in enumerate(tokens)
+    ]
+
+
+def _walk(ids: Tensor, queues: dict[str, list[Item]]) -> tuple[list[tuple[int, ...]], list[Item]]:
+    """Places of every column of an unpadded row, and the items that stand in it, taken from the queues."""
+    places: list[tuple[int, ...]] = []
+    current: dict[str, Item] = {}
+    items = []
+    next_place = 0
+    for column, token in enumerate(ids.tolist()):
+        if token not in (IMAGE, VIDEO):
+            places.append((next_place,) * 3)
+            next_place += 1
+            continue
+        # GLM-4V writes both with one token, and takes one kind a call.
+        kind = "image" if "image" in queues and token == IMAGE else "video"
+        item = current.get(kind)
+        if item is None or len(item.columns) == len(item.tokens):
+            item = current[kind] = queues[kind].pop(0)
+            items.append(item)
+        places.append(_place(item, next_place))
+        next_place = next_place + 1 if item.stretches is None else _after(item, next_place)
+        item.columns.append(column)
+        item.places.append(places[-1])
+    return places, items
+
+
+def _stretch(item: Item) -> tuple[list[tuple[int, int, int]], int]:
+    """The stretch of placeholders that the item's next one lies in, and its index there."""
+    index = len(item.columns)
+    for stretch in item.stretches or []:
+        if index < len(stretch):
+            return stretch, index
+        index -= len(stretch)
+    raise AssertionError("more placeholders than cells")
+
+
+def _place(item: Item, base: int) -> tuple[int, ...]:
+    if item.stretches is None:
+        return (base,) * 3
+    stretch, index = _stretch(item)
+    return tuple(base + axis for axis in stretch[index])
+
+
+def _after(item: Item, base: int) -> int:
+    stretch, index = _stretch(item)
+    if index + 1 < len(stretch):
+        return base
+    return base + 1 + max(max(row, column) for _, row, column in stretch)
 
 
 def _short_row(
+    case: Case,
     model: PreTrainedModel,
-    ids: Tensor,
-    start: int,
-    queues: dict[int, list[Tensor]],
-    grids: dict[int, list[tuple[int, int, int, float]]],
+    inputs: dict[str, Any],
+    number: int,
+    queues: dict[str, list[Item]],
     keep: KeepRule,
     compact: bool,
 ) -> ShortRow:
-    rope_3d = model.config.model_type == "qwen2_5_vl"
-    embed = model.get_input_embeddings()
-    vectors, places, columns = [], [], []
-    column, next_place = 0, 0
-    while column < len(ids):
-        token = int(ids[column])
-        if token not in queues:
-            vectors.append(embed(ids[column]))
-            places.append((next_place,) * 3)
-            columns.append(start + column)
-            column, next_place = column + 1, next_place + 1
-            continue
-        visual_tokens = queues[token].pop(0)
-        count = len(visual_tokens)
-        if rope_3d:
-            t, h, w, seconds = grids[token].pop(0)
-            step = int(2 * seconds) if token == VIDEO else 1
-            cells = [(i * step, j, k) for i in range(t) for j in range(h) for k in range(w)]
-            coordinates = [tuple(next_place + axis for axis in cell) for cell in cells]
-            next_place += max(h, w)
-        else:
-            coordinates = [(next_place + i,) * 3 for i in range(count)]
-            next_place += count
-        for index in keep(visual_tokens).tolist():
-            vectors.append(visual_tokens[index])
-            places.append(coordinates[index])
-            columns.append(start + column + index)
-        column += count
-    number = torch.arange(len(vectors))
-    coordinates_3d = torch.tensor(places).T
-    positions = torch.stack([number, *coordinates_3d])[:, None] if rope_3d else coordinates_3d[:1]
-    return ShortRow(torch.stack(vectors)[None], number[None] if compact else positions, columns)
-
-
-@torch.no_grad()
-def greedy_logits(model: PreTrainedModel, row: ShortRow, tokens: Tensor) -> Tensor:
-    """Logits before each of `tokens`: prefill on the short row, then one step a token; (len(tokens), vocabulary)."""
-    positions, cache, logits = row.positions, None, []
-    embeddings = row.embeddings
-    for token in tokens:
-        output = model.model.language_model(
-            inputs_embeds=embeddings, position_ids=positions, past_key_values=cache, use_cache=True
-        )
-        cache = output.past_key_values
-        logits.append(model.lm_head(output.last_hidden_state[0, -1]))
-        embeddings = model.get_input_embeddings()(token)[None, None]
-        positions = positions[..., -1:] + 1
-    return torch.stack(logits)
+    start = int((inputs["attention_mask"][number] == 0).sum())
+    ids = inputs["input_ids"][number, start:]
+    places, items = _walk(ids, queues)
+    stays = torch.ones(len(ids), dtype=torch.bool)
+    vectors = model.get_input_embeddings()(ids.masked_fill((ids == IMAGE) | (ids == VIDEO), 0)).clone()
+    layers = [torch.zeros_like(vectors) for _ in range(max((len(item.deepstack) for item in items), default=0))]
+    for item in items:
+        stays[item.columns] = False
+        picks = keep(item.tokens)
+        for column, index in zip(sorted(item.columns[pick] for pick in picks.tolist()), picks.tolist(), strict=True):
+            stays[column] = True
+            vectors[column] = item.tokens[index]
+            places[column] = item.places[index]
+            for layer, feature in zip(layers, item.deepstack, strict=True):
+                layer[column] = feature[index]
+    columns = stays.nonzero().squeeze(-1)
+    count = torch.arange(len(columns))
+    coordinates = torch.tensor(places).T[:, columns]
+    positions = torch.stack([count, *coordinates])[:, None] if case.cells else coordinates[:1]
+    return ShortRow(
+        embeddings=vectors[None, columns],
+        positions=count[None] if compact else positions,
+        columns=(columns + start).tolist(),
+        ids=ids[None, columns],
+        types={
+            name: inputs[name][None, number, start:][:, columns] for name in case.types(inputs["input_ids"], case.kinds)
+        },
+        deepstack=[layer[columns] for layer in layers],
+    )

@@ -163,7 +163,7 @@ def test_compact_positions_are_refused_for_mrope() -> None:
 
 def test_other_families_are_refused_with_the_list() -> None:
     other = BertModel(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8))
-    with pytest.raises(UnsupportedModelError, match=r"'bert'.*llava, llava_next, llava_next_video, qwen2_5_vl"):
+    with pytest.raises(UnsupportedModelError, match=r"'bert' .it does not generate.*llava_next_video, .*qwen2_5_vl"):
         attach(other, DivPrune(), keep_ratio=0.5)
     with pytest.raises(UnsupportedModelError, match="str"):
         attach("llava", DivPrune(), keep_ratio=0.5)
@@ -314,3 +314,18 @@ def test_gradients_reach_the_projector(model: PreTrainedModel, inputs: dict[str,
     assert projector.grad is not None
     assert projector.grad.abs().sum() > 0
     model.zero_grad()
+
+
+def test_images_and_videos_with_one_placeholder_are_refused_in_one_call() -> None:
+    case = CASES["glm4v"]
+    model = case.build()
+    inputs = make_inputs(case, model, [[1, 5, "image", 6]]) | case.media(model, "video", [1])
+    with prune(model, DivPrune(), keep_ratio=0.5), pytest.raises(PruningError, match="in calls of their own"):
+        model.generate(**inputs)
+
+
+def test_beams_leave_the_model_as_it_was(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
+    before = snapshot(model)
+    with prune(model, DivPrune(), keep_ratio=0.25):
+        model.generate(**inputs, max_new_tokens=2, num_beams=2)
+    assert_same(before, snapshot(model))

@@ -27,7 +27,7 @@ def pruned(name: str, rows: Any, *, ratio: float = 0.3, method: Any = None, **se
 @pytest.mark.parametrize("name", CASES)
 def test_items_report_the_reference_picks(name: str) -> None:
     model, inputs, report = pruned(name, ROWS)
-    visual_tokens = features(model, "image", inputs)
+    visual_tokens = features(CASES[name], model, "image", inputs)
     assert [item.row for item in report.items] == [0, 1, 1]
     for item, tokens in zip(report.items, visual_tokens, strict=True):
         picks = reference_select(tokens, budget(len(tokens), keep_ratio=0.3))
@@ -52,7 +52,7 @@ def test_num_keep_beyond_the_tokens_keeps_all() -> None:
 
 def test_sample_scope_shares_one_budget_over_a_row() -> None:
     model, inputs, report = pruned("llava_next", ROWS, scope="sample")
-    tokens = features(model, "image", inputs)
+    tokens = features(CASES["llava_next"], model, "image", inputs)
     both = torch.cat(tokens[1:])
     picks = reference_select(both, budget(len(both), keep_ratio=0.3))
     first, second = report.items[1:]
@@ -74,7 +74,7 @@ def test_sample_scope_may_leave_an_item_without_tokens() -> None:
 @pytest.mark.parametrize("name", ["llava_next_video", "qwen2_5_vl"])
 def test_frame_scope_gives_every_frame_its_budget(name: str) -> None:
     model, inputs, report = pruned(name, [[1, "video", 5, 6], [1, 7, "image", 8]], scope="frame", ratio=0.25)
-    video = features(model, "video", inputs)[0]
+    video = features(CASES[name], model, "video", inputs)[0]
     frames = int(inputs["video_grid_thw"][0, 0]) if name == "qwen2_5_vl" else inputs["pixel_values_videos"].shape[1]
     per_frame = len(video) // frames
     picks = [
@@ -173,7 +173,7 @@ def test_anyres_boxes_point_at_what_the_patch_shows() -> None:
     light = canvas.reshape(4 * rows, 7, 4 * columns, 7).mean((1, 3))
     brightest = divmod(int(light.argmax()), 4 * columns)
     inputs = {"pixel_values": processed["pixel_values"], "image_sizes": processed["image_sizes"]}
-    count = len(features(model, "image", inputs)[0])
+    count = len(features(CASES["llava_next"], model, "image", inputs)[0])
     ids = torch.tensor([[1, *[IMAGE] * count, 5]])
     with prune(model, DivPrune(), keep_ratio=1.0) as pruning:
         model.generate(input_ids=ids, **inputs, max_new_tokens=1)

@@ -1,0 +1,54 @@
+"""The arguments of `attach`, checked."""
+
+from typing import get_args
+
+from transformers import PreTrainedModel
+
+from divprune.budget import Budget
+from divprune.huggingface.choose import Scope
+from divprune.huggingface.families import Family, Positions
+from divprune.huggingface.layer_checks import require_droppable_layers
+from divprune.huggingface.shorten import Order, Settings
+from divprune.methods import get_method
+from divprune.methods.base import Method
+
+
+def checked_settings(
+    model: PreTrainedModel,
+    family: Family,
+    method: Method | str,
+    keep_ratio: float | None,
+    num_keep: int | None,
+    scope: Scope,
+    order: Order,
+    positions: Positions | None,
+) -> Settings:
+    """The settings that the arguments of `attach` ask for.
+
+    Raises:
+        UnsupportedModelError: the model's layers cannot lose tokens half-way.
+        ValueError: an argument is out of range, or does not apply to this model or method.
+    """
+    for name, value, allowed in (("scope", scope, Scope), ("order", order, Order), ("positions", positions, Positions)):
+        if value not in get_args(allowed) and not (name == "positions" and value is None):
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, get_args(allowed)))}, got {value!r}")
+    if positions == "compact" and family.positions == "original":
+        raise ValueError(
+            f"positions must be 'original' or None for {family.name!r}, got 'compact': its position ids are "
+            "(frame, row, column) coordinates, which must stay with their tokens"
+        )
+    chosen = get_method(method) if isinstance(method, str) else method
+    if chosen.layers:
+        require_droppable_layers(model, chosen, order, positions)
+    return Settings(chosen, _budget(chosen, keep_ratio, num_keep), scope, order, positions)
+
+
+def _budget(method: Method, keep_ratio: float | None, num_keep: int | None) -> Budget | None:
+    if method.count == "exact":
+        return Budget(keep_ratio, num_keep)
+    if keep_ratio is None and num_keep is None:
+        return None
+    raise ValueError(
+        f"keep_ratio and num_keep must be left out with {method.name!r}, which says itself how many tokens stay; got "
+        f"keep_ratio={keep_ratio}, num_keep={num_keep}"
+    )

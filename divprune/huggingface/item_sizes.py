@@ -1,0 +1,62 @@
+"""How many of the encoder's tokens belong to each image or video.
+
+Encoders hand their tokens over per image, per frame, per tile or per row of the batch. What shares one budget should be
+the picture as the user gave it, so some families are regrouped here.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.utils.generic import ModelOutput
+
+from divprune.huggingface.kinds import Kind
+
+ItemSizes = Callable[[Mapping[str, Any], Kind, ModelOutput, Tensor], list[int]]
+"""`sizes(inputs, kind, encoder_output, placeholder_mask)`: tokens of each item in the order of their placeholders.
+`placeholder_mask` is (B, L) bool and holds as many placeholders as the output has tokens."""
+
+
+def entry_sizes(inputs: Mapping[str, Any], kind: Kind, output: ModelOutput, placeholder_mask: Tensor) -> list[int]:
+    """The encoder hands over one entry an item."""
+    return [entry.numel() // entry.shape[-1] for entry in output["pooler_output"]]
+
+
+def video_sizes(inputs: Mapping[str, Any], kind: Kind, output: ModelOutput, placeholder_mask: Tensor) -> list[int]:
+    """Video-LLaVA: one entry a frame, all videos equally long. Without the pixels each frame counts as an item."""
+    sizes = entry_sizes(inputs, kind, output, placeholder_mask)
+    videos = inputs.get("pixel_values_videos")
+    if kind == "image" or videos is None:
+        return sizes
+    return [sum(sizes) // len(videos)] * len(videos)
+
+
+def run_sizes(inputs: Mapping[str, Any], kind: Kind, output: ModelOutput, placeholder_mask: Tensor) -> list[int]:
+    """InternVL: one entry a tile; the tiles of one picture stand in one unbroken run of placeholders."""
+    rows, columns = placeholder_mask.nonzero(as_tuple=True)
+    follows = (rows[1:] == rows[:-1]) & (columns[1:] == columns[:-1] + 1)
+    ends = torch.cat([~follows, torch.ones_like(follows[:1])]) if len(rows) > 1 else rows.new_ones(len(rows)).bool()
+    return _between(ends, 1)
+
+
+def tile_sizes(inputs: Mapping[str, Any], kind: Kind, output: ModelOutput, placeholder_mask: Tensor) -> list[int]:
+    """Idefics3, SmolVLM, Aya Vision: equal tiles, each led by a tag; the whole picture comes last, led by its own.
+
+    That tag is not in the model's configuration, but it leads the last tile of every row, and so it is known.
+    """
+    rows, columns = placeholder_mask.nonzero(as_tuple=True)
+    tile_size = len(rows) // len(output["last_hidden_state"])
+    tile_rows, tile_columns = rows[::tile_size], columns[::tile_size]
+    tags = inputs["input_ids"][tile_rows, (tile_columns - 1).clamp(min=0)]
+    # A later write wins: what remains of a row is the tag of its last tile.
+    whole = dict(zip(tile_rows.tolist(), tags.tolist(), strict=True))
+    ends = [tag == whole[row] for row, tag in zip(tile_rows.tolist(), tags.tolist(), strict=True)]
+    return _between(torch.tensor(ends), tile_size)
+
+
+def _between(ends: Tensor, size: int) -> list[int]:
+    """Distances between the True entries, the start counting as one, times `size`."""
+    positions = torch.cat([torch.tensor([-1]), ends.nonzero().squeeze(-1).cpu()])
+    distances: list[int] = (positions.diff() * size).tolist()
+    return distances

@@ -1,0 +1,54 @@
+"""Why the pictures of some models cannot be pruned: reasons that lie in the model or in transformers.
+
+Most are read off the class; only what its code does inside is written down here.
+"""
+
+import inspect
+from typing import Any
+
+from transformers import MODEL_MAPPING, GenerationMixin
+
+CODEBOOK = "its pictures are words of a codebook: tokens of the vocabulary, which no encoder output replaces"
+CROSS_ATTENTION = "its pictures enter by cross-attention, there are no placeholders to drop"
+
+REASONS = {
+    "chameleon": CODEBOOK,
+    "emu3": CODEBOOK,
+    "fuyu": "it has no vision encoder: pictures enter as raw patches, read from last_hidden_state",
+    "granite4_vision": "its features enter the language model at several layers, no one of them is the visual token",
+    "idefics": CROSS_ATTENTION,
+    "llama4": "its projector runs inside forward(), behind the encoder output that pruning could shorten",
+    "mllama": CROSS_ATTENTION,
+}
+"""By `model.config.model_type`."""
+
+
+def refusal_of(model_class: type[Any], model_type: str) -> str | None:
+    """Why models of a class cannot be pruned.
+
+    Args:
+        model_class: the class, such as `MllamaForConditionalGeneration`.
+        model_type: `model.config.model_type`.
+
+    Returns:
+        The reason; None if nothing in the class stands against pruning.
+    """
+    if model_type in REASONS:
+        return REASONS[model_type]
+    generates = issubclass(model_class, GenerationMixin)
+    if not generates:
+        return "it does not generate text token by token"
+    modalities = getattr(model_class, "input_modalities", ())
+    if "image" not in modalities and "video" not in modalities:
+        return "it takes no images or videos"
+    if model_class.generate is not GenerationMixin.generate:
+        return "it has a generate() of its own, which does not take encoded pictures"
+    parameters = inspect.signature(model_class.forward).parameters
+    if "decoder_input_ids" in parameters:
+        return "it is an encoder-decoder: " + CROSS_ATTENTION
+    if "mm_encoder_outputs" not in parameters:
+        return "its forward() does not take encoded pictures (mm_encoder_outputs)"
+    base_class = MODEL_MAPPING.get(model_class.config_class, None)
+    if not any(hasattr(base_class, f"get_{kind}_features") for kind in ("image", "video")):
+        return "it has no get_image_features(), which would give its visual tokens"
+    return None

@@ -1,0 +1,51 @@
+"""FastV: keep the tokens that the prompt's last token attends to."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from divprune.methods.base import ItemContext, Method, Paper, checked_layer
+
+
+@dataclass(frozen=True)
+class FastV(Method):
+    """Largest attention from the prompt's last token, after the first decoder layers.
+
+    All tokens run through decoder layers 0 to K - 1. The attention probabilities of layer K - 1, averaged over the
+    heads, in the row of the prompt's last token, rank the visual tokens; the highest stay from layer K on, at their own
+    positions. With a cache the choice is made once, in the prefill. The paper's R is the share dropped: 1 - keep_ratio.
+
+    L. Chen, H. Zhao, T. Liu, S. Bai, J. Lin, C. Zhou, B. Chang, "An Image is Worth 1/2 Tokens After Layer 2:
+    Plug-and-Play Inference Acceleration for Large Vision-Language Models", ECCV 2024, https://arxiv.org/abs/2403.06764
+
+    Attributes:
+        layer: K, at least 1; the paper's default is 2.
+    """
+
+    name: ClassVar[str] = "fastv"
+    acts: ClassVar[str] = "inside the language model"
+    paper: ClassVar[Paper | None] = Paper(
+        title="An Image is Worth 1/2 Tokens After Layer 2: Plug-and-Play Inference Acceleration for Large "
+        "Vision-Language Models",
+        year=2024,
+        url="https://arxiv.org/abs/2403.06764",
+        citation="Chen, Zhao, Liu, Bai, Lin, Zhou, Chang, ECCV 2024",
+    )
+    needs_attention: ClassVar[bool] = True
+    layer: int = 2
+
+    def __post_init__(self) -> None:
+        """Check the layer: there must be one before it, whose attention ranks the tokens."""
+        checked_layer(self.layer, 1)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """See `Method.layers`."""
+        return (self.layer,)
+
+    def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
+        """See `Method.select`; the picks are nested in `num_keep`, ties go to the lowest index."""
+        if context.attention is None:
+            raise ValueError("context.attention must be given: 'fastv' ranks tokens by attention, got None")
+        return context.attention.mean(dim=0).sort(descending=True, stable=True).indices[:num_keep]

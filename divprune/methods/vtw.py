@@ -1,0 +1,51 @@
+"""VTW: withdraw every visual token after some layers."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from divprune.methods.base import ItemContext, Method, Paper, checked_layer
+
+
+@dataclass(frozen=True)
+class VTW(Method):
+    """No visual tokens at all from decoder layer K on; the text keeps its positions.
+
+    The method says itself how many tokens stay, so `keep_ratio` and `num_keep` are left out.
+
+    Z. Lin, M. Lin, L. Lin, R. Ji, "Boosting Multimodal Large Language Models with Visual Tokens Withdrawal for Rapid
+    Inference", AAAI 2025, https://arxiv.org/abs/2405.05803
+
+    Attributes:
+        layer: K, at least 1; the default is the paper's for LLaVA-1.5-7B (32 decoder layers).
+    """
+
+    name: ClassVar[str] = "vtw"
+    acts: ClassVar[str] = "inside the language model"
+    paper: ClassVar[Paper | None] = Paper(
+        title="Boosting Multimodal Large Language Models with Visual Tokens Withdrawal for Rapid Inference",
+        year=2025,
+        url="https://arxiv.org/abs/2405.05803",
+        citation="Lin, Lin, Lin, Ji, AAAI 2025",
+    )
+    count: ClassVar[Literal["exact", "schedule"]] = "schedule"
+    layer: int = 15
+
+    def __post_init__(self) -> None:
+        """Check the layer: without any layer of theirs the visual tokens would be no input at all."""
+        checked_layer(self.layer, 1)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """See `Method.layers`."""
+        return (self.layer,)
+
+    def scheduled_count(self, num_visual_tokens: int, layer: int) -> int:
+        """See `Method.scheduled_count`: none stays."""
+        return 0
+
+    def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
+        """See `Method.select`: the first `num_keep` tokens, of which the schedule asks none."""
+        return torch.arange(num_keep, device=visual_tokens.device)

@@ -1,0 +1,179 @@
+"""Dropping tokens at decoder layer K equals the hand-made reference: layers run one by one, tokens left out between."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import pytest
+import torch
+from torch import Tensor
+
+from divprune import DivPrune, FastV, prune
+from divprune.methods import ItemContext, Method
+from divprune.selection.reference import reference_select
+from tests.huggingface.handmade_layers import Entering, Reference, Rule, full_rows, run
+from tests.huggingface.layer_cases import (
+    CELLS,
+    FAMILIES,
+    METHODS,
+    first_tokens,
+    generate_logits,
+    most_attended,
+    most_different,
+    rule_of,
+    settings_of,
+)
+from tests.huggingface.test_parity import ONE_AND_TWO, RATIO, TOLERANCE
+from tests.huggingface.tiny_models import CASES, Row, make_inputs
+
+cells = pytest.mark.parametrize(("name", "rows"), CELLS)
+layers = pytest.mark.parametrize("layer", [1, 2])
+attentions = pytest.mark.parametrize("attention", ["sdpa", "eager"])
+methods = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+
+
+def references(model: Any, inputs: dict[str, Any], rules: dict[int, Rule], tokens: Tensor) -> list[Reference]:
+    rows = zip(full_rows(model, inputs), tokens, strict=True)
+    return [run(model, row, new_tokens[:-1], rules) for row, new_tokens in rows]
+
+
+def largest_error(model: Any, inputs: dict[str, Any], rules: dict[int, Rule], tokens: Tensor, logits: Tensor) -> float:
+    expected = torch.stack([reference.logits for reference in references(model, inputs, rules, tokens)])
+    return float((expected - logits).abs().max())
+
+
+@cells
+@layers
+@attentions
+@methods
+def test_greedy_equals_the_reference_and_would_notice_other_tokens(
+    name: str, rows: list[Row], layer: int, attention: str, method: Any
+) -> None:
+    model = CASES[name].build()
+    model.set_attn_implementation(attention)
+    inputs = make_inputs(CASES[name], model, rows)
+    chosen = method(layer=layer)
+    with prune(model, chosen, **settings_of(chosen)) as pruning:
+        tokens, logits, _ = generate_logits(model, inputs)
+    expected = references(model, inputs, {layer: rule_of(chosen)}, tokens)
+    assert (torch.stack([reference.logits for reference in expected]) - logits).abs().max() < TOLERANCE
+    assert largest_error(model, inputs, {layer: first_tokens}, tokens, logits) > 100 * TOLERANCE
+    assert_reported(model, inputs, pruning.last, expected)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@methods
+def test_the_layer_matters(name: str, method: Any) -> None:
+    model = CASES[name].build()
+    inputs = make_inputs(CASES[name], model, ONE_AND_TWO)
+    with prune(model, method(layer=1), **settings_of(method())):
+        tokens, logits, _ = generate_logits(model, inputs)
+    assert largest_error(model, inputs, {2: rule_of(method())}, tokens, logits) > 100 * TOLERANCE
+
+
+def assert_reported(model: Any, inputs: dict[str, Any], report: Any, expected: list[Reference]) -> None:
+    """Kept indices of each item, and the mask of the columns that the last layers see."""
+    items = iter(report.items)
+    mask = inputs["attention_mask"].bool()
+    for number, (row, reference) in enumerate(zip(full_rows(model, inputs), expected, strict=True)):
+        for places, kept in zip(row.items, reference.kept, strict=True):
+            item = next(items)
+            assert (item.row, item.num_visual_tokens) == (number, len(places))
+            assert item.kept_indices.tolist() == kept.tolist() == sorted(item.selection_order.tolist())
+            mask[number, row.padding + places] = False
+            mask[number, row.padding + places[kept]] = True
+    assert next(items, None) is None
+    assert torch.equal(report.keep_mask, mask)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@attentions
+@pytest.mark.parametrize("settings", [{}, {"use_cache": False}, {"cache_implementation": "static"}], ids=str)
+@pytest.mark.parametrize("method", [DivPrune(layer=1), FastV(layer=1)], ids=lambda method: method.name)
+def test_rows_without_padding_that_keep_different_counts(
+    name: str, attention: str, settings: dict[str, Any], method: Method
+) -> None:
+    """No padding means no mask from transformers, and the shortened rows need one."""
+    model = CASES[name].build()
+    model.set_attn_implementation(attention)
+    one, two = [[1, 5, "image", 6, 7, 8], [1, 9, "image", 10, 11, "image", 12]]
+    lengths = make_inputs(CASES[name], model, [one, two])["attention_mask"].sum(dim=-1)
+    one += [20 + place % 60 for place in range(int(lengths[1] - lengths[0]))]
+    inputs = make_inputs(CASES[name], model, [one, two]) | {"suppress_tokens": [95, 96]}
+    assert bool(inputs["attention_mask"].all())
+    with prune(model, method, keep_ratio=RATIO) as pruning:
+        tokens, logits, _ = generate_logits(model, inputs, **settings)
+    assert len(set(pruning.last.keep_mask.sum(dim=-1).tolist())) == 2
+    assert largest_error(model, inputs, {1: rule_of(method)}, tokens, logits) < TOLERANCE
+    assert largest_error(model, inputs, {1: first_tokens}, tokens, logits) > 100 * TOLERANCE
+
+
+@dataclass(frozen=True)
+class Halves(Method):
+    """A schedule over two layers: half of what enters stays, at the first by difference, at the second by attention."""
+
+    name: ClassVar[str] = "halves"
+    count: ClassVar[Literal["exact", "schedule"]] = "schedule"
+    needs_attention: ClassVar[bool] = True
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return (1, 2)
+
+    def scheduled_count(self, num_visual_tokens: int, layer: int) -> int:
+        return num_visual_tokens // 2
+
+    def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
+        if context.layer == 1:
+            return reference_select(visual_tokens, num_keep)
+        assert context.attention is not None
+        return context.attention.mean(dim=0).topk(num_keep).indices
+
+
+def half_different(entering: Entering) -> Tensor:
+    return reference_select(entering.hidden, len(entering.hidden) // 2).sort().values
+
+
+def half_attended(entering: Entering) -> Tensor:
+    return entering.attention.mean(dim=0).topk(len(entering.hidden) // 2).indices.sort().values
+
+
+@cells
+@pytest.mark.parametrize("settings", [{}, {"cache_implementation": "static"}], ids=str)
+def test_a_schedule_drops_at_several_layers(name: str, rows: list[Row], settings: dict[str, Any]) -> None:
+    model = CASES[name].build()
+    inputs = make_inputs(CASES[name], model, rows)
+    with prune(model, Halves()) as pruning:
+        tokens, logits, _ = generate_logits(model, inputs, **settings)
+    rules = {1: half_different, 2: half_attended}
+    expected = references(model, inputs, rules, tokens)
+    assert (torch.stack([reference.logits for reference in expected]) - logits).abs().max() < TOLERANCE
+    assert largest_error(model, inputs, {1: half_different}, tokens, logits) > 100 * TOLERANCE
+    assert_reported(model, inputs, pruning.last, expected)
+    assert sorted(set(pruning.last.sequence_lengths), reverse=True) == list(pruning.last.sequence_lengths)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_sample_scope_shares_one_budget_over_a_row(name: str) -> None:
+    model = CASES[name].build()
+    inputs = make_inputs(CASES[name], model, ONE_AND_TWO)
+    for method, rule in ((DivPrune(layer=1), most_different), (FastV(layer=1), most_attended)):
+        with prune(model, method, keep_ratio=RATIO, scope="sample") as pruning:
+            model.generate(**inputs, max_new_tokens=1)
+        row = full_rows(model, inputs)[1]
+        row.items = [torch.cat(row.items)]
+        expected = run(model, row, torch.arange(0), {1: rule}).kept[0]
+        first, second = pruning.last.items[1:]
+        together = torch.cat([first.kept_indices, second.kept_indices + first.num_visual_tokens])
+        assert together.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_keeping_everything_leaves_logits_bit_identical(name: str) -> None:
+    model = CASES[name].build()
+    inputs = make_inputs(CASES[name], model, ONE_AND_TWO)
+    tokens, logits, _ = generate_logits(model, inputs)
+    for method in (DivPrune(layer=1), FastV(layer=2)):
+        with prune(model, method, keep_ratio=1.0):
+            pruned_tokens, pruned_logits, _ = generate_logits(model, inputs)
+        assert torch.equal(pruned_tokens, tokens)
+        assert torch.equal(pruned_logits, logits)

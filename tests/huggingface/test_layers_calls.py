@@ -1,0 +1,213 @@
+"""Ways of calling a model that drops tokens at layer K, each against the hand-made reference."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import DynamicCache, StaticCache
+
+from divprune import VTW, DivPrune, FastV, prune
+from tests.huggingface.handmade_layers import FullRow, Rule, full_rows, run
+from tests.huggingface.layer_cases import CELLS, FAMILIES, first_tokens, generate_logits, rule_of, settings_of
+from tests.huggingface.test_parity import ONE_AND_TWO, RATIO, STEPS, TOLERANCE
+from tests.huggingface.tiny_models import CASES, IMAGE, VIDEO, Row, make_inputs
+
+cells = pytest.mark.parametrize(("name", "rows"), CELLS)
+families = pytest.mark.parametrize("name", FAMILIES)
+methods = pytest.mark.parametrize(
+    "method", [DivPrune(layer=1), FastV(layer=2), VTW(layer=1)], ids=lambda method: f"{method.name}-{method.layer}"
+)
+
+
+def next_logits(model: Any, row: FullRow, later: Tensor, rules: dict[int, Rule]) -> Tensor:
+    return run(model, row, later, rules).logits[-1]
+
+
+def errors(model: Any, inputs: dict[str, Any], method: Any, tokens: Tensor, logits: Tensor) -> tuple[float, float]:
+    """Largest error against the reference of the method, and against the one with the wrong tokens."""
+    largest = []
+    for rule in (rule_of(method), first_tokens):
+        expected = [
+            run(model, row, new_tokens[:-1], {method.layer: rule}).logits
+            for row, new_tokens in zip(full_rows(model, inputs), tokens, strict=True)
+        ]
+        largest.append(float((torch.stack(expected) - logits).abs().max()))
+    return largest[0], largest[1]
+
+
+@cells
+@methods
+@pytest.mark.parametrize("settings", [{"use_cache": False}, {"cache_implementation": "static"}], ids=str)
+def test_without_a_cache_and_with_a_static_one(
+    name: str, rows: list[Row], method: Any, settings: dict[str, Any]
+) -> None:
+    model = CASES[name].build()
+    # Without a cache transformers counts the placeholders of the whole sequence again, so none may be generated.
+    inputs = make_inputs(CASES[name], model, rows)
+    with prune(model, method, **settings_of(method)):
+        tokens, logits, _ = generate_logits(model, inputs, suppress_tokens=[IMAGE, VIDEO], **settings)
+    right, wrong = errors(model, inputs, method, tokens, logits)
+    assert right < TOLERANCE
+    assert wrong > 100 * TOLERANCE
+
+
+@families
+@methods
+def test_prompt_lookup_gives_the_greedy_tokens(name: str, method: Any) -> None:
+    model = CASES[name].build()
+    inputs = make_inputs(CASES[name], model, [[1, 5, "image", 6, 7, "image", 8, 5, 6, 7, 5, 6, 7]])
+    # A placeholder that is only looked up would be counted as one of the prompt's, pruned or not.
+    inputs |= {"suppress_tokens": [IMAGE, VIDEO]}
+    with prune(model, method, **settings_of(method)):
+        expected, _, _ = generate_logits(model, inputs, max_new_tokens=16)
+        tokens, logits, _ = generate_logits(model, inputs, max_new_tokens=16, prompt_lookup_num_tokens=3)
+    assert torch.equal(tokens, expected)
+    right, wrong = errors(model, inputs, method, tokens, logits)
+    assert right < TOLERANCE
+    assert wrong > 100 * TOLERANCE
+
+
+def best_beams(model: Any, row: FullRow, rules: dict[int, Rule], num_beams: int) -> list[tuple[float, list[int]]]:
+    """Plain beam search without an end token: (mean log-probability, tokens), best first."""
+    beams: list[tuple[float, list[int]]] = [(0.0, [])]
+    for _ in range(STEPS):
+        grown = []
+        for score, tokens in beams:
+            best = (
+                next_logits(model, row, torch.tensor(tokens, dtype=torch.int64), rules).log_softmax(-1).topk(num_beams)
+            )
+            grown += [
+                (score + value, [*tokens, token])
+                for value, token in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+            ]
+        beams = sorted(grown, reverse=True)[:num_beams]
+    return [(score / STEPS, tokens) for score, tokens in beams]
+
+
+@families
+@methods
+@pytest.mark.parametrize("returned", [1, 2])
+def test_beams_equal_beams_by_hand(name: str, method: Any, returned: int) -> None:
+    model = CASES[name].build()
+    inputs = make_inputs(CASES[name], model, [[1, 41, 42], *ONE_AND_TWO])
+    settings = {"num_beams": 3, "num_return_sequences": returned, "do_sample": False, "output_scores": True}
+    with prune(model, method, **settings_of(method)):
+        pruned = model.generate(**inputs, **settings, max_new_tokens=STEPS, return_dict_in_generate=True)
+    new_tokens = pruned.sequences[:, inputs["input_ids"].shape[1] :].tolist()
+    rows = full_rows(model, inputs)
+    expected = [beam for row in rows for beam in best_beams(model, row, {method.layer: rule_of(method)}, 3)[:returned]]
+    assert [tokens for _, tokens in expected] == new_tokens
+    assert (pruned.sequences_scores - torch.tensor([score for score, _ in expected])).abs().max() < TOLERANCE
+    wrong = [beam for row in rows for beam in best_beams(model, row, {method.layer: first_tokens}, 3)[:returned]]
+    assert (pruned.sequences_scores - torch.tensor([score for score, _ in wrong])).abs().max() > 100 * TOLERANCE
+
+
+@families
+@methods
+def test_sampling_equals_sampling_by_hand(name: str, method: Any) -> None:
+    model = CASES[name].build()
+    settings = {"do_sample": True, "num_return_sequences": 2, "top_k": 20, "max_new_tokens": STEPS}
+    for part in ONE_AND_TWO:  # sampling draws for a whole batch at once, so each row is compared alone
+        inputs = make_inputs(CASES[name], model, [part])
+        torch.manual_seed(3)
+        with prune(model, method, **settings_of(method)):
+            sequences = model.generate(**inputs, **settings)
+        row = full_rows(model, inputs)[0]
+        drawn = torch.zeros(2, 0, dtype=torch.int64)
+        torch.manual_seed(3)
+        for _ in range(STEPS):
+            logits = torch.stack([next_logits(model, row, later, {method.layer: rule_of(method)}) for later in drawn])
+            logits = logits.masked_fill(logits < logits.topk(20).values[:, -1:], -torch.inf)
+            drawn = torch.cat([drawn, torch.multinomial(logits.softmax(dim=-1), 1)], dim=-1)
+        assert torch.equal(sequences[:, inputs["input_ids"].shape[1] :], drawn)
+
+
+@families
+@methods
+@pytest.mark.parametrize("new_ids_only", [False, True], ids=["full ids", "new ids"])
+@pytest.mark.parametrize("kind", ["dynamic", "static"])
+def test_second_turn_on_the_kept_cache(name: str, method: Any, new_ids_only: bool, kind: str) -> None:
+    model = CASES[name].build()
+    inputs = make_inputs(CASES[name], model, ONE_AND_TWO)
+    length = inputs["input_ids"].shape[1]
+    config = model.config.get_text_config()
+    cache = DynamicCache(config=config) if kind == "dynamic" else StaticCache(config=config, max_cache_len=length + 40)
+    question = torch.tensor([[31, 32, 33], [41, 42, 43]])
+    with prune(model, method, **settings_of(method)) as pruning:
+        first, _, _ = generate_logits(model, inputs, past_key_values=cache, suppress_tokens=[IMAGE, VIDEO])
+        dropped = ~pruning.last.keep_mask
+        ids = torch.cat([inputs["input_ids"], first, question], dim=-1)
+        mask = torch.cat([inputs["attention_mask"], torch.ones(2, STEPS + 3, dtype=torch.int64)], dim=-1)
+        asked = ids[:, length + STEPS - 1 :] if new_ids_only else ids
+        second, logits, _ = generate_logits(model, {"input_ids": asked, "attention_mask": mask}, past_key_values=cache)
+        assert torch.equal(pruning.last.keep_mask[:, :length], ~dropped)
+    later = torch.cat([first, question, second], dim=-1)
+    for rule, is_right in ((rule_of(method), True), (first_tokens, False)):
+        expected = torch.stack(
+            [
+                run(model, row, tokens[:-1], {method.layer: rule}).logits[-STEPS:]
+                for row, tokens in zip(full_rows(model, inputs), later, strict=True)
+            ]
+        )
+        error = (expected - logits).abs().max()
+        assert error < TOLERANCE if is_right else error > 100 * TOLERANCE
+
+
+@cells
+@methods
+def test_forward_gives_the_reference_logits_over_the_short_prompt(name: str, rows: list[Row], method: Any) -> None:
+    model = CASES[name].build()
+    inputs = make_inputs(CASES[name], model, rows)
+    with prune(model, method, **settings_of(method)) as pruning:
+        output = model(**inputs, use_cache=True)
+        token = output.logits[:, -1].argmax(dim=-1, keepdim=True)
+        mask = torch.cat([inputs["attention_mask"], torch.ones_like(token)], dim=-1)
+        cached = {"past_key_values": output.past_key_values, "attention_mask": mask}
+        if name == "qwen2_5_vl":  # which cannot tell them, pruned or not
+            cached["position_ids"] = torch.cat([row.positions[..., -1:] + 1 for row in full_rows(model, inputs)], dim=1)
+        step = model(input_ids=token, **cached).logits
+    for number, row in enumerate(full_rows(model, inputs)):
+        expected = run(model, row, token[number], {method.layer: rule_of(method)}).logits
+        assert (torch.stack([output.logits[number, -1], step[number, -1]]) - expected).abs().max() < TOLERANCE
+    assert output.logits.shape[1] == pruning.last.sequence_lengths[-1]
+
+
+def test_labels_are_shortened_with_the_prompt_and_gradients_flow() -> None:
+    model = CASES["llava"].build()
+    inputs = make_inputs(CASES["llava"], model, ONE_AND_TWO)
+    labels = inputs["input_ids"].masked_fill(torch.isin(inputs["input_ids"], torch.tensor([0, 1, IMAGE])), -100)
+    for method in (DivPrune(layer=1), FastV(layer=1)):
+        with prune(model, method, keep_ratio=RATIO) as pruning:
+            output = model(**inputs, labels=labels)
+            as_tuple = model(**inputs, labels=labels, return_dict=False)
+        losses = []
+        for logits, row, mask in zip(output.logits, labels, pruning.last.keep_mask, strict=True):
+            targets = row[mask]
+            losses.append(
+                torch.nn.functional.cross_entropy(logits[-len(targets) :][:-1], targets[1:], reduction="none")
+            )
+        flat = torch.cat(losses)
+        assert torch.allclose(output.loss, flat[flat != 0].mean(), atol=1e-5)
+        assert torch.equal(as_tuple[0], output.loss)
+        assert torch.equal(as_tuple[1], output.logits)
+        output.loss.backward()
+        assert model.model.multi_modal_projector.linear_2.weight.grad.abs().sum() > 0
+        model.zero_grad()
+
+
+@families
+@methods
+def test_forward_takes_rows_padded_on_the_right(name: str, method: Any) -> None:
+    model = CASES[name].build()
+    inputs = make_inputs(CASES[name], model, ONE_AND_TWO)
+    rows = full_rows(model, inputs)
+    per_token = [key for key in inputs if inputs[key].shape == inputs["input_ids"].shape]
+    for key in per_token:
+        inputs[key] = torch.stack([values.roll(-row.padding) for values, row in zip(inputs[key], rows, strict=True)])
+    with prune(model, method, **settings_of(method)) as pruning:
+        logits = model(**inputs).logits
+    for number, row in enumerate(rows):
+        last = int(pruning.last.keep_mask[number].sum()) - 1
+        expected = run(model, row, torch.arange(0), {method.layer: rule_of(method)}).logits[-1]
+        assert (logits[number, last] - expected).abs().max() < TOLERANCE

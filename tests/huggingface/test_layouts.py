@@ -1,0 +1,56 @@
+"""Where each family's tokens sit in the picture."""
+
+import pytest
+import torch
+
+from divprune import DivPrune, prune
+from tests.huggingface.test_report import pruned
+from tests.huggingface.tiny_models import CASES, IMAGE, features
+
+GRIDS = [
+    *((name, "image", 1) for name in ("llava_pixtral", "vipllava", "video_llava", "mistral3", "paligemma", "gemma3")),
+    *((name, "image", 2) for name in ("llava_next", "llava_next_video", "llava_onevision")),
+    *((name, "video", 1) for name in ("llava_next_video", "llava_onevision", "video_llava")),
+    *(
+        (name, kind, 1)
+        for name in ("gemma4", "qwen2_vl", "qwen3_vl", "qwen3_5", "glm4v")
+        for kind in ("image", "video")
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "kind", "layers"), GRIDS)
+def test_the_cells_of_a_frame_tile_the_picture(name: str, kind: str, layers: int) -> None:
+    _, _, report = pruned(name, [[1, kind, 5]], ratio=1.0)
+    layout = report.items[0].layout
+    frames = layout.frame.unique()
+    assert len(frames) == (3 if kind == "video" else 1)
+    for frame in frames:
+        cells = layout.cells[(layout.frame == frame) & ~layout.cells[:, 0].isnan()]
+        sizes = cells[:, 2:] - cells[:, :2]
+        assert float(sizes.prod(-1).sum()) == pytest.approx(layers, rel=0.05)
+        assert cells.amin() == pytest.approx(0, abs=1e-6)
+        assert cells.amax() == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["internvl", "aya_vision", "idefics3", "smolvlm"])
+def test_a_picture_of_one_tile_has_a_layout_and_of_several_has_none(name: str) -> None:
+    _, _, report = pruned(name, [[1, "image", 5, "image", 6]], ratio=1.0)
+    several, one = report.items
+    assert (several.num_visual_tokens, several.layout) == (48, None)
+    assert one.layout.grid == (1, 4, 4)
+
+
+def test_llava_onevision_scales_many_tiles_down() -> None:
+    case = CASES["llava_onevision"]
+    model = case.build()
+    inputs = case.media(model, "image", [1]) | {"image_sizes": torch.tensor([[56, 56]])}
+    count = len(features(case, model, "image", inputs)[0])
+    # 8 x 8 patches are more than 1.1 squared times the 2 x 16 allowed: 5 x 5, with a newline a row, behind 4 x 4.
+    assert count == 16 + 5 * 6
+    ids = torch.tensor([[1, *[IMAGE] * count, 5]])
+    with prune(model, DivPrune(), keep_ratio=1.0) as pruning:
+        model.generate(input_ids=ids, **inputs, max_new_tokens=1)
+    boxes = pruning.last.items[0].boxes()[16:]
+    assert [box is None for box in boxes] == ([False] * 5 + [True]) * 5
+    assert boxes[-2][1:] == pytest.approx((44.8, 44.8, 56, 56))
