@@ -63,6 +63,8 @@ class _Race:
                 block.masked_fill_(rows.unsqueeze(1) == columns, inf)
                 self.nearest[rows] = torch.minimum(self.nearest[rows], block.amin(dim=1))
                 self.nearest[columns] = torch.minimum(self.nearest[columns], block.amin(dim=0))
+            # Where nobody has left yet, these have met everyone.
+            self.exact[columns] |= len(fresh) + int(has_met.sum()) == len(has_met)
             has_met[columns] = True
 
     def in_race(self) -> Tensor:
