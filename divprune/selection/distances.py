@@ -16,8 +16,8 @@ METRICS = ("cosine", "l1", "l2")
 
 ALL = slice(None)
 _POWERS = {"l1": 1.0, "l2": 2.0}
-# Rows whose float64 copies stay in the cache.
-_CACHED_ROWS = 64
+# Rows whose copies stay in the cache.
+_CACHED_ROWS, _ROWS_ON_GPU = 64, 4096
 _SMALLEST_PANEL = 96
 
 
@@ -62,15 +62,35 @@ class Distances:
 
     def block(self, rows: Tensor | slice, columns: Tensor | slice) -> Tensor:
         """Return the distances (..., n, m) between n tokens `rows` and m tokens `columns`, in a fresh tensor."""
-        first = _picked(self.tokens, rows)
-        second = first if columns is rows else _picked(self.tokens, columns)
+        first = picked(self.tokens, rows)
+        second = first if columns is rows else picked(self.tokens, columns)
         if self.metric != "cosine":
             return torch.cdist(first, second, _POWERS[self.metric], "donot_use_mm_for_euclid_dist")
         product = first @ second.mT
         product *= self._inverse_lengths[..., rows].unsqueeze(-1)
         scale = self._inverse_lengths[..., columns].unsqueeze(-2)
-        distance = torch.addcmul(product.new_ones(()), product, scale, value=-1, out=product)
-        return threshold(distance, 4 * torch.finfo(distance.dtype).eps, 0.0, inplace=True)
+        return _cosine_distance(product, scale)
+
+    def pairs(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return the distances (n,) between n tokens `first` and as many tokens `second` of one set."""
+        distance = self.tokens.new_empty(len(first))
+        for part in _cached_parts(self.tokens, len(first)):
+            one, other = picked(self.tokens, first[part]), picked(self.tokens, second[part])
+            if self.metric == "cosine":
+                torch.linalg.vecdot(one, other, out=distance[part])
+            else:
+                torch.linalg.vector_norm(one - other, _POWERS[self.metric], dim=-1, out=distance[part])
+        if self.metric == "cosine":
+            distance *= self._inverse_lengths[first]
+            distance = _cosine_distance(distance, self._inverse_lengths[second])
+        return distance
+
+    def unit_tokens(self, dtype: torch.dtype) -> Tensor:
+        """Return the tokens (..., M, d) divided by their lengths, rounded to `dtype`."""
+        unit = torch.empty_like(self.tokens, dtype=dtype)
+        for part in _cached_parts(self.tokens, len(self)):
+            unit[..., part, :] = self.tokens[..., part, :] * self._inverse_lengths[..., part, None]
+        return unit
 
     def matrix(self) -> Tensor:
         """Return all distances (..., M, M)."""
@@ -103,9 +123,23 @@ def full_precision(device: torch.device) -> Iterator[None]:
             backend.fp32_precision = precision
 
 
-def _picked(tokens: Tensor, index: Tensor | slice) -> Tensor:
+def picked(tokens: Tensor, index: Tensor | slice) -> Tensor:
+    """Return the tokens (..., n, d) at `index`."""
     # index_select copies whole rows; indexing with a tensor is several times slower.
     return tokens[..., index, :] if isinstance(index, slice) else tokens.index_select(-2, index)
+
+
+def _cosine_distance(product: Tensor, scale: Tensor) -> Tensor:
+    """Return 1 - product * scale, zero where rounding cannot tell it from zero, in the memory of `product`."""
+    distance = torch.addcmul(product.new_ones(()), product, scale, value=-1, out=product)
+    return threshold(distance, 4 * torch.finfo(distance.dtype).eps, 0.0, inplace=True)
+
+
+def _cached_parts(tokens: Tensor, count: int) -> Iterator[slice]:
+    """Yield the slices of `count` rows to work on one after the other."""
+    size = _ROWS_ON_GPU if tokens.is_cuda else _CACHED_ROWS
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
 
 
 def _lengths(tokens: Tensor) -> Tensor:
@@ -113,12 +147,11 @@ def _lengths(tokens: Tensor) -> Tensor:
     rows = tokens.reshape(-1, tokens.shape[-1])
     lengths = torch.empty(len(rows), dtype=torch.float64, device=rows.device)
     # One small buffer: it stays in the cache, and a float64 copy of all tokens would be twice as large as they are.
-    size = 4096 if rows.is_cuda else _CACHED_ROWS
-    buffer = torch.empty(min(size, len(rows)), rows.shape[1], dtype=torch.float64, device=rows.device)
-    for start in range(0, len(rows), size):
-        part = rows[start : start + size]
-        wide = buffer[: len(part)].copy_(part)
-        torch.linalg.vector_norm(wide, dim=-1, out=lengths[start : start + size])
+    parts = list(_cached_parts(rows, len(rows)))
+    buffer = torch.empty(parts[0].stop, rows.shape[1], dtype=torch.float64, device=rows.device)
+    for part in parts:
+        wide = buffer[: part.stop - part.start].copy_(rows[part])
+        torch.linalg.vector_norm(wide, dim=-1, out=lengths[part])
     return lengths.view(tokens.shape[:-1])
 
 

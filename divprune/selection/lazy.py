@@ -9,17 +9,19 @@ most of the distances twice over:
   meets the later picks, unless everything else comes as near and the bound is among the largest again.
 """
 
+from collections.abc import Iterator
 from math import inf
 
 import torch
 from torch import Tensor
 
 from divprune.selection.distances import ALL, Distances
+from divprune.selection.rough import RoughDistances
 from divprune.selection.seed import find_seed
 
 FEWEST_CANDIDATES, USUAL_CANDIDATES, MOST_CANDIDATES = 32, 128, 2048
 POOL_PER_CANDIDATE = 8
-BLOCK_ROWS = 256
+BLOCK_ROWS = 512
 ROUNDS_BEFORE_GROWTH = 32
 
 
@@ -47,12 +49,15 @@ class LazyGreedy:
     def __init__(self, distances: Distances) -> None:
         """Pick the first token of a set (M, d)."""
         self.distances = distances
-        self.picks = [find_seed(distances)]
+        self.rough = RoughDistances(distances)
+        self.picks = [find_seed(distances, self.rough)]
         self.when_chosen = [inf]
         device = distances.tokens.device
         # Upper bounds of the distances to the nearest pick, and how many of the picks each takes into account.
         self._bound = distances.block(torch.tensor(self.picks, device=device), ALL)[0]
         self._num_met = torch.ones(len(distances), dtype=torch.int64, device=device)
+        # The same with the picks included that seemed too far to matter.
+        self._num_asked = self._num_met.clone()
         self._bound[self.picks[0]] = -inf
 
     def run(self, num_keep: int, min_distance: float = -inf, num_candidates: int | None = None) -> None:
@@ -62,7 +67,7 @@ class LazyGreedy:
         while len(self.picks) < num_keep and float(self._bound.max()) >= min_distance:
             # Updating a larger pool than the candidates keeps the products large.
             pool_size = min(len(self._bound), POOL_PER_CANDIDATE * num_candidates)
-            self._catch_up(self._bound.topk(pool_size, sorted=False).indices)
+            self._lower(self._bound.topk(pool_size, sorted=False).indices)
             candidates, rival = self._farthest(num_candidates)
             self._catch_up(candidates)
             self._race(candidates, rival, num_keep - len(self.picks), min_distance)
@@ -80,15 +85,27 @@ class LazyGreedy:
         rival = float(ranked.values[count]), int(ranked.indices[count])
         return ranked.indices[:count].sort().values, rival
 
+    def _lower(self, tokens: Tensor) -> None:
+        """Lower the bounds of `tokens`, to about the exact ones: let them meet new picks that seem to be nearer."""
+        for rows, missed in self._behind(tokens, self._num_asked):
+            likely = self.rough.nearness(rows, missed).max(dim=1)
+            nearer = (likely.values > self.rough.origin - self._bound[rows]).nonzero().squeeze(1)
+            meeting, nearest = rows[nearer], missed[likely.indices[nearer]]
+            self._bound[meeting] = torch.minimum(self._bound[meeting], self.distances.pairs(meeting, nearest))
+            self._num_asked[rows] = len(self.picks)
+
     def _catch_up(self, tokens: Tensor) -> None:
         """Make the bounds of `tokens` exact: let them meet the picks that they have not met."""
-        stale = tokens[(self._num_met[tokens] < len(self.picks)) & (self._bound[tokens] > -inf)]
-        for rows in stale[self._num_met[stale].argsort()].split(BLOCK_ROWS):
-            if not len(rows):
-                break
-            missed = torch.tensor(self.picks[int(self._num_met[rows[0]]) :], device=rows.device)
+        for rows, missed in self._behind(tokens, self._num_met):
             self._bound[rows] = torch.minimum(self._bound[rows], self.distances.block(rows, missed).amin(dim=1))
-            self._num_met[rows] = len(self.picks)
+            self._num_met[rows] = self._num_asked[rows] = len(self.picks)
+
+    def _behind(self, tokens: Tensor, num_met: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield those of `tokens` that have not met all picks, in groups, with the picks that a group has not met."""
+        stale = tokens[(num_met[tokens] < len(self.picks)) & (self._bound[tokens] > -inf)]
+        for rows in stale[num_met[stale].argsort()].split(BLOCK_ROWS):
+            if len(rows):
+                yield rows, torch.tensor(self.picks[int(num_met[rows[0]]) :], device=rows.device)
 
     def _race(self, candidates: Tensor, rival: tuple[float, int], most: int, min_distance: float) -> None:
         """Pick among `candidates`, whose bounds are exact, while they beat the `rival` outside."""
@@ -106,4 +123,4 @@ class LazyGreedy:
             self.when_chosen.append(distance)
             torch.minimum(nearest, block[slot], out=nearest)
         self._bound[candidates] = nearest.to(self._bound.device)
-        self._num_met[candidates] = len(self.picks)
+        self._num_met[candidates] = self._num_asked[candidates] = len(self.picks)

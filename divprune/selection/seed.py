@@ -2,8 +2,7 @@
 
 A token's distance to any other token is an upper bound of the distance to its nearest neighbour. The best such distance
 known exactly so far is a lower bound of the winner's. So a token leaves the race as soon as it meets one that is nearer
-than that. On pictures a few per cent of the distances decide the race; on Gaussian noise, where nothing has a near
-neighbour, about a fifth.
+than that. Whom to meet is guessed from rough products; only exact distances send a token away.
 """
 
 from math import inf
@@ -12,21 +11,24 @@ import torch
 from torch import Tensor
 
 from divprune.selection.distances import ALL, Distances
+from divprune.selection.rough import RoughDistances
 
-BLOCK_ROWS = 1024
-FEW = 64
+FEW = 32
+SHARE_ASKED_FIRST = 24
+MOST_ROWS = 1024
+COLUMNS_AT_A_TIME = 512
+WORTHWHILE = 0.75
 
 
-def find_seed(distances: Distances) -> int:
+def find_seed(distances: Distances, rough: RoughDistances) -> int:
     """Return the token whose nearest other token is farthest, the lowest index among equals."""
-    race = _Race(distances)
-    everyone = torch.arange(len(distances), device=distances.tokens.device)
-    race.measure(_spread(everyone, len(everyone) // 24))
-    # On pictures the race is mostly decided by now, and these few settle it.
-    race.measure(race.most_promising(FEW // 2))
-    race.narrow(len(everyone) // 16)
-    while len(promising := race.most_promising(FEW)):
+    race = _Race(distances, rough)
+    race.open()
+    race.narrow()
+    most = FEW
+    while len(promising := race.most_promising(most)):
         race.measure(promising)
+        most = min(2 * most, MOST_ROWS)
     return race.winner()
 
 
@@ -38,49 +40,81 @@ class _Race:
         exact: (M,) bool, where `nearest` is the distance itself.
     """
 
-    def __init__(self, distances: Distances) -> None:
+    def __init__(self, distances: Distances, rough: RoughDistances) -> None:
         self.distances = distances
+        self.rough = rough
+        self.everyone = torch.arange(len(distances), device=distances.tokens.device)
         self.nearest = torch.full_like(distances.tokens[:, 0], inf)
         self.exact = torch.zeros_like(self.nearest, dtype=torch.bool)
+
+    def open(self) -> None:
+        """Measure a few tokens that are likely to be far from everyone."""
+        some = _spread(self.everyone, max(FEW, len(self.everyone) // SHARE_ASKED_FIRST))
+        nearness = self.rough.nearness(some, ALL).scatter_(1, some.unsqueeze(1), -inf)
+        self._meet(some, nearness.argmax(dim=1))
+        self.measure(self._farthest(some, FEW // 2))
+        self._dismiss(self.everyone, some, nearness.T)
+
+    def narrow(self) -> None:
+        """Let the tokens in the race meet each other, then the few that are left everyone."""
+        before, rest = inf, self.in_race()
+        # Both partners may leave, so this costs half. The fewer are left, the more of them have met before.
+        while MOST_ROWS < len(rest) < WORTHWHILE * before:
+            for tokens, others in zip(rest[0:-1:2].split(MOST_ROWS), rest[1::2].split(MOST_ROWS), strict=True):
+                nearness = self.rough.nearness(tokens, others)
+                self._dismiss(tokens, others, nearness)
+                self._dismiss(others, tokens, nearness.T)
+            before, rest = len(rest), self.in_race()
+        for others in self.everyone.split(COLUMNS_AT_A_TIME):
+            if len(rest := self.in_race()) <= FEW:
+                break
+            nearness = self.rough.nearness(rest, others).masked_fill_(rest.unsqueeze(1) == others, -inf)
+            self._dismiss(rest, others, nearness)
 
     def measure(self, tokens: Tensor) -> None:
         """Let `tokens` (n,) meet everyone: their distances become exact, and every other token has met n."""
         block = self.distances.block(tokens, ALL)
         block.scatter_(1, tokens.unsqueeze(1), inf)
-        if len(tokens):
-            torch.minimum(self.nearest, block.amin(dim=0), out=self.nearest)
+        torch.minimum(self.nearest, block.amin(dim=0), out=self.nearest)
         # Together with earlier bounds: tokens that are each other's nearest then tie to the last bit.
         self.nearest[tokens] = torch.minimum(self.nearest[tokens], block.amin(dim=1))
         self.exact[tokens] = True
 
-    def narrow(self, block_size: int) -> None:
-        """Let the tokens in the race meet each other, `block_size` at a time, until few are left or all have met."""
-        has_met = self.exact.clone()
-        while len(fresh := (self.in_race() & ~has_met).nonzero().squeeze(1)) > FEW:
-            columns = _spread(fresh, block_size)
-            for rows in fresh.split(BLOCK_ROWS):
-                block = self.distances.block(rows, columns)
-                block.masked_fill_(rows.unsqueeze(1) == columns, inf)
-                self.nearest[rows] = torch.minimum(self.nearest[rows], block.amin(dim=1))
-                self.nearest[columns] = torch.minimum(self.nearest[columns], block.amin(dim=0))
-            # Where nobody has left yet, these have met everyone.
-            self.exact[columns] |= len(fresh) + int(has_met.sum()) == len(has_met)
-            has_met[columns] = True
-
     def in_race(self) -> Tensor:
-        """Return (M,) bool: the tokens that are not measured and may still win or tie."""
-        # Nothing is nearer than zero.
-        self.exact |= self.nearest == 0
-        return (self.nearest >= self.nearest[self.exact].max()) & ~self.exact
+        """Return the tokens that are not measured and may still win, as the first of equals."""
+        winner = self.winner()
+        may_win = self.nearest > self.nearest[winner]
+        may_win[:winner] |= self.nearest[:winner] == self.nearest[winner]
+        return (may_win & ~self.exact).nonzero().squeeze(1)
 
     def most_promising(self, most: int) -> Tensor:
         """Return the tokens in the race with the largest bounds, at most `most`."""
-        tokens = self.in_race().nonzero().squeeze(1)
-        return tokens[self.nearest[tokens].topk(min(most, len(tokens))).indices]
+        return self._farthest(self.in_race(), most)
 
     def winner(self) -> int:
-        """Return the token that won, the first of equals."""
+        """Return the measured token with the largest distance, the first of equals."""
         return int(torch.where(self.exact, self.nearest, -inf).argmax())
+
+    def _farthest(self, tokens: Tensor, most: int) -> Tensor:
+        return tokens[self.nearest[tokens].topk(min(most, len(tokens))).indices]
+
+    def _dismiss(self, tokens: Tensor, others: Tensor, nearness: Tensor) -> None:
+        """Let those of `tokens` (n,) that seem near enough to one of `others` (m,) to leave the race meet it.
+
+        Args:
+            tokens: Who may leave.
+            others: Whom they may meet.
+            nearness: (n, m) between them.
+        """
+        limit = self.rough.origin - self.nearest[self.winner()]
+        leaving = (nearness.amax(dim=1) > limit).nonzero().squeeze(1)
+        self._meet(tokens[leaving], others[nearness[leaving].argmax(dim=1)])
+
+    def _meet(self, tokens: Tensor, others: Tensor) -> None:
+        """Let each of `tokens` (n,) meet its partner among `others` (n,)."""
+        distance = self.distances.pairs(tokens, others)
+        self.nearest.scatter_reduce_(0, tokens, distance, "amin")
+        self.nearest.scatter_reduce_(0, others, distance, "amin")
 
 
 def _spread(tokens: Tensor, most: int) -> Tensor:
