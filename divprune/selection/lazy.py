@@ -15,7 +15,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from divprune.selection.distances import ALL, Distances
+from divprune.selection.distances import Distances
 from divprune.selection.rough import RoughDistances
 from divprune.selection.seed import find_seed
 
@@ -50,15 +50,14 @@ class LazyGreedy:
         """Pick the first token of a set (M, d)."""
         self.distances = distances
         self.rough = RoughDistances(distances)
-        self.picks = [find_seed(distances, self.rough)]
-        self.when_chosen = [inf]
-        device = distances.tokens.device
         # Upper bounds of the distances to the nearest pick, and how many of the picks each takes into account.
-        self._bound = distances.block(torch.tensor(self.picks, device=device), ALL)[0]
-        self._num_met = torch.ones(len(distances), dtype=torch.int64, device=device)
+        seed, self._bound = find_seed(distances, self.rough)
+        self.picks = [seed]
+        self.when_chosen = [inf]
+        self._num_met = torch.ones_like(self._bound, dtype=torch.int64)
         # The same with the picks included that seemed too far to matter.
         self._num_asked = self._num_met.clone()
-        self._bound[self.picks[0]] = -inf
+        self._bound[seed] = -inf
 
     def run(self, num_keep: int, min_distance: float = -inf, num_candidates: int | None = None) -> None:
         """Pick until there are `num_keep` picks or nothing is at least `min_distance` away from all of them."""
@@ -114,9 +113,11 @@ class LazyGreedy:
         block = self.distances.block(candidates, candidates).cpu()
         block.fill_diagonal_(-inf)
         tokens = candidates.tolist()
+        # NumPy's view of the same memory: its calls cost less than torch's.
+        view = nearest.numpy()
         for _ in range(most):
-            best = nearest.max(dim=0)
-            distance, slot = best.values.item(), int(best.indices.item())
+            slot = int(view.argmax())
+            distance = float(view[slot])
             if distance < min_distance or (distance, -tokens[slot]) < (rival[0], -rival[1]):
                 break
             self.picks.append(tokens[slot])

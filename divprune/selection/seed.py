@@ -20,8 +20,8 @@ COLUMNS_AT_A_TIME = 512
 WORTHWHILE = 0.75
 
 
-def find_seed(distances: Distances, rough: RoughDistances) -> int:
-    """Return the token whose nearest other token is farthest, the lowest index among equals."""
+def find_seed(distances: Distances, rough: RoughDistances) -> tuple[int, Tensor]:
+    """Return the token whose nearest other token is farthest, the lowest index among equals, and its distances (M,)."""
     race = _Race(distances, rough)
     race.open()
     race.narrow()
@@ -29,7 +29,7 @@ def find_seed(distances: Distances, rough: RoughDistances) -> int:
     while len(promising := race.most_promising(most)):
         race.measure(promising)
         most = min(2 * most, MOST_ROWS)
-    return race.winner()
+    return race.winner(), race.distances_of_winner()
 
 
 class _Race:
@@ -38,6 +38,7 @@ class _Race:
     Attributes:
         nearest: (M,) upper bounds of these distances.
         exact: (M,) bool, where `nearest` is the distance itself.
+        leader: The token that led the race when last one was measured, and its distances (M,) to everyone.
     """
 
     def __init__(self, distances: Distances, rough: RoughDistances) -> None:
@@ -46,6 +47,7 @@ class _Race:
         self.everyone = torch.arange(len(distances), device=distances.tokens.device)
         self.nearest = torch.full_like(distances.tokens[:, 0], inf)
         self.exact = torch.zeros_like(self.nearest, dtype=torch.bool)
+        self.leader = -1, self.nearest
 
     def open(self) -> None:
         """Measure a few tokens that are likely to be far from everyone."""
@@ -79,6 +81,9 @@ class _Race:
         # Together with earlier bounds: tokens that are each other's nearest then tie to the last bit.
         self.nearest[tokens] = torch.minimum(self.nearest[tokens], block.amin(dim=1))
         self.exact[tokens] = True
+        winner = self.winner()
+        if len(slot := (tokens == winner).nonzero()):
+            self.leader = winner, block[slot[0, 0]].clone()
 
     def in_race(self) -> Tensor:
         """Return the tokens that are not measured and may still win, as the first of equals."""
@@ -97,6 +102,13 @@ class _Race:
 
     def _farthest(self, tokens: Tensor, most: int) -> Tensor:
         return tokens[self.nearest[tokens].topk(min(most, len(tokens))).indices]
+
+    def distances_of_winner(self) -> Tensor:
+        """Return the distances (M,) of the winner to everyone."""
+        token, distance = self.leader
+        winner = self.winner()
+        # Rounding can swap two that tie after both were measured.
+        return distance if token == winner else self.distances.block(self.everyone[winner : winner + 1], ALL)[0]
 
     def _dismiss(self, tokens: Tensor, others: Tensor, nearness: Tensor) -> None:
         """Let those of `tokens` (n,) that seem near enough to one of `others` (m,) to leave the race meet it.
