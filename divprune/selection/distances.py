@@ -85,12 +85,20 @@ class Distances:
             distance = _cosine_distance(distance, self._inverse_lengths[second])
         return distance
 
-    def unit_tokens(self, dtype: torch.dtype) -> Tensor:
-        """Return the tokens (..., M, d) divided by their lengths, rounded to `dtype`."""
-        unit = torch.empty_like(self.tokens, dtype=dtype)
+    def centred_unit_tokens(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return the tokens (M, d) of one set as unit vectors less about their mean, and the squared lengths (M,).
+
+        Args:
+            dtype: What the vectors are rounded to.
+        """
+        some = slice(None, None, max(1, len(self) // _CACHED_ROWS))
+        centre = (self.tokens[some] * self._inverse_lengths[some, None]).mean(dim=0)
+        centred, square = torch.empty_like(self.tokens, dtype=dtype), torch.empty_like(self._inverse_lengths)
         for part in _cached_parts(self.tokens, len(self)):
-            unit[..., part, :] = self.tokens[..., part, :] * self._inverse_lengths[..., part, None]
-        return unit
+            unit = torch.addcmul(-centre, self.tokens[part], self._inverse_lengths[part, None])
+            torch.linalg.vecdot(unit, unit, out=square[part])
+            centred[part] = unit
+        return centred, square
 
     def matrix(self) -> Tensor:
         """Return all distances (..., M, M)."""

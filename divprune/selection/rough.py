@@ -13,6 +13,9 @@ from divprune.selection.distances import Distances, picked
 class RoughDistances:
     """Who is probably near whom.
 
+    For unit vectors a and b the cosine distance is |a - b|^2 / 2, which does not change when a common vector is taken
+    from both. So the tokens are centred first: rounding then costs little even where all of them look the same way.
+
     Attributes:
         origin: `nearness` is about `origin` minus the distance.
     """
@@ -23,15 +26,17 @@ class RoughDistances:
         self._tokens: Tensor | None = None
         self.origin = 0.0
         if distances.metric == "cosine" and multiplies_bfloat16(distances.tokens.device):
-            self._tokens = distances.unit_tokens(torch.bfloat16)
-            # Near tokens have the small distances that bfloat16 tells apart badly: leave out the 1 of 1 - cosine.
-            self.origin = 1.0
+            self._tokens, square = distances.centred_unit_tokens(torch.bfloat16)
+            # Differences of distances count: what most of them have in common would only take digits.
+            self.origin = float(square.mean())
+            self._shift = ((self.origin - square) / 2).bfloat16()
 
     def nearness(self, rows: Tensor, columns: Tensor | slice) -> Tensor:
         """Return (n, m) numbers, larger for nearer, of n tokens `rows` and m tokens `columns`."""
         if self._tokens is None:
             return self._distances.block(rows, columns).neg_()
-        return picked(self._tokens, rows) @ picked(self._tokens, columns).mT
+        product = picked(self._tokens, rows) @ picked(self._tokens, columns).mT
+        return product.add_(self._shift[rows].unsqueeze(1)).add_(self._shift[columns])
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
