@@ -140,14 +140,12 @@ def _hub_error(name: str, error: Exception) -> CommandError:
 
 
 def _require_supported(name: str, model_type: str) -> None:
-    from divprune.huggingface import supported_families
+    from divprune.huggingface.families import family_named
 
-    families = [family.name for family in supported_families()]
-    if model_type not in families:
-        raise UnsupportedModelError(
-            f"{name} is a {model_type!r} model, which has no adapter; supported families: {', '.join(families)} "
-            "(see `divprune families`)"
-        )
+    try:
+        family_named(model_type)
+    except UnsupportedModelError as error:
+        raise UnsupportedModelError(f"{name}: {error}") from None
 
 
 def _loaded(name: str, load: Callable[[], Part]) -> Part:

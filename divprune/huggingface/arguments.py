@@ -37,6 +37,11 @@ def checked_settings(
             f"positions must be 'original' or None for {family.name!r}, got 'compact': its position ids are "
             "(frame, row, column) coordinates, which must stay with their tokens"
         )
+    if positions == "original" and not family.takes_positions:
+        raise ValueError(
+            f"positions must be 'compact' or None for {family.name!r}, got 'original': its generate() counts the "
+            "positions anew"
+        )
     chosen = get_method(method) if isinstance(method, str) else method
     if chosen.layers:
         require_droppable_layers(model, chosen, order, positions)

@@ -1,6 +1,5 @@
 """Model inputs -> visual tokens per image or video, and where their placeholders stand in the prompt."""
 
-import inspect
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from divprune.errors import PruningError
+from divprune.huggingface.encoder import run_encoder
 from divprune.huggingface.families import Family
 from divprune.huggingface.features import flat_tokens
 from divprune.huggingface.item_sizes import entry_sizes
@@ -74,20 +74,19 @@ def encode(model: PreTrainedModel, family: Family, inputs: Mapping[str, Any]) ->
         inputs: what `generate` or `forward` was called with; `input_ids` (B, L) among it.
 
     Raises:
-        PruningError: placeholders and features do not match, an item's placeholders span two rows, or the model
-            cannot tell the placeholders of images and videos apart and is given both.
+        PruningError: placeholders and features do not match, an item's placeholders span two rows, the family is not
+            pruned with videos, or it cannot tell the placeholders of images and videos apart and is given both.
     """
     started = seconds_now(model.device)
     outputs: dict[Kind, ModelOutput] = dict(inputs.get("mm_encoder_outputs") or {})
     consumed = {"mm_encoder_outputs"}
-    for kind in family.kinds:
+    for kind in PIXEL_INPUTS:
         if pixels_of(inputs, kind) is None:
             continue
-        encoder = getattr(model.base_model, f"get_{kind}_features")
-        # As transformers' own generate does: the encoder takes, and uses up, whatever its signature names.
-        arguments = {name: inputs[name] for name in inspect.signature(encoder).parameters if name in inputs}
-        outputs[kind] = encoder(**arguments, return_dict=True)
-        consumed |= arguments.keys()
+        if kind not in family.kinds:
+            raise PruningError(f"{family.name!r} is pruned with {' and '.join(family.kinds)} inputs, got {kind}s")
+        outputs[kind], used = run_encoder(model, kind, inputs)
+        consumed |= used
     seconds = seconds_now(model.device) - started
     if len({family.placeholders[kind] for kind in outputs}) < len(outputs):
         raise PruningError(

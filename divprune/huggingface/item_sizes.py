@@ -34,8 +34,18 @@ def video_sizes(inputs: Mapping[str, Any], kind: Kind, output: ModelOutput, plac
 
 def run_sizes(inputs: Mapping[str, Any], kind: Kind, output: ModelOutput, placeholder_mask: Tensor) -> list[int]:
     """InternVL: one entry a tile; the tiles of one picture stand in one unbroken run of placeholders."""
+    return _runs(placeholder_mask, longest_gap=0)
+
+
+def spaced_run_sizes(inputs: Mapping[str, Any], kind: Kind, output: ModelOutput, placeholder_mask: Tensor) -> list[int]:
+    """Ovis2: one token stands between the tiles of a picture, at least two between pictures (an end and a start)."""
+    return _runs(placeholder_mask, longest_gap=1)
+
+
+def _runs(placeholder_mask: Tensor, longest_gap: int) -> list[int]:
+    """Placeholders of each run, in which at most `longest_gap` other tokens follow one another."""
     rows, columns = placeholder_mask.nonzero(as_tuple=True)
-    follows = (rows[1:] == rows[:-1]) & (columns[1:] == columns[:-1] + 1)
+    follows = (rows[1:] == rows[:-1]) & (columns[1:] <= columns[:-1] + 1 + longest_gap)
     ends = torch.cat([~follows, torch.ones_like(follows[:1])]) if len(rows) > 1 else rows.new_ones(len(rows)).bool()
     return _between(ends, 1)
 
@@ -53,6 +63,24 @@ def tile_sizes(inputs: Mapping[str, Any], kind: Kind, output: ModelOutput, place
     whole = dict(zip(tile_rows.tolist(), tags.tolist(), strict=True))
     ends = [tag == whole[row] for row, tag in zip(tile_rows.tolist(), tags.tolist(), strict=True)]
     return _between(torch.tensor(ends), tile_size)
+
+
+def slice_sizes(inputs: Mapping[str, Any], kind: Kind, output: ModelOutput, placeholder_mask: Tensor) -> list[int]:
+    """MiniCPM-V: one entry for the whole picture, led by its tag, then one a slice, led by another.
+
+    Those tags are not in the model's configuration, but the first entry of every row is a whole picture.
+    """
+    rows, columns = placeholder_mask.nonzero(as_tuple=True)
+    sizes = torch.tensor(entry_sizes(inputs, kind, output, placeholder_mask))
+    starts = (sizes.cumsum(0) - sizes).to(rows.device)
+    tags = inputs["input_ids"][rows[starts], (columns[starts] - 1).clamp(min=0)].tolist()
+    whole: dict[int, int] = {}
+    items: list[int] = []
+    for row, tag, size in zip(rows[starts].tolist(), tags, sizes.tolist(), strict=True):
+        if whole.setdefault(row, tag) == tag:
+            items.append(0)
+        items[-1] += size
+    return items
 
 
 def _between(ends: Tensor, size: int) -> list[int]:

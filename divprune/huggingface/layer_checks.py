@@ -1,10 +1,13 @@
 """Whether a model's decoder layers can lose tokens half-way, checked when the model is attached."""
 
+import inspect
+
 from transformers import PreTrainedModel
 
 from divprune.errors import PruningError, UnsupportedModelError
 from divprune.methods.base import Method
 
+TYPES = "moe_mm_token_type_ids"
 RUNNING_STATE = "which keeps a running state instead of one cache entry a token"
 REASONS = {
     "linear_attention": RUNNING_STATE,
@@ -56,6 +59,11 @@ def require_cuttable_masks(model: PreTrainedModel) -> None:
 
 def _require_plain_attention(model: PreTrainedModel) -> None:
     config, family = model.config.get_text_config(), model.config.model_type
+    if TYPES in inspect.signature(model.get_decoder().layers[0].forward).parameters:
+        raise UnsupportedModelError(
+            f"tokens cannot be dropped inside this {family!r} model: its layers choose experts by {TYPES}, one a "
+            "token of the whole prompt; choose layer=0"
+        )
     if getattr(config, "num_kv_shared_layers", None):
         raise UnsupportedModelError(
             f"tokens cannot be dropped inside this {family!r} model: its last {config.num_kv_shared_layers} layers "

@@ -6,10 +6,13 @@ Most are read off the class; only what its code does inside is written down here
 import inspect
 from typing import Any
 
+import transformers
 from transformers import MODEL_MAPPING, GenerationMixin
+from transformers.models.auto import modeling_auto
 
 CODEBOOK = "its pictures are words of a codebook: tokens of the vocabulary, which no encoder output replaces"
 CROSS_ATTENTION = "its pictures enter by cross-attention, there are no placeholders to drop"
+NO_CLASS = "transformers has no class for it that answers a prompt with pictures"
 
 REASONS = {
     "chameleon": CODEBOOK,
@@ -18,7 +21,12 @@ REASONS = {
     "granite4_vision": "its features enter the language model at several layers, no one of them is the visual token",
     "idefics": CROSS_ATTENTION,
     "llama4": "its projector runs inside forward(), behind the encoder output that pruning could shorten",
+    "minimax_m3_vl": (
+        "its sparse attention takes position ids for places in the cache, in blocks of index_block_size keys, which "
+        "they no longer are in a padded batch of shortened prompts"
+    ),
     "mllama": CROSS_ATTENTION,
+    "nemotron_h_omni": "its forward() drops tokens of videos by itself (video_pruning_rate), and needs all to choose",
 }
 """By `model.config.model_type`."""
 
@@ -49,6 +57,22 @@ def refusal_of(model_class: type[Any], model_type: str) -> str | None:
     if "mm_encoder_outputs" not in parameters:
         return "its forward() does not take encoded pictures (mm_encoder_outputs)"
     base_class = MODEL_MAPPING.get(model_class.config_class, None)
-    if not any(hasattr(base_class, f"get_{kind}_features") for kind in ("image", "video")):
+    encoders = [f"get_{kind}_features" for kind in ("image", "video")]
+    if not any(hasattr(owner, encoder) for owner in (base_class, model_class) for encoder in encoders):
         return "it has no get_image_features(), which would give its visual tokens"
     return None
+
+
+def class_of(model_type: str) -> type[Any] | None:
+    """The class of transformers that answers prompts with pictures for a `model_type`; None if there is none."""
+    names = modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    name = names.get(model_type) or modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES.get(model_type)
+    return None if name is None else getattr(transformers, name)
+
+
+def refusal_of_type(model_type: str) -> str | None:
+    """Why models of a type cannot be pruned, found out before any model is built; as `refusal_of`."""
+    if model_type in REASONS:
+        return REASONS[model_type]
+    model_class = class_of(model_type)
+    return NO_CLASS if model_class is None else refusal_of(model_class, model_type)

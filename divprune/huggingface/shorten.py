@@ -22,7 +22,13 @@ from divprune.methods.base import Method
 
 Order = Literal["sorted", "selection"]
 
-PADDING_VALUES = {"attention_mask": 0, "token_type_ids": 0, "mm_token_type_ids": 0, "labels": -100}
+PADDING_VALUES = {
+    "attention_mask": 0,
+    "token_type_ids": 0,
+    "mm_token_type_ids": 0,
+    "moe_mm_token_type_ids": 0,
+    "labels": -100,
+}
 """Per-token inputs besides the ids and positions, and what stands at padding."""
 
 
@@ -121,14 +127,20 @@ def short_positions(
         prepare = cast(Callable[..., Tensor], model._prepare_position_ids_for_generation)
         given = prepare(inputs["input_ids"], prepared)
     taken = take_columns(given, source, 0)
-    if taken.ndim == 3 and taken.shape[0] == 4:
+    if taken.ndim == 3 and taken.shape[0] == _num_axes(model) + 1:
         # The text row only serves masks, and gaps in it would be read as packed sequences.
         taken[0] = compact_positions(take_columns(attention_mask, source, 0))
     return taken
 
 
+def _num_axes(model: PreTrainedModel) -> int:
+    """Axes of the model's coordinates: frame, row, column, unless its configuration names more."""
+    rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
+    return len(rope.get("mrope_section") or (0, 0, 0))
+
+
 def _padding_id(model: PreTrainedModel) -> int:
-    padding = model.config.get_text_config().pad_token_id
+    padding = getattr(model.config.get_text_config(), "pad_token_id", None)
     return 0 if padding is None or padding < 0 else int(padding)
 
 

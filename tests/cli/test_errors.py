@@ -11,6 +11,7 @@ import typer
 
 from divprune.cli.failures import one_line_errors
 from divprune.cli.loading import _hub_error
+from divprune.huggingface.refusals import NO_CLASS
 from tests import tiny_checkpoints
 from tests.cli.conftest import Command
 
@@ -77,7 +78,7 @@ def test_usage_error(divprune: Command, arguments: list[str]) -> None:
 def test_unsupported_model_is_named_with_the_supported_ones(divprune: Command, tmp_path: Path) -> None:
     outcome = divprune("run", "--model", tiny_checkpoints.write_text_model(tmp_path / "text"))
     assert outcome.exit_code == 2
-    assert "is a 'mistral' model, which has no adapter; supported families: llava, " in outcome.error
+    assert f"no adapter for 'mistral' ({NO_CLASS}); supported families: llava, " in outcome.error
 
 
 @pytest.mark.parametrize(

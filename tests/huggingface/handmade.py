@@ -26,6 +26,7 @@ class Item:
     tokens: Tensor
     deepstack: list[Tensor]
     stretches: list[list[tuple[int, int, int]]] | None
+    index: int
     columns: list[int] = field(default_factory=list)
     places: list[tuple[int, ...]] = field(default_factory=list)
 
@@ -67,12 +68,12 @@ def _items(case: Case, model: PreTrainedModel, kind: str, inputs: dict[str, Any]
     sizes = [len(item) for item in tokens]
     cut = [torch.cat(list(layer)).split(sizes) for layer in layers]
     return [
-        Item(item, [layer[index] for layer in cut], case.cells(kind, inputs, index) if case.cells else None)
+        Item(item, [layer[index] for layer in cut], case.cells(kind, inputs, index) if case.cells else None, index)
         for index, item in enumerate(tokens)
     ]
 
 
-def _walk(ids: Tensor, queues: dict[str, list[Item]]) -> tuple[list[tuple[int, ...]], list[Item]]:
+def _walk(case: Case, ids: Tensor, queues: dict[str, list[Item]]) -> tuple[list[tuple[int, ...]], list[Item]]:
     """Places of every column of an unpadded row, and the items that stand in it, taken from the queues."""
     places: list[tuple[int, ...]] = []
     current: dict[str, Item] = {}
@@ -90,9 +91,13 @@ def _walk(ids: Tensor, queues: dict[str, list[Item]]) -> tuple[list[tuple[int, .
             item = current[kind] = queues[kind].pop(0)
             items.append(item)
         places.append(_place(item, next_place))
-        next_place = next_place + 1 if item.stretches is None else _after(item, next_place)
+        next_place = next_place + 1 if item.stretches is None else _after(case, item, next_place)
         item.columns.append(column)
         item.places.append(places[-1])
+    if case.places:
+        places = case.places(ids.tolist(), [(item.columns, item.stretches, item.index) for item in items])
+        for item in items:
+            item.places = [places[column] for column in item.columns]
     return places, items
 
 
@@ -113,11 +118,11 @@ def _place(item: Item, base: int) -> tuple[int, ...]:
     return tuple(base + axis for axis in stretch[index])
 
 
-def _after(item: Item, base: int) -> int:
+def _after(case: Case, item: Item, base: int) -> int:
     stretch, index = _stretch(item)
     if index + 1 < len(stretch):
         return base
-    return base + 1 + max(max(row, column) for _, row, column in stretch)
+    return base + 1 + max(max(place if case.times else place[1:]) for place in stretch)
 
 
 def _short_row(
@@ -131,23 +136,24 @@ def _short_row(
 ) -> ShortRow:
     start = int((inputs["attention_mask"][number] == 0).sum())
     ids = inputs["input_ids"][number, start:]
-    places, items = _walk(ids, queues)
+    places, items = _walk(case, ids, queues)
     stays = torch.ones(len(ids), dtype=torch.bool)
-    vectors = model.get_input_embeddings()(ids.masked_fill((ids == IMAGE) | (ids == VIDEO), 0)).clone()
+    vectors = case.embeds(model, ids)
     layers = [torch.zeros_like(vectors) for _ in range(max((len(item.deepstack) for item in items), default=0))]
     for item in items:
         stays[item.columns] = False
         picks = keep(item.tokens)
         for column, index in zip(sorted(item.columns[pick] for pick in picks.tolist()), picks.tolist(), strict=True):
             stays[column] = True
-            vectors[column] = item.tokens[index]
+            vectors[column] = item.tokens[index] + (vectors[column] if case.adds else 0)
             places[column] = item.places[index]
             for layer, feature in zip(layers, item.deepstack, strict=True):
                 layer[column] = feature[index]
     columns = stays.nonzero().squeeze(-1)
     count = torch.arange(len(columns))
     coordinates = torch.tensor(places).T[:, columns]
-    positions = torch.stack([count, *coordinates])[:, None] if case.cells else coordinates[:1]
+    rows = [count, *coordinates] if case.text_row else [*coordinates]
+    positions = torch.stack(rows)[:, None] if case.cells else coordinates[:1]
     return ShortRow(
         embeddings=vectors[None, columns],
         positions=count[None] if compact else positions,

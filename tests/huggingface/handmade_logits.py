@@ -11,9 +11,19 @@ from transformers import PreTrainedModel
 from tests.huggingface.handmade import ShortRow
 from tests.huggingface.tiny_models import IMAGE, VIDEO, Case
 
+LANGUAGE_MODELS = ("language_model", "text_model")
+
 
 def language_model(model: PreTrainedModel) -> PreTrainedModel:
-    return model.model.text_model if hasattr(model.model, "text_model") else model.model.language_model
+    return next((part for name, part in model.model.named_children() if name in LANGUAGE_MODELS), model.model)
+
+
+def head(model: PreTrainedModel, hidden: Tensor) -> Tensor:
+    """Hidden states (..., d) -> logits (..., vocabulary)."""
+    config = model.config.get_text_config()
+    logits = model.lm_head(hidden) * getattr(config, "output_multiplier", 1)
+    cap = getattr(config, "final_logit_softcapping", None)
+    return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
 @torch.no_grad()
@@ -30,8 +40,9 @@ def all_logits(case: Case, model: PreTrainedModel, row: ShortRow, tokens: Tensor
             attention_mask=_mask(case, model, row, embeddings.shape[1]),
             use_cache=False,
             **per_layer_inputs(model, ids),
+            **expert_types(row, len(tokens)),
         )
-    return model.lm_head(output.last_hidden_state[0])
+    return head(model, output.last_hidden_state[0])
 
 
 @torch.no_grad()
@@ -41,14 +52,22 @@ def greedy_logits(case: Case, model: PreTrainedModel, row: ShortRow, tokens: Ten
         return all_logits(case, model, row, tokens[:-1])[-len(tokens) :]
     # Linear attention (Qwen3.5) rounds differently in one pass than token by token, so these models go step by step.
     embeddings, positions, cache, logits = row.embeddings, row.positions, None, []
+    ids, length = row.ids, 0
     with deepstack_added(model, row):
         for token in tokens:
+            length += embeddings.shape[1]
             output = language_model(model)(
-                inputs_embeds=embeddings, position_ids=positions, past_key_values=cache, use_cache=True
+                inputs_embeds=embeddings,
+                position_ids=positions,
+                attention_mask=torch.ones(1, length, dtype=torch.int64),
+                past_key_values=cache,
+                use_cache=True,
+                **per_layer_inputs(model, ids),
+                **(expert_types(row, 0) if cache is None else {}),
             )
             cache = output.past_key_values
-            logits.append(model.lm_head(output.last_hidden_state[0, -1]))
-            embeddings = model.get_input_embeddings()(token)[None, None]
+            logits.append(head(model, output.last_hidden_state[0, -1]))
+            embeddings, ids = model.get_input_embeddings()(token)[None, None], token[None, None]
             positions = positions[..., -1:] + 1
     return torch.stack(logits)
 
@@ -65,9 +84,15 @@ def _mask(case: Case, model: PreTrainedModel, row: ShortRow, length: int) -> Any
     config = model.config.get_text_config()
     window = getattr(config, "sliding_window", None)
     full = _additive(causal if case.block == "sliding runs" else sees)
-    if window is None or "sliding_attention" not in (getattr(config, "layer_types", None) or []):
+    kinds = getattr(config, "layer_types", None) or []
+    if window is None or not {"sliding_attention", "hybrid_sliding"} & set(kinds):
         return full
-    return {"full_attention": full, "sliding_attention": _additive(sees & (key > query - window))}
+    sliding = _additive(sees & (key > query - window))
+    # Layers that mix neighbours instead of attending need a mask for padding only.
+    return {
+        "full_attention": full, "indexed_attention": full, "sliding_attention": sliding, "conv": None,
+        "linear_attention": None,
+    }  # fmt: skip
 
 
 def _additive(sees: Tensor) -> Tensor:
@@ -82,18 +107,29 @@ def _blocks(case: Case, row: ShortRow) -> Tensor:
         visual = row.is_visual[0]
         starts = visual & ~torch.cat([torch.zeros(1, dtype=torch.bool), visual[:-1]])
         return torch.where(visual, starts.cumsum(0) - 1, -1)
+    if case.block == "mm_token_type_ids":
+        return torch.where(row.types[case.block][0] == 1, 0, -1)
     return torch.full((len(row.columns),), -1)
 
 
 def per_layer_inputs(model: PreTrainedModel, ids: Tensor) -> dict[str, Tensor]:
     """Gemma 4 looks up a second embedding a layer: that of the padding token where a visual token stands."""
     config = model.config.get_text_config()
+    if getattr(config, "ple_layer_ids", None):  # Qwen4 looks up runs of ids
+        return {"ple_input_ids": ids}
     if not getattr(config, "hidden_size_per_layer_input", None):
         return {}
     visual = (ids == IMAGE) | (ids == VIDEO)
     vectors = language_model(model).embed_tokens_per_layer(ids.masked_fill(visual, config.pad_token_id))
     shape = (config.num_hidden_layers, config.hidden_size_per_layer_input)
     return {"per_layer_inputs": vectors.unflatten(-1, shape).detach()}
+
+
+def expert_types(row: ShortRow, num_later: int) -> dict[str, Tensor]:
+    """ERNIE chooses among other experts where this type is 1."""
+    name = "moe_mm_token_type_ids"
+    later = torch.zeros(1, num_later, dtype=torch.int32)
+    return {name: torch.cat([row.types[name], later], dim=-1)} if name in row.types else {}
 
 
 @contextmanager

@@ -4,7 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
+import transformers
+from packaging.version import Version
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, CLIPVisionConfig, LlamaConfig, PreTrainedModel, SiglipVisionConfig
 
@@ -32,6 +35,11 @@ def mm_types(ids: Tensor, kinds: tuple[str, ...]) -> dict[str, Tensor]:
     return {"mm_token_type_ids": (ids == IMAGE).int() + 2 * (ids == VIDEO).int()}
 
 
+def embedded(model: PreTrainedModel, ids: Tensor) -> Tensor:
+    """(n,) ids -> (n, d) text embeddings; what stands at placeholders does not matter."""
+    return model.get_input_embeddings()(ids.masked_fill((ids == IMAGE) | (ids == VIDEO), 0)).clone()
+
+
 @dataclass(frozen=True)
 class Case:
     """A model and how its inputs are made.
@@ -46,9 +54,16 @@ class Case:
         types: `types(ids, kinds)` gives the token type inputs.
         cells: `cells(kind, inputs, index)` gives an item's M-RoPE coordinates, one list of (t, h, w) a stretch of
             placeholders that starts where the text before it ends; None for models that count tokens.
+        text_row: whether position ids have a row of text positions in front of the coordinates.
+        places: `places(ids, items)` gives the coordinates of every column of a row where `cells` is not enough to tell;
+            `items` is a list of (columns, cells, index of the item in the call).
+        times: whether the text after a video starts behind its last moment too, not only behind its rows and columns.
         block: which tokens see each other both ways: the whole "prefix", unbroken "runs" of visual tokens,
-            "sliding runs" where only the layers with a sliding window do so, or none.
+            "sliding runs" where only the layers with a sliding window do so, all of "mm_token_type_ids" 1, or none.
         mixed: whether images and videos may come in one call.
+        embeds: `embeds(model, ids)` gives the embeddings of a row's ids.
+        adds: whether visual tokens are added to their placeholders' embeddings instead of replacing them.
+        positions: what `prune(positions=...)` may be for a family that counts tokens.
     """
 
     name: str
@@ -59,8 +74,14 @@ class Case:
     items: Callable[[PreTrainedModel, str, Media, Any], list[Tensor]] = as_they_are
     types: Callable[[Tensor, tuple[str, ...]], dict[str, Tensor]] = no_types
     cells: Callable[[str, Media, int], list[list[tuple[int, int, int]]]] | None = None
+    text_row: bool = True
+    places: Callable[[list[int], list[tuple[list[int], Any, int]]], list[tuple[int, ...]]] | None = None
+    times: bool = False
     block: str = ""
     mixed: bool = True
+    embeds: Callable[[PreTrainedModel, Tensor], Tensor] = embedded
+    adds: bool = False
+    positions: tuple[str, ...] = ("compact", "original")
 
 
 def reactive(model: PreTrainedModel) -> PreTrainedModel:
@@ -81,6 +102,16 @@ def build_model(config: Any) -> PreTrainedModel:
     torch.manual_seed(0)
     config.text_config.attn_implementation = "sdpa"
     return reactive(AutoModelForImageTextToText.from_config(config))
+
+
+def config_of(name: str, since: str = "0") -> type[Any]:
+    """A config class of transformers; the test is skipped where the installed version has none, or one of old."""
+    if Version(transformers.__version__) < Version(since):
+        pytest.skip(f"{name} needs transformers {since}, this is {transformers.__version__}")
+    found = getattr(transformers, f"{name}Config", None)
+    if found is None:
+        pytest.skip(f"transformers {transformers.__version__} has no {name}Config")
+    return found
 
 
 def clip(size: int, patch_size: int = 7) -> CLIPVisionConfig:

@@ -8,17 +8,26 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tests.huggingface.tiny_base import IMAGE, VIDEO, Case, reactive
+from tests.huggingface.tiny_blocks import BLOCK_CASES
+from tests.huggingface.tiny_coordinates import COORDINATE_CASES
+from tests.huggingface.tiny_crops import CROP_CASES
 from tests.huggingface.tiny_gemma import GEMMA_CASES
+from tests.huggingface.tiny_grids import GRID_CASES
+from tests.huggingface.tiny_inkling import INKLING_CASES
 from tests.huggingface.tiny_llava import LLAVA_CASES
 from tests.huggingface.tiny_more import MORE_CASES
 from tests.huggingface.tiny_mrope import MROPE_CASES
+from tests.huggingface.tiny_newest import NEWEST_CASES
+from tests.huggingface.tiny_plain import PLAIN_CASES
 from tests.huggingface.tiny_tiled import TILED_CASES
 
 __all__ = ["CASES", "IMAGE", "VIDEO", "Case", "Row", "encoded", "features", "make_inputs", "reactive"]
 
-CASES: dict[str, Case] = {
-    case.name: case for case in (*LLAVA_CASES, *TILED_CASES, *GEMMA_CASES, *MROPE_CASES, *MORE_CASES)
-}
+GROUPS = (
+    LLAVA_CASES, TILED_CASES, GEMMA_CASES, MROPE_CASES, MORE_CASES, PLAIN_CASES, GRID_CASES, COORDINATE_CASES,
+    CROP_CASES, BLOCK_CASES, NEWEST_CASES, INKLING_CASES,
+)  # fmt: skip
+CASES: dict[str, Case] = {case.name: case for group in GROUPS for case in group}
 
 Row = list[int | str]
 """Text ids, with "image" and "video" where an item stands."""
@@ -50,7 +59,9 @@ def features(case: Case, model: PreTrainedModel, kind: str, inputs: dict[str, An
 
 @torch.no_grad()
 def encoded(model: PreTrainedModel, kind: str, inputs: dict[str, Any]) -> Any:
-    encoder = getattr(model.model, f"get_{kind}_features")
+    encoder = getattr(model.base_model, f"get_{kind}_features", None)
+    if encoder is None:  # Perception LM has one encoder for both
+        return model.base_model.get_image_features(inputs["pixel_values_videos"], return_dict=True)
     arguments = {name: inputs[name] for name in inspect.signature(encoder).parameters if name in inputs}
     return encoder(**arguments, return_dict=True)
 

@@ -50,7 +50,7 @@ def qwen3_vl() -> PreTrainedModel:
 
 
 def with_small_logits(model: PreTrainedModel) -> PreTrainedModel:
-    """Linear attention rounds more coarsely, so that its logits are kept small."""
+    """Linear attention, and long prompts, round more coarsely, so that their logits are kept small."""
     with torch.no_grad():
         model.lm_head.weight.div_(4)
     return model
