@@ -27,3 +27,7 @@ class RecordError(DivpruneError, ValueError):
 
 class MissingDependencyError(DivpruneError, ImportError):
     """An optional dependency is needed and not installed; the message names the extra."""
+
+
+class CalibrationError(DivpruneError, ValueError):
+    """A calibration is of another model, not readable, or its target is out of reach."""

@@ -1,8 +1,20 @@
 """Pruning for Hugging Face transformers models."""
 
+from divprune.huggingface.calibration import VTWCalibration, calibrate_vtw
 from divprune.huggingface.families import Family, supported_families
 from divprune.huggingface.layouts import TokenBox
 from divprune.huggingface.pruning import Pruning, attach, prune
 from divprune.huggingface.report import ItemReport, PruningReport
 
-__all__ = ["Family", "ItemReport", "Pruning", "PruningReport", "TokenBox", "attach", "prune", "supported_families"]
+__all__ = [
+    "Family",
+    "ItemReport",
+    "Pruning",
+    "PruningReport",
+    "TokenBox",
+    "VTWCalibration",
+    "attach",
+    "calibrate_vtw",
+    "prune",
+    "supported_families",
+]

@@ -30,10 +30,11 @@ class Picks:
 
 @dataclass(frozen=True)
 class _Group:
-    """Tokens that compete for one budget: `tokens[i]` of item `items[i]`, for each i."""
+    """Tokens that compete for one budget: `tokens[i]` of item `items[i]`; `total` with those that are gone."""
 
     items: list[int]
     tokens: list[Tensor]
+    total: int
 
 
 def choose(items: list[VisualItem], method: Method, budget: Budget | None, scope: Scope, layer: int = 0) -> list[Picks]:
@@ -54,8 +55,9 @@ def choose(items: list[VisualItem], method: Method, budget: Budget | None, scope
     for number, group in enumerate(_groups(items, scope)):
         visual_tokens = _visual_tokens(items, group)
         started = seconds_now(visual_tokens.device)
-        count = _count(len(visual_tokens), method, budget, layer)
-        order = method.select(visual_tokens, count, _context(items, group, number, layer))
+        count = min(_count(group.total, method, budget, layer), len(visual_tokens))
+        context = _context(items, group, number, layer)
+        order = method.select(visual_tokens, count, context) if len(visual_tokens) else group.tokens[0]
         elapsed = seconds_now(visual_tokens.device) - started
         for item, picked in zip(group.items, _split(order, group), strict=True):
             orders[item].append(picked)
@@ -65,7 +67,7 @@ def choose(items: list[VisualItem], method: Method, budget: Budget | None, scope
 
 
 def _count(total: int, method: Method, budget: Budget | None, layer: int) -> int:
-    return method.scheduled_count(total, layer) if budget is None else budget.count(total)
+    return dict(method.schedule(total))[layer] if budget is None else budget.count(total)
 
 
 def _visual_tokens(items: list[VisualItem], group: _Group) -> Tensor:
@@ -93,27 +95,35 @@ def _is_whole_item(items: list[VisualItem], group: _Group) -> bool:
 def _groups(items: list[VisualItem], scope: Scope) -> list[_Group]:
     every_token = [torch.arange(len(item.visual_tokens), device=item.visual_tokens.device) for item in items]
     if scope == "item":
-        return [_Group([index], [tokens]) for index, tokens in enumerate(every_token)]
+        return [_Group([index], [tokens], len(items[index].columns)) for index, tokens in enumerate(every_token)]
     if scope == "frame":
-        return [_Group([index], [tokens]) for index, item in enumerate(items) for tokens in _frames(item)]
+        return [_Group([index], [tokens], total) for index, item in enumerate(items) for tokens, total in _frames(item)]
     rows = sorted({item.row for item in items})
     # Within a row, in the order in which the items stand in the prompt.
     members = {row: [index for index, item in enumerate(items) if item.row == row] for row in rows}
     for indices in members.values():
         indices.sort(key=lambda index: int(items[index].columns[0]))
-    return [_Group(indices, [every_token[index] for index in indices]) for indices in members.values()]
+    return [
+        _Group(indices, [every_token[index] for index in indices], sum(len(items[index].columns) for index in indices))
+        for indices in members.values()
+    ]
 
 
-def _frames(item: VisualItem) -> list[Tensor]:
+def _frames(item: VisualItem) -> list[tuple[Tensor, int]]:
+    """For each frame its tokens among those that are left, and how many it had."""
     if item.layout is None:
         raise ValueError("scope must be 'item' or 'sample' here, got 'frame': the frames of this input are not known")
     frame = item.layout.frame.to(item.visual_tokens.device)
-    return [(frame == number).nonzero().squeeze(-1) for number in sorted(set(frame.tolist()))]
+    left = frame if item.left is None else frame[item.left]
+    return [
+        ((left == number).nonzero().squeeze(-1), int((frame == number).sum())) for number in sorted(set(frame.tolist()))
+    ]
 
 
 def _context(items: list[VisualItem], group: _Group, number: int, layer: int) -> ItemContext:
     first = items[group.items[0]]
-    grid = first.layout.grid if first.layout is not None and _is_whole_item(items, group) else None
+    is_whole = first.left is None and _is_whole_item(items, group)
+    grid = first.layout.grid if first.layout is not None and is_whole else None
     return ItemContext(kind=first.kind, index=number, grid=grid, layer=layer, attention=_attention(items, group))
 
 

@@ -32,6 +32,8 @@ class VisualItem:
         layout: where the tokens sit in the picture, None if unknown.
         start: index of the item's first token among all tokens of the encoder's output.
         attention: (heads, M) how much the prompt's last token attends to them; None if nobody asked.
+        left: (n,) int64 inside the language model, where some tokens are gone: indices of those that are still there.
+            `visual_tokens` and `attention` are theirs, `columns` and `layout` those of all M.
     """
 
     kind: Kind
@@ -41,6 +43,7 @@ class VisualItem:
     layout: Layout | None
     start: int
     attention: Tensor | None = None
+    left: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def take_mask(mask: Tensor, queries: Tensor | None, keys: Tensor) -> Tensor:
     Args:
         mask: (B, H, q, n) bool (True where attended) or additive float; B and H may be 1.
         queries: (B, q') int64 rows to take, None for all.
-        keys: (B, n') int64 columns to take; padding, and columns beyond the mask, are attended by nobody.
+        keys: (B, n') int64 columns to take; padding, and columns that the mask does not have, are attended by nobody.
 
     Returns:
         (B, H, q', n') of the same dtype.
@@ -77,8 +77,30 @@ def take_mask(mask: Tensor, queries: Tensor | None, keys: Tensor) -> Tensor:
     rows = torch.arange(len(keys), device=mask.device) if len(mask) > 1 else keys.new_zeros(len(keys))
     per_head_last = mask.movedim(1, -1)
     index = rows[:, None, None], queries.clamp(min=0)[:, :, None], keys.clamp(0, width - 1)[:, None, :]
-    gone = (keys == PADDING) | (keys >= width)
+    gone = (keys < 0) | (keys >= width)
     return per_head_last[index].movedim(-1, 1).masked_fill(gone[:, None, None], nobody(mask.dtype))
+
+
+def shifted(columns: Tensor, by: int) -> Tensor:
+    """Columns (B, n) counted from column `by`; those before it are gone, as padding is."""
+    return (columns - by).clamp(min=PADDING).masked_fill(columns == PADDING, PADDING) if by else columns
+
+
+def take_visual(mask: Tensor, features: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Gathers features that exist for visual tokens only.
+
+    Args:
+        mask: (B, n) bool, where the visual tokens stand.
+        features: (total, d) of the visual tokens, row by row.
+        columns: (B, n') int64 columns to take; padding holds none.
+
+    Returns:
+        (B, n') mask and (total', d) features of what is left.
+    """
+    columns = columns.to(mask.device)
+    numbers = mask.flatten().cumsum(0).view_as(mask) - 1
+    left = mask.gather(-1, columns.clamp(min=0)) & (columns >= 0)
+    return left, features[numbers.gather(-1, columns.clamp(min=0))[left].to(features.device)]
 
 
 def causal_mask(queries: Tensor, keys: Tensor, hidden: Tensor) -> Tensor:

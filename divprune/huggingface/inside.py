@@ -7,7 +7,7 @@ rest.
 import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -17,72 +17,17 @@ from transformers.utils.generic import ModelOutput
 
 from divprune.errors import PruningError
 from divprune.huggingface.cache_size import with_cache_size
-from divprune.huggingface.choose import Picks, choose
 from divprune.huggingface.dropped import DroppedPrompt
-from divprune.huggingface.encode import Encoding, VisualItem, encode
+from divprune.huggingface.encode import Encoding, encode
 from divprune.huggingface.families import Family
 from divprune.huggingface.generation import generation_setting
-from divprune.huggingface.layer_checks import require_cuttable_masks
-from divprune.huggingface.layers import DroppingHooks
-from divprune.huggingface.prompt import source_columns, take_columns
+from divprune.huggingface.layer_checks import require_cuttable_masks, require_right_blocks
+from divprune.huggingface.layers import DEEPSTACK, DroppingHooks
+from divprune.huggingface.prompt import take_columns
 from divprune.huggingface.report import PruningReport
-from divprune.huggingface.shorten import PADDING_VALUES, Settings, call_report, row_outputs, short_positions
-
-
-class TokenChoice:
-    """Which visual tokens of a call are still there; called by each layer that drops some.
-
-    Attributes:
-        picks: for each item, indices into its original tokens.
-        kept_tokens: for each item, (k, d) the hidden states by which its kept tokens were chosen.
-    """
-
-    def __init__(self, items: list[VisualItem], settings: Settings, attention_mask: Tensor) -> None:
-        """Starts with every token of `items`; `attention_mask` is (B, L)."""
-        every_token = [torch.arange(len(item.columns), device=item.columns.device) for item in items]
-        self.picks = [Picks(tokens, tokens, 0.0) for tokens in every_token]
-        self.kept_tokens = [item.visual_tokens for item in items]
-        self._items = items
-        self._settings = settings
-        self._attention_mask = attention_mask
-
-    def __call__(self, layer: int, hidden: Tensor, slots: Tensor, attention: Tensor | None) -> Tensor:
-        """See `layers.Chooser`."""
-        left = [
-            self._left(item, pick.kept_indices, hidden, slots, attention)
-            for item, pick in zip(self._items, self.picks, strict=True)
-        ]
-        chosen = choose(left, self._settings.method, self._settings.budget, self._settings.scope, layer)
-        self.kept_tokens = [item.visual_tokens[pick.kept_indices] for item, pick in zip(left, chosen, strict=True)]
-        self.picks = [_after(before, pick) for before, pick in zip(self.picks, chosen, strict=True)]
-        return source_columns(self.keep_mask(), self._attention_mask)
-
-    def keep_mask(self) -> Tensor:
-        """(B, L) bool, False at the placeholders of dropped tokens."""
-        keep = torch.ones_like(self._attention_mask, dtype=torch.bool)
-        for item, pick in zip(self._items, self.picks, strict=True):
-            keep[item.row, item.columns] = False
-            keep[item.row, item.columns[pick.kept_indices]] = True
-        return keep
-
-    def _left(
-        self, item: VisualItem, tokens: Tensor, hidden: Tensor, slots: Tensor, attention: Tensor | None
-    ) -> VisualItem:
-        """What is left of an item, as it enters a layer."""
-        columns = item.columns[tokens]
-        at = slots[item.row, columns].to(hidden.device)
-        layout = item.layout
-        if layout is not None and len(tokens) < len(item.columns):
-            layout = replace(layout, cells=layout.cells[tokens.cpu()], frame=layout.frame[tokens.cpu()], grid=None)
-        heads = None if attention is None else attention[item.row].to(hidden.device)[:, at]
-        return VisualItem(item.kind, item.row, columns, hidden[item.row, at], layout, item.start, heads)
-
-
-def _after(before: Picks, pick: Picks) -> Picks:
-    """Picks among what was left -> picks among all tokens."""
-    tokens = before.kept_indices
-    order, kept = (tokens[indices.to(tokens.device)] for indices in (pick.selection_order, pick.kept_indices))
-    return Picks(order, kept, before.seconds + pick.seconds)
+from divprune.huggingface.shorten import PADDING_VALUES, Settings, call_report, row_outputs
+from divprune.huggingface.token_choice import TokenChoice
+from divprune.huggingface.turns import Turn, continued_positions, full_types, position_shift, turn_of, turn_positions
 
 
 @dataclass(frozen=True)
@@ -100,47 +45,72 @@ class InsideCall:
     dropping: AbstractContextManager[None]
     prompt: DroppedPrompt
     row_sizes: dict[str, list[int]]
+    _turn: Turn
     _encoding: Encoding
     _choice: TokenChoice
-    _attention_mask: Tensor
 
     def report(self, model: PreTrainedModel) -> PruningReport:
         """What the finished call kept."""
-        keep_mask = self._choice.keep_mask() & self._attention_mask.bool()
+        keep_mask = self.prompt.keep_mask(self._turn.attention_mask)
         report = call_report(self._encoding, self._choice.picks, self._choice.kept_tokens, keep_mask)
-        length = self.prompt.length
-        lengths = self.prompt.sequence_lengths(model.config.get_text_config().num_hidden_layers, length)
+        length = self.prompt.stop
+        lengths = self.prompt.sequence_lengths(num_layers(model), length)
         return with_cache_size(report, model, length, lengths)
 
 
 def inside_call(
     model: PreTrainedModel, family: Family, settings: Settings, inputs: dict[str, Any], attention_mask: Tensor
 ) -> InsideCall:
-    """Prepares a call with pictures or videos; arguments as for `shorten.shorten_call`."""
+    """Prepares a call with pictures or videos; arguments as for `shorten.shorten_call`.
+
+    Raises:
+        PruningError: the call continues from a cache that it does not fit, or tokens cannot be dropped in it.
+    """
     require_cuttable_masks(model)
-    encoding = encode(model, family, inputs)
-    _require_after_deepstack(encoding, settings.method.layers[0])
+    turn, layers = turn_of(inputs, attention_mask), settings.method.layers
+    if turn.before is not None and turn.before.layers != layers:
+        raise PruningError(
+            f"past_key_values lost tokens at layers {turn.before.layers}, got new pictures to drop at layers {layers}; "
+            "attach a method with the same layers, or pass the whole conversation without past_key_values"
+        )
+    if turn.start and hasattr(model, "create_masks_for_generate"):
+        require_right_blocks(family, inputs["past_key_values"])
+    encoding = encode(model, family, {**inputs, "input_ids": turn.input_ids})
+    _require_known_deepstack(model, encoding, layers[0])
     full = {name: value for name, value in inputs.items() if name not in encoding.consumed}
-    choice = TokenChoice(encoding.items, settings, attention_mask)
+    full |= full_types(turn, inputs)
+    choice = TokenChoice(encoding.items, settings, turn.own_mask)
     full["mm_encoder_outputs"], row_sizes = row_outputs(encoding, choice.picks, "sorted")
-    prompt = DroppedPrompt.of(inputs["input_ids"], settings.method.layers)
+    prompt = DroppedPrompt.of(turn.input_ids, layers, turn.start, turn.before)
     # M-RoPE positions come from the pictures' sizes, which the encoder has used up.
-    positions = short_positions(model, family.positions, inputs, attention_mask, prompt.sources[0])
+    positions = turn_positions(model, family, turn, inputs)
     if positions is not None:
-        full["position_ids"] = positions
+        full["position_ids"], prompt.position_shift = positions, position_shift(turn, positions)
     last = None
     if settings.method.needs_attention:
-        last = (prompt.sources[0] * attention_mask.bool()).amax(dim=-1)
-    dropping = DroppingHooks(decoder_layers(model), prompt, choice, last).installed()
-    return InsideCall(full, dropping, prompt, row_sizes, encoding, choice, attention_mask)
+        last = (prompt.sources[0] * turn.own_mask.bool()).amax(dim=-1)
+    dropping = DroppingHooks(model.get_decoder(), prompt, choice, last).installed(inputs.get("past_key_values"))
+    return InsideCall(full, dropping, prompt, row_sizes, turn, encoding, choice)
 
 
-def continuing(model: PreTrainedModel, prompt: DroppedPrompt | None) -> AbstractContextManager[None]:
+def continuing(
+    model: PreTrainedModel, prompt: DroppedPrompt | None, inputs: dict[str, Any]
+) -> AbstractContextManager[None]:
     """A context manager under which to make a call on a cache whose layers hold less of `prompt` than the first."""
     if prompt is None:
         return nullcontext()
     require_cuttable_masks(model)
-    return DroppingHooks(decoder_layers(model), prompt).installed()
+    return DroppingHooks(model.get_decoder(), prompt).installed(inputs["past_key_values"])
+
+
+def with_continued_positions(
+    prompt: DroppedPrompt | None, inputs: dict[str, Any], attention_mask: Tensor | None
+) -> dict[str, Any]:
+    """The inputs of a turn of text alone, with the positions that follow the pruned prompt where models cannot tell."""
+    if prompt is None or attention_mask is None or inputs.get("position_ids") is not None:
+        return inputs
+    positions = continued_positions(prompt, turn_of(inputs, attention_mask))
+    return inputs if positions is None else {**inputs, "position_ids": positions}
 
 
 def text_report(
@@ -152,13 +122,18 @@ def text_report(
     length = attention_mask.shape[1]
     if prompt is None:
         return with_cache_size(PruningReport((), attention_mask.bool().cpu()), model, length, length)
-    if length < prompt.length:
+    if length < prompt.stop:
         raise PruningError(
-            f"attention_mask must cover the cached prompt and the new tokens, more than {prompt.length} columns, got "
+            f"attention_mask must cover the cached prompt and the new tokens, more than {prompt.stop} columns, got "
             f"{length}"
         )
-    lengths = prompt.sequence_lengths(model.config.get_text_config().num_hidden_layers, length)
+    lengths = prompt.sequence_lengths(num_layers(model), length)
     return with_cache_size(PruningReport((), prompt.keep_mask(attention_mask)), model, length, lengths)
+
+
+def num_layers(model: PreTrainedModel) -> int:
+    """Decoder layers of the language model."""
+    return int(model.config.get_text_config().num_hidden_layers)
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
@@ -193,6 +168,18 @@ def forward_inside(model: PreTrainedModel, forward: Callable[..., Any], call: In
     return output.to_tuple() if as_dict is False else output
 
 
+def forward_mask(inputs: dict[str, Any]) -> Tensor:
+    """(B, L) the mask over the whole conversation of a call of `forward` that brings pictures."""
+    mask: Tensor | None = inputs.get("attention_mask")
+    if mask is not None:
+        return mask
+    ids, cache = inputs.get("input_ids"), inputs.get("past_key_values")
+    if ids is None:
+        raise PruningError("input_ids must be given while the model is pruned: inputs_embeds show no placeholders")
+    cached = 0 if cache is None else int(cache.get_seq_length())
+    return torch.ones(len(ids), cached + ids.shape[1], dtype=torch.int64, device=ids.device)
+
+
 def prepare_generation(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
     """Refuses ways of generating that cannot drop inside the model, and turns off compilation; changes `inputs`.
 
@@ -212,10 +199,10 @@ def prepare_generation(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
         inputs["disable_compile"] = True
 
 
-def _require_after_deepstack(encoding: Encoding, layer: int) -> None:
-    """Refuses to drop before layers that add visual features to the hidden states of every visual token."""
+def _require_known_deepstack(model: PreTrainedModel, encoding: Encoding, layer: int) -> None:
+    """Refuses to drop before layers that add visual features in a way that is not known."""
     depth = max(len(getattr(output, "deepstack_features", None) or ()) for output in encoding.outputs.values())
-    if layer < depth:
+    if layer < depth and not hasattr(model.get_decoder(), DEEPSTACK):
         raise PruningError(
             f"layer must be at least {depth} for this model, got {layer}: it adds visual features to the hidden states "
             f"of all visual tokens after layers 0 to {depth - 1}"

@@ -1,21 +1,26 @@
 """Whether a model's decoder layers can lose tokens half-way, checked when the model is attached."""
 
 import inspect
+from collections.abc import Sequence
+from typing import Any
 
+import transformers
 from transformers import PreTrainedModel
 
 from divprune.errors import PruningError, UnsupportedModelError
+from divprune.huggingface.families import Family
 from divprune.methods.base import Method
 
 TYPES = "moe_mm_token_type_ids"
-RUNNING_STATE = "which keeps a running state instead of one cache entry a token"
+RUNNING_STATE = "which keeps a running state instead of one cache entry a token, so that no mask can leave padding out"
 REASONS = {
     "linear_attention": RUNNING_STATE,
     "conv": RUNNING_STATE,
     "hybrid": RUNNING_STATE,
-    "sliding_attention": "which masks by distance in its cache, and tokens dropped half-way would shift the distances",
     "chunked_attention": "which masks by place in its cache, and tokens dropped half-way would shift the places",
 }
+LATE_BLOCKS, FIRST_RIGHT = ("gemma3", "paligemma"), (5, 23)
+ORDINARY = ("full_attention", "sliding_attention")
 
 
 def require_droppable_layers(model: PreTrainedModel, method: Method, order: str, positions: str | None) -> None:
@@ -40,7 +45,7 @@ def require_droppable_layers(model: PreTrainedModel, method: Method, order: str,
             f"order must be 'sorted' for {method.name!r} at layer {layers[0]}, got 'selection': the tokens have been "
             "read in their order"
         )
-    _require_plain_attention(model)
+    _require_ordinary_attention(model, layers[0], int(method.needs_attention))
 
 
 def require_cuttable_masks(model: PreTrainedModel) -> None:
@@ -57,7 +62,27 @@ def require_cuttable_masks(model: PreTrainedModel) -> None:
         )
 
 
-def _require_plain_attention(model: PreTrainedModel) -> None:
+def require_right_blocks(family: Family, cache: Any) -> None:
+    """Refuses later turns with pictures where transformers itself misplaces the blocks that see each other both ways.
+
+    Raises:
+        PruningError: the cache is static, or transformers is too old.
+    """
+    if cache.is_compileable:
+        raise PruningError(
+            "past_key_values must be a dynamic cache when new pictures come in on a later turn: on a static one "
+            f"transformers builds wrong masks for {family.name!r}, pruned or not"
+        )
+    version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+    if family.name in LATE_BLOCKS and version < FIRST_RIGHT:
+        raise PruningError(
+            f"new pictures on a later turn need transformers 5.23 for {family.name!r}, got {transformers.__version__}, "
+            "which builds wrong masks, pruned or not; pass the whole conversation without past_key_values"
+        )
+
+
+def _require_ordinary_attention(model: PreTrainedModel, first: int, num_before: int) -> None:
+    """Refuses models whose layers from `first` on cannot lose tokens, or show no attention `num_before` it."""
     config, family = model.config.get_text_config(), model.config.model_type
     if TYPES in inspect.signature(model.get_decoder().layers[0].forward).parameters:
         raise UnsupportedModelError(
@@ -67,15 +92,24 @@ def _require_plain_attention(model: PreTrainedModel) -> None:
     if getattr(config, "num_kv_shared_layers", None):
         raise UnsupportedModelError(
             f"tokens cannot be dropped inside this {family!r} model: its last {config.num_kv_shared_layers} layers "
-            "read the keys and values of earlier layers, which hold other tokens; choose layer=0"
+            "have no keys and values of their own and read those of earlier layers; choose layer=0"
         )
-    kinds = getattr(config, "layer_types", None)
-    if kinds is None:
-        kinds = ["sliding_attention" if getattr(config, "sliding_window", None) else "full_attention"]
+    kinds = getattr(config, "layer_types", None) or ()
     for layer, kind in enumerate(kinds):
-        if kind != "full_attention":
+        if layer >= first - num_before and kind not in ORDINARY:
             reason = REASONS.get(kind, "which is no ordinary attention")
             raise UnsupportedModelError(
                 f"tokens cannot be dropped inside this {family!r} model: its layer {layer} is {kind!r}, {reason}; "
-                "choose layer=0"
+                f"choose layer=0{_higher(kinds, num_before)}"
             )
+    if kinds and not any(kind in ORDINARY for kind in kinds[:first]):
+        raise UnsupportedModelError(
+            f"tokens cannot be dropped at layer {first} of this {family!r} model: no layer before it caches the whole "
+            f"prompt, whose length transformers reads there; choose layer=0 or a layer from {first + 1} on"
+        )
+
+
+def _higher(kinds: Sequence[str], num_before: int) -> str:
+    """What else could be chosen: a layer behind the last one that is out of the ordinary."""
+    lowest = max(layer for layer, kind in enumerate(kinds) if kind not in ORDINARY) + 1 + num_before
+    return f" or a layer from {lowest} on" if lowest < len(kinds) else ""

@@ -8,16 +8,29 @@ the masks again.
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from divprune.errors import PruningError
 from divprune.huggingface.dropped import DROPPED_PROMPT, DroppedPrompt
-from divprune.huggingface.gather import causal_mask, slots_of, take_mask, take_tokens, with_later_columns
+from divprune.huggingface.full_masks import sized_at_full_length, sizes_in_cache
+from divprune.huggingface.gather import (
+    causal_mask,
+    shifted,
+    slots_of,
+    take_mask,
+    take_tokens,
+    take_visual,
+    with_later_columns,
+)
 from divprune.huggingface.probe import LastRowProbe
+from divprune.huggingface.replacing import replaced
+
+DEEPSTACK = "_deepstack_process"
+"""Name of the language model's method that adds visual features behind its first layers (Qwen3-VL)."""
 
 Chooser = Callable[[int, Tensor, Tensor, Tensor | None], Tensor]
 """(layer, hidden states (B, n, d), slots (B, L), attention (B, heads, n) or None) -> source (B, L').
@@ -29,56 +42,85 @@ class DroppingHooks:
     """The hooks of one call of `generate` or `forward`."""
 
     def __init__(
-        self, layers: nn.ModuleList, prompt: DroppedPrompt, choose: Chooser | None = None, last: Tensor | None = None
+        self, decoder: nn.Module, prompt: DroppedPrompt, choose: Chooser | None = None, last: Tensor | None = None
     ) -> None:
         """Prepares the hooks; `installed` puts them in place.
 
         Args:
-            layers: all decoder layers.
+            decoder: the language model, whose `layers` are the decoder layers.
             prompt: what was dropped, or where to drop.
             choose: which columns stay; not needed if that is decided.
             last: (B,) int64 columns whose attention the chooser wants to see; None if it does not.
         """
-        self._layers = layers
+        self._decoder = decoder
+        self._layers = cast(nn.ModuleList, decoder.layers)
+        self._names = [list(inspect.signature(layer.forward).parameters) for layer in self._layers]
         self._prompt = prompt
         self._choose = choose
         self._last = last
         self._probe: LastRowProbe | None = None
-        self._spans = False
-        self._cuts: dict[tuple[Any, ...], tuple[Any, Any]] = {}
+        self._undo = ExitStack()
+        self._sized: Any = None
+        self._begin_pass()
 
     @contextmanager
-    def installed(self) -> Iterator[None]:
-        """Hooks in place; afterwards, whatever happened, the model is as before."""
-        handles = []
-        try:
+    def installed(self, cache: Any = None) -> Iterator[None]:
+        """Hooks in place; afterwards, whatever happened, the model is as before.
+
+        Args:
+            cache: the cache that the call continues from, if any.
+        """
+        with self._undo:
+            self._undo.callback(self._stop_probe)
+            self._undo.callback(self._begin_pass)
+            self._hook(0, lambda *_: self._begin_pass())
             for index in range(self._prompt.layers[0], len(self._layers)):
-                handles.append(self._layers[index].register_forward_pre_hook(self._cutter(index), with_kwargs=True))
+                self._hook(index, self._cutter(index))
             for stage, index in enumerate(self._prompt.layers if self._last is not None else (), start=1):
-                handles.append(self._layers[index - 1].register_forward_pre_hook(self._listener(stage)))
+                self._hook(index - 1, self._listener(stage, index - 1))
+            if hasattr(self._decoder, DEEPSTACK):
+                self._undo.enter_context(replaced(self._decoder, DEEPSTACK, self._deepstack))
+            if cache is not None:
+                self._size_masks(cache)
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
-            self._stop_probe()
-            self._cuts.clear()
+
+    def _hook(self, index: int, hook: Callable[..., Any]) -> None:
+        handle = self._layers[index].register_forward_pre_hook(hook, with_kwargs=True)
+        self._undo.callback(handle.remove)
+
+    def _size_masks(self, cache: Any) -> None:
+        if cache is not self._sized:
+            self._sized = cache
+            self._undo.enter_context(sized_at_full_length(cache, self._prompt))
+
+    def _begin_pass(self) -> None:
+        self._cuts: dict[tuple[Any, ...], tuple[Any, Any]] = {}
+        self._queries: Tensor | None = None
+        self._spans = False
+        self._total = 0
+
+    def _inputs(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        return dict(zip(self._names[index], args, strict=False)) | kwargs
 
     def _cutter(self, index: int) -> Callable[..., Any]:
-        names = list(inspect.signature(self._layers[index].forward).parameters)
-
         def cut(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            inputs = dict(zip(names, args, strict=False)) | kwargs
+            inputs = self._inputs(index, args, kwargs)
             hidden = inputs.pop("hidden_states")
             hidden = self._entering(index, hidden, inputs.get("past_key_values"))
             return (hidden,), self._cut(index, hidden, inputs)
 
         return cut
 
-    def _listener(self, stage: int) -> Callable[..., None]:
-        def listen(layer: Any, _: Any) -> None:
-            if self._last is not None and len(self._prompt.sources) == stage:
-                slots = slots_of(self._prompt.sources[stage - 1], self._prompt.length)
-                self._probe = LastRowProbe(layer.self_attn, slots.gather(-1, self._last[:, None]).squeeze(-1))
+    def _listener(self, stage: int, index: int) -> Callable[..., None]:
+        def listen(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if self._last is None or len(self._prompt.sources) != stage:
+                return
+            inputs = self._inputs(index, args, kwargs)
+            num_queries = inputs["hidden_states"].shape[1]
+            _, offset, cached = sizes_in_cache(inputs.get("past_key_values"), index, num_queries)
+            slots = slots_of(self._prompt.sources[stage - 1], self._prompt.length)
+            last = slots.gather(-1, self._last[:, None]).squeeze(-1)
+            self._probe = LastRowProbe(layer.self_attn, last, cached - offset)
 
         return listen
 
@@ -95,7 +137,7 @@ class DroppingHooks:
         if index == prompt.layers[0]:
             # A pass without a cache brings the prompt again and again; else only the first one does.
             self._spans = cache is None or not prompt.is_decided
-            self._cuts.clear()
+            self._total = self._columns_so_far(index, hidden, cache)
         if not self._spans or index != prompt.layers[stage - 1]:
             return hidden
         slots = slots_of(prompt.sources[stage - 1], prompt.length)
@@ -104,6 +146,12 @@ class DroppingHooks:
             if cache is not None:
                 setattr(cache, DROPPED_PROMPT, prompt)
         return take_tokens(hidden, self._staying(stage, slots, hidden), has_features=True)
+
+    def _columns_so_far(self, index: int, hidden: Tensor, cache: Any) -> int:
+        """Full columns behind this pass, which enters the first dropping layer `index`."""
+        if self._spans:
+            return self._prompt.start + hidden.shape[1]
+        return int(cache.get_seq_length(index)) + self._prompt.dropped(index) + hidden.shape[1]
 
     def _chosen(self, index: int, hidden: Tensor, slots: Tensor) -> Tensor:
         attention = self._stop_probe()
@@ -121,42 +169,64 @@ class DroppingHooks:
 
     def _cut(self, index: int, hidden: Tensor, inputs: dict[str, Any]) -> dict[str, Any]:
         """The other inputs of layer `index`, cut to fit `hidden` (rows, q, d)."""
-        num_rows, num_queries = hidden.shape[:2]
-        stage, cache = self._prompt.stage_of(index), inputs.get("past_key_values")
-        # As wide as the keys will be: a static cache returns all its slots.
-        num_keys = num_queries if cache is None else cache.get_mask_sizes(num_queries, index)[0]
-        place = (stage, num_keys)
-        keys = self._once("keys", None, place, partial(self._prompt.columns, stage, num_rows, num_keys))
-        queries = keys[:, :num_queries] if self._spans else None
+        prompt, stage, num_queries = self._prompt, self._prompt.stage_of(index), hidden.shape[1]
+        if inputs.get("past_key_values") is not None:
+            self._size_masks(inputs["past_key_values"])
+        keys, first = self._keys_of(index, hidden, inputs.get("past_key_values"))
+        queries = keys[:, first : first + num_queries]
+        # Counted from the pass's first token, where they stand in what it brings.
+        self._queries = shifted(queries, prompt.start) if self._spans else None
+        place = (stage, first, keys.shape[1])
         mask = inputs.get("attention_mask")
         if mask is not None:
-            inputs["attention_mask"] = self._once("mask", mask, place, partial(_mask, mask, queries, keys))
-        elif self._prompt.ragged[stage]:
-            columns = keys[:, -num_queries:] if queries is None else queries
-            inputs["attention_mask"] = self._once("mask", mask, place, partial(causal_mask, columns, keys, hidden))
-        if queries is None:
+            cut = partial(_mask, mask, self._queries, keys, self._total)
+            inputs["attention_mask"] = self._once("mask", mask, place, cut)
+        elif prompt.ragged[stage]:
+            inputs["attention_mask"] = self._once("mask", mask, place, partial(causal_mask, queries, keys, hidden))
+        if self._queries is None:
             return inputs
-        num_full = self._prompt.length + num_queries - self._prompt.sources[stage].shape[1]
+        num_full = self._total - prompt.start
         return {
-            name: self._once(name, value, place, partial(_per_token, name, value, queries, num_full))
+            name: self._once(name, value, place, partial(_per_token, name, value, self._queries, num_full))
             for name, value in inputs.items()
         }
 
-    def _once(self, name: str, value: Any, place: tuple[int, int], make: Callable[[], Any]) -> Any:
+    def _keys_of(self, index: int, hidden: Tensor, cache: Any) -> tuple[Tensor, int]:
+        """(rows, n) full columns of the keys that layer `index` will see, and which of them is the first query."""
+        num_rows, num_queries = hidden.shape[:2]
+        # As wide as the keys will be: a static cache returns all its slots.
+        num_keys, offset, cached = sizes_in_cache(cache, index, num_queries)
+        stage = self._prompt.stage_of(index)
+        columns = self._once(
+            "keys",
+            None,
+            (stage, offset, num_keys),
+            lambda: self._prompt.columns(stage, num_rows, offset + num_keys)[:, offset:],
+        )
+        return columns, cached - offset
+
+    def _once(self, name: str, value: Any, place: tuple[int, ...], make: Callable[[], Any]) -> Any:
         """`make()`, done once in a pass for all layers that get the same `value` at the same place."""
         key = (name, id(value), *place)
         if key not in self._cuts:
             self._cuts[key] = (make(), value)  # the value too, so that its id is not given to another
         return self._cuts[key][0]
 
+    def _deepstack(self, add: Callable[..., Any], hidden: Tensor, visual_pos_masks: Tensor, features: Tensor) -> Any:
+        """Adds visual features behind a layer; those of tokens that are gone are left out."""
+        if self._queries is not None:
+            visual_pos_masks, features = take_visual(visual_pos_masks, features, self._queries)
+        return add(hidden, visual_pos_masks, features)
 
-def _mask(mask: Any, queries: Tensor | None, keys: Tensor) -> Tensor:
+
+def _mask(mask: Any, queries: Tensor | None, keys: Tensor, total: int) -> Tensor:
+    """A layer's mask at the columns that are left; at full length it ends behind column `total`, or further."""
     if not isinstance(mask, Tensor) or mask.ndim != 4:
         raise PruningError(
             "attn_implementation must be 'sdpa' or 'eager' while tokens are dropped inside the model: got an attention "
             f"mask of shape {tuple(mask.shape)}, which cannot be cut"
         )
-    return take_mask(mask, queries, keys)
+    return take_mask(mask, queries, shifted(keys, max(total - mask.shape[-1], 0)))
 
 
 def _per_token(name: str, value: Any, queries: Tensor, num_full: int) -> Any:
@@ -167,6 +237,8 @@ def _per_token(name: str, value: Any, queries: Tensor, num_full: int) -> Any:
         return take_tokens(value, queries, has_features=False)
     if name == "position_embeddings" and value is not None:
         return tuple(take_tokens(part, queries, has_features=True) for part in value)
+    if name == "per_layer_input" and value is not None:
+        return take_tokens(value, queries, has_features=True)
     if isinstance(value, Tensor) and value.ndim > 1 and value.shape[1] == num_full:
         raise PruningError(f"tokens cannot be dropped inside this model: its layers take {name!r} for each token")
     return value

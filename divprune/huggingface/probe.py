@@ -21,19 +21,22 @@ class LastRowProbe:
     """Listens to one attention module until `stop`.
 
     Attributes:
-        probabilities: (B, heads, n) float32 over the module's keys, for each row's last token; None before the pass.
+        probabilities: (B, heads, q) float32, how much each row's last token attends to the queries' own tokens, of all
+            that it attends; None before the pass.
     """
 
-    def __init__(self, attention: nn.Module, last: Tensor) -> None:
+    def __init__(self, attention: nn.Module, last: Tensor, first: int = 0) -> None:
         """Starts listening.
 
         Args:
             attention: a decoder layer's attention module.
             last: (B,) int64, the query of each row to look at. The module may see each row several times (beams).
+            first: which key belongs to the first query; those before it come from the cache.
         """
         self.probabilities: Tensor | None = None
         self._attention = attention
         self._last = last
+        self._first = first
         self._config: Any = attention.config
         self._original = _attention_function(attention)
         self._name = f"divprune_probe_{id(self)}"
@@ -65,7 +68,8 @@ class LastRowProbe:
                 f"this method cannot read attention that uses {unknown[0]}; choose one without attention"
             )
         with torch.no_grad():
-            self.probabilities = _last_row(query, key, attention_mask, self._last, options)
+            row = _last_row(query, key, attention_mask, self._last, self._first, options)
+            self.probabilities = row[..., self._first : self._first + query.shape[2]]
         return self._original(module, query, key, value, attention_mask, **options)
 
 
@@ -78,7 +82,9 @@ def _attention_function(attention: nn.Module) -> Callable[..., Any]:
     return functions.get_interface(config._attn_implementation, eager)
 
 
-def _last_row(query: Tensor, key: Tensor, mask: Tensor | None, last: Tensor, options: dict[str, Any]) -> Tensor:
+def _last_row(
+    query: Tensor, key: Tensor, mask: Tensor | None, last: Tensor, first: int, options: dict[str, Any]
+) -> Tensor:
     copies = len(query) // len(last)
     last = last.to(query.device)
     rows = torch.arange(len(last), device=query.device)
@@ -89,13 +95,13 @@ def _last_row(query: Tensor, key: Tensor, mask: Tensor | None, last: Tensor, opt
     logits = (groups @ keys.transpose(-1, -2)).flatten(1, 2) * scale  # (B, heads, n)
     if options.get("softcap") is not None:
         logits = torch.tanh(logits / options["softcap"]) * options["softcap"]
-    return _masked(logits, mask, last, copies).softmax(dim=-1)
+    return _masked(logits, mask, last, first, copies).softmax(dim=-1)
 
 
-def _masked(logits: Tensor, mask: Tensor | None, last: Tensor, copies: int) -> Tensor:
+def _masked(logits: Tensor, mask: Tensor | None, last: Tensor, first: int, copies: int) -> Tensor:
     """Logits (B, heads, n) with the keys masked that the last token does not attend."""
     if mask is None:
-        later = torch.arange(logits.shape[-1], device=logits.device) > last[:, None]
+        later = torch.arange(logits.shape[-1], device=logits.device) > first + last[:, None]
         return logits.masked_fill(later[:, None], -torch.inf)
     per_row = mask[::copies] if len(mask) > 1 else mask.expand(len(last), -1, -1, -1)
     row = per_row[torch.arange(len(last), device=mask.device), :, last]  # (B, 1, n)

@@ -39,10 +39,12 @@ from divprune.huggingface.inside import (
     InsideCall,
     continuing,
     forward_inside,
+    forward_mask,
     generate_inside,
     inside_call,
     prepare_generation,
     text_report,
+    with_continued_positions,
 )
 from divprune.huggingface.report import PruningReport
 from divprune.huggingface.shorten import Order, Settings, require_one_prompt, shorten_call
@@ -120,10 +122,10 @@ class Pruning:
         mask = full_attention_mask(model, inputs)
         if not has_visual_inputs(inputs):
             return self._generate_text(model, inputs, mask)
-        require_one_prompt(inputs)
         if self._settings.method.layers:
             prepare_generation(model, inputs)
             return self._run_inside(model, inputs, cast(Tensor, mask), partial(generate_inside, self._generate))
+        require_one_prompt(inputs)
         prompt_ids: Tensor = inputs["input_ids"]
         call = shorten_call(model, self._family, self._settings, inputs, cast(Tensor, mask))
         short = keep_mask_alive(model, call.inputs)
@@ -141,7 +143,8 @@ class Pruning:
         if dropped is not None:
             prepare_generation(model, inputs)
         report = text_report(model, mask, dropped)
-        with continuing(model, dropped):
+        inputs = with_continued_positions(dropped, inputs, mask)
+        with continuing(model, dropped, inputs):
             result = self._generate(**inputs)
         self.last = report
         return result
@@ -171,13 +174,14 @@ class Pruning:
         model = self._attached_model()
         if not has_visual_inputs(inputs):
             refuse_forward_step(inputs, self._settings.positions or self._family.positions)
-            with continuing(model, dropped_prompt(inputs.get("past_key_values"))):
+            with continuing(model, dropped_prompt(inputs.get("past_key_values")), inputs):
                 return self._forward(**inputs)
+        if self._settings.method.layers:
+            run = partial(forward_inside, model, self._forward)
+            return self._run_inside(model, inputs, forward_mask(inputs), run)
         require_one_prompt(inputs)
         mask = inputs.get("attention_mask")
         mask = torch.ones_like(inputs["input_ids"]) if mask is None else mask
-        if self._settings.method.layers:
-            return self._run_inside(model, inputs, mask, partial(forward_inside, model, self._forward))
         call = shorten_call(model, self._family, self._settings, inputs, mask)
         result = self._forward(**call.inputs)
         mark_short_cache(inputs, result)

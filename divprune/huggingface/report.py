@@ -83,7 +83,8 @@ class PruningReport:
         selection_seconds: wall time of the selection, all items together.
         sequence_lengths: columns of the prompt, padding included, that each decoder layer saw.
         kv_cache_bytes: bytes that the keys and values of these columns take in a cache that grows as needed, one
-            sequence a row (a static cache is allocated at its full size; beams hold copies).
+            sequence a row (a static cache is allocated at its full size; beams hold copies). Layers with a sliding
+            window hold no more than that, and layers without keys of their own nothing.
         kv_cache_bytes_unpruned: the same for the original prompt.
     """
 

@@ -7,7 +7,7 @@ decides that, and the integration asks for exactly so many. A method that names 
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -52,6 +52,13 @@ class ItemContext:
     attention: Tensor | None = None
 
 
+class Stage(NamedTuple):
+    """One step of a schedule: `num_keep` of an item's tokens stay from decoder layer `layer` on."""
+
+    layer: int
+    num_keep: int
+
+
 @dataclass(frozen=True)
 class Method(ABC):
     """A pruning method; it acts before the language model unless it names `layers`.
@@ -61,7 +68,7 @@ class Method(ABC):
         acts: Where it acts, in words.
         paper: The paper it comes from; None for a baseline without one.
         count: "exact" if the caller says how many tokens stay (`keep_ratio`, `num_keep`), "schedule" if the method
-            does, by `scheduled_count`.
+            does, by `schedule`.
         needs_attention: Whether `select` wants `ItemContext.attention`.
     """
 
@@ -76,8 +83,15 @@ class Method(ABC):
         """The decoder layers at whose entrance tokens are dropped, ascending from 1; empty to act before the LLM."""
         return ()
 
-    def scheduled_count(self, num_visual_tokens: int, layer: int) -> int:
-        """Return how many of the `num_visual_tokens` tokens that enter `layer` stay, if `count` is "schedule"."""
+    def schedule(self, num_visual_tokens: int) -> tuple[Stage, ...]:
+        """Return how many of an item's tokens stay from each of `layers` on, if `count` is "schedule".
+
+        Args:
+            num_visual_tokens: M, all tokens of the item before anything was dropped.
+
+        Returns:
+            One stage for each of `layers`; the counts never grow, and may reach zero.
+        """
         raise NotImplementedError(f"method {self.name!r} has no schedule: give keep_ratio or num_keep")
 
     @abstractmethod
@@ -95,15 +109,15 @@ class Method(ABC):
         """
 
 
-def checked_layer(layer: int, lowest: int) -> int:
-    """Return `layer` if it is an integer of at least `lowest`.
+def checked_layer(layer: int, lowest: int, name: str = "layer") -> int:
+    """Return `layer` if it is an integer of at least `lowest`; errors call it `name`.
 
     Raises:
         TypeError: It is not an integer.
         ValueError: It is too low.
     """
     if isinstance(layer, bool) or not isinstance(layer, int):
-        raise TypeError(f"layer must be an integer, got {layer!r}")
+        raise TypeError(f"{name} must be an integer, got {layer!r}")
     if layer < lowest:
-        raise ValueError(f"layer must be at least {lowest}, got {layer}")
+        raise ValueError(f"{name} must be at least {lowest}, got {layer}")
     return layer

@@ -12,12 +12,13 @@ from divprune.errors import UnknownMethodError
 from divprune.methods.base import Method, Paper
 from divprune.methods.divprune import DivPrune
 from divprune.methods.fastv import FastV
+from divprune.methods.pyramid_drop import PyramidDrop
 from divprune.methods.random_tokens import RandomTokens
 from divprune.methods.uniform_grid import UniformGrid
 from divprune.methods.vtw import VTW
 
 ENTRY_POINT_GROUP = "divprune.methods"
-BUILT_IN: tuple[type[Method], ...] = (DivPrune, RandomTokens, UniformGrid, FastV, VTW)
+BUILT_IN: tuple[type[Method], ...] = (DivPrune, RandomTokens, UniformGrid, FastV, VTW, PyramidDrop)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Method, Paper, checked_layer
+from divprune.methods.base import ItemContext, Method, Paper, Stage, checked_layer
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class VTW(Method):
 
     Attributes:
         layer: K, at least 1; the default is the paper's for LLaVA-1.5-7B (32 decoder layers).
+            `divprune.huggingface.calibrate_vtw` finds it for other models.
     """
 
     name: ClassVar[str] = "vtw"
@@ -42,9 +43,9 @@ class VTW(Method):
         """See `Method.layers`."""
         return (self.layer,)
 
-    def scheduled_count(self, num_visual_tokens: int, layer: int) -> int:
-        """See `Method.scheduled_count`: none stays."""
-        return 0
+    def schedule(self, num_visual_tokens: int) -> tuple[Stage, ...]:
+        """See `Method.schedule`: none stays."""
+        return (Stage(self.layer, 0),)
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
         """See `Method.select`: the first `num_keep` tokens, of which the schedule asks none."""

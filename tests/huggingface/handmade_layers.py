@@ -1,70 +1,120 @@
 """The hand-made reference for layer K > 0: layers run one by one, tokens left out between them, no cache, no padding.
 
-Nothing of `divprune.huggingface` is used here. One pass over prompt and later tokens gives the logits of all steps,
-since attention is causal and the choice is made from the prompt alone.
+Nothing of `divprune.huggingface` is used here. One pass over a whole conversation gives the logits of all steps, since
+attention is causal and each choice is made from what stands before it.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tests.huggingface.handmade import short_rows
+from tests.huggingface.handmade import ShortRow, short_rows
+from tests.huggingface.handmade_logits import language_model, per_layer_inputs, written_masks
 from tests.huggingface.tiny_base import IMAGE, VIDEO
-from tests.huggingface.tiny_models import CASES, features
+from tests.huggingface.tiny_models import CASES, Case, features
 
 Rule = Callable[["Entering"], Tensor]
-"""What is known at the entrance of layer K -> the kept ones of an item's M tokens, ascending."""
+"""What is known at the entrance of layer K -> the kept ones of the tokens that an item has left, ascending."""
 
 
 @dataclass
 class Entering:
-    """An item's tokens before layer K: hidden states (M, d), and (heads, M) what the prompt's last token attends."""
+    """An item's tokens before layer K.
+
+    `hidden` (n, d), `attention` (heads, n) of their turn's last token to them, `total` tokens before any was dropped.
+    """
 
     hidden: Tensor
     attention: Tensor
+    total: int
 
 
 @dataclass
 class FullRow:
     """One row of a batch without its padding, all visual tokens in place.
 
-    `embeddings` (1, n, d), `positions` (1, n) or (4, 1, n), `items`: for each image or video the places of its tokens.
+    `items`: for each image or video the places of its tokens; `ends`: for each the place behind its turn.
     """
 
-    embeddings: Tensor
-    positions: Tensor
+    case: Case
+    row: ShortRow
     items: list[Tensor]
+    ends: list[int]
     padding: int
 
+    @property
+    def embeddings(self) -> Tensor:
+        """(1, n, d)."""
+        return self.row.embeddings
 
-def full_rows(model: PreTrainedModel, inputs: dict[str, Any]) -> list[FullRow]:
-    """The rows of a batch, each alone."""
-    case = CASES[model.config.model_type]
+    @property
+    def positions(self) -> Tensor:
+        """(1, n) or (4, 1, n)."""
+        return self.row.positions
+
+
+def full_rows(model: PreTrainedModel, inputs: dict[str, Any], case: Case | None = None) -> list[FullRow]:
+    """The rows of a batch, each alone; `case` only where several have the model's type."""
+    case = case or CASES[model.config.model_type]
     everything = short_rows(case, model, inputs, lambda tokens: torch.arange(len(tokens)), compact=False)
     counts = {
-        token: [len(tokens) for tokens in features(case, model, kind, inputs)]
-        for kind, token, name in (("image", IMAGE, "pixel_values"), ("video", VIDEO, "pixel_values_videos"))
-        if name in inputs
+        kind: [len(tokens) for tokens in features(case, model, kind, inputs)]
+        for kind, names in (("image", ("pixel_values", "pixel_values_images")), ("video", ("pixel_values_videos",)))
+        if any(name in inputs for name in names)
     }
     rows = []
-    for row, ids, mask in zip(everything, inputs["input_ids"], inputs["attention_mask"], strict=True):
-        padding = int((mask == 0).sum())
-        rows.append(FullRow(row.embeddings, row.positions, _items(ids[padding:].tolist(), counts), padding))
+    for row, mask in zip(everything, inputs["attention_mask"], strict=True):
+        items = _items(row.ids[0], counts)
+        rows.append(FullRow(case, row, items, [row.ids.shape[1]] * len(items), int((mask == 0).sum())))
     return rows
 
 
-def _items(ids: list[int], counts: dict[int, list[int]]) -> list[Tensor]:
-    items, place = [], 0
-    while place < len(ids):
-        count = counts[ids[place]].pop(0) if ids[place] in counts else 0
-        if count:
-            items.append(torch.arange(place, place + count))
-        place += max(count, 1)
-    return items
+def _items(ids: Tensor, counts: dict[str, list[int]]) -> list[Tensor]:
+    """Places of each item's tokens, in the order in which the items begin; takes their sizes from `counts`."""
+    items = []
+    for kind, sizes in counts.items():
+        # GLM-4V writes both kinds with one token, and takes one kind a call.
+        places = (ids == (VIDEO if kind == "video" and "image" in counts else IMAGE)).nonzero().squeeze(-1)
+        if kind == "video" and not len(places):
+            places = (ids == VIDEO).nonzero().squeeze(-1)
+        while len(places):
+            count = sizes.pop(0)
+            items.append(places[:count])
+            places = places[count:]
+    return sorted(items, key=lambda item: int(item[0]))
+
+
+def joined(model: PreTrainedModel, first: FullRow, said: Tensor, second: FullRow) -> FullRow:
+    """A conversation: a row, the (t,) ids that were generated after it, and the row of the next turn."""
+    one, two = first.row, second.row
+    shift = one.embeddings.shape[1] + len(said)
+    steps = one.positions[..., -1:] + torch.arange(1, len(said) + 1)
+    positions = torch.cat([one.positions, steps], dim=-1)
+    layers = max(len(one.deepstack), len(two.deepstack))
+    words = model.get_input_embeddings()(said)
+    row = ShortRow(
+        embeddings=torch.cat([one.embeddings, words[None], two.embeddings], dim=1),
+        positions=torch.cat([positions, two.positions + positions[..., -1:] + 1], dim=-1),
+        columns=list(range(shift + two.embeddings.shape[1])),
+        ids=torch.cat([one.ids, said[None], two.ids], dim=1),
+        types={name: torch.cat([types, 0 * said[None], two.types[name]], dim=1) for name, types in one.types.items()},
+        deepstack=[
+            torch.cat([_deepstack(one, layer), torch.zeros_like(words), _deepstack(two, layer)])
+            for layer in range(layers)
+        ],
+    )  # fmt: skip
+    items = [*first.items, *(item + shift for item in second.items)]
+    return replace(first, row=row, items=items, ends=[*first.ends, *(end + shift for end in second.ends)])
+
+
+def _deepstack(row: ShortRow, layer: int) -> Tensor:
+    return row.deepstack[layer] if row.deepstack else torch.zeros_like(row.embeddings[0])
 
 
 @dataclass
@@ -78,37 +128,82 @@ class Reference:
 @torch.no_grad()
 def run(model: PreTrainedModel, row: FullRow, later: Tensor, rules: dict[int, Rule]) -> Reference:
     """Runs a row and the (n,) ids after it, dropping visual tokens where each layer of `rules` begins."""
-    text = model.model.language_model
-    num_prompt = row.embeddings.shape[1]
+    text = language_model(model)
     hidden = torch.cat([row.embeddings, model.get_input_embeddings()(later)[None]], dim=1)
+    given = _inputs_of_layers(model, row, hidden, later)
+    places, weights = torch.arange(hidden.shape[1]), torch.empty(0)
+    with eager_attention(text):
+        for index, layer in enumerate(text.layers):
+            if index in rules:
+                stays = _staying(row, places, hidden, weights, rules[index])
+                hidden, places = hidden[:, stays], places[stays]
+            hidden, weights = _layer(layer, hidden, given(index, places))
+            if index < len(row.row.deepstack):
+                added = torch.zeros(len(row.row.columns) + len(later), hidden.shape[-1])
+                added[: len(row.row.columns)] = row.row.deepstack[index]
+                hidden = hidden + added[places]
+    kept = [torch.isin(item, places).nonzero().squeeze(-1) for item in row.items]
+    norm = text.norm if hasattr(text, "norm") else text.embedding_norm
+    return Reference(model.lm_head(norm(hidden))[0, -len(later) - 1 :], kept)
+
+
+def _staying(row: FullRow, places: Tensor, hidden: Tensor, weights: Tensor, rule: Rule) -> Tensor:
+    """(n,) bool; `weights` (heads, n, n) of the layer before, or empty."""
+    stays = torch.ones(len(places), dtype=torch.bool)
+    for item, end in zip(row.items, row.ends, strict=True):
+        at = torch.isin(places, item).nonzero().squeeze(-1)
+        asking = int((places < end).sum()) - 1
+        attention = weights[:, asking, at] if len(weights) else weights
+        stays[at] = False
+        stays[at[rule(Entering(hidden[0, at], attention, len(item)))]] = True
+    return stays
+
+
+def _inputs_of_layers(
+    model: PreTrainedModel, row: FullRow, hidden: Tensor, later: Tensor
+) -> Callable[[int, Tensor], dict[str, Any]]:
+    """What the layers get besides hidden states, by layer and by the places that are left."""
+    text, length = language_model(model), hidden.shape[1]
+    kinds = getattr(text.config, "layer_types", None) or ["full_attention"] * len(text.layers)
     positions = torch.cat([row.positions, row.positions[..., -1:] + torch.arange(1, len(later) + 1)], dim=-1)
-    rotary = text.rotary_emb(hidden, positions[1:] if positions.ndim == 3 else positions)
-    places, items, before = torch.arange(hidden.shape[1]), row.items, hidden
-    for index, layer in enumerate(text.layers):
-        if index in rules:
-            attention = last_row(text.layers[index - 1], before, rotary, int((places < num_prompt).sum()))
-            there = [torch.isin(places, item).nonzero().squeeze(-1) for item in items]
-            kept = [rules[index](Entering(hidden[0, at], attention[:, at])) for at in there]
-            gone = [places[at][~torch.isin(torch.arange(len(at)), some)] for at, some in zip(there, kept, strict=True)]
-            stays = ~torch.isin(places, torch.cat([*gone, torch.tensor([], dtype=torch.int64)]))
-            hidden, rotary, places = hidden[:, stays], tuple(part[..., stays, :] for part in rotary), places[stays]
-        before, hidden = hidden, _layer(layer, hidden, rotary)
-    kept = [torch.isin(item, places).nonzero().squeeze(-1) for item in items]
-    return Reference(model.lm_head(text.norm(hidden))[0, -len(later) - 1 :], kept)
+    coordinates = positions[1:] if positions.ndim == 3 else positions
+    by_kind = "layer_type" in inspect.signature(text.rotary_emb.forward).parameters
+    masks = written_masks(row.case, model, row.row, length)
+    ids = torch.cat([row.row.ids, later[None]], dim=1)
+    own = [text.project_per_layer_inputs(hidden, value) for value in per_layer_inputs(model, ids).values()]
+
+    def given(index: int, places: Tensor) -> dict[str, Any]:
+        kind = kinds[index]
+        rotary = text.rotary_emb(hidden, coordinates, kind) if by_kind else text.rotary_emb(hidden, coordinates)
+        mask = (masks.get(kind) or masks["full_attention"])[:, :, places][..., places]
+        extra = {"per_layer_input": own[0][:, places, index], "shared_kv_states": {}} if own else {}
+        return {
+            "attention_mask": mask if kind.endswith("attention") and kind != "linear_attention" else None,
+            "position_embeddings": tuple(part[..., places, :] for part in rotary),
+            "position_ids": None,
+            **extra,
+        }
+
+    return given
 
 
-def _layer(layer: Any, hidden: Tensor, rotary: tuple[Tensor, ...]) -> Tensor:
-    length = hidden.shape[1]
-    mask = torch.full((length, length), torch.finfo(hidden.dtype).min).triu(1)[None, None]
-    return layer(hidden, attention_mask=mask, position_embeddings=rotary, position_ids=None)
+def _layer(layer: Any, hidden: Tensor, given: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Hidden states behind a layer, and its attention weights (heads, n, n); none if it has another kind of mixing."""
+    weights = []
+    if hasattr(layer, "self_attn"):
+        handle = layer.self_attn.register_forward_hook(lambda _, __, output: weights.append(output[1][0]))
+    output = layer(hidden, **given)
+    if hasattr(layer, "self_attn"):
+        handle.remove()
+    return output[0] if isinstance(output, tuple) else output, weights[0] if weights else torch.empty(0)
 
 
-def last_row(layer: Any, hidden: Tensor, rotary: tuple[Tensor, ...], num_prompt: int) -> Tensor:
-    """(heads, n) attention probabilities of the prompt's last token in a layer, from its weights."""
-    attention, size = layer.self_attn, layer.self_attn.head_dim
-    states = layer.input_layernorm(hidden)[0, :num_prompt]
-    query, key = attention.q_proj(states).unflatten(-1, (-1, size)), attention.k_proj(states).unflatten(-1, (-1, size))
-    cos, sin = (part[0, :num_prompt, None] for part in rotary)
-    query, key = (x * cos + torch.cat([-x[..., size // 2 :], x[..., : size // 2]], dim=-1) * sin for x in (query, key))
-    key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
-    return (torch.einsum("hd,nhd->hn", query[-1], key) / size**0.5).softmax(dim=-1)
+@contextmanager
+def eager_attention(text: Any) -> Iterator[None]:
+    """Attention that returns its weights."""
+    before = text.config._attn_implementation
+    text.config._attn_implementation = "eager"
+    try:
+        yield
+    finally:
+        text.config._attn_implementation = before

@@ -73,24 +73,33 @@ def greedy_logits(case: Case, model: PreTrainedModel, row: ShortRow, tokens: Ten
 
 
 def _mask(case: Case, model: PreTrainedModel, row: ShortRow, length: int) -> Any:
-    """The additive mask (1, 1, n, n), written out; models with M-RoPE build the plain causal one themselves."""
+    """The additive mask, or one a kind of layer; models with M-RoPE build the plain causal one themselves."""
     if case.cells:
         return None
+    masks = written_masks(case, model, row, length)
+    return masks if "sliding_attention" in masks else masks["full_attention"]
+
+
+def written_masks(case: Case, model: PreTrainedModel, row: ShortRow, length: int) -> dict[str, Tensor | None]:
+    """The additive mask (1, 1, n, n) of each kind of attention, written out."""
     query, key = torch.arange(length)[:, None], torch.arange(length)[None]
     block = torch.full((length,), -1)
     block[: len(row.columns)] = _blocks(case, row)
     causal = key <= query
-    sees = causal | ((block[:, None] == block[None]) & (block[None] >= 0))
+    same_block = (block[:, None] == block[None]) & (block[None] >= 0)
+    sees = causal | same_block
     config = model.config.get_text_config()
     window = getattr(config, "sliding_window", None)
     full = _additive(causal if case.block == "sliding runs" else sees)
-    kinds = getattr(config, "layer_types", None) or []
-    if window is None or not {"sliding_attention", "hybrid_sliding"} & set(kinds):
-        return full
-    sliding = _additive(sees & (key > query - window))
+    kinds = set(getattr(config, "layer_types", None) or [])
+    if window is None or not {"sliding_attention", "hybrid_sliding"} & kinds:
+        return {"full_attention": full}
+    near = sees & (key > query - window)
+    if case.block == "prefix":  # PaliGemma 2 lets its prefix see all of itself, however far
+        near = near | same_block
     # Layers that mix neighbours instead of attending need a mask for padding only.
     return {
-        "full_attention": full, "indexed_attention": full, "sliding_attention": sliding, "conv": None,
+        "full_attention": full, "indexed_attention": full, "sliding_attention": _additive(near), "conv": None,
         "linear_attention": None,
     }  # fmt: skip
 

@@ -9,72 +9,79 @@ from torch import Tensor
 
 from divprune import DivPrune, FastV, prune
 from divprune.methods import ItemContext, Method
+from divprune.methods.base import Stage
 from divprune.selection.reference import reference_select
-from tests.huggingface.handmade_layers import Entering, Reference, Rule, full_rows, run
+from tests.huggingface.handmade_layers import Entering, FullRow, Reference, Rule, run
 from tests.huggingface.layer_cases import (
+    CACHES,
     CELLS,
     FAMILIES,
+    INSIDE_AT,
+    KINDS_OF_LAYERS,
     METHODS,
+    NO_PLACEHOLDERS,
+    WITH_ATTENTION,
+    at_its_layer,
+    attention_of,
+    build,
     first_tokens,
     generate_logits,
+    inputs_of,
     most_attended,
     most_different,
+    rows_of,
     rule_of,
     settings_of,
 )
+from tests.huggingface.layer_variants import LINEAR_FIRST
 from tests.huggingface.test_parity import ONE_AND_TWO, RATIO, TOLERANCE
-from tests.huggingface.tiny_models import CASES, Row, make_inputs
+from tests.huggingface.tiny_models import Row
 
 cells = pytest.mark.parametrize(("name", "rows"), CELLS)
-layers = pytest.mark.parametrize("layer", [1, 2])
 attentions = pytest.mark.parametrize("attention", ["sdpa", "eager"])
-methods = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 
 
-def references(model: Any, inputs: dict[str, Any], rules: dict[int, Rule], tokens: Tensor) -> list[Reference]:
-    rows = zip(full_rows(model, inputs), tokens, strict=True)
-    return [run(model, row, new_tokens[:-1], rules) for row, new_tokens in rows]
+def references(rows: list[FullRow], model: Any, rules: dict[int, Rule], tokens: Tensor) -> list[Reference]:
+    return [run(model, row, new_tokens[:-1], rules) for row, new_tokens in zip(rows, tokens, strict=True)]
 
 
-def largest_error(model: Any, inputs: dict[str, Any], rules: dict[int, Rule], tokens: Tensor, logits: Tensor) -> float:
-    expected = torch.stack([reference.logits for reference in references(model, inputs, rules, tokens)])
+def largest_error(rows: list[FullRow], model: Any, rules: dict[int, Rule], tokens: Tensor, logits: Tensor) -> float:
+    expected = torch.stack([reference.logits for reference in references(rows, model, rules, tokens)])
     return float((expected - logits).abs().max())
 
 
 @cells
-@layers
-@attentions
-@methods
+@pytest.mark.parametrize(("attention", "method"), WITH_ATTENTION)
 def test_greedy_equals_the_reference_and_would_notice_other_tokens(
-    name: str, rows: list[Row], layer: int, attention: str, method: Any
+    name: str, rows: list[Row], attention: str, method: Any
 ) -> None:
-    model = CASES[name].build()
-    model.set_attn_implementation(attention)
-    inputs = make_inputs(CASES[name], model, rows)
-    chosen = method(layer=layer)
-    with prune(model, chosen, **settings_of(chosen)) as pruning:
-        tokens, logits, _ = generate_logits(model, inputs)
-    expected = references(model, inputs, {layer: rule_of(chosen)}, tokens)
+    model, method = build(name, attention), at_its_layer(name, method)
+    inputs = inputs_of(name, model, rows)
+    with prune(model, method, **settings_of(method)) as pruning:
+        tokens, logits, _ = generate_logits(model, inputs, **NO_PLACEHOLDERS)
+    full = rows_of(name, model, inputs)
+    expected = references(full, model, {method.layer: rule_of(method)}, tokens)
     assert (torch.stack([reference.logits for reference in expected]) - logits).abs().max() < TOLERANCE
-    assert largest_error(model, inputs, {layer: first_tokens}, tokens, logits) > 100 * TOLERANCE
-    assert_reported(model, inputs, pruning.last, expected)
+    assert largest_error(full, model, {method.layer: first_tokens}, tokens, logits) > 100 * TOLERANCE
+    assert_reported(full, inputs, pruning.last, expected)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-@methods
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in LINEAR_FIRST])
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_the_layer_matters(name: str, method: Any) -> None:
-    model = CASES[name].build()
-    inputs = make_inputs(CASES[name], model, ONE_AND_TWO)
+    model = build(name, attention_of(name))
+    inputs = inputs_of(name, model, ONE_AND_TWO)
     with prune(model, method(layer=1), **settings_of(method())):
-        tokens, logits, _ = generate_logits(model, inputs)
-    assert largest_error(model, inputs, {2: rule_of(method())}, tokens, logits) > 100 * TOLERANCE
+        tokens, logits, _ = generate_logits(model, inputs, **NO_PLACEHOLDERS)
+    full = rows_of(name, model, inputs)
+    assert largest_error(full, model, {2: rule_of(method())}, tokens, logits) > 100 * TOLERANCE
 
 
-def assert_reported(model: Any, inputs: dict[str, Any], report: Any, expected: list[Reference]) -> None:
+def assert_reported(rows: list[FullRow], inputs: dict[str, Any], report: Any, expected: list[Reference]) -> None:
     """Kept indices of each item, and the mask of the columns that the last layers see."""
     items = iter(report.items)
     mask = inputs["attention_mask"].bool()
-    for number, (row, reference) in enumerate(zip(full_rows(model, inputs), expected, strict=True)):
+    for number, (row, reference) in enumerate(zip(rows, expected, strict=True)):
         for places, kept in zip(row.items, reference.kept, strict=True):
             item = next(items)
             assert (item.row, item.num_visual_tokens) == (number, len(places))
@@ -85,26 +92,26 @@ def assert_reported(model: Any, inputs: dict[str, Any], report: Any, expected: l
     assert torch.equal(report.keep_mask, mask)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", KINDS_OF_LAYERS)
 @attentions
-@pytest.mark.parametrize("settings", [{}, {"use_cache": False}, {"cache_implementation": "static"}], ids=str)
+@pytest.mark.parametrize("settings", CACHES, ids=str)
 @pytest.mark.parametrize("method", [DivPrune(layer=1), FastV(layer=1)], ids=lambda method: method.name)
 def test_rows_without_padding_that_keep_different_counts(
     name: str, attention: str, settings: dict[str, Any], method: Method
 ) -> None:
     """No padding means no mask from transformers, and the shortened rows need one."""
-    model = CASES[name].build()
-    model.set_attn_implementation(attention)
+    model = build(name, attention)
     one, two = [[1, 5, "image", 6, 7, 8], [1, 9, "image", 10, 11, "image", 12]]
-    lengths = make_inputs(CASES[name], model, [one, two])["attention_mask"].sum(dim=-1)
+    lengths = inputs_of(name, model, [one, two])["attention_mask"].sum(dim=-1)
     one += [20 + place % 60 for place in range(int(lengths[1] - lengths[0]))]
-    inputs = make_inputs(CASES[name], model, [one, two]) | {"suppress_tokens": [95, 96]}
+    inputs = inputs_of(name, model, [one, two]) | NO_PLACEHOLDERS
     assert bool(inputs["attention_mask"].all())
     with prune(model, method, keep_ratio=RATIO) as pruning:
         tokens, logits, _ = generate_logits(model, inputs, **settings)
     assert len(set(pruning.last.keep_mask.sum(dim=-1).tolist())) == 2
-    assert largest_error(model, inputs, {1: rule_of(method)}, tokens, logits) < TOLERANCE
-    assert largest_error(model, inputs, {1: first_tokens}, tokens, logits) > 100 * TOLERANCE
+    full = rows_of(name, model, inputs)
+    assert largest_error(full, model, {1: rule_of(method)}, tokens, logits) < TOLERANCE
+    assert largest_error(full, model, {1: first_tokens}, tokens, logits) > 100 * TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -119,8 +126,8 @@ class Halves(Method):
     def layers(self) -> tuple[int, ...]:
         return (1, 2)
 
-    def scheduled_count(self, num_visual_tokens: int, layer: int) -> int:
-        return num_visual_tokens // 2
+    def schedule(self, num_visual_tokens: int) -> tuple[Stage, ...]:
+        return Stage(1, num_visual_tokens // 2), Stage(2, num_visual_tokens // 2 // 2)
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
         if context.layer == 1:
@@ -137,30 +144,33 @@ def half_attended(entering: Entering) -> Tensor:
     return entering.attention.mean(dim=0).topk(len(entering.hidden) // 2).indices.sort().values
 
 
-@cells
-@pytest.mark.parametrize("settings", [{}, {"cache_implementation": "static"}], ids=str)
-def test_a_schedule_drops_at_several_layers(name: str, rows: list[Row], settings: dict[str, Any]) -> None:
-    model = CASES[name].build()
-    inputs = make_inputs(CASES[name], model, rows)
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in LINEAR_FIRST])
+@pytest.mark.parametrize("settings", CACHES, ids=str)
+def test_a_schedule_drops_at_several_layers(name: str, settings: dict[str, Any]) -> None:
+    model = build(name, attention_of(name), **settings)
+    inputs = inputs_of(name, model, ONE_AND_TWO)
     with prune(model, Halves()) as pruning:
-        tokens, logits, _ = generate_logits(model, inputs, **settings)
+        tokens, logits, _ = generate_logits(model, inputs, **NO_PLACEHOLDERS, **settings)
     rules = {1: half_different, 2: half_attended}
-    expected = references(model, inputs, rules, tokens)
+    full = rows_of(name, model, inputs)
+    expected = references(full, model, rules, tokens)
     assert (torch.stack([reference.logits for reference in expected]) - logits).abs().max() < TOLERANCE
-    assert largest_error(model, inputs, {1: half_different}, tokens, logits) > 100 * TOLERANCE
-    assert_reported(model, inputs, pruning.last, expected)
-    assert sorted(set(pruning.last.sequence_lengths), reverse=True) == list(pruning.last.sequence_lengths)
+    assert largest_error(full, model, {1: half_different}, tokens, logits) > 100 * TOLERANCE
+    assert_reported(full, inputs, pruning.last, expected)
+    lengths = pruning.last.sequence_lengths
+    assert list(lengths) == sorted(lengths, reverse=True)
+    assert len(set(lengths)) == 3
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", KINDS_OF_LAYERS)
 def test_sample_scope_shares_one_budget_over_a_row(name: str) -> None:
-    model = CASES[name].build()
-    inputs = make_inputs(CASES[name], model, ONE_AND_TWO)
+    model = build(name)
+    inputs = inputs_of(name, model, ONE_AND_TWO)
     for method, rule in ((DivPrune(layer=1), most_different), (FastV(layer=1), most_attended)):
         with prune(model, method, keep_ratio=RATIO, scope="sample") as pruning:
             model.generate(**inputs, max_new_tokens=1)
-        row = full_rows(model, inputs)[1]
-        row.items = [torch.cat(row.items)]
+        row = rows_of(name, model, inputs)[1]
+        row.items, row.ends = [torch.cat(row.items)], row.ends[:1]
         expected = run(model, row, torch.arange(0), {1: rule}).kept[0]
         first, second = pruning.last.items[1:]
         together = torch.cat([first.kept_indices, second.kept_indices + first.num_visual_tokens])
@@ -169,10 +179,10 @@ def test_sample_scope_shares_one_budget_over_a_row(name: str) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_keeping_everything_leaves_logits_bit_identical(name: str) -> None:
-    model = CASES[name].build()
-    inputs = make_inputs(CASES[name], model, ONE_AND_TWO)
+    model = build(name, attention_of(name))
+    inputs = inputs_of(name, model, ONE_AND_TWO)
     tokens, logits, _ = generate_logits(model, inputs)
-    for method in (DivPrune(layer=1), FastV(layer=2)):
+    for method in (DivPrune(layer=INSIDE_AT[name]), FastV(layer=2)):
         with prune(model, method, keep_ratio=1.0):
             pruned_tokens, pruned_logits, _ = generate_logits(model, inputs)
         assert torch.equal(pruned_tokens, tokens)

@@ -30,14 +30,16 @@ TILE_TOKENS = 16
 START, TILE_TAG, NEWLINE, END, WHOLE_TAG = 90, 91, 92, 93, 94
 
 
+INTERNVL_VISION = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "image_size": [56, 56], "patch_size": [7, 7],
+}  # fmt: skip
+
+
 def internvl() -> PreTrainedModel:
-    vision = {
-        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "image_size": [56, 56], "patch_size": [7, 7],
-    }  # fmt: skip
     text = Qwen2Config(**TEXT_SIZES, **VOCABULARY, num_key_value_heads=2)
     return build_model(
-        InternVLConfig(vision_config=vision, text_config=text, image_token_id=IMAGE, tie_word_embeddings=False)
+        InternVLConfig(vision_config=INTERNVL_VISION, text_config=text, image_token_id=IMAGE, tie_word_embeddings=False)
     )
 
 

@@ -19,7 +19,7 @@ def test_fastv_keeps_the_most_attended_in_the_mean_over_heads() -> None:
 
 def test_vtw_keeps_nothing() -> None:
     method = VTW(layer=3)
-    assert method.scheduled_count(576, 3) == 0
+    assert method.schedule(576) == ((3, 0),)
     assert method.select(torch.zeros(4, 3), 0, ItemContext()).tolist() == []
 
 
@@ -28,7 +28,7 @@ def test_methods_say_where_they_act() -> None:
     assert (FastV().layers, VTW().layers, VTW(layer=4).layers) == ((2,), (15,), (4,))
     assert get_method("fastv:layer=3") == FastV(layer=3)
     with pytest.raises(NotImplementedError, match="'divprune' has no schedule"):
-        DivPrune().scheduled_count(4, 1)
+        DivPrune().schedule(4)
 
 
 def test_papers_are_named() -> None:

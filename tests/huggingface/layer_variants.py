@@ -1,0 +1,83 @@
+"""Models for pruning inside the language model: every family, some with layers in another order."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from transformers import InternVLConfig, PreTrainedModel, Qwen2Config
+
+from tests.huggingface import tiny_gemma, tiny_more, tiny_mrope
+from tests.huggingface.tiny_base import IMAGE, TEXT_SIZES, VOCABULARY, build_model
+from tests.huggingface.tiny_models import CASES, Case
+from tests.huggingface.tiny_tiled import INTERNVL_VISION
+
+FULL, SLIDING, LINEAR = "full_attention", "sliding_attention", "linear_attention"
+
+REFUSED = {"gemma4": 1, "qwen3_5": 1, "qwen3_5_moe": 1, "lfm2_vl": 1}
+"""Tiny models as the other tests build them that cannot lose tokens at this layer."""
+
+
+def rebuilt(config_of: Callable[[], PreTrainedModel], build: Callable[[Any], PreTrainedModel], **text: Any) -> Any:
+    """A family's tiny model with other entries in the configuration of its language model."""
+
+    def build_it() -> PreTrainedModel:
+        config = config_of().config
+        for name, value in text.items():
+            setattr(config.text_config, name, value)
+        return build(config)
+
+    return build_it
+
+
+def late(kind: str) -> dict[str, Any]:
+    """The first layer is of another kind."""
+    return {"num_hidden_layers": 4, "layer_types": [kind, FULL, FULL, FULL]}
+
+
+def late_windows() -> PreTrainedModel:
+    """The first layer with a sliding window is one that loses tokens."""
+    text = Qwen2Config(
+        **TEXT_SIZES, **VOCABULARY, num_key_value_heads=2, use_sliding_window=True, sliding_window=60,
+        layer_types=[FULL, SLIDING, SLIDING],
+    )  # fmt: skip
+    return build_model(
+        InternVLConfig(vision_config=INTERNVL_VISION, text_config=text, image_token_id=IMAGE, tie_word_embeddings=False)
+    )
+
+
+def small(config: Any) -> PreTrainedModel:
+    return tiny_mrope.with_small_logits(build_model(config))
+
+
+def small_gemma(config: Any) -> PreTrainedModel:
+    """Attention without a scale is so sharp that rounding grows layer by layer; the logits are kept small."""
+    model = tiny_gemma.build_gemma(config)
+    with torch.no_grad():
+        model.lm_head.weight.div_(10)
+    return model
+
+
+VARIANTS = {
+    "gemma4 without shared layers": replace(
+        CASES["gemma4"], build=rebuilt(tiny_gemma.gemma4, small_gemma, num_kv_shared_layers=0)
+    ),
+    "qwen3_5 with late attention": replace(
+        CASES["qwen3_5"],
+        build=rebuilt(tiny_mrope.qwen3_5, small, **late(LINEAR)),
+    ),
+    "lfm2_vl with late attention": replace(
+        CASES["lfm2_vl"],
+        build=rebuilt(tiny_more.lfm2_vl, build_model, **late("conv")),
+    ),
+    "internvl with late windows": replace(CASES["internvl"], build=late_windows),
+}
+
+INSIDE: dict[str, Case] = {name: case for name, case in CASES.items() if name not in REFUSED} | VARIANTS
+"""Every model that can lose tokens at layer 1, or at layer 2 if it is one of the next."""
+
+LINEAR_FIRST = [name for name in VARIANTS if name.endswith("late attention")]
+"""Their layer 0 keeps a running state: tokens can go from layer 2 on."""
+
+EAGER_ONLY = ("paligemma2",)
+"""Gemma 2 has no sdpa in transformers, which also cannot run PaliGemma 2 on a static cache, pruned or not."""

@@ -1,0 +1,190 @@
+"""Later turns that bring a picture of their own, on the cache of an earlier one, against the hand-made reference."""
+
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from packaging.version import Version
+from torch import Tensor
+
+from divprune import VTW, DivPrune, FastV, prune
+from divprune.errors import PruningError
+from divprune.methods import PyramidDrop
+from tests.huggingface.handmade_layers import FullRow, joined, run
+from tests.huggingface.layer_cases import (
+    FAMILIES,
+    KINDS_OF_LAYERS,
+    NO_PLACEHOLDERS,
+    STEPS,
+    attention_of,
+    build,
+    cache_of,
+    first_tokens,
+    generate_logits,
+    inputs_of,
+    kinds_of,
+    rows_of,
+    rule_of,
+    settings_of,
+)
+from tests.huggingface.layer_variants import INSIDE, LINEAR_FIRST
+from tests.huggingface.test_parity import TOLERANCE
+from tests.huggingface.tiny_models import Row
+
+FIRST: list[Row] = [[1, 5, "image", 6, 7, 8], [1, 9, 12, 13]]
+SECOND: list[Row] = [[31, 32, "image", 33, 34], [41, "image", 42]]
+PREFIX = ("paligemma", "paligemma2")
+"""What its prefix sees on a second turn is transformers' own affair: the mask is rebuilt from the new tokens alone."""
+UNNESTED = [name for name in FAMILIES if name not in PREFIX]
+
+
+def filled(rows: list[Row], mask: Tensor) -> list[Row]:
+    missing = (mask == 0).sum(dim=-1).tolist()
+    return [[*row, *range(20, 20 + count)] for row, count in zip(rows, missing, strict=True)]
+
+
+OLD = Version(transformers.__version__) < Version("5.23")
+LATE_BLOCKS = ("gemma3",) if OLD else ()
+"""Models whose blocks transformers misplaces on later turns."""
+
+
+class Talk:
+    """Two turns of a batch; the second brings a picture for every row, after a first that may have none."""
+
+    def __init__(self, name: str, kind: str = "dynamic", turns: tuple[list[Row], list[Row]] = (FIRST, SECOND)) -> None:
+        static = {"cache_implementation": "static"} if kind == "static" else {}
+        self.name = name
+        self.model = build(name, attention_of(name), **static)
+        self.first, self.second = (inputs_of(name, self.model, rows) for rows in turns)
+        if set(kinds_of(self.model)) - {"full_attention"}:
+            # Windows and running states count the padding between two turns as tokens, pruned or not.
+            self.second = inputs_of(name, self.model, filled(turns[1], self.second["attention_mask"]))
+        length = self.first["input_ids"].shape[1] + STEPS + self.second["input_ids"].shape[1] + STEPS
+        self.cache = cache_of(self.model, kind, length)
+
+    def run(self, new_ids_only: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """What was said in between, the new tokens (B, STEPS), and their logits."""
+        said, _, _ = generate_logits(self.model, self.first, past_key_values=self.cache, **NO_PLACEHOLDERS)
+        ones = torch.ones(len(said), STEPS, dtype=torch.int64)
+        # The last generated token is not in the cache yet.
+        inputs = dict(self.second)
+        inputs["attention_mask"] = torch.cat(
+            [self.first["attention_mask"], ones, self.second["attention_mask"]], dim=-1
+        )
+        for key, values in self.second.items():
+            if values.shape == self.second["input_ids"].shape and key != "attention_mask":
+                before = self.first.get(key, torch.zeros_like(self.first["input_ids"]))
+                between = said if key == "input_ids" else 0 * said
+                full = torch.cat([before, between.to(values.dtype), values], dim=-1)
+                inputs[key] = full[:, self.first["input_ids"].shape[1] + STEPS - 1 :] if new_ids_only else full
+        tokens, logits, _ = generate_logits(self.model, inputs, past_key_values=self.cache, **NO_PLACEHOLDERS)
+        return said, tokens, logits
+
+    def rows(self, said: Tensor) -> list[FullRow]:
+        first, second = (rows_of(self.name, self.model, inputs) for inputs in (self.first, self.second))
+        return [joined(self.model, *parts) for parts in zip(first, said, second, strict=True)]
+
+    def error(self, rules: Any, said: Tensor, tokens: Tensor, logits: Tensor) -> float:
+        rows = zip(self.rows(said), tokens, strict=True)
+        expected = [run(self.model, row, new_tokens[:-1], rules).logits for row, new_tokens in rows]
+        return float((torch.stack(expected) - logits).abs().max())
+
+
+@pytest.mark.parametrize("new_ids_only", [False, True], ids=["full ids", "new ids"])
+@pytest.mark.parametrize(
+    ("name", "kind", "method"),
+    [
+        (name, "dynamic", DivPrune(layer=2 if name in LINEAR_FIRST else 1))
+        for name in UNNESTED
+        if name not in KINDS_OF_LAYERS
+    ]
+    + [
+        (name, kind, method)
+        for name in KINDS_OF_LAYERS
+        for kind in ("dynamic", "static")
+        for method in (DivPrune(layer=1), FastV(layer=2), VTW(layer=1))
+        if (name, kind) != ("gemma3", "static")
+    ],
+)
+def test_a_new_picture_on_the_kept_cache(name: str, kind: str, method: Any, new_ids_only: bool) -> None:
+    if name in LATE_BLOCKS:
+        pytest.skip("refused, see below")
+    talk = Talk(name, kind)
+    with prune(talk.model, method, **settings_of(method)) as pruning:
+        said, tokens, logits = talk.run(new_ids_only)
+        lengths = pruning.last.sequence_lengths
+        keep_mask = pruning.last.keep_mask
+    assert talk.error({method.layer: rule_of(method)}, said, tokens, logits) < TOLERANCE
+    assert talk.error({method.layer: first_tokens}, said, tokens, logits) > 100 * TOLERANCE
+    later = [layer.get_seq_length() for layer in talk.cache.layers if hasattr(layer, "get_seq_length")]
+    if len(later) == len(lengths):
+        assert [int(length) - STEPS + 1 for length in later] == list(lengths)
+    rows = talk.rows(said)
+    kept = [run(talk.model, row, tokens[0][:0], {method.layer: rule_of(method)}).kept for row in rows]
+    visual = [sum(len(item) for item in row.items) - sum(map(len, kept[number])) for number, row in enumerate(rows)]
+    columns = [row.embeddings.shape[1] - dropped for row, dropped in zip(rows, visual, strict=True)]
+    assert keep_mask.sum(dim=-1).tolist() == columns
+
+
+@pytest.mark.parametrize("name", KINDS_OF_LAYERS)
+def test_a_new_picture_after_several_drops(name: str) -> None:
+    if name in LATE_BLOCKS:
+        pytest.skip("refused, see below")
+    talk = Talk(name)
+    method = PyramidDrop(first_layer=1, layers_per_stage=1, num_drops=2)
+    with prune(talk.model, method):
+        said, tokens, logits = talk.run(new_ids_only=True)
+
+    def kept(entering: Any, share: float) -> Tensor:
+        ranked = entering.attention.mean(dim=0).sort(descending=True, stable=True).indices
+        return ranked[: int(entering.total * share)].sort().values
+
+    rules = {1: lambda entering: kept(entering, 0.5), 2: lambda entering: kept(entering, 0.25)}
+    assert talk.error(rules, said, tokens, logits) < TOLERANCE
+    assert talk.error({1: rules[1], 2: first_tokens}, said, tokens, logits) > 100 * TOLERANCE
+
+
+def test_static_caches_on_which_transformers_masks_wrongly_are_refused() -> None:
+    talk = Talk("gemma3", "static")
+    with prune(talk.model, DivPrune(layer=1), keep_ratio=0.3), pytest.raises(PruningError, match="must be a dynamic"):
+        talk.run(new_ids_only=False)
+
+
+@pytest.mark.skipif(not OLD, reason="newer versions are right")
+def test_a_transformers_that_misplaces_blocks_is_refused() -> None:
+    talk = Talk("gemma3")
+    with (
+        prune(talk.model, DivPrune(layer=1), keep_ratio=0.3),
+        pytest.raises(PruningError, match=r"need transformers 5\.23"),
+    ):
+        talk.run(new_ids_only=False)
+
+
+def test_other_layers_than_the_cache_was_pruned_at_are_refused() -> None:
+    talk = Talk("llava")
+    with prune(talk.model, DivPrune(layer=1), keep_ratio=0.3):
+        generate_logits(talk.model, talk.first, past_key_values=talk.cache)
+    mask = torch.ones(2, talk.cache.get_seq_length() + talk.second["input_ids"].shape[1], dtype=torch.int64)
+    second = talk.second | {"attention_mask": mask}
+    with (
+        prune(talk.model, DivPrune(layer=2), keep_ratio=0.3),
+        pytest.raises(PruningError, match=r"lost tokens at layers \(1,\), got new pictures to drop at layers \(2,\)"),
+    ):
+        talk.model.generate(**second, past_key_values=talk.cache, max_new_tokens=1)
+
+
+@pytest.mark.parametrize("name", [name for name in KINDS_OF_LAYERS if INSIDE[name].cells])
+def test_another_call_in_between_does_not_shift_positions(name: str) -> None:
+    logits = []
+    for disturb in (False, True):
+        talk = Talk(name)
+        with prune(talk.model, DivPrune(layer=1), keep_ratio=0.3):
+            said, _, _ = generate_logits(talk.model, talk.first, past_key_values=talk.cache, **NO_PLACEHOLDERS)
+            if disturb:
+                talk.model.generate(**inputs_of(name, talk.model, [SECOND[0], FIRST[0]]), max_new_tokens=2)
+            ids = torch.cat([talk.first["input_ids"], said, torch.full((2, 3), 21)], dim=-1)
+            mask = torch.cat([talk.first["attention_mask"], torch.ones(2, STEPS + 3, dtype=torch.int64)], dim=-1)
+            turn = {"input_ids": ids, "attention_mask": mask}
+            logits.append(generate_logits(talk.model, turn, past_key_values=talk.cache)[1])
+    assert torch.equal(*logits)
