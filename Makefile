@@ -37,6 +37,7 @@ format: .venv-test/.stamp  ## let ruff repair what it can
 
 bench: .venv/.stamp .venv-test/.stamp  ## measure, and write the records under results/ (half an hour on two cores)
 	.venv-test/bin/python -m benchmarks.selection
+	.venv/bin/python -m benchmarks.pipeline
 	.venv/bin/python -m benchmarks.scenes
 	$(MAKE) readme
 

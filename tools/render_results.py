@@ -129,6 +129,29 @@ def _measured(record: Record) -> str:
     )
 
 
+def pipeline_table(record: Record) -> str:
+    """A whole call beside its ideal, and the parts of both."""
+    columns = ("prefill", "language_model", "encoder", "selection", "decode_per_token", "overhead")
+    cells = [
+        (row["case"], *(_milliseconds(row.get(f"{name}_median_seconds")) for name in columns)) for row in record.rows
+    ]
+    header = ("call", "first token", "language model", "encoder", "selection", "each further token", "all else")
+    pruned = next(row for row in record.rows if row["case"] == "divprune")
+    config, versions = record.config, record.provenance["versions"]
+    summary = (
+        f"First token after pruning: {pruned['prefill_speedup_median_ratio']:.2f} x as fast, and "
+        f"{pruned['prefill_over_ideal_median_ratio']:.2f} of ideal + encoder + selection. {config['architecture']} "
+        f"with {config['num_layers']} decoder layers and random weights, {config['num_kept']} of "
+        f"{config['num_visual_tokens']} visual tokens, {config['num_text_tokens']} of text; {config['dtype']} on the "
+        f"{config['device']}; medians of {config['repeats']} rounds; torch {versions['torch']}."
+    )
+    return f"{markdown_table(header, cells, numbers_from=1)}\n\n{summary}"
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds * 1000:.0f} ms" if seconds >= 0.1 else f"{seconds * 1000:.1f} ms"
+
+
 SCENE_COLUMNS = ("existence", "count", "color", "shape", "position", "caption", "mean")
 
 
@@ -170,6 +193,7 @@ def _without_seeds(rows: Rows) -> Rows:
 
 TABLES: dict[str, Callable[[], str]] = {"families": families_table, "methods": methods_table}
 RESULTS: dict[str, tuple[str, Callable[[Record], str]]] = {
+    "pipeline": ("pipeline", pipeline_table),
     "selection": ("selection", selection_table),
     "selection-details": ("selection", selection_details),
     "scenes": ("scenes", scenes_table),

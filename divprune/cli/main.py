@@ -1,12 +1,13 @@
 """The entry point. Heavy imports wait inside the commands, so that `divprune --help` answers at once."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import divprune
+from divprune.cli.arguments import Debug, Dtype, Json
+from divprune.cli.cost_commands import bench, flops
 from divprune.cli.failures import one_line_errors
 from divprune.cli.screen import Screen, quiet_logs, quiet_progress_bars
 
@@ -18,18 +19,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the logs of other libraries.")]
-
-
-class Dtype(StrEnum):
-    """The number formats that `--dtype` takes."""
-
-    auto = "auto"
-    float32 = "float32"
-    float16 = "float16"
-    bfloat16 = "bfloat16"
 
 
 def _print_version(wanted: bool) -> None:
@@ -135,3 +124,7 @@ def families(json: Json = False, debug: Debug = False) -> None:
         from divprune.cli.listings import show_families
 
         show_families(Screen(json))
+
+
+app.command()(flops)
+app.command()(bench)

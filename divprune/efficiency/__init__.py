@@ -1,5 +1,43 @@
-"""What pruning saves: time, measured on the model at hand."""
+"""What pruning saves: time and memory measured on the model at hand, and FLOPs worked out from its shape."""
 
+from divprune.efficiency.architectures import ARCHITECTURES, Architecture, architecture_config, get_architecture
+from divprune.efficiency.bench import UNPRUNED, Measurement, Variant, run_bench, run_once
+from divprune.efficiency.equal_flops import num_keep_for_ratio
+from divprune.efficiency.flops import Cost, compare, prefill_flop
 from divprune.efficiency.latency import Latency, interleave, prefill_seconds
+from divprune.efficiency.memory import in_own_process, peak_memory_bytes
+from divprune.efficiency.random_model import picture_like, random_inputs, random_model
+from divprune.efficiency.schedule import DropSchedule, schedule_of
+from divprune.efficiency.shapes import ModelShape, model_shape
+from divprune.efficiency.timing import GenerationTiming, seconds_of, time_generation
 
-__all__ = ["Latency", "interleave", "prefill_seconds"]
+__all__ = [
+    "ARCHITECTURES",
+    "UNPRUNED",
+    "Architecture",
+    "Cost",
+    "DropSchedule",
+    "GenerationTiming",
+    "Latency",
+    "Measurement",
+    "ModelShape",
+    "Variant",
+    "architecture_config",
+    "compare",
+    "get_architecture",
+    "in_own_process",
+    "interleave",
+    "model_shape",
+    "num_keep_for_ratio",
+    "peak_memory_bytes",
+    "picture_like",
+    "prefill_flop",
+    "prefill_seconds",
+    "random_inputs",
+    "random_model",
+    "run_bench",
+    "run_once",
+    "schedule_of",
+    "seconds_of",
+    "time_generation",
+]

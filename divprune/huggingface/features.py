@@ -17,8 +17,11 @@ from transformers.utils.generic import ModelOutput
 
 
 def flat_tokens(entries: Sequence[Tensor] | Tensor) -> Tensor:
-    """Entries of any shape (..., d) -> (total, d)."""
-    return torch.cat([entry.reshape(-1, entry.shape[-1]) for entry in entries])
+    """Entries of any shape (..., d) -> (total, d), without a copy where one picture or one tensor holds all."""
+    if isinstance(entries, Tensor):
+        return entries.reshape(-1, entries.shape[-1])
+    rows = [entry.reshape(-1, entry.shape[-1]) for entry in entries]
+    return rows[0] if len(rows) == 1 else torch.cat(rows)
 
 
 def take_tokens(output: ModelOutput, rows: list[Tensor]) -> ModelOutput:

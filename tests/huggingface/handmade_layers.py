@@ -175,7 +175,8 @@ def _inputs_of_layers(
     def given(index: int, places: Tensor) -> dict[str, Any]:
         kind = kinds[index]
         rotary = text.rotary_emb(hidden, coordinates, kind) if by_kind else text.rotary_emb(hidden, coordinates)
-        mask = (masks.get(kind) or masks["full_attention"])[:, :, places][..., places]
+        written = masks.get(kind)
+        mask = (masks["full_attention"] if written is None else written)[:, :, places][..., places]
         extra = {"per_layer_input": own[0][:, places, index], "shared_kv_states": {}} if own else {}
         return {
             "attention_mask": mask if kind.endswith("attention") and kind != "linear_attention" else None,

@@ -1,0 +1,153 @@
+"""What each method costs in a whole call: all of them in one run, in turns, next to the unpruned model.
+
+image -> visual tokens -> selection -> prompt -> LLM prefill -> decoding: `generate` is called as a user would call it.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from divprune.budget import Budget
+from divprune.efficiency.timing import GenerationTiming, time_generation
+from divprune.huggingface import Pruning, prune
+from divprune.methods import Method
+from divprune.records import quantiles
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way of running the model.
+
+    Attributes:
+        name: how the row is called.
+        method: which tokens are kept; None for the model as it is.
+        budget: how many; None for the unpruned model and for methods that say so themselves.
+    """
+
+    name: str
+    method: Method | None = None
+    budget: Budget | None = None
+
+    def on(self, model: PreTrainedModel) -> AbstractContextManager[Pruning | None]:
+        """The context manager under which to call the model."""
+        if self.method is None:
+            return nullcontext()
+        keep_ratio, num_keep = (self.budget.keep_ratio, self.budget.num_keep) if self.budget else (None, None)
+        return prune(model, self.method, keep_ratio=keep_ratio, num_keep=num_keep)
+
+
+UNPRUNED = Variant("unpruned")
+
+
+@dataclass
+class Measurement:
+    """What one variant took.
+
+    Attributes:
+        variant: what was run.
+        kv_cache_bytes: keys and values of the prompt, as the cache held them after the prefill.
+        num_visual_tokens: M, all items together; None if the model ran unpruned.
+        num_kept: visual tokens still there in the last layer; None if the model ran unpruned.
+        timings: one a round, warm-up left out.
+        selection_seconds: one a round; empty if the model ran unpruned.
+    """
+
+    variant: Variant
+    kv_cache_bytes: int
+    num_visual_tokens: int | None
+    num_kept: int | None
+    timings: list[GenerationTiming] = field(default_factory=list)
+    selection_seconds: list[float] = field(default_factory=list)
+
+    def as_row(self) -> dict[str, Any]:
+        """The row of a record: medians, 20th and 80th percentiles."""
+        row: dict[str, Any] = {
+            "method": self.variant.name,
+            "num_visual_tokens": self.num_visual_tokens,
+            "num_kept": self.num_kept,
+            "kv_cache_bytes": self.kv_cache_bytes,
+        }
+        for name in ("prefill", "ttft", "end_to_end"):
+            row |= quantiles([getattr(timing, f"{name}_seconds") for timing in self.timings], f"{name}_")
+        rates = [1 / timing.decode_seconds_per_token for timing in self.timings]
+        row |= quantiles(rates, "decode_", "tokens_per_second")
+        return row | (quantiles(self.selection_seconds, "selection_") if self.selection_seconds else {})
+
+
+def run_bench(
+    model: PreTrainedModel,
+    inputs: Mapping[str, Any],
+    variants: Sequence[Variant],
+    *,
+    num_new_tokens: int,
+    repeats: int,
+    max_seconds: float = float("inf"),
+    after_call: Callable[[], object] = lambda: None,
+) -> list[Measurement]:
+    """Measure several variants in turns.
+
+    Args:
+        model: a model of a supported family.
+        inputs: what `generate` takes: one prompt with its pictures, on the model's device.
+        variants: what is compared.
+        num_new_tokens: tokens generated in each call, at least 2.
+        repeats: rounds after the warm-up, at least 1.
+        max_seconds: no new round starts after this much time; the first one always does.
+        after_call: called after each call, for a progress bar.
+
+    Raises:
+        ValueError: `num_new_tokens` or `repeats` is too small, or a variant does not fit the model.
+    """
+    if num_new_tokens < 2:
+        raise ValueError(f"num_new_tokens must be at least 2, to time decoding, got {num_new_tokens}")
+    if repeats < 1:
+        raise ValueError(f"repeats must be at least 1, got {repeats}")
+    measurements = []
+    for variant in variants:
+        measurements.append(_warm_up(model, inputs, variant))
+        after_call()
+    started = time.perf_counter()
+    for repeat in range(repeats):
+        if repeat and time.perf_counter() - started > max_seconds:
+            break
+        for measurement in measurements:
+            _measure(model, inputs, measurement, num_new_tokens)
+            after_call()
+    return measurements
+
+
+def run_once(model: PreTrainedModel, inputs: Mapping[str, Any], variant: Variant, num_new_tokens: int) -> None:
+    """Make one call, whose memory is of interest."""
+    with variant.on(model):
+        time_generation(model, inputs, num_new_tokens)
+
+
+def _warm_up(model: PreTrainedModel, inputs: Mapping[str, Any], variant: Variant) -> Measurement:
+    with variant.on(model) as pruning:
+        generate: Any = model.generate
+        output = generate(**inputs, max_new_tokens=1, do_sample=False, num_beams=1, return_dict_in_generate=True)
+    report = pruning.last if pruning is not None else None
+    return Measurement(
+        variant,
+        cache_bytes(output.past_key_values),
+        None if report is None else report.num_visual_tokens,
+        None if report is None else report.num_kept,
+    )
+
+
+def _measure(model: PreTrainedModel, inputs: Mapping[str, Any], measurement: Measurement, num_new_tokens: int) -> None:
+    with measurement.variant.on(model) as pruning:
+        measurement.timings.append(time_generation(model, inputs, num_new_tokens))
+    if pruning is not None and pruning.last is not None:
+        measurement.selection_seconds.append(pruning.last.selection_seconds)
+
+
+def cache_bytes(cache: Any) -> int:
+    """Return the bytes of all keys and values in a cache."""
+    tensors = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
+    return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor))

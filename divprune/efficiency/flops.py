@@ -1,0 +1,137 @@
+"""What a prefill costs in floating-point operations, by the paper's formula or exactly.
+
+image -> **visual tokens -> selection -> prompt -> LLM prefill**. "paper" is Eq. 5 of DivPrune (CVPR 2025,
+arXiv 2503.02175), which counts multiply-accumulates of the language model with a two-product feed-forward block. The
+paper prints a minus before its attention term; only a plus gives its numbers. "exact" counts every matrix product, two
+operations per multiply-accumulate, vision tower and selection included, as torch's counter does.
+"""
+
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal
+
+from divprune.budget import Budget
+from divprune.efficiency.paper_workloads import Workload
+from divprune.efficiency.schedule import DropSchedule, schedule_of
+from divprune.efficiency.shapes import GATED_DECODERS, LanguageShape, ModelShape, TowerShape
+from divprune.errors import UnsupportedModelError
+from divprune.methods import DivPrune, Method
+
+Accounting = Literal["paper", "exact"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Cost of a prefill, in operations, unpruned and pruned; means over the prompts that were asked about.
+
+    Attributes:
+        full_flop: unpruned.
+        pruned_flop: pruned, encoder and selection included where the accounting counts them.
+        ratio: mean of the prompts' own ratios pruned / full, as in the paper.
+        encoder_flop: the part of both that vision tower and projector take; None where it is not counted.
+        selection_flop: the part of `pruned_flop` that the choice takes; None where it is not counted.
+    """
+
+    full_flop: float
+    pruned_flop: float
+    ratio: float
+    encoder_flop: float | None
+    selection_flop: float | None
+
+
+def compare(
+    shape: ModelShape, workloads: list[Workload], method: Method, budget: Budget | None, accounting: Accounting
+) -> Cost:
+    """Work out what a method saves, as a mean over prompts.
+
+    Args:
+        shape: of the model.
+        workloads: the prompts, at least one.
+        method: any method.
+        budget: how many tokens it keeps; None if it says so itself.
+        accounting: "paper" or "exact".
+
+    Raises:
+        ValueError: the method drops at a layer that the model does not have, or the budget does not fit it.
+        UnsupportedModelError: "exact" does not know this model's layers.
+    """
+    exact = accounting == "exact"
+    encoder = encoder_flop(shape.tower) * shape.encoder_passes if exact and shape.tower is not None else None
+    full, pruned, selection = [], [], []
+    for workload in workloads:
+        schedule = schedule_of(method, budget, workload.num_visual_tokens)
+        text = workload.num_text_tokens
+        selection.append(selection_flop(shape.language, method, schedule, text) if exact else 0.0)
+        unpruned = prefill_flop(shape.language, text, DropSchedule(workload.num_visual_tokens), accounting)
+        full.append(unpruned + (encoder or 0.0))
+        pruned.append(prefill_flop(shape.language, text, schedule, accounting) + (encoder or 0.0) + selection[-1])
+    ratios = [after / before for before, after in zip(full, pruned, strict=True)]
+    return Cost(fmean(full), fmean(pruned), fmean(ratios), encoder, fmean(selection) if exact else None)
+
+
+def prefill_flop(
+    shape: LanguageShape, num_text_tokens: int, schedule: DropSchedule, accounting: Accounting = "exact"
+) -> float:
+    """Return the operations of the language model's pass over one prompt.
+
+    Args:
+        shape: T layers, d and m wide.
+        num_text_tokens: N.
+        schedule: the visual tokens in each layer.
+        accounting: "paper": the sum over layers of 4 n d^2 + 2 n^2 d + 2 n d m multiply-accumulates (Eq. 5), with n
+            tokens in the layer. "exact": 4 n d w + 4 n d v + 4 n^2 w + 6 n d m operations with w = head size x heads
+            and v = head size x key-value heads, and 2 d x vocabulary for the logits of the last token.
+
+    Raises:
+        ValueError: the schedule names a layer that the model does not have.
+        UnsupportedModelError: "exact" does not know this model's layers.
+    """
+    lengths = [num_text_tokens + count for count in schedule.counts(shape.num_layers)]
+    if accounting == "paper":
+        return float(sum(_paper_layer(shape, length) for length in lengths))
+    if shape.model_type not in GATED_DECODERS:
+        raise UnsupportedModelError(
+            f"accounting must be 'paper' for a {shape.model_type!r} language model; the exact one knows "
+            f"{', '.join(GATED_DECODERS)}"
+        )
+    return float(sum(_exact_layer(shape, length) for length in lengths)) + 2 * shape.hidden_size * shape.vocabulary_size
+
+
+def _paper_layer(shape: LanguageShape, length: int) -> int:
+    width = shape.hidden_size
+    return 4 * length * width**2 + 2 * length**2 * width + 2 * length * width * shape.intermediate_size
+
+
+def _exact_layer(shape: LanguageShape, length: int) -> int:
+    queries, keys = shape.head_size * shape.num_heads, shape.head_size * shape.num_key_value_heads
+    projections = 2 * length * shape.hidden_size * (2 * queries + 2 * keys)
+    attention = 4 * length**2 * queries
+    return projections + attention + 6 * length * shape.hidden_size * shape.intermediate_size
+
+
+def encoder_flop(shape: TowerShape) -> float:
+    """Return the operations of vision tower and projector on one picture, tile or frame."""
+    width, tokens = shape.hidden_size, shape.num_tokens
+    embedding = 2 * shape.num_patches * shape.patch_values * width
+    layer = 8 * tokens * width**2 + 4 * tokens**2 * width + 4 * tokens * width * shape.intermediate_size
+    head = 0
+    if shape.has_pooling_head:
+        # One query attends to all tokens, and a feed-forward block follows.
+        head = 4 * (tokens + 1) * width**2 + 4 * tokens * width + 4 * width * shape.intermediate_size
+    projector = 2 * shape.projected_tokens * shape.output_size * (shape.projector_input_size + shape.output_size)
+    return float(embedding + shape.num_layers * layer + head + projector)
+
+
+def selection_flop(shape: LanguageShape, method: Method, schedule: DropSchedule, num_text_tokens: int) -> float:
+    """Return the operations of a choice, at most: all pairwise products for DivPrune, one row of attention for FastV.
+
+    Comparisons and sorting are no floating-point products and count as none.
+    """
+    total, before = 0, schedule.num_visual_tokens
+    for _, left in schedule.drops:
+        if isinstance(method, DivPrune):
+            total += 2 * before**2 * shape.hidden_size
+        if method.needs_attention:
+            total += 2 * (before + num_text_tokens) * shape.head_size * shape.num_heads
+        before = left
+    return float(total)

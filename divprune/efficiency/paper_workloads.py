@@ -1,0 +1,48 @@
+"""The prompts over which the DivPrune paper averages its TFLOPs: text and visual tokens of each data set."""
+
+from dataclasses import dataclass
+
+from divprune.efficiency.architectures import Architecture
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One prompt.
+
+    Attributes:
+        num_text_tokens: N.
+        num_visual_tokens: M, before pruning.
+    """
+
+    num_text_tokens: int
+    num_visual_tokens: int
+
+
+# Data set: mean text tokens, and mean visual tokens of LLaVA-1.6, whose tiles depend on the pictures' shapes.
+_IMAGE_SETS = {
+    "coco2017": (15, 2225),
+    "flickr30k": (15, 1922),
+    "gqa": (23, 2239),
+    "mmbench": (83, 1927),
+    "mme": (25, 2108),
+    "mmmu": (113, 1882),
+    "nocaps": (15, 2292),
+    "okvqa": (39, 2249),
+    "pope": (21, 2250),
+    "scienceqa": (91, 1598),
+    "seedbench": (57, 2116),
+}
+_VIDEO_SETS = {"activitynet": 28, "seedbench": 63, "videochatgpt": 21, "nextqa": 38, "egoschema": 196}
+
+
+def paper_workloads(architecture: Architecture) -> list[Workload]:
+    """Return the paper's mean prompt of each data set, for one of its models."""
+    fixed = architecture.num_visual_tokens
+    if architecture.frames and fixed is not None:
+        return [Workload(text, fixed) for text in _VIDEO_SETS.values()]
+    return [Workload(text, tiled if fixed is None else fixed) for text, tiled in _IMAGE_SETS.values()]
+
+
+def paper_text_lengths() -> list[int]:
+    """Return the mean text tokens of each of the paper's picture data sets."""
+    return [text for text, _ in _IMAGE_SETS.values()]
