@@ -69,8 +69,10 @@ def schedule_of(method: Method, budget: Budget | None, num_visual_tokens: int) -
     if has_own != (budget is None):
         expected = "left out: the method says itself how many tokens stay" if has_own else "given"
         raise ValueError(f"budget must be {expected}, got {budget} for {method.name!r}")
+    if budget is None:
+        return DropSchedule(num_visual_tokens, method.schedule(num_visual_tokens))
     left, drops = num_visual_tokens, []
     for layer in method.layers or (0,):
-        left = method.scheduled_count(left, layer) if budget is None else budget.count(left)
+        left = budget.count(left)
         drops.append((layer, left))
     return DropSchedule(num_visual_tokens, tuple(drops))
