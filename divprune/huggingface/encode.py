@@ -55,12 +55,14 @@ class Encoding:
         items: every image and video; those of one kind in the order in which their placeholders stand.
         consumed: names of the inputs that the encoder has used up.
         seconds: wall time of the encoder.
+        first_column: column of the prompt from which on `items` are all that the encoder was given.
     """
 
     outputs: dict[Kind, ModelOutput]
     items: list[VisualItem]
     consumed: set[str]
     seconds: float
+    first_column: int = 0
 
 
 def has_visual_inputs(inputs: Mapping[str, Any]) -> bool:
@@ -68,13 +70,31 @@ def has_visual_inputs(inputs: Mapping[str, Any]) -> bool:
     return bool(inputs.get("mm_encoder_outputs")) or any(pixels_of(inputs, kind) is not None for kind in PIXEL_INPUTS)
 
 
-def encode(model: PreTrainedModel, family: Family, inputs: Mapping[str, Any]) -> Encoding:
+def require_no_placeholders(model: PreTrainedModel, family: Family, input_ids: Tensor) -> None:
+    """Refuses ids (B, n) with placeholders in a call that brings no pictures.
+
+    Raises:
+        PruningError: there are placeholders.
+    """
+    for kind in family.kinds:
+        token_id = getattr(model.config, family.placeholders[kind])
+        count = int((input_ids == token_id).sum())
+        if count:
+            raise PruningError(
+                f"pictures must come with their placeholders: input_ids hold {count} new {kind} placeholders (id "
+                f"{token_id}), and the call brings no pixels; pass all that the model's processor returns"
+            )
+
+
+def encode(model: PreTrainedModel, family: Family, inputs: Mapping[str, Any], past_length: int = 0) -> Encoding:
     """Runs the model's own vision encoder and projector and finds each item's placeholders.
 
     Args:
         model: the model to prune.
         family: its family.
         inputs: what `generate` or `forward` was called with; `input_ids` (B, L) among it.
+        past_length: how many columns are cached. The call may bring the pictures of the other columns alone, or those
+            of the whole conversation; only the former become items.
 
     Raises:
         PruningError: placeholders and features do not match, an item's placeholders span two rows, the family is not
@@ -96,8 +116,23 @@ def encode(model: PreTrainedModel, family: Family, inputs: Mapping[str, Any]) ->
             f"images and videos must come in calls of their own: {family.name!r} marks both with one placeholder, and "
             "transformers refuses the mixture"
         )
-    items = [item for kind, output in outputs.items() for item in _items(model, family, inputs, kind, output)]
-    return Encoding(outputs, items, consumed, seconds)
+    placeholders = {kind: inputs["input_ids"] == getattr(model.config, family.placeholders[kind]) for kind in outputs}
+    first = _first_column(outputs, placeholders, past_length)
+    items = []
+    for kind, output in outputs.items():
+        placeholders[kind][:, :first] = False
+        items += _items(model, family, inputs, kind, output, placeholders[kind])
+    items = [item for item in items if int(item.columns[0]) >= past_length]
+    return Encoding(outputs, items, consumed, seconds, first)
+
+
+def _first_column(outputs: Mapping[Kind, ModelOutput], placeholders: Mapping[Kind, Tensor], past_length: int) -> int:
+    """Column from which on there are as many placeholders as visual tokens; `past_length` if there is none."""
+    counts = {kind: len(flat_tokens(output["pooler_output"])) for kind, output in outputs.items()}
+    for first in (past_length, 0):
+        if all(int(placeholders[kind][:, first:].sum()) == count for kind, count in counts.items()):
+            return first
+    return past_length
 
 
 def seconds_now(device: torch.device) -> float:
@@ -108,11 +143,15 @@ def seconds_now(device: torch.device) -> float:
 
 
 def _items(
-    model: PreTrainedModel, family: Family, inputs: Mapping[str, Any], kind: Kind, output: ModelOutput
+    model: PreTrainedModel,
+    family: Family,
+    inputs: Mapping[str, Any],
+    kind: Kind,
+    output: ModelOutput,
+    placeholder_mask: Tensor,
 ) -> list[VisualItem]:
     tokens = flat_tokens(output["pooler_output"])
     token_id = getattr(model.config, family.placeholders[kind])
-    placeholder_mask = inputs["input_ids"] == token_id
     rows, columns = placeholder_mask.nonzero(as_tuple=True)
     if len(rows) != len(tokens):
         raise PruningError(

@@ -57,6 +57,8 @@ class Family:
         placeholders: which entry of the model's configuration holds the id of a kind's placeholders.
         takes_positions: whether `generate` hands position ids to the language model.
         since: the first transformers version whose class is known to be right; empty for every supported one.
+        first_position: the number of a prompt's first token where positions count tokens.
+        has_typed_blocks: whether `token_type_ids` say which visual tokens see each other both ways.
     """
 
     name: str
@@ -68,6 +70,8 @@ class Family:
     placeholders: dict[Kind, str] = field(default_factory=PLACEHOLDERS.copy)
     takes_positions: bool = True
     since: str = ""
+    first_position: int = 0
+    has_typed_blocks: bool = False
 
 
 IMAGE: tuple[Kind, ...] = ("image",)
@@ -91,8 +95,8 @@ FAMILIES = (
     Family("idefics2", IMAGE, "compact", no_layout, "HuggingFaceM4/idefics2-8b", run_sizes),
     Family("idefics3", IMAGE, "compact", tiled_layout, "HuggingFaceM4/Idefics3-8B-Llama3", tile_sizes),
     Family("smolvlm", IMAGE, "compact", tiled_layout, "HuggingFaceTB/SmolVLM2-2.2B-Instruct", tile_sizes),
-    Family("paligemma", IMAGE, "compact", square_layout, "google/paligemma2-3b-mix-224"),
-    Family("gemma3", IMAGE, "compact", square_layout, "google/gemma-3-4b-it"),
+    Family("paligemma", IMAGE, "compact", square_layout, "google/paligemma2-3b-mix-224", first_position=1),
+    Family("gemma3", IMAGE, "compact", square_layout, "google/gemma-3-4b-it", has_typed_blocks=True),
     Family("gemma4", BOTH, "compact", gemma4_layout, "google/gemma-4-e2b-it"),
     Family("qwen2_vl", BOTH, "original", qwen_layout, "Qwen/Qwen2-VL-7B-Instruct"),
     Family("qwen2_5_vl", BOTH, "original", qwen_layout, "Qwen/Qwen2.5-VL-7B-Instruct"),

@@ -10,11 +10,8 @@ from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from divprune.errors import PruningError
-from divprune.huggingface.families import Positions
+from divprune.huggingface.cached import Past
 from divprune.huggingface.prompt import restore_sequences
-
-SHORT_CACHE = "__divprune_short_cache__"
-"""Mark on a cache that holds a shortened prompt: its length and the original ids' differ."""
 
 
 def generation_setting(model: PreTrainedModel, inputs: dict[str, Any], name: str) -> Any:
@@ -58,36 +55,12 @@ def refuse_unsupported(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
     """Refuses the ways of generating that would be silently wrong.
 
     Raises:
-        PruningError: paged batching, an assistant model, or a cache that holds a pruned prompt.
+        PruningError: paged batching, or an assistant model.
     """
     if generation_setting(model, inputs, "cache_implementation") == "paged":
         raise PruningError("cache_implementation must not be 'paged' while the model is pruned: it takes no pictures")
     if inputs.get("assistant_model") is not None:
         raise PruningError("assistant_model must be None while the model is pruned: it would see another prompt")
-    if hasattr(inputs.get("past_key_values"), SHORT_CACHE):
-        raise PruningError(
-            "past_key_values holds a pruned prompt, which is shorter than input_ids; pass the whole conversation "
-            "with its pictures and without past_key_values"
-        )
-
-
-def refuse_forward_step(inputs: dict[str, Any], positions: Positions) -> None:
-    """Refuses a hand-written decoding step on a shortened prompt that counts in the original prompt's length.
-
-    Raises:
-        PruningError: the mask does not cover cache and new tokens, or the positions would follow the cache's length.
-    """
-    cache = inputs.get("past_key_values")
-    if cache is None or not hasattr(cache, SHORT_CACHE):
-        return
-    new_ids, mask = inputs.get("input_ids"), inputs.get("attention_mask")
-    expected = cache.get_seq_length() + (0 if new_ids is None else new_ids.shape[1])
-    if mask is not None and mask.shape[-1] != expected:
-        raise PruningError(
-            f"attention_mask must cover the pruned cache and the new tokens ({expected} columns), got {mask.shape[-1]}"
-        )
-    if positions == "original" and inputs.get("position_ids") is None:
-        raise PruningError("position_ids must be given to decode after a prompt pruned with original positions")
 
 
 def shift_lengths(model: PreTrainedModel, inputs: dict[str, Any], dropped: int) -> None:
@@ -103,7 +76,7 @@ def shift_lengths(model: PreTrainedModel, inputs: dict[str, Any], dropped: int) 
             inputs[name] = max(limit - dropped, 0)
 
 
-def keep_mask_alive(model: PreTrainedModel, inputs: dict[str, Any]) -> dict[str, Any]:
+def keep_mask_alive(model: PreTrainedModel, inputs: dict[str, Any], past: Past | None) -> dict[str, Any]:
     """Adds one padded column where positions with gaps would be read as packed sequences.
 
     `generate` drops a mask of ones. Without a mask and without a cache (or under flash attention) transformers takes a
@@ -112,8 +85,13 @@ def keep_mask_alive(model: PreTrainedModel, inputs: dict[str, Any]) -> dict[str,
     positions = inputs.get("position_ids")
     has_gaps = positions is not None and positions.ndim == 2 and bool((positions.diff(dim=-1) != 1).any())
     attention = str(model.config.get_text_config()._attn_implementation)
+    if past is not None and has_gaps and "flash" in attention:
+        raise PruningError(
+            "positions must be 'compact' to continue from a kept cache under flash attention, which reads gaps in the "
+            "position ids as borders between sequences"
+        )
     unmasked = generation_setting(model, inputs, "use_cache") is False or "flash" in attention
-    if not (has_gaps and unmasked and bool(inputs["attention_mask"].all())):
+    if past is not None or not (has_gaps and unmasked and bool(inputs["attention_mask"].all())):
         return inputs
     columns = inputs["input_ids"].shape
     per_token = [name for name, value in inputs.items() if isinstance(value, Tensor) and value.shape == columns]
@@ -121,7 +99,7 @@ def keep_mask_alive(model: PreTrainedModel, inputs: dict[str, Any]) -> dict[str,
 
 
 def restore_output(output: Any, prompt_ids: Tensor, short_length: int) -> Any:
-    """Puts the original prompt back into what `generate` returned and marks its cache as short.
+    """Puts the original prompt back into what `generate` returned.
 
     Args:
         output: (B * n, L' + new) sequences, or the model output that holds them.
@@ -133,11 +111,3 @@ def restore_output(output: Any, prompt_ids: Tensor, short_length: int) -> Any:
     if isinstance(output, ModelOutput):
         output["sequences"] = restore_sequences(output["sequences"], prompt_ids, short_length)
     return output
-
-
-def mark_short_cache(*holders: Any) -> None:
-    """Marks the caches among some inputs and outputs as holding a shortened prompt."""
-    for holder in holders:
-        cache = holder.get("past_key_values") if isinstance(holder, dict) else None
-        if cache is not None:
-            setattr(cache, SHORT_CACHE, True)

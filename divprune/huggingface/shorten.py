@@ -1,8 +1,7 @@
 """One call's inputs in, the same call on a shorter prompt out: encode -> choose -> shorten."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,12 +10,15 @@ from transformers.utils.generic import ModelOutput
 
 from divprune.budget import Budget
 from divprune.errors import PruningError
+from divprune.huggingface.cached import CachedPrompt, Past, present_columns
 from divprune.huggingface.choose import Picks, Scope, choose
-from divprune.huggingface.encode import Encoding, VisualItem, encode
+from divprune.huggingface.continuing import TYPE_INPUTS, require_placeable_padding
+from divprune.huggingface.encode import Encoding, VisualItem, encode, require_no_placeholders
 from divprune.huggingface.families import Family, Positions
 from divprune.huggingface.features import take_tokens
 from divprune.huggingface.kinds import Kind
-from divprune.huggingface.prompt import compact_positions, reorder_columns, source_columns, take_columns
+from divprune.huggingface.positions import continued_positions, full_positions, next_position, taken_positions
+from divprune.huggingface.prompt import PADDING, reorder_columns, source_columns, take_columns
 from divprune.huggingface.report import ItemReport, PruningReport
 from divprune.methods.base import Method
 
@@ -60,83 +62,96 @@ class ShortCall:
         source: (B, L') original column of each column, see `prompt.source_columns`.
         report: what was kept.
         row_sizes: per kind, the kept tokens of each row that has any.
+        prompt: what a cache will hold of it.
     """
 
     inputs: dict[str, Any]
     source: Tensor
     report: PruningReport
     row_sizes: dict[str, list[int]]
+    prompt: CachedPrompt
 
 
 def shorten_call(
-    model: PreTrainedModel, family: Family, settings: Settings, inputs: dict[str, Any], attention_mask: Tensor
+    model: PreTrainedModel,
+    family: Family,
+    settings: Settings,
+    inputs: dict[str, Any],
+    attention_mask: Tensor,
+    past: Past | None = None,
 ) -> ShortCall:
-    """Shortens a call with pictures or videos.
+    """Shortens a call with pictures or videos, or one that continues from a shortened prompt.
 
     Args:
         model: the model.
         family: its family.
         settings: how to prune.
-        inputs: the call's arguments, `input_ids` (B, L) among them.
+        inputs: the call's arguments, `input_ids` (B, L) among them; they cover the whole conversation.
         attention_mask: (B, L).
+        past: what is cached of the conversation; only pictures that are not are pruned, and passed on.
 
     Returns:
         The call to make instead. `position_ids` are left out where the model derives the right ones by itself.
     """
-    encoding = encode(model, family, inputs)
+    ids: Tensor = inputs["input_ids"]
+    encoding = encode(model, family, inputs, 0 if past is None else past.length)
     picks = choose(encoding.items, settings.method, settings.budget, settings.scope)
-    keep, source = _source(inputs["input_ids"], attention_mask, encoding.items, picks, settings.order)
+    keep, source = _source(ids, attention_mask, encoding.items, picks, settings.order, past)
+    if past is not None and not encoding.outputs:
+        # The first new token was generated, and may be anything.
+        require_no_placeholders(model, family, ids[:, past.length + 1 :])
+    if past is not None:
+        require_placeable_padding(model, source, past.short_length)
     short = {name: value for name, value in inputs.items() if name not in encoding.consumed}
     for name, fill in {"input_ids": _padding_id(model), **PADDING_VALUES}.items():
         if isinstance(short.get(name), Tensor):
             short[name] = take_columns(short[name], source, fill)
     short["attention_mask"] = take_columns(attention_mask, source, 0)
-    positions = short_positions(model, settings.positions or family.positions, inputs, attention_mask, source)
-    short["position_ids"] = positions
+    mode = settings.positions or family.positions
+    if past is None:
+        positions = full_positions(model, mode, inputs, attention_mask)
+        short["position_ids"] = taken_positions(model, positions, attention_mask, source)
+    else:
+        positions, short["position_ids"] = continued_positions(model, inputs, attention_mask, source, past, encoding)
     kept_tokens = _kept_tokens(encoding.items, picks, settings.order)
     short["mm_encoder_outputs"], row_sizes = row_outputs(encoding, picks, settings.order)
+    prompt = CachedPrompt(
+        ids=ids,
+        attention_mask=attention_mask,
+        source=source,
+        types={name: inputs[name] for name in TYPE_INPUTS if isinstance(inputs.get(name), Tensor)},
+        positions=mode if past is None else past.prompt.positions,
+        positions_given=inputs.get("position_ids") is not None,
+        next_position=next_position(model, positions, attention_mask),
+    )
     report = call_report(encoding, picks, kept_tokens, keep & attention_mask.bool())
-    return ShortCall({name: value for name, value in short.items() if value is not None}, source, report, row_sizes)
+    short = {name: value for name, value in short.items() if value is not None}
+    return ShortCall(short, source, report, row_sizes, prompt)
 
 
 def _source(
-    input_ids: Tensor, attention_mask: Tensor, items: list[VisualItem], picks: list[Picks], order: Order
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    items: list[VisualItem],
+    picks: list[Picks],
+    order: Order,
+    past: Past | None,
 ) -> tuple[Tensor, Tensor]:
     keep = torch.ones_like(input_ids, dtype=torch.bool)
     for item, pick in zip(items, picks, strict=True):
         keep[item.row, item.columns] = False
         keep[item.row, item.columns[pick.kept_indices]] = True
-    source = source_columns(keep, attention_mask)
+    if past is None:
+        source = source_columns(keep, attention_mask)
+    else:
+        new = source_columns(keep[:, past.length :], attention_mask[:, past.length :])
+        source = torch.cat([past.source, torch.where(new == PADDING, PADDING, new + past.length)], dim=-1)
+        keep[:, : past.length] = present_columns(past.source, past.length)
     if order == "selection":
         for item, pick in zip(items, picks, strict=True):
             slots, columns = item.columns[pick.kept_indices], item.columns[pick.selection_order]
             source = reorder_columns(source, item.row, slots, columns)
     return keep, source
-
-
-def short_positions(
-    model: PreTrainedModel, mode: Positions, inputs: dict[str, Any], attention_mask: Tensor, source: Tensor
-) -> Tensor | None:
-    """Position ids of the short prompt; None lets the model count 0..n'-1 by itself."""
-    given = inputs.get("position_ids")
-    if mode == "compact" and given is None:
-        return None
-    if given is None:
-        # The model's own positions of the full prompt: (B, L), or (4, B, L) with the text's row first for M-RoPE.
-        prepared = {**inputs, "attention_mask": attention_mask}
-        prepare = cast(Callable[..., Tensor], model._prepare_position_ids_for_generation)
-        given = prepare(inputs["input_ids"], prepared)
-    taken = take_columns(given, source, 0)
-    if taken.ndim == 3 and taken.shape[0] == _num_axes(model) + 1:
-        # The text row only serves masks, and gaps in it would be read as packed sequences.
-        taken[0] = compact_positions(take_columns(attention_mask, source, 0))
-    return taken
-
-
-def _num_axes(model: PreTrainedModel) -> int:
-    """Axes of the model's coordinates: frame, row, column, unless its configuration names more."""
-    rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
-    return len(rope.get("mrope_section") or (0, 0, 0))
 
 
 def _padding_id(model: PreTrainedModel) -> int:
@@ -152,7 +167,8 @@ def row_outputs(
     encoding: Encoding, picks: list[Picks], order: Order
 ) -> tuple[dict[str, ModelOutput], dict[str, list[int]]]:
     """The encoder's outputs with the kept tokens, one entry a row, and the number of tokens of each such row."""
-    kept = {kind: _kept_of_rows(kind, encoding.items, picks, order) for kind in encoding.outputs}
+    kinds = [kind for kind in encoding.outputs if any(item.kind == kind for item in encoding.items)]
+    kept = {kind: _kept_of_rows(kind, encoding.items, picks, order) for kind in kinds}
     outputs: dict[str, ModelOutput] = {kind: take_tokens(encoding.outputs[kind], rows) for kind, rows in kept.items()}
     return outputs, {kind: [len(row) for row in rows] for kind, rows in kept.items()}
 
@@ -200,17 +216,26 @@ def _item_report(item: VisualItem, pick: Picks, kept_tokens: Tensor, seconds_per
     )
 
 
+def require_ids(inputs: dict[str, Any]) -> None:
+    """Refuses calls whose placeholders cannot be found.
+
+    Raises:
+        PruningError: the call brings embeddings instead of ids.
+    """
+    if inputs.get("inputs_embeds") is not None or inputs.get("input_ids") is None:
+        raise PruningError("input_ids must be given while the model is pruned: inputs_embeds show no placeholders")
+
+
 def require_one_prompt(inputs: dict[str, Any]) -> None:
     """Refuses calls whose visual tokens cannot be found or whose cache is of another length.
 
     Raises:
         PruningError: the call continues from a cache, or brings embeddings instead of ids.
     """
-    if inputs.get("inputs_embeds") is not None or inputs.get("input_ids") is None:
-        raise PruningError("input_ids must be given while the model is pruned: inputs_embeds show no placeholders")
+    require_ids(inputs)
     cache = inputs.get("past_key_values")
     if cache is not None and cache.get_seq_length() > 0:
         raise PruningError(
-            "past_key_values must be empty when pictures come in: got a cache of "
-            f"{cache.get_seq_length()} tokens; pass the whole conversation without past_key_values"
+            "past_key_values must be empty when pictures come in, or hold earlier turns of this pruned model: got a "
+            f"cache of {cache.get_seq_length()} tokens; pass the whole conversation without past_key_values"
         )

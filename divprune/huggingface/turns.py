@@ -10,9 +10,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from divprune.errors import PruningError
+from divprune.huggingface.cached import past_of
 from divprune.huggingface.dropped import DroppedPrompt, dropped_prompt
 from divprune.huggingface.families import Family
-from divprune.huggingface.generation import SHORT_CACHE
 
 TYPE_INPUTS = ("token_type_ids", "mm_token_type_ids")
 
@@ -55,7 +55,8 @@ def turn_of(inputs: dict[str, Any], attention_mask: Tensor) -> Turn:
     start = 0 if cache is None else int(cache.get_seq_length())
     if start == 0:
         return Turn(ids, attention_mask, 0, None)
-    if hasattr(cache, SHORT_CACHE):
+    past = past_of(cache, len(ids))
+    if past is not None and past.prompt.is_short:
         raise PruningError(
             "past_key_values holds a prompt that was pruned before the language model, got a method that drops inside "
             "it; pass the whole conversation with its pictures and without past_key_values"

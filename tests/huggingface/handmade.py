@@ -33,7 +33,10 @@ class Item:
 
 @dataclass
 class ShortRow:
-    """One row's shortened prompt: (1, n', d) embeddings, (1, n') or (4, 1, n') positions, the kept columns."""
+    """One row's shortened prompt: (1, n', d) embeddings, (1, n') or (4, 1, n') positions, the kept columns.
+
+    `turns` (n',) numbers the turn in which a column came; None if there is only one.
+    """
 
     embeddings: Tensor
     positions: Tensor
@@ -41,6 +44,7 @@ class ShortRow:
     ids: Tensor
     types: dict[str, Tensor]
     deepstack: list[Tensor]
+    turns: Tensor | None = None
 
     @property
     def is_visual(self) -> Tensor:
@@ -52,17 +56,18 @@ def short_rows(
     case: Case, model: PreTrainedModel, inputs: dict[str, Any], keep: KeepRule, compact: bool
 ) -> list[ShortRow]:
     """Shortens each row by hand."""
-    queues = {kind: _items(case, model, kind, inputs) for kind in case.kinds if _has(inputs, kind)}
-    return [
-        _short_row(case, model, inputs, number, queues, keep, compact) for number in range(len(inputs["input_ids"]))
-    ]
+    queues = {kind: items_of(case, model, kind, inputs) for kind in case.kinds if _has(inputs, kind)}
+    return [short_row(case, model, inputs, number, queues, keep, compact) for number in range(len(inputs["input_ids"]))]
 
 
 def _has(inputs: dict[str, Any], kind: str) -> bool:
     return any(name in inputs for name in PIXELS[kind])
 
 
-def _items(case: Case, model: PreTrainedModel, kind: str, inputs: dict[str, Any]) -> list[Item]:
+def items_of(case: Case, model: PreTrainedModel, kind: str, inputs: dict[str, Any]) -> list[Item]:
+    """The images or the videos of a call."""
+    if not _has(inputs, kind):
+        return []
     tokens = features(case, model, kind, inputs)
     layers = encoded(model, kind, inputs).get("deepstack_features") or []
     sizes = [len(item) for item in tokens]
@@ -125,7 +130,7 @@ def _after(case: Case, item: Item, base: int) -> int:
     return base + 1 + max(max(place if case.times else place[1:]) for place in stretch)
 
 
-def _short_row(
+def short_row(
     case: Case,
     model: PreTrainedModel,
     inputs: dict[str, Any],

@@ -87,6 +87,9 @@ def written_masks(case: Case, model: PreTrainedModel, row: ShortRow, length: int
     block[: len(row.columns)] = _blocks(case, row)
     causal = key <= query
     same_block = (block[:, None] == block[None]) & (block[None] >= 0)
+    if row.turns is not None:  # what an earlier turn cached has not seen a later one
+        turns = torch.cat([row.turns, torch.ones(length - len(row.turns), dtype=torch.int64)])
+        same_block &= turns[None] <= turns[:, None]
     sees = causal | same_block
     config = model.config.get_text_config()
     window = getattr(config, "sliding_window", None)
@@ -111,7 +114,9 @@ def _additive(sees: Tensor) -> Tensor:
 def _blocks(case: Case, row: ShortRow) -> Tensor:
     """For each column the number of the block that it shares with others; -1 for none."""
     if case.block == "prefix":
-        return torch.where(row.types["token_type_ids"][0] == 0, 0, -1)
+        # The model takes only what comes with an empty cache for the prefix.
+        is_prefix = (row.types["token_type_ids"][0] == 0) & (True if row.turns is None else row.turns == 0)
+        return torch.where(is_prefix, 0, -1)
     if case.block.endswith("runs"):
         visual = row.is_visual[0]
         starts = visual & ~torch.cat([torch.zeros(1, dtype=torch.bool), visual[:-1]])

@@ -205,8 +205,8 @@ def test_caches_that_do_not_fit_are_refused(model: PreTrainedModel, inputs: dict
             model.generate(input_ids=torch.tensor([[5], [6]]), past_key_values=cache)
     with prune(model, DivPrune(), keep_ratio=0.5):
         short = model.generate(**inputs, **settings)
-    with prune(model, DivPrune(layer=1), keep_ratio=0.5), pytest.raises(PruningError, match="holds a pruned prompt"):
-        model.generate(input_ids=short.sequences, past_key_values=short.past_key_values)
+    with prune(model, DivPrune(layer=1), keep_ratio=0.5), pytest.raises(PruningError, match="past_key_values must be"):
+        model.generate(**inputs, past_key_values=short.past_key_values)
 
 
 def test_a_reset_cache_can_be_used_again(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
