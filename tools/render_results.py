@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from divprune.huggingface import supported_families
-from divprune.methods import available_methods
+from divprune.methods import MethodInfo, available_methods
 from divprune.records import Record, load_record
 
 ROOT = Path(__file__).parent.parent
@@ -70,10 +70,18 @@ def methods_table() -> str:
     """Every built-in method."""
     rows = []
     for info in available_methods():
-        parameters = ", ".join(f"`{name}={value}`" for name, value in info.parameters.items()) or "none"
-        paper = f"[{info.paper.citation}]({info.paper.url})" if info.paper else "a baseline"
-        rows.append((f"`{info.name}`", info.summary.rstrip("."), parameters, paper))
-    return markdown_table(("method", "keeps", "parameters", "from"), rows, numbers_from=4)
+        parameters = ", ".join(f"`{name}={value}`" for name, value in info.parameters.items())
+        cells = (f"`{info.name}`", info.summary.rstrip("."), info.acts.replace("language model", "LLM"))
+        reads = ", ".join(need.replace("_", " ") for need in info.needs)
+        rows.append((*cells, reads, "yes" if info.merges else "", parameters, _paper(info)))
+    header = ("method", "keeps", "acts", "reads besides the tokens", "merges", "parameters", "from")
+    return markdown_table(header, rows, numbers_from=len(header))
+
+
+def _paper(info: MethodInfo) -> str:
+    if info.paper is None:
+        return "a control"
+    return info.paper.citation if info.paper.url is None else f"[{info.paper.citation}]({info.paper.url})"
 
 
 def selection_table(record: Record) -> str:

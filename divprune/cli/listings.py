@@ -11,8 +11,11 @@ from divprune.methods import MethodInfo, available_methods
 def show_methods(screen: Screen) -> None:
     """Print every pruning method with its parameters and paper."""
     infos = available_methods()
-    rows = [(info.name, _parameters(info), f"{info.summary} {_citation(info)}".strip()) for info in infos]
-    screen.show(listing(("method", "parameters", "what it keeps"), rows))
+    rows = [
+        (info.name, _year(info), _acts(info), _yes(info.is_query_aware), _yes(info.merges), _keeps(info))
+        for info in infos
+    ]
+    screen.show(listing(("method", "year", "acts", "query-aware", "merges", "what it keeps"), rows))
     screen.show("Set parameters after a colon: --method random:seed=3")
     screen.result({"rows": [_method_row(info) for info in infos]})
 
@@ -42,14 +45,36 @@ def _method_row(info: MethodInfo) -> dict[str, Any]:
         "name": info.name,
         "summary": info.summary,
         "acts": info.acts,
+        "count": info.count,
+        "needs": list(info.needs),
+        "vision_layer": info.vision_layer,
+        "query_aware": info.is_query_aware,
+        "merges": info.merges,
         "parameters": info.parameters,
+        "year": info.paper.year if info.paper else None,
+        "citation": info.paper.citation if info.paper else None,
         "paper": info.paper.url if info.paper else None,
     }
 
 
-def _parameters(info: MethodInfo) -> str:
-    return ", ".join(f"{name}={value}" for name, value in info.parameters.items())
+def _keeps(info: MethodInfo) -> str:
+    """What a method keeps, what it needs to know, its parameters and its paper."""
+    parts = [info.summary if info.paper is None else f"{info.summary} ({info.paper.citation})"]
+    if info.needs:
+        layer = "" if info.vision_layer is None else f" (vision layer {info.vision_layer})"
+        parts.append("Needs " + ", ".join(need.replace("_", " ") for need in info.needs) + f"{layer}.")
+    if info.parameters:
+        parts.append("Parameters: " + ", ".join(f"{name}={value}" for name, value in info.parameters.items()) + ".")
+    return "\n".join(parts)
 
 
-def _citation(info: MethodInfo) -> str:
-    return f"({info.paper.citation})" if info.paper else ""
+def _year(info: MethodInfo) -> str:
+    return str(info.paper.year) if info.paper and info.paper.year else ""
+
+
+def _acts(info: MethodInfo) -> str:
+    return info.acts.split()[0]
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else ""

@@ -60,11 +60,11 @@ def _pruner(options: RunOptions) -> Pruner:
         raise CommandError(f"{error} (see `divprune methods`)") from None
     except (ValueError, TypeError) as error:
         raise CommandError(str(error)) from None
-    if method.count == "exact":
-        return Pruner(method, options.budget)
-    if options.keep_ratio is not None or options.num_keep is not None:
+    asks = options.keep_ratio is not None or options.num_keep is not None
+    if method.count == "schedule" and asks:
         raise CommandError(f"--method {method.name} says itself how much it keeps; leave out the --keep options")
-    return Pruner(method, None)
+    says_itself = method.count == "schedule" or (method.count == "adaptive" and not asks)
+    return Pruner(method, None if says_itself else options.budget)
 
 
 def _check_layer(loaded: LoadedModel, pruner: Pruner) -> None:

@@ -9,6 +9,7 @@ from divprune.huggingface.choose import Scope
 from divprune.huggingface.families import Family, Positions
 from divprune.huggingface.layer_checks import require_droppable_layers
 from divprune.huggingface.shorten import Order, Settings
+from divprune.huggingface.supply import require_supply
 from divprune.methods import get_method
 from divprune.methods.base import Method
 
@@ -45,14 +46,15 @@ def checked_settings(
     chosen = get_method(method) if isinstance(method, str) else method
     if chosen.layers:
         require_droppable_layers(model, chosen, order, positions)
+    require_supply(model, family, chosen)
     return Settings(chosen, _budget(chosen, keep_ratio, num_keep), scope, order, positions)
 
 
 def _budget(method: Method, keep_ratio: float | None, num_keep: int | None) -> Budget | None:
-    if method.count == "exact":
-        return Budget(keep_ratio, num_keep)
-    if keep_ratio is None and num_keep is None:
+    if keep_ratio is None and num_keep is None and method.count in ("adaptive", "schedule"):
         return None
+    if method.count != "schedule":
+        return Budget(keep_ratio, num_keep)
     raise ValueError(
         f"keep_ratio and num_keep must be left out with {method.name!r}, which says itself how many tokens stay; got "
         f"keep_ratio={keep_ratio}, num_keep={num_keep}"

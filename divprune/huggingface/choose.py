@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from divprune.budget import Budget
+from divprune.huggingface.asking import Choice, ask
+from divprune.huggingface.clues import Clues, joined
 from divprune.huggingface.encode import VisualItem, seconds_now
 from divprune.methods.base import ItemContext, Method
 
@@ -21,16 +23,21 @@ class Picks:
         selection_order: (k,) int64 token indices in pick order.
         kept_indices: (k,) int64 the same, ascending.
         seconds: wall time of the selection; items of one group share its time equally.
+        merged: (k, d) what the kept tokens, in pick order, become; None if they stay what they are.
     """
 
     selection_order: Tensor
     kept_indices: Tensor
     seconds: float
+    merged: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Tokens that compete for one budget: `tokens[i]` of item `items[i]`; `total` with those that are gone."""
+    """Tokens that compete for one budget: `tokens[i]` of item `items[i]`, as indices into what is left of the item.
+
+    `total` counts the tokens that are gone, too.
+    """
 
     items: list[int]
     tokens: list[Tensor]
@@ -50,24 +57,27 @@ def choose(items: list[VisualItem], method: Method, budget: Budget | None, scope
     Returns:
         One `Picks` an item. Under `scope="sample"`, or by a schedule, an item may keep nothing.
     """
-    orders: list[list[Tensor]] = [[] for _ in items]
+    parts: list[list[Choice]] = [[] for _ in items]
     seconds = [0.0] * len(items)
     for number, group in enumerate(_groups(items, scope)):
         visual_tokens = _visual_tokens(items, group)
         started = seconds_now(visual_tokens.device)
-        count = min(_count(group.total, method, budget, layer), len(visual_tokens))
-        context = _context(items, group, number, layer)
-        order = method.select(visual_tokens, count, context) if len(visual_tokens) else group.tokens[0]
+        choice = Choice(group.tokens[0], None)
+        if len(visual_tokens):
+            context = _context(items, group, number, layer)
+            choice = ask(visual_tokens, method, budget, context, _clues(items, group), group.total)
         elapsed = seconds_now(visual_tokens.device) - started
-        for item, picked in zip(group.items, _split(order, group), strict=True):
-            orders[item].append(picked)
+        for item, part in zip(group.items, _split(choice, group), strict=True):
+            parts[item].append(part)
             seconds[item] += elapsed / len(group.items)
-    joined = [torch.cat(parts) for parts in orders]
-    return [Picks(order, order.sort().values, time) for order, time in zip(joined, seconds, strict=True)]
+    return [_picks(own, time) for own, time in zip(parts, seconds, strict=True)]
 
 
-def _count(total: int, method: Method, budget: Budget | None, layer: int) -> int:
-    return dict(method.schedule(total))[layer] if budget is None else budget.count(total)
+def _picks(parts: list[Choice], seconds: float) -> Picks:
+    """What was chosen of one item, one part a group."""
+    order = torch.cat([part.order for part in parts])
+    merged = [part.merged for part in parts if part.merged is not None]
+    return Picks(order, order.sort().values, seconds, torch.cat(merged) if merged else None)
 
 
 def _visual_tokens(items: list[VisualItem], group: _Group) -> Tensor:
@@ -78,14 +88,17 @@ def _visual_tokens(items: list[VisualItem], group: _Group) -> Tensor:
     return torch.cat([items[item].visual_tokens[tokens] for item, tokens in members])
 
 
-def _split(order: Tensor, group: _Group) -> list[Tensor]:
-    """A group's picks -> each member's, as indices into its item, in pick order."""
-    local = torch.cat(group.tokens)[order]
+def _split(choice: Choice, group: _Group) -> list[Choice]:
+    """A group's choice -> each member's, as indices into its item, in pick order."""
+    local = torch.cat(group.tokens)[choice.order]
     if len(group.items) == 1:
-        return [local]
-    sizes = torch.tensor([len(tokens) for tokens in group.tokens], device=order.device)
-    owner = torch.arange(len(sizes), device=order.device).repeat_interleave(sizes)[order]
-    return [local[owner == position] for position in range(len(sizes))]
+        return [Choice(local, choice.merged)]
+    sizes = torch.tensor([len(tokens) for tokens in group.tokens], device=local.device)
+    owner = torch.arange(len(sizes), device=local.device).repeat_interleave(sizes)[choice.order]
+    return [
+        Choice(local[owner == position], None if choice.merged is None else choice.merged[owner == position])
+        for position in range(len(sizes))
+    ]
 
 
 def _is_whole_item(items: list[VisualItem], group: _Group) -> bool:
@@ -123,8 +136,20 @@ def _frames(item: VisualItem) -> list[tuple[Tensor, int]]:
 def _context(items: list[VisualItem], group: _Group, number: int, layer: int) -> ItemContext:
     first = items[group.items[0]]
     is_whole = first.left is None and _is_whole_item(items, group)
-    grid = first.layout.grid if first.layout is not None and is_whole else None
-    return ItemContext(kind=first.kind, index=number, grid=grid, layer=layer, attention=_attention(items, group))
+    return ItemContext(
+        kind=first.kind,
+        index=number,
+        grid=first.layout.grid if first.layout is not None and is_whole else None,
+        pieces=first.pieces if is_whole else None,
+        layer=layer,
+        attention=_attention(items, group),
+    )
+
+
+def _clues(items: list[VisualItem], group: _Group) -> Clues | None:
+    parts = [(items[item].clues, tokens) for item, tokens in zip(group.items, group.tokens, strict=True)]
+    known = [clues.at(tokens) for clues, tokens in parts if clues is not None]
+    return joined(known) if known else None
 
 
 def _attention(items: list[VisualItem], group: _Group) -> Tensor | None:

@@ -11,12 +11,15 @@ from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from divprune.errors import PruningError
+from divprune.huggingface.clues import Clues
 from divprune.huggingface.encoder import run_encoder
 from divprune.huggingface.families import Family
 from divprune.huggingface.features import flat_tokens
 from divprune.huggingface.item_sizes import entry_sizes
 from divprune.huggingface.kinds import PIXEL_INPUTS, Kind, pixels_of
 from divprune.huggingface.layouts import Layout
+from divprune.huggingface.pieces import pieces_of
+from divprune.methods.base import Piece
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class VisualItem:
         attention: (heads, M) how much the prompt's last token attends to them; None if nobody asked.
         left: (n,) int64 inside the language model, where some tokens are gone: indices of those that are still there.
             `visual_tokens` and `attention` are theirs, `columns` and `layout` those of all M.
+        clues: what else the method asked for; None if nothing.
+        pieces: the grids that the tokens form, None if unknown.
     """
 
     kind: Kind
@@ -44,6 +49,8 @@ class VisualItem:
     start: int
     attention: Tensor | None = None
     left: Tensor | None = None
+    clues: Clues | None = None
+    pieces: tuple[Piece, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -172,6 +179,13 @@ def _items(
             family.layout(model, inputs, kind, index, sizes[index]) if pixels_of(inputs, kind) is not None else None
         )
         visual_tokens = tokens[start : start + sizes[index]]
-        items.append(VisualItem(kind, int(item_rows[0]), item_columns, visual_tokens, layout, start))
+        pieces = pieces_of(layout, sizes[index], _entry_size(output))
+        items.append(VisualItem(kind, int(item_rows[0]), item_columns, visual_tokens, layout, start, pieces=pieces))
         start += sizes[index]
     return items
+
+
+def _entry_size(output: ModelOutput) -> int:
+    """Tokens of each of the encoder's entries; 0 if they differ."""
+    sizes = {entry.numel() // entry.shape[-1] for entry in output["pooler_output"]}
+    return sizes.pop() if len(sizes) == 1 else 0

@@ -1,23 +1,16 @@
-"""How much the prompt's last token attends to each token in one decoder layer, whatever computes its attention.
+"""How much the prompt's last token attends to each token in one decoder layer, whatever computes its attention."""
 
-Sdpa returns no probabilities, and eager attention for all rows and layers would cost what pruning saves. So the one
-layer gets a copy of its config that names an attention function of ours, which reads queries and keys, computes the one
-row and hands over to the function that was there. Masks are built from the model's config and stay as they were.
-"""
-
-import copy
-import sys
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
 from divprune.errors import PruningError
+from divprune.huggingface.tap import AttentionTap
 
 
-class LastRowProbe:
+class LastRowProbe(AttentionTap):
     """Listens to one attention module until `stop`.
 
     Attributes:
@@ -34,56 +27,23 @@ class LastRowProbe:
             first: which key belongs to the first query; those before it come from the cache.
         """
         self.probabilities: Tensor | None = None
-        self._attention = attention
         self._last = last
         self._first = first
-        self._config: Any = attention.config
-        self._original = _attention_function(attention)
-        self._name = f"divprune_probe_{id(self)}"
-        copied: Any = copy.copy(self._config)
-        # Not through the property, which would also reach into sub-configs that the copy shares with the original.
-        copied._attn_implementation_internal = self._name
-        AttentionInterface.register(self._name, self._attend)
-        attention.config = copied
+        super().__init__(attention)
 
-    def stop(self) -> None:
-        """Puts everything back; a second call does nothing."""
-        if self._attention.config is not self._config:
-            self._attention.config = self._config
-            AttentionInterface._global_mapping.pop(self._name, None)
-
-    def _attend(
-        self,
-        module: nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attention_mask: Tensor | None,
-        **options: Any,
-    ) -> Any:
-        """An attention function; shapes (B, heads, q, d), (B, key heads, n, d), mask (B, 1, q, n)."""
+    def hear(self, query: Tensor, key: Tensor, mask: Tensor | None, options: Mapping[str, Any]) -> None:
+        """See `AttentionTap.hear`."""
         unknown = [name for name in ("s_aux", "position_bias") if options.get(name) is not None]
         if unknown:
             raise PruningError(
                 f"this method cannot read attention that uses {unknown[0]}; choose one without attention"
             )
-        with torch.no_grad():
-            row = _last_row(query, key, attention_mask, self._last, self._first, options)
-            self.probabilities = row[..., self._first : self._first + query.shape[2]]
-        return self._original(module, query, key, value, attention_mask, **options)
-
-
-def _attention_function(attention: nn.Module) -> Callable[..., Any]:
-    """The function that the module would call by itself."""
-    module = sys.modules[type(attention).__module__]
-    functions: AttentionInterface = getattr(module, "ALL_ATTENTION_FUNCTIONS", ALL_ATTENTION_FUNCTIONS)
-    config: Any = attention.config
-    eager: Any = getattr(module, "eager_attention_forward", None)
-    return functions.get_interface(config._attn_implementation, eager)
+        row = _last_row(query, key, mask, self._last, self._first, options)
+        self.probabilities = row[..., self._first : self._first + query.shape[2]]
 
 
 def _last_row(
-    query: Tensor, key: Tensor, mask: Tensor | None, last: Tensor, first: int, options: dict[str, Any]
+    query: Tensor, key: Tensor, mask: Tensor | None, last: Tensor, first: int, options: Mapping[str, Any]
 ) -> Tensor:
     copies = len(query) // len(last)
     last = last.to(query.device)

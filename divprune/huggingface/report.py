@@ -24,7 +24,8 @@ class ItemReport:
         encoding_seconds: wall time of the vision encoder; the items of a call share it by their tokens.
         selection_seconds: wall time of the selection.
         layout: where the visual tokens sit on the processed picture; None if unknown.
-        kept_tokens: (k, d) the kept visual tokens, in the order of `kept_indices`; where tokens are dropped inside the
+        kept_tokens: (k, d) the kept visual tokens, in the order of `kept_indices`; with a method that merges, what they
+            have become; where tokens are dropped inside the
             language model, the hidden states by which they were chosen.
     """
 

@@ -13,13 +13,15 @@ from divprune.errors import PruningError
 from divprune.huggingface.cached import CachedPrompt, Past, present_columns
 from divprune.huggingface.choose import Picks, Scope, choose
 from divprune.huggingface.continuing import TYPE_INPUTS, require_placeable_padding
-from divprune.huggingface.encode import Encoding, VisualItem, encode, require_no_placeholders
+from divprune.huggingface.encode import Encoding, VisualItem, require_no_placeholders
 from divprune.huggingface.families import Family, Positions
 from divprune.huggingface.features import take_tokens
 from divprune.huggingface.kinds import Kind
+from divprune.huggingface.merge import with_merged_tokens
 from divprune.huggingface.positions import continued_positions, full_positions, next_position, taken_positions
 from divprune.huggingface.prompt import PADDING, reorder_columns, source_columns, take_columns
 from divprune.huggingface.report import ItemReport, PruningReport
+from divprune.huggingface.supply import encode_for
 from divprune.methods.base import Method
 
 Order = Literal["sorted", "selection"]
@@ -94,8 +96,10 @@ def shorten_call(
         The call to make instead. `position_ids` are left out where the model derives the right ones by itself.
     """
     ids: Tensor = inputs["input_ids"]
-    encoding = encode(model, family, inputs, 0 if past is None else past.length)
+    start = 0 if past is None else past.length
+    encoding = encode_for(settings.method, model, family, inputs, settings.budget, start)
     picks = choose(encoding.items, settings.method, settings.budget, settings.scope)
+    encoding = with_merged_tokens(encoding, picks)
     keep, source = _source(ids, attention_mask, encoding.items, picks, settings.order, past)
     if past is not None and not encoding.outputs:
         # The first new token was generated, and may be anything.

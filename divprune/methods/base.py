@@ -11,6 +11,10 @@ from typing import ClassVar, Literal, NamedTuple
 
 from torch import Tensor
 
+Count = Literal["exact", "at_most", "adaptive", "schedule"]
+Need = Literal["grid", "pieces", "vision_attention", "vision_keys", "patch_features", "text_embeddings"]
+"""Fields of `ItemContext` that not every model or input can fill."""
+
 
 @dataclass(frozen=True, slots=True)
 class Paper:
@@ -18,15 +22,28 @@ class Paper:
 
     Attributes:
         title: Title of the paper.
-        year: Year of publication.
-        url: Where to read it.
+        year: Year of publication; None where we know the method's rule and not where it was published.
+        url: Where to read it, or None.
         citation: Authors and venue, in one line.
     """
 
     title: str
-    year: int
-    url: str
+    year: int | None
+    url: str | None
     citation: str
+
+
+class Piece(NamedTuple):
+    """A grid of tokens in row-major order among the tokens of an item: a frame, a tile, the whole picture.
+
+    Token (row, column) is number `start + row * stride + column`; the stride is larger than the number of columns where
+    a row break follows each row.
+    """
+
+    start: int
+    rows: int
+    columns: int
+    stride: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +55,33 @@ class ItemContext:
         index: Number of the item within the call, from 0.
         grid: (frames, height, width) of the tokens in row-major order, or None if they do not form such a grid
             (tiles, newline tokens).
+        pieces: The grids that the tokens form, one after the other, or None if they are not known.
         seed: Varied by callers who want fresh random draws in each call, such as an evaluation over many samples.
         layer: The decoder layer that the tokens are about to enter; 0 before the language model.
         attention: (heads, M) float32, how much the prompt's last token attends to each of the tokens in the layer
             before `layer`, as probabilities over the whole prompt; None unless the method's `needs_attention` is set.
+        vision_attention: (heads, M) float32, how much the vision encoder's CLS token attends to the patches of each
+            token in layer `Method.vision_layer`; in encoders without a CLS token, how much all patches attend to them
+            in the mean. One head if the method sets `joins_heads`.
+        vision_keys: (heads, M, d_head) float32, the keys of the same layer.
+        patch_features: (M, d_vision) float32, what the projector makes the tokens from.
+        text_embeddings: (N, d) float32, the embeddings of the text after the prompt's last picture (of all its text, if
+            nothing follows), as the language model reads them.
+
+    A token that stands for several patches gets their mean. What no method asks for by `Method.needs` is None.
     """
 
     kind: Literal["image", "video"] = "image"
     index: int = 0
     grid: tuple[int, int, int] | None = None
+    pieces: tuple[Piece, ...] | None = None
     seed: int = 0
     layer: int = 0
     attention: Tensor | None = None
+    vision_attention: Tensor | None = None
+    vision_keys: Tensor | None = None
+    patch_features: Tensor | None = None
+    text_embeddings: Tensor | None = None
 
 
 class Stage(NamedTuple):
@@ -67,16 +99,24 @@ class Method(ABC):
         name: How the command line, evaluation and serving call it.
         acts: Where it acts, in words.
         paper: The paper it comes from; None for a baseline without one.
-        count: "exact" if the caller says how many tokens stay (`keep_ratio`, `num_keep`), "schedule" if the method
-            does, by `schedule`.
+        count: "exact" if the caller says how many tokens stay (`keep_ratio`, `num_keep`); "at_most" if that is the
+            upper limit; "adaptive" if the method finds the number of each item by `adaptive_count`, unless the caller
+            says one; "schedule" if the method says it for each layer, by `schedule`.
         needs_attention: Whether `select` wants `ItemContext.attention`.
+        needs: The other fields of `ItemContext` that it cannot do without.
+        vision_layer: The layer of the vision encoder that `vision_attention` and `vision_keys` come from; negative
+            numbers count from the last.
+        joins_heads: Whether `vision_attention` is one softmax over the products of whole queries and keys.
     """
 
     name: ClassVar[str]
     acts: ClassVar[str] = "before the language model"
     paper: ClassVar[Paper | None] = None
-    count: ClassVar[Literal["exact", "schedule"]] = "exact"
+    count: ClassVar[Count] = "exact"
     needs_attention: ClassVar[bool] = False
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    vision_layer: ClassVar[int] = -2
+    joins_heads: ClassVar[bool] = False
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -94,6 +134,10 @@ class Method(ABC):
         """
         raise NotImplementedError(f"method {self.name!r} has no schedule: give keep_ratio or num_keep")
 
+    def adaptive_count(self, num_visual_tokens: int, context: ItemContext) -> int:
+        """Return how many of an item's tokens stay, at least 1, if `count` is "adaptive"."""
+        raise NotImplementedError(f"method {self.name!r} has no count of its own: give keep_ratio or num_keep")
+
     @abstractmethod
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
         """Choose the tokens of one item to keep.
@@ -107,6 +151,18 @@ class Method(ABC):
         Returns:
             (num_keep,) int64 on the device of `visual_tokens`: distinct indices in the order they were chosen.
         """
+
+
+def given(context: ItemContext, need: Need, method: str) -> Tensor:
+    """Return a tensor of the context.
+
+    Raises:
+        ValueError: It is None.
+    """
+    value: Tensor | None = getattr(context, need)
+    if value is None:
+        raise ValueError(f"context.{need} must be given to method {method!r}, got None")
+    return value
 
 
 def checked_layer(layer: int, lowest: int, name: str = "layer") -> int:

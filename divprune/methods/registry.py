@@ -9,16 +9,65 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from divprune.errors import UnknownMethodError
-from divprune.methods.base import Method, Paper
+from divprune.methods.agile_pruner import AgilePruner
+from divprune.methods.base import Count, Method, Paper
+from divprune.methods.cdpruner import CDPruner
 from divprune.methods.divprune import DivPrune
+from divprune.methods.divprune_star import DivPruneStar
+from divprune.methods.eadp import EADP
+from divprune.methods.evs import EVS
 from divprune.methods.fastv import FastV
+from divprune.methods.id_selection import IDSelection
+from divprune.methods.image_downsampling import ImageDownsampling
+from divprune.methods.m3_pooling import M3Pooling
+from divprune.methods.merging import MergingMethod
+from divprune.methods.min_max import MinMax
+from divprune.methods.mmr import MMR
+from divprune.methods.mmtok import MMTok
+from divprune.methods.otprune import OTPrune
+from divprune.methods.prumerge import PruMerge, PruMergePlus
 from divprune.methods.pyramid_drop import PyramidDrop
 from divprune.methods.random_tokens import RandomTokens
+from divprune.methods.scope import SCOPE
+from divprune.methods.spatial_pooling import SpatialPooling
+from divprune.methods.token_norm import TokenNorm
+from divprune.methods.tome import ToMe
+from divprune.methods.tops import TOPS
 from divprune.methods.uniform_grid import UniformGrid
+from divprune.methods.visionzip import VisionZip
+from divprune.methods.vispruner import VisPruner
 from divprune.methods.vtw import VTW
 
 ENTRY_POINT_GROUP = "divprune.methods"
-BUILT_IN: tuple[type[Method], ...] = (DivPrune, RandomTokens, UniformGrid, FastV, VTW, PyramidDrop)
+BUILT_IN: tuple[type[Method], ...] = (
+    DivPrune,
+    DivPruneStar,
+    RandomTokens,
+    UniformGrid,
+    TokenNorm,
+    MinMax,
+    SpatialPooling,
+    ImageDownsampling,
+    M3Pooling,
+    FastV,
+    VTW,
+    PyramidDrop,
+    ToMe,
+    PruMerge,
+    PruMergePlus,
+    VisionZip,
+    VisPruner,
+    CDPruner,
+    SCOPE,
+    MMTok,
+    MMR,
+    IDSelection,
+    OTPrune,
+    AgilePruner,
+    EADP,
+    TOPS,
+    EVS,
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,6 +80,11 @@ class MethodInfo:
         acts: Where it acts.
         parameters: Names of its parameters and their defaults.
         paper: The paper it comes from, or None.
+        count: How the number of kept tokens is found, see `Method.count`.
+        needs: What it needs to know besides the visual tokens: fields of `ItemContext`.
+        merges: Whether dropped tokens are merged into the kept ones.
+        vision_layer: The layer of the vision encoder that it needs attention or keys of, see `Method.vision_layer`;
+            None if it needs neither.
     """
 
     name: str
@@ -38,6 +92,15 @@ class MethodInfo:
     acts: str
     parameters: dict[str, Any]
     paper: Paper | None
+    count: Count = "exact"
+    needs: tuple[str, ...] = ()
+    merges: bool = False
+    vision_layer: int | None = None
+
+    @property
+    def is_query_aware(self) -> bool:
+        """Whether the question has a say in what is kept."""
+        return bool({"text_embeddings", "attention"} & set(self.needs))
 
 
 def get_method(spec: str) -> Method:
@@ -63,7 +126,17 @@ def available_methods() -> list[MethodInfo]:
 
 def _info(name: str, method: type[Method]) -> MethodInfo:
     summary = (method.__doc__ or "").strip().partition("\n")[0]
-    return MethodInfo(name, summary, method.acts, _defaults(method), method.paper)
+    return MethodInfo(
+        name=name,
+        summary=summary,
+        acts=method.acts,
+        parameters=_defaults(method),
+        paper=method.paper,
+        count=method.count,
+        needs=tuple(sorted(method.needs | ({"attention"} if method.needs_attention else set()))),
+        merges=issubclass(method, MergingMethod),
+        vision_layer=method.vision_layer if method.needs & {"vision_attention", "vision_keys"} else None,
+    )
 
 
 def _names() -> list[str]:

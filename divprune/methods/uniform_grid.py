@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from divprune.methods.base import ItemContext, Method
+from divprune.methods.grids import spread
 
 
 @dataclass(frozen=True)
@@ -33,19 +34,14 @@ class UniformGrid(Method):
 
 def _grid_picks(num_keep: int, grid: tuple[int, int, int]) -> list[int]:
     frames, height, width = grid
-    used_frames = _spread(min(num_keep, frames), frames)
+    used_frames = spread(min(num_keep, frames), frames)
     picks = []
     for frame, count in zip(used_frames, _shares(num_keep, len(used_frames)), strict=True):
         # As many rows as make the spacing equal in both directions, and enough of them to hold the count.
         rows = min(height, count, max(ceil(count / width), round(sqrt(count * height / width))))
-        for row, row_count in zip(_spread(rows, height), _shares(count, rows), strict=True):
-            picks += [(frame * height + row) * width + column for column in _spread(row_count, width)]
+        for row, row_count in zip(spread(rows, height), _shares(count, rows), strict=True):
+            picks += [(frame * height + row) * width + column for column in spread(row_count, width)]
     return picks
-
-
-def _spread(count: int, length: int) -> list[int]:
-    """Return `count` distinct positions in range(length): the middles of equal stretches."""
-    return [(2 * step + 1) * length // (2 * count) for step in range(count)]
 
 
 def _shares(total: int, parts: int) -> list[int]:

@@ -1,12 +1,12 @@
 """VTW: withdraw every visual token after some layers."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Method, Paper, Stage, checked_layer
+from divprune.methods.base import Count, ItemContext, Method, Paper, Stage, checked_layer
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class VTW(Method):
         url="https://arxiv.org/abs/2405.05803",
         citation="Lin, Lin, Lin, Ji, AAAI 2025",
     )
-    count: ClassVar[Literal["exact", "schedule"]] = "schedule"
+    count: ClassVar[Count] = "schedule"
     layer: int = 15
 
     def __post_init__(self) -> None:

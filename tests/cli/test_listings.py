@@ -51,3 +51,31 @@ def test_help_imports_nothing_heavy() -> None:
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert finished.stdout.strip() == "[]"
     assert time.perf_counter() - started < 20  # a hang, not a speed test
+
+
+def test_methods_tell_what_they_need_and_where_they_come_from(divprune: Command) -> None:
+    rows = {row["name"]: row for row in divprune("methods", "--json").json["rows"]}
+    assert rows["visionzip"] | {"summary": "", "parameters": {}} == {
+        "name": "visionzip",
+        "summary": "",
+        "acts": "before the language model",
+        "count": "exact",
+        "needs": ["patch_features", "vision_attention", "vision_keys"],
+        "vision_layer": -2,
+        "query_aware": False,
+        "merges": True,
+        "parameters": {},
+        "year": 2025,
+        "citation": "Yang, Chen, Tian, Wang, Li, Yu, Jia, CVPR 2025",
+        "paper": "https://arxiv.org/abs/2412.04467",
+    }
+    assert {name for name, row in rows.items() if row["query_aware"]} >= {"fastv", "cdpruner", "mmtok", "eadp", "tops"}
+    assert (rows["prumerge"]["count"], rows["pooling"]["count"], rows["vtw"]["count"]) == (
+        "adaptive",
+        "at_most",
+        "schedule",
+    )
+    assert rows["random"]["year"] is rows["random"]["citation"] is rows["otprune"]["year"] is None
+    table = divprune("methods").stdout
+    assert "Needs vision keys (vision layer -2)." in " ".join(table.split())
+    assert max(map(len, table.splitlines())) <= 80

@@ -68,7 +68,7 @@ def test_methods_are_found_by_name_with_parameters():
         (
             "divprun",
             UnknownMethodError,
-            "no method named 'divprun'; there is divprune, random, uniform, fastv, vtw, pyramiddrop; did",
+            "no method named 'divprun'; there is divprune, .*, evs; did you mean 'divprune'",
         ),
         ("", UnknownMethodError, "no method named ''"),
         ("random:sed=3", ValueError, "has no parameter 'sed'; there is seed; did you mean 'seed'"),
@@ -95,7 +95,7 @@ def test_third_parties_add_methods_by_entry_point(monkeypatch):
 
 def test_metadata_names_the_paper():
     methods = {info.name: info for info in available_methods()}
-    assert list(methods) == ["divprune", "random", "uniform", "fastv", "vtw", "pyramiddrop"]
+    assert {method.name for method in registry.BUILT_IN} <= set(methods)
     assert methods["divprune"].paper.year == 2025
     assert methods["divprune"].paper.url.endswith("2503.02175")
     assert methods["divprune"].parameters == {"metric": "cosine", "layer": 0}

@@ -1,0 +1,33 @@
+"""DivPrune with as many tokens as PruMerge would keep: the paper's "DivPrune*"."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from divprune.methods.base import Count, ItemContext, Method, Need
+from divprune.methods.divprune import DivPrune
+from divprune.methods.prumerge import PruMerge
+
+
+@dataclass(frozen=True)
+class DivPruneStar(Method):
+    """DivPrune with the number of tokens that PruMerge finds for each image ("DivPrune*" of the paper's Table 1).
+
+    With `num_keep` or `keep_ratio` it is DivPrune itself.
+    """
+
+    name: ClassVar[str] = "divprune-star"
+    paper = DivPrune.paper
+    count: ClassVar[Count] = "adaptive"
+    needs: ClassVar[frozenset[Need]] = frozenset({"vision_attention"})
+    vision_layer: ClassVar[int] = PruMerge.vision_layer
+    joins_heads: ClassVar[bool] = PruMerge.joins_heads
+
+    def adaptive_count(self, num_visual_tokens: int, context: ItemContext) -> int:
+        """See `Method.adaptive_count`."""
+        return PruMerge().adaptive_count(num_visual_tokens, context)
+
+    def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
+        """See `Method.select`; the picks are nested in `num_keep`."""
+        return DivPrune().select(visual_tokens, num_keep, context)

@@ -1,0 +1,40 @@
+"""ID-Selection: important tokens, each of which makes its neighbours less so."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from divprune.methods.base import ItemContext, Method, Need, Paper
+from divprune.methods.scores import checked_number, importance
+from divprune.selection.greedy import greedy_picks
+from divprune.selection.objectives import Suppression
+from divprune.selection.scores import cosine_similarities
+
+
+@dataclass(frozen=True)
+class IDSelection(Method):
+    """Important tokens, each of which suppresses the importance of its neighbours.
+
+    Pick i = argmax of the scores; then score_j -= exp(-gamma d_ij^2) score_i for every other j, with d the cosine
+    distance of the visual tokens. The scores start as the CLS token's attention.
+
+    Attributes:
+        gamma: How fast suppression fades with the distance, at least 0.
+    """
+
+    name: ClassVar[str] = "id-selection"
+    paper: ClassVar[Paper | None] = Paper("ID-Selection", None, None, "ID-Selection")
+    needs: ClassVar[frozenset[Need]] = frozenset({"vision_attention"})
+    gamma: float = 20.0
+
+    def __post_init__(self) -> None:
+        """Check gamma."""
+        checked_number("gamma", self.gamma, 0)
+
+    def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
+        """See `Method.select`; the picks are nested in `num_keep`."""
+        distance = 1 - cosine_similarities(visual_tokens.unsqueeze(0))
+        nearness = (-self.gamma * distance.square()).exp()
+        scores = importance(context, self.name).to(nearness.dtype).unsqueeze(0)
+        return greedy_picks(Suppression(scores, nearness), num_keep)[0]

@@ -1,0 +1,49 @@
+"""M3's nested grids, without M3's training."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from divprune.methods.base import Count, ItemContext, Need, Paper
+from divprune.methods.grids import Grid, pieces_of, pooled_pieces
+from divprune.methods.merging import Merged, MergingMethod, unmerged
+
+
+@dataclass(frozen=True)
+class M3Pooling(MergingMethod):
+    """M3's nested grids by repeated 2 x 2 average pooling, training-free: the paper's model is trained for it.
+
+    The largest grid of the series with at most `num_keep` cells: 576, 144, 36, 9, 1 of 24 x 24. Without M3's weights
+    this is pooling and nothing more; numbers do not compare with the paper's. Sides are halved, rounding down to 1 at
+    least. Frames of a video stay apart, so that there is one token for each at least.
+
+    M. Cai, J. Yang, J. Gao, Y. J. Lee, "Matryoshka Multimodal Models", ICLR 2025, https://arxiv.org/abs/2405.17430
+    """
+
+    name: ClassVar[str] = "m3"
+    paper: ClassVar[Paper | None] = Paper(
+        title="Matryoshka Multimodal Models",
+        year=2025,
+        url="https://arxiv.org/abs/2405.17430",
+        citation="Cai, Yang, Gao, Lee, ICLR 2025",
+    )
+    count: ClassVar[Count] = "at_most"
+    needs: ClassVar[frozenset[Need]] = frozenset({"pieces"})
+
+    def merge(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Merged:
+        """See `MergingMethod.merge`.
+
+        Raises:
+            ValueError: `num_keep` is less than the number of frames or tiles.
+        """
+        if num_keep == len(visual_tokens):
+            return unmerged(num_keep, visual_tokens.device)
+        pieces = pieces_of(context, self.name)
+        if num_keep < len(pieces):
+            what = f"num_keep must be at least the number of frames or tiles, {len(pieces)}, for 'm3'"
+            raise ValueError(f"{what}, got {num_keep}")
+        shapes: list[Grid] = [(1, piece.rows, piece.columns) for piece in pieces]
+        while sum(rows * columns for _, rows, columns in shapes) > num_keep:
+            shapes = [(1, max(1, rows // 2), max(1, columns // 2)) for _, rows, columns in shapes]
+        return pooled_pieces(pieces, shapes, len(visual_tokens), visual_tokens.device)

@@ -1,0 +1,68 @@
+"""The shape of methods that merge: every kept token is a weighted sum of the item's tokens.
+
+image -> visual tokens -> **method.merge** -> prompt -> LLM. Each merged token takes the place of one of the tokens, its
+anchor. The method gives the weights and the integration applies them, to the tokens themselves or, where the paper
+merges before the projector and the model's projector works on each patch alone, to what the projector reads.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from divprune.methods.base import ItemContext, Method
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What a merging method makes of one item's tokens.
+
+    Attributes:
+        weights: (k, M) float32: how much of each token is in each merged one.
+        anchors: (k,) int64, ascending and distinct: whose place each merged token takes.
+    """
+
+    weights: Tensor
+    anchors: Tensor
+
+    def tokens(self, values: Tensor) -> Tensor:
+        """Return the merged tokens (k, d) of `values` (M, d), in their dtype; computed in float32 at least."""
+        precise = torch.promote_types(values.dtype, torch.float32)
+        return (self.weights.to(values.device, precise) @ values.to(precise)).to(values.dtype)
+
+
+@dataclass(frozen=True)
+class MergingMethod(Method):
+    """A method that merges tokens.
+
+    Attributes:
+        merges: What it mixes in its paper: "patch_features", before the projector, or "visual_tokens", after it. Where
+            the projector does not work on each patch alone, the visual tokens are mixed in any case.
+    """
+
+    merges: ClassVar[Literal["patch_features", "visual_tokens"]] = "visual_tokens"
+
+    @abstractmethod
+    def merge(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Merged:
+        """Merge the tokens of one item; arguments as for `select`.
+
+        Returns:
+            `num_keep` merged tokens; at most so many if `count` is "at_most".
+        """
+
+    def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
+        """Return the anchors."""
+        return self.merge(visual_tokens, num_keep, context).anchors
+
+
+def unmerged(total: int, device: torch.device) -> Merged:
+    """Return all of `total` tokens as they are."""
+    return Merged(torch.eye(total, device=device), torch.arange(total, device=device))
+
+
+def merged(weights: Tensor, anchors: Tensor) -> Merged:
+    """Return rows of `weights` (k, M) with their `anchors` (k,), put in the order of the anchors."""
+    ascending = anchors.sort()
+    return Merged(weights[ascending.indices].float(), ascending.values)

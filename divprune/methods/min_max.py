@@ -1,0 +1,30 @@
+"""The least diverse tokens: what DivPrune's rule does when it is turned around."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from divprune.methods.base import ItemContext, Method
+from divprune.methods.divprune import DivPrune
+from divprune.selection.distances import Distances, full_precision
+from divprune.selection.greedy import greedy_picks
+from divprune.selection.objectives import Closeness
+
+
+@dataclass(frozen=True)
+class MinMax(Method):
+    """Least diverse tokens: each pick minimises the largest cosine distance to those already chosen.
+
+    The control of DivPrune's ablation, which names it and does not define it. Ours: the first pick is the token whose
+    nearest neighbour is nearest; each next one is argmin_i max over chosen s of d(i, s).
+    """
+
+    name: ClassVar[str] = "minmax"
+    paper = DivPrune.paper
+
+    def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
+        """See `Method.select`; the picks are nested in `num_keep`."""
+        with full_precision(visual_tokens.device):
+            distance = Distances(visual_tokens.unsqueeze(0), "cosine").matrix()
+        return greedy_picks(Closeness(distance), num_keep)[0]

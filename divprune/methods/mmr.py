@@ -1,0 +1,40 @@
+"""Maximal marginal relevance: importance against redundancy."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from divprune.methods.base import ItemContext, Method, Need, Paper
+from divprune.methods.scores import checked_number, importance
+from divprune.selection.greedy import greedy_picks
+from divprune.selection.objectives import Relevance
+from divprune.selection.scores import cosine_similarities, unit_range
+
+
+@dataclass(frozen=True)
+class MMR(Method):
+    """Importance against redundancy (maximal marginal relevance, as IDPruner uses it).
+
+    Each pick is argmax_i weight * a_i - (1 - weight) * max over chosen s of s_is: a is the CLS token's attention,
+    scaled to [0, 1] within the item, s are cosine similarities of the visual tokens. The first pick is the most
+    important.
+
+    Attributes:
+        weight: Of the importance, in [0, 1]; the paper's lambda.
+    """
+
+    name: ClassVar[str] = "mmr"
+    paper: ClassVar[Paper | None] = Paper("IDPruner", None, None, "IDPruner")
+    needs: ClassVar[frozenset[Need]] = frozenset({"vision_attention"})
+    weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Check the weight."""
+        checked_number("weight", self.weight, 0, 1)
+
+    def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
+        """See `Method.select`; the picks are nested in `num_keep`."""
+        worth = unit_range(importance(context, self.name)).unsqueeze(0)
+        similarity = cosine_similarities(visual_tokens.unsqueeze(0))
+        return greedy_picks(Relevance(worth, similarity, self.weight), num_keep)[0]

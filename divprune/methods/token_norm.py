@@ -1,0 +1,21 @@
+"""The longest tokens: a control that looks at nothing but their size."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from divprune.methods.base import ItemContext, Method
+
+
+@dataclass(frozen=True)
+class TokenNorm(Method):
+    """Largest Euclidean length of the visual tokens; a control without a paper."""
+
+    name: ClassVar[str] = "norm"
+
+    def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
+        """See `Method.select`; the picks are nested in `num_keep`, ties go to the lowest index."""
+        lengths: Tensor = torch.linalg.vector_norm(visual_tokens.double(), dim=-1)
+        return lengths.sort(descending=True, stable=True).indices[:num_keep]

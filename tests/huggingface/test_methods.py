@@ -1,0 +1,246 @@
+"""Every method that acts before the language model, on the families whose pictures differ most."""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from divprune import DivPrune, prune
+from divprune.budget import budget
+from divprune.errors import PruningError
+from divprune.huggingface.families import family_of
+from divprune.huggingface.supply import encode_for
+from divprune.huggingface.towers import TOWERS
+from divprune.methods import ItemContext, available_methods, get_method
+from divprune.methods.base import Method, Need
+from divprune.methods.merging import Merged, MergingMethod
+from divprune.selection.reference import reference_select
+from tests.huggingface.test_parity import (
+    NEW_TOKENS,
+    ONE_AND_TWO,
+    RATIO,
+    TOLERANCE,
+    divprune_rule,
+    generate_logits,
+    largest_error,
+)
+from tests.huggingface.tiny_models import CASES, make_inputs
+
+FAMILIES = ("llava", "llava_next", "qwen2_5_vl", "internvl")
+NAMES = [info.name for info in available_methods() if get_method(info.name).layers == ()]
+ONE_SIZE = r"needs pictures of one size, .* give the processor smaller ones instead, by divprune\.methods\.downsampled"
+NO_GRID = "needs tokens that form one .* grid"
+
+# What is refused, and why; everything else works.
+REFUSED = {
+    ("llava_next", "evs"): NO_GRID,
+    ("internvl", "downsampling"): NO_GRID,
+    ("internvl", "evs"): NO_GRID,
+    ("llava_next", "downsampling"): ONE_SIZE,  # a smaller picture has fewer tokens by itself
+    ("qwen2_5_vl", "downsampling"): ONE_SIZE,
+    ("llava", "evs"): "compares the frames of a video",  # takes pictures only
+}
+
+
+@cache
+def model_of(family: str) -> PreTrainedModel:
+    return CASES[family].build()
+
+
+@cache
+def inputs_of(family: str, kind: str) -> dict[str, Any]:
+    rows = [[kind if part == "image" else part for part in row] for row in ONE_AND_TWO]
+    return make_inputs(CASES[family], model_of(family), rows)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_method_runs_on_every_family_or_is_refused(family: str, name: str) -> None:
+    model, method = model_of(family), get_method(name)
+    inputs = inputs_of(family, "video" if (family, name) == ("qwen2_5_vl", "evs") else "image")
+    if (family, name) in REFUSED:
+        with (
+            prune(model, method, keep_ratio=RATIO),
+            pytest.raises((PruningError, ValueError), match=REFUSED[family, name]),
+        ):
+            model.generate(**inputs, **NEW_TOKENS)
+        return
+    with prune(model, method, keep_ratio=RATIO) as pruning:
+        tokens, logits = generate_logits(model, inputs)
+        again, logits_again = generate_logits(model, inputs)
+    assert tokens.equal(again)
+    assert logits.equal(logits_again)
+    for item in pruning.last.items:
+        asked = budget(item.num_visual_tokens, keep_ratio=RATIO)
+        assert item.num_kept == asked or (method.count == "at_most" and 1 <= item.num_kept < asked)
+    unpruned, _ = generate_logits(model, inputs)
+    assert not unpruned.equal(tokens)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if get_method(name).count == "adaptive"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_adaptive_methods_find_a_count_for_each_picture(family: str, name: str) -> None:
+    model, inputs = model_of(family), inputs_of(family, "image")
+    method = get_method(name)
+    with prune(model, method) as pruning:
+        generate_logits(model, inputs)
+    encoding = encode_for(method, model, family_of(model), inputs)
+    reported = sorted(item.num_kept for item in pruning.last.items)
+    expected = []
+    for item in encoding.items:
+        assert item.clues is not None
+        assert item.clues.has_patch is not None
+        patches = item.clues.at(item.clues.has_patch.nonzero().squeeze(1))
+        context = ItemContext(vision_attention=patches.vision_attention)
+        expected.append(method.adaptive_count(int(item.clues.has_patch.sum()), context))
+    assert reported == sorted(expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_keeping_everything_changes_nothing(family: str, name: str) -> None:
+    if (family, name) in REFUSED or (family, name) == ("qwen2_5_vl", "evs"):
+        return
+    model, inputs = model_of(family), inputs_of(family, "image")
+    _, expected = generate_logits(model, inputs)
+    with prune(model, name, keep_ratio=1.0):
+        _, logits = generate_logits(model, inputs)
+    assert (logits - expected).abs().max() < TOLERANCE
+
+
+@dataclass(frozen=True)
+class InOrderPicked(MergingMethod):
+    """DivPrune's picks, in the order picked, "merged" into the places of the same tokens in their own order."""
+
+    name: ClassVar[str] = "in-order-picked"
+    before_projector: bool = False
+
+    def merge(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Merged:
+        picks = reference_select(visual_tokens, num_keep)
+        return Merged(torch.eye(len(visual_tokens))[picks], picks.sort().values)
+
+
+@dataclass(frozen=True)
+class InOrderPickedBeforeTheProjector(InOrderPicked):
+    """The same by way of the projector's input."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"patch_features"})
+    merges = "patch_features"
+
+
+@pytest.mark.parametrize("method", [InOrderPicked(), InOrderPickedBeforeTheProjector()], ids=lambda m: m.merges)
+@pytest.mark.parametrize("family", ["llava", "internvl", "paligemma", "gemma3"])
+def test_merged_tokens_stand_in_the_places_of_their_anchors(family: str, method: Method) -> None:
+    if method.needs and family not in TOWERS:
+        return
+    model, inputs = model_of(family), inputs_of(family, "image")
+    with prune(model, method, keep_ratio=RATIO, positions="compact"):
+        tokens, logits = generate_logits(model, inputs)
+    picked, ascending = divprune_rule(order="selection"), divprune_rule()
+    assert largest_error(CASES[family], model, inputs, picked, True, tokens, logits) < TOLERANCE
+    assert largest_error(CASES[family], model, inputs, ascending, True, tokens, logits) > 10 * TOLERANCE
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", ["prumerge", "visionzip", "tome"])
+def test_the_model_reads_the_weighted_sums(family: str, name: str) -> None:
+    """Each picture's merged tokens, from the weights, before the projector where it works on single patches."""
+    model, inputs, method = model_of(family), inputs_of(family, "image"), get_method(name)
+    assert isinstance(method, MergingMethod)
+    with prune(model, method, num_keep=6) as pruning, torch.no_grad():
+        model(**inputs)
+    tower = TOWERS[model.config.model_type]
+    with torch.no_grad():
+        items = encode_for(method, model, family_of(model), inputs).items
+    for item, report in zip(items, pruning.last.items, strict=True):
+        assert item.clues is not None
+        assert item.clues.has_patch is not None
+        candidates = item.clues.has_patch.nonzero().squeeze(1)
+        own = item.clues.at(candidates)
+        context = ItemContext(
+            vision_attention=own.vision_attention, vision_keys=own.vision_keys, patch_features=own.patch_features
+        )
+        merged = method.merge(item.visual_tokens[candidates], 6, context)
+        expected = merged.tokens(item.visual_tokens[candidates])
+        if tower.projects_patches and method.merges == "patch_features":
+            assert own.patch_features is not None
+            with torch.no_grad():
+                projected = tower.projector_of(model)((merged.weights @ own.patch_features)[None])[0]
+            assert (projected - expected).abs().max() > 10 * TOLERANCE  # it does matter where
+            expected = projected
+        assert report.kept_indices.equal(candidates[merged.anchors])
+        assert (report.kept_tokens - expected).abs().max() < TOLERANCE
+
+
+def test_row_breaks_are_left_out_until_every_patch_is_in() -> None:
+    model, inputs = model_of("llava_next"), inputs_of("llava_next", "image")
+    with prune(model, "mmr", num_keep=70) as pruning:
+        model.generate(**inputs, max_new_tokens=1)
+    items = encode_for(get_method("mmr"), model, family_of(model), inputs).items
+    for item, report in zip(items, pruning.last.items, strict=True):
+        assert item.clues is not None
+        has_patch = item.clues.has_patch
+        assert has_patch is not None
+        num_patches = int(has_patch.sum())
+        kept = has_patch[report.kept_indices]
+        assert report.num_kept == min(70, len(has_patch))
+        assert int(kept.sum()) == min(num_patches, report.num_kept)
+
+
+@pytest.mark.parametrize(("family", "first"), [("llava_next", 16), ("internvl", 16)])
+def test_tiles_are_pooled_one_by_one(family: str, first: int) -> None:
+    """The first piece, LLaVA-NeXT's whole picture and InternVL's first tile, is 4 x 4; a quarter of it is 2 x 2."""
+    model, inputs = model_of(family), inputs_of(family, "image")
+    with prune(model, "m3", keep_ratio=0.25) as pruning, torch.no_grad():
+        model(**inputs)
+    items = encode_for(get_method("m3"), model, family_of(model), inputs).items
+    for item, report in zip(items, pruning.last.items, strict=True):
+        grid = item.visual_tokens[:first].view(4, 4, -1)
+        expected = grid.unflatten(0, (2, 2)).unflatten(2, (2, 2)).mean(dim=(1, 3)).flatten(0, 1)
+        assert (report.kept_tokens[:4] - expected).abs().max() < 1e-5
+        assert report.kept_indices[:4].tolist() == [5, 7, 13, 15]
+        assert item.pieces is not None
+        covered = [
+            piece.start + row * piece.stride + column
+            for piece in item.pieces
+            for row in range(piece.rows)
+            for column in range(piece.columns)
+        ]
+        newline = getattr(model.model, "image_newline", None)
+        is_break = torch.zeros(len(item.visual_tokens), dtype=torch.bool)
+        if newline is not None:
+            is_break = (item.visual_tokens - newline).abs().amax(dim=1) < 1e-6
+        assert covered == (~is_break).nonzero().flatten().tolist()
+
+
+@pytest.mark.parametrize("scope", ["sample", "frame"])
+@pytest.mark.parametrize("name", ["visionzip", "cdpruner", "scope"])
+def test_clues_follow_the_scope(name: str, scope: Any) -> None:
+    model, inputs = model_of("qwen2_5_vl"), inputs_of("qwen2_5_vl", "video")
+    with prune(model, name, num_keep=4, scope=scope) as pruning:
+        model.generate(**inputs, max_new_tokens=2)
+    kept = [item.num_kept for item in pruning.last.items]
+    if scope == "sample":
+        assert kept[0] == 4
+        assert kept[1] + kept[2] == 4
+    else:
+        frames = inputs["video_grid_thw"][:, 0].tolist()
+        assert kept == [4 * count for count in frames]
+
+
+def test_gradients_reach_the_tower_through_merged_tokens() -> None:
+    model, inputs = CASES["llava"].build(), inputs_of("llava", "image")
+    with prune(model, "visionzip", num_keep=6):
+        model(**inputs).logits.sum().backward()
+    assert model.model.vision_tower.embeddings.patch_embedding.weight.grad.abs().max() > 0
+
+
+def test_counts_are_asked_for_where_the_method_has_none() -> None:
+    model = model_of("llava")
+    for method in ("visionzip", "pooling", DivPrune()):
+        with pytest.raises(ValueError, match="exactly one of keep_ratio and num_keep"):
+            prune(model, method).__enter__()

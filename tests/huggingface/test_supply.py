@@ -1,0 +1,237 @@
+"""What methods are given besides the visual tokens is what the model itself computes."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from divprune import attach, prune
+from divprune.errors import PruningError, UnsupportedModelError
+from divprune.huggingface.encode import VisualItem, encode
+from divprune.huggingface.families import family_of
+from divprune.huggingface.supply import encode_for
+from divprune.huggingface.towers import TOWERS, tower_of
+from divprune.huggingface.vision import received
+from divprune.methods import ItemContext
+from divprune.methods.base import Method, Need
+from tests.huggingface.tiny_models import CASES, Row, make_inputs
+
+ONE_AND_TWO: list[Row] = [[1, 5, "image", 6, 7, 8], [1, 9, "image", 10, 11, "image", 12]]
+TOWER_CASES = [name for name, case in CASES.items() if tower_of(case.build()) is not None]
+
+
+@dataclass(frozen=True)
+class Curious(Method):
+    """Wants to know everything."""
+
+    name: ClassVar[str] = "curious"
+    needs: ClassVar[frozenset[Need]] = frozenset(
+        {"vision_attention", "vision_keys", "patch_features", "text_embeddings"}
+    )
+
+    def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
+        """The first."""
+        return torch.arange(num_keep)
+
+
+@dataclass(frozen=True)
+class CuriousAsOne(Curious):
+    """The same of the last layer, with one softmax for all heads."""
+
+    vision_layer: ClassVar[int] = -1
+    joins_heads: ClassVar[bool] = True
+
+
+def supplied(name: str, method: Method | None = None) -> tuple[PreTrainedModel, dict[str, Any], list[VisualItem]]:
+    model = CASES[name].build()
+    inputs = make_inputs(CASES[name], model, ONE_AND_TWO)
+    with torch.no_grad():
+        encoding = encode_for(method or Curious(), model, family_of(model), inputs)
+    return model, inputs, encoding.items
+
+
+def test_every_tower_has_a_tiny_model() -> None:
+    assert {CASES[name].build().config.model_type for name in TOWER_CASES} == set(TOWERS)
+
+
+@pytest.mark.parametrize("name", TOWER_CASES)
+def test_listening_changes_no_token(name: str) -> None:
+    model, inputs, items = supplied(name)
+    configs = [module.config for module in model.modules() if hasattr(module, "config")]
+    with torch.no_grad():
+        alone = encode(model, family_of(model), inputs).items
+    for item, expected in zip(items, alone, strict=True):
+        assert item.visual_tokens.equal(expected.visual_tokens)
+    assert all("tap" not in str(config._attn_implementation) for config in configs)
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("name", [name for name in TOWER_CASES if "qwen" not in name])
+def test_patch_features_are_those_of_the_tokens(name: str) -> None:
+    """Projecting an item's own features gives its own tokens, so that each token has its own patch."""
+    model, _, items = supplied(name)
+    tower = TOWERS[model.config.model_type]
+    for item in items:
+        assert item.clues is not None
+        has_patch, features = item.clues.has_patch, item.clues.patch_features
+        assert has_patch is not None
+        assert features is not None
+        with torch.no_grad():
+            projected = tower.projector_of(model)(features[None])[0]
+        assert (projected - item.visual_tokens)[has_patch].abs().max() < 1e-5
+        newline = getattr(model.model, "image_newline", None)
+        assert bool(has_patch.all()) == (newline is None)
+        if newline is not None:
+            assert (item.visual_tokens[~has_patch] - newline).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("name", [name for name in TOWER_CASES if "qwen" in name or name == "internvl"])
+def test_tokens_of_several_patches_are_made_from_these(name: str) -> None:
+    """The patches of each token, as the last layer of the encoder gives them, through the projector."""
+    model = CASES[name].build()
+    inputs = make_inputs(CASES[name], model, ONE_AND_TWO)
+    tower = TOWERS[model.config.model_type]
+    last: list[Tensor] = []
+    blocks = tower.of(model).encoder.layer if name == "internvl" else tower.of(model).blocks
+    handle = blocks[-1].register_forward_hook(lambda _, __, out: last.append(out[0] if isinstance(out, tuple) else out))
+    with torch.no_grad():
+        tokens = torch.cat([item.visual_tokens for item in encode(model, family_of(model), inputs).items])
+    handle.remove()
+    hidden = tower.of(model).layernorm(last[0])[:, 1:].flatten(0, 1) if name == "internvl" else last[0]
+    patches = tower.patches(model, inputs, "image", len(hidden))
+    assert patches.shape == (len(tokens), 4)
+    assert patches.flatten().sort().values.equal(torch.arange(len(hidden)))
+    with torch.no_grad():
+        grouped = hidden[patches]
+        given = grouped.flatten(1)[None] if name == "internvl" else grouped.flatten(0, 1)
+        projected = tower.projector_of(model)(given).view(tokens.shape)
+    assert (projected - tokens).abs().max() < 1e-5
+
+
+def eager_attention(model: PreTrainedModel, inputs: dict[str, Any], layer: int) -> Tensor:
+    """(pictures, heads, tokens, tokens) probabilities as transformers gives them."""
+    tower = model.model.vision_tower
+    tower.set_attn_implementation("eager")
+    pixels = inputs["pixel_values"].flatten(0, inputs["pixel_values"].ndim - 4)
+    with torch.no_grad():
+        return tower(pixels, output_attentions=True, return_dict=True).attentions[layer]
+
+
+@pytest.mark.parametrize("name", ["llava", "vipllava", "internvl", "paligemma"])
+def test_attention_is_that_of_the_cls_token_or_of_all_patches(name: str) -> None:
+    model, inputs, items = supplied(name)
+    probabilities = eager_attention(model, inputs, -2)
+    if name == "paligemma":  # no CLS token
+        expected = probabilities.mean(dim=2).transpose(0, 1).flatten(1)
+    else:
+        expected = probabilities[:, :, 0, 1:].transpose(0, 1).flatten(1)
+    patches = TOWERS[model.config.model_type].patches(model, inputs, "image", expected.shape[1])
+    expected = expected[:, patches].mean(dim=-1)
+    heard = torch.cat([item.clues.vision_attention for item in items if item.clues], dim=1)
+    assert (heard - expected).abs().max() < 1e-6
+
+
+def test_attention_of_tiles_is_that_of_their_tile() -> None:
+    model, inputs, items = supplied("llava_next")
+    tiles = inputs["pixel_values"][0]  # the first picture: the whole one, then its tiles
+    probabilities = eager_attention(model, {"pixel_values": tiles[:1]}, -2)
+    clues = items[0].clues
+    assert clues is not None
+    assert clues.vision_attention is not None
+    assert (clues.vision_attention[:, :16] - probabilities[0, :, 0, 1:]).abs().max() < 1e-6
+    assert clues.has_patch is not None
+    assert clues.vision_attention[:, ~clues.has_patch].abs().max() == 0
+
+
+def test_joined_heads_are_one_softmax_over_whole_queries_and_keys() -> None:
+    model, inputs, items = supplied("llava", CuriousAsOne())
+    layer = model.model.vision_tower.encoder.layers[-1]
+    seen: list[Tensor] = []
+    handle = layer.self_attn.q_proj.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    with torch.no_grad():
+        encode(model, family_of(model), inputs)
+        query, key = layer.self_attn.q_proj(seen[0]), layer.self_attn.k_proj(seen[0])
+    handle.remove()
+    expected = (query @ key.mT / query.shape[-1] ** 0.5).softmax(dim=-1)[:, 0, 1:]
+    for picture, item in enumerate(items):
+        assert item.clues is not None
+        assert item.clues.vision_attention is not None
+        assert (item.clues.vision_attention - expected[picture]).abs().max() < 1e-6
+        keys = item.clues.vision_keys
+        assert keys is not None
+        assert (keys.transpose(0, 1).flatten(1) - key[picture, 1:]).abs().max() < 1e-6
+
+
+def test_windowed_layers_are_replaced_by_the_next_that_sees_everything() -> None:
+    model = CASES["qwen2_5_vl"].build()  # two layers, of which the second sees everything
+    tower = TOWERS["qwen2_5_vl"]
+    assert tower.attention(model, -2) is model.model.visual.blocks[1].attn
+    _, _, items = supplied("qwen2_5_vl")
+    for item in items:
+        assert item.clues is not None
+        assert item.clues.vision_attention is not None
+        # Every query's probabilities sum to 1 over the patches of its picture, four of which are one token.
+        assert item.clues.vision_attention.sum(dim=1).tolist() == pytest.approx([0.25] * 4, abs=1e-5)
+
+
+def test_received_attention_does_not_depend_on_how_much_is_computed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    queries, keys = (torch.randn(2, 3, 40, 8, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    whole = received(queries, keys)
+    monkeypatch.setattr("divprune.huggingface.vision.READ_AT_ONCE", 2 * 3 * 40 * 7)
+    assert (received(queries, keys) - whole).abs().max() < 1e-7
+    assert (whole.sum(dim=-1) - 1).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
+def test_the_text_is_what_follows_the_last_picture_or_all_there_is(name: str) -> None:
+    model = CASES[name].build()
+    inputs = make_inputs(CASES[name], model, [[1, 5, "image", 6, 7, 8], [1, 9, "image", 12, "image"]])
+    items = encode_for(Curious(), model, family_of(model), inputs).items
+    embeddings = model.get_input_embeddings()
+    for item in items:
+        assert item.clues is not None
+        text = item.clues.text_embeddings
+        assert text is not None
+        assert text.equal(embeddings(torch.tensor([6, 7, 8] if item.row == 0 else [1, 9, 12])))
+
+
+def test_families_that_cannot_feed_a_method_refuse_it_by_name() -> None:
+    for name, case in CASES.items():
+        if name not in TOWER_CASES:
+            model = case.build()
+            with pytest.raises(
+                UnsupportedModelError, match="method 'visionzip' needs patch_features, vision_attention"
+            ):
+                attach(model, "visionzip", keep_ratio=0.5)
+            assert "generate" not in vars(model)
+
+
+def test_pictures_that_come_encoded_cannot_feed_a_method_that_listens() -> None:
+    model, inputs, _ = supplied("llava")
+    with torch.no_grad():
+        outputs = encode(model, family_of(model), inputs).outputs
+    encoded = {name: value for name, value in inputs.items() if name != "pixel_values"}
+    with prune(model, "scope", keep_ratio=0.5), pytest.raises(PruningError, match="pass pictures as pixels"):
+        model.generate(**encoded, mm_encoder_outputs=outputs, max_new_tokens=1)
+
+
+def test_a_model_that_keeps_the_cls_token_is_refused() -> None:
+    model = CASES["llava"].build()
+    model.config.vision_feature_select_strategy = "full"
+    with pytest.raises(UnsupportedModelError, match="its vision encoder is not known"):
+        attach(model, "scope", keep_ratio=0.5)
+
+
+@pytest.mark.parametrize("name", ["visionzip", "prumerge", "scope", "cdpruner"])
+def test_half_precision_models_feed_methods_too(name: str) -> None:
+    model = CASES["llava"].build().bfloat16()
+    inputs = make_inputs(CASES["llava"], CASES["llava"].build(), ONE_AND_TWO)
+    inputs["pixel_values"] = inputs["pixel_values"].bfloat16()
+    with prune(model, name, num_keep=7) as pruning:
+        model.generate(**inputs, max_new_tokens=2)
+    for item in pruning.last.items:
+        assert item.num_kept == 7
+        assert item.kept_tokens.dtype == torch.bfloat16

@@ -1,0 +1,231 @@
+"""Selecting methods that act before the language model, on cases worked out by hand or written out naively."""
+
+from math import exp, log
+
+import pytest
+import torch
+from torch import Tensor
+
+from divprune.methods import ItemContext, get_method
+from divprune.methods.agile_pruner import AgilePruner, effective_rank
+from divprune.methods.divprune_star import DivPruneStar
+from divprune.methods.eadp import EADP, smoothed
+from divprune.methods.evs import EVS
+from divprune.methods.min_max import MinMax
+from divprune.methods.mmtok import MMTok
+from divprune.methods.scores import relevance
+from divprune.methods.token_norm import TokenNorm
+from divprune.methods.vispruner import VisPruner
+from divprune.selection.reference import reference_select
+from tests.methods.contexts import full_item, noise
+
+IMAGE = ItemContext()
+
+
+def angles(*degrees: float) -> Tensor:
+    turned = torch.tensor(degrees, dtype=torch.float64).deg2rad()
+    return torch.stack([turned.cos(), turned.sin()], dim=1)
+
+
+def cosines(rows: Tensor) -> Tensor:
+    return torch.nn.functional.cosine_similarity(rows[:, None].double(), rows[None].double(), dim=-1)
+
+
+def test_token_norm_keeps_the_longest() -> None:
+    tokens = torch.tensor([[3.0, 4.0], [0.0, 6.0], [5.0, 0.0], [1.0, 0.0]])
+    assert TokenNorm().select(tokens, 3, IMAGE).tolist() == [1, 0, 2]
+
+
+def test_min_max_starts_at_the_closest_pair_and_stays_near() -> None:
+    assert MinMax().select(angles(0, 60, 100, 103, 130, 180), 4, IMAGE).tolist() == [2, 3, 4, 1]
+
+
+def test_divprune_star_is_divprune_at_prumerges_count() -> None:
+    attention = torch.zeros(1, 40)
+    attention[0, [3, 9, 11]] = 1.0
+    tokens, context = noise(40, 6, seed=0), ItemContext(vision_attention=attention)
+    assert DivPruneStar().adaptive_count(40, context) == 4
+    assert DivPruneStar().select(tokens, 4, context).tolist() == reference_select(tokens, 4).tolist()
+
+
+def test_vispruner_weeds_out_duplicates_of_the_unattended() -> None:
+    features = angles(0, 100, 200, 201, 300, 60, 99, 240)
+    attention = torch.tensor([[0.0, 0.0, 0.0, 0.0, 0.9, 0.0, 0.0, 0.8]])
+    context = ItemContext(vision_attention=attention, patch_features=features.float())
+    # 4 and 7 are attended; left are 0 1 2 3 5 6. Those at even places, 0 (0 degrees), 2 (200) and 5 (60), are 99, 1 and
+    # 39 degrees from the nearest at an odd place (100, 201, 99): 2 is the first to go, then 5.
+    assert VisPruner(important_ratio=0.3).select(features, 7, context).tolist() == [4, 7, 0, 1, 3, 5, 6]
+    assert VisPruner(important_ratio=0.4).select(features, 6, context).tolist() == [4, 7, 0, 1, 3, 6]
+    # Eight at once take all the even ones; then of 1 3 6, with 3 at the odd place, 1 is nearer to it than 6.
+    assert VisPruner().select(features, 4, context).tolist() == [4, 7, 3, 6]
+    assert VisPruner(important_ratio=1.0).select(features, 2, context).tolist() == [4, 7]
+
+
+def test_scope_multiplies_saliency_and_coverage() -> None:
+    features = angles(0, 5, 90, 95, 45)
+    attention = torch.tensor([[0.1, 0.3, 0.25, 0.1, 0.25]])
+    context = ItemContext(vision_attention=attention, patch_features=features.float())
+    near = cosines(features)
+    chosen: list[int] = []
+    while len(chosen) < 5:
+        best = near[:, chosen].amax(dim=1).clamp(min=0) if chosen else torch.zeros(5)
+        gain = {u: float(attention[0, u]) * float((near[:, u] - best).clamp(min=0).sum()) for u in range(5)}
+        chosen.append(max((u for u in range(5) if u not in chosen), key=gain.__getitem__))
+    assert get_method("scope").select(features, 5, context).tolist() == chosen
+    saliency_off = get_method("scope:alpha=0").select(features, 1, context)
+    assert saliency_off.tolist() == [4]  # covers the most
+
+
+def test_mmr_balances_importance_and_redundancy() -> None:
+    context = ItemContext(vision_attention=torch.tensor([[0.9, 0.8, 0.1, 0.55]]))
+    tokens = angles(0, 0, 90, 60)
+    assert get_method("mmr:weight=1").select(tokens, 4, context).tolist() == [0, 1, 3, 2]
+    # After 0, doubled: 1 has .875 - 1, 2 has 0 - 0, 3 has .5625 - .5. After 3: 1 has -.125, 2 has 0 - .866.
+    assert get_method("mmr").select(tokens, 4, context).tolist() == [0, 3, 1, 2]
+
+
+def test_id_selection_suppresses_neighbours() -> None:
+    context = ItemContext(vision_attention=torch.tensor([[1.0, 0.9, 0.3, 0.2]]))
+    tokens = angles(0, 10, 90, 180)
+    # d(0, 1) = 0.0152: 0.9 - 0.9954 = -0.095; 2 and 3 are out of reach.
+    assert exp(-20 * (1 - torch.tensor(10.0).deg2rad().cos().item()) ** 2) == pytest.approx(0.9954, abs=1e-4)
+    assert get_method("id-selection").select(tokens, 4, context).tolist() == [0, 2, 3, 1]
+    assert get_method("id-selection:gamma=100000").select(tokens, 2, context).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_otprune_is_the_greedy_maximum_of_its_formula(seed: int) -> None:
+    tokens = noise(14, 9, seed=seed).double()
+    scaled = tokens / tokens.std(dim=1, correction=0, keepdim=True)
+    chosen: list[int] = []
+    while len(chosen) < 8:
+
+        def value(token: int) -> float:
+            rows = scaled[[*chosen, token]]
+            return float(torch.logdet(torch.eye(len(rows), dtype=torch.float64) + 0.01 * rows @ rows.T))
+
+        chosen.append(max((token for token in range(14) if token not in chosen), key=value))
+    assert get_method("otprune").select(tokens, 8, IMAGE).tolist() == chosen
+
+
+def test_relevance_is_the_mean_cosine_with_the_text() -> None:
+    tokens = torch.tensor([[2.0, 0.0], [0.0, 3.0], [1.0, 1.0]])
+    context = ItemContext(text_embeddings=torch.tensor([[1.0, 0.0], [5.0, 0.0]]))
+    assert relevance(tokens, context, "x").tolist() == pytest.approx([1.0, 0.0, 0.5**0.5])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_cdpruner_is_the_greedy_maximum_of_the_determinant(seed: int) -> None:
+    tokens, context = full_item((1, 3, 4), seed)
+    text, rows = context.text_embeddings, tokens.double()
+    assert text is not None
+    similar = torch.nn.functional.cosine_similarity(text[:, None].double(), rows[None], dim=-1).mean(dim=0)
+    weight = (similar - similar.min()) / (similar.max() - similar.min()) + 1e-6
+    kernel = weight[:, None] * cosines(tokens) * weight
+    chosen: list[int] = []
+    while len(chosen) < 6:
+
+        def value(token: int) -> float:
+            index = [*chosen, token]
+            return float(torch.linalg.det(kernel[index][:, index]))
+
+        chosen.append(max((token for token in range(12) if token not in chosen), key=value))
+    assert get_method("cdpruner").select(rows, 6, context).tolist() == chosen
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_mmtok_covers_text_and_picture(seed: int) -> None:
+    tokens, context = full_item((1, 3, 4), seed)
+    text, features = context.text_embeddings, context.patch_features
+    assert text is not None
+    assert features is not None
+    similar = torch.nn.functional.cosine_similarity(text[:, None], tokens[None], dim=-1)
+    cover = torch.cat([(similar / 0.02).softmax(1) / 5, 0.5 * (cosines(features).float() / 0.2).softmax(1) / 12])
+    chosen: list[int] = []
+    while len(chosen) < 6:
+        best = cover[:, chosen].amax(dim=1) if chosen else torch.zeros(len(cover))
+        gain = (cover - best[:, None]).clamp(min=0).sum(dim=0)
+        gain[chosen] = -1
+        chosen.append(int(gain.argmax()))
+    assert MMTok().select(tokens, 6, context).tolist() == chosen
+
+
+def test_eadp_weighs_words_by_how_much_they_single_out() -> None:
+    tokens = angles(0, 30, 60, 90)
+    vague_and_sharp = torch.stack([tokens.sum(dim=0), tokens[3]]).float()
+    method = EADP(mix=0.0, temperature=0.05)
+    values = method.relevance(tokens, ItemContext(text_embeddings=vague_and_sharp))
+    similar = torch.nn.functional.cosine_similarity(vague_and_sharp[:, None].double(), tokens[None], dim=-1)
+    shares = (similar / 0.05).softmax(dim=1)
+    focus = 1 - -(shares * shares.log()).sum(dim=1) / log(4)
+    expected = (focus[:, None] / focus.sum() * similar).sum(dim=0)
+    expected = (expected - expected.min()) / (expected.max() - expected.min())
+    assert values.tolist() == pytest.approx(expected.tolist(), abs=1e-6)
+    assert float(focus[1]) > 1.5 * float(focus[0])
+
+
+def test_eadp_smooths_on_the_grid() -> None:
+    spike = torch.zeros(9)
+    spike[4] = 1.0
+    assert smoothed(spike, (1, 3, 3)).tolist() == pytest.approx(
+        [1 / 9, 1 / 6, 1 / 9, 1 / 6, 1 / 4, 1 / 6, 1 / 9, 1 / 6, 1 / 9]
+    )
+    assert smoothed(torch.ones(18), (2, 3, 3)).tolist() == pytest.approx([1.0] * 18)
+    assert smoothed(spike, None).equal(spike)
+
+
+def test_tops_starts_at_the_most_relevant() -> None:
+    tokens, context = angles(0, 20, 40, 120, 200), ItemContext(text_embeddings=angles(35).float())
+    assert get_method("tops").select(tokens, 1, context).tolist() == [2]
+    only_relevance = get_method("tops:coverage=0,diversity=0").select(tokens, 5, context)
+    assert only_relevance.tolist() == [2, 1, 0, 3, 4]
+    # Diversity alone after the seed: 200 is 160 degrees off, then 120 (80 off), 0 (40 off).
+    assert get_method("tops:coverage=0,diversity=1000").select(tokens, 4, context).tolist() == [2, 4, 3, 0]
+
+
+def test_effective_rank_counts_equal_directions() -> None:
+    assert effective_rank(torch.eye(5)) == pytest.approx(5)
+    assert effective_rank(torch.ones(5, 3)) == pytest.approx(1)
+    assert effective_rank(torch.zeros(5, 3)) == pytest.approx(1, abs=1)
+
+
+def test_agile_pruner_visits_by_attention_and_skips_what_is_alike() -> None:
+    features = angles(0, 8, 90, 98, 180).float()
+    attention = torch.tensor([[0.5, 0.4, 0.3, 0.2, 0.1]])
+    context = ItemContext(vision_attention=attention, patch_features=features)
+    # 8 degrees are a distance of 0.0097; two directions of unequal strength: a rank of almost 2.
+    always = AgilePruner(average_rank=1.0)
+    assert always.select(features, 3, context).tolist() == [0, 2, 4]
+    assert always.select(features, 4, context).tolist() == [0, 2, 4, 1]
+    never = AgilePruner(largest_threshold=0.0)
+    assert never.select(features, 3, context).tolist() == [0, 1, 2]
+
+
+def test_evs_keeps_the_first_frame_and_what_changes() -> None:
+    first = angles(0, 0, 0)
+    second = angles(10, 90, 0)
+    third = angles(10, 100, 180)
+    context = ItemContext(kind="video", grid=(3, 1, 3))
+    tokens = torch.cat([first, second, third]) * 7
+    assert EVS().select(tokens, 9, context).tolist()[:7] == [0, 1, 2, 8, 4, 3, 7]
+    with pytest.raises(ValueError, match="'evs' compares the frames of a video, got an item of kind 'image'"):
+        EVS().select(tokens, 2, ItemContext(grid=(3, 1, 3)))
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("mmr:weight=2", "weight must be between 0 and 1, got 2"),
+        ("id-selection:gamma=-1", "gamma must be at least 0, got -1"),
+        ("scope:alpha=-1", "alpha must be at least 0"),
+        ("otprune:gamma=0", "gamma must be at least 1e-12, got 0"),
+        ("mmtok:text_temperature=0", "text_temperature must be at least 0.0001, got 0"),
+        ("agilepruner:average_rank=nan", "average_rank must be at least 1, got nan"),
+        ("vispruner:important_ratio=1.5", "important_ratio must be between 0 and 1, got 1.5"),
+        ("tops:diversity=-1", "diversity must be at least 0"),
+        ("eadp:mix=2", "mix must be between 0 and 1"),
+    ],
+)
+def test_parameters_out_of_range_are_refused(spec: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        get_method(spec)
