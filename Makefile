@@ -12,7 +12,7 @@ TEST_ENVIRONMENT = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 INSTALL = install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-floor check format bench readme clean
+.PHONY: help run test test-floor check format bench readme support clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 14
@@ -23,8 +23,8 @@ run: .venv/.stamp  ## watch a small model answer from 10 % of its visual tokens,
 test: check  ## all checks, then all tests
 	$(TEST_ENVIRONMENT) .venv-test/bin/python -m pytest -n $(TEST_WORKERS)
 
-test-floor: .venv-floor/.stamp  ## the Hugging Face tests on the oldest supported transformers
-	$(TEST_ENVIRONMENT) .venv-floor/bin/python -m pytest -n $(TEST_WORKERS) tests/huggingface
+test-floor: .venv-floor/.stamp  ## the Hugging Face and parity tests on the oldest supported transformers
+	$(TEST_ENVIRONMENT) .venv-floor/bin/python -m pytest -n $(TEST_WORKERS) tests/huggingface tests/parity
 
 check: .venv-test/.stamp  ## lint, format and types
 	.venv-test/bin/ruff check .
@@ -43,6 +43,11 @@ bench: .venv/.stamp .venv-test/.stamp  ## measure, and write the records under r
 
 readme: .venv/.stamp  ## write the tables of README.md from results/
 	.venv/bin/python -m tools.render_results
+
+support: .venv/.stamp .venv-test/.stamp .venv-floor/.stamp  ## run the parity suite, and write docs/support.md from what it finds
+	$(TEST_ENVIRONMENT) .venv-test/bin/python -m pytest -q -n $(TEST_WORKERS) tests/parity --write-support
+	$(TEST_ENVIRONMENT) .venv-floor/bin/python -m pytest -q -n $(TEST_WORKERS) tests/parity --write-support
+	.venv/bin/python -m tools.render_support
 
 .venv/.stamp: pyproject.toml constraints.txt
 	$(call create_environment,.venv)

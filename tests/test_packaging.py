@@ -45,6 +45,7 @@ def test_wheel_holds_the_model_the_templates_and_the_types(wheel: Path) -> None:
         "tiny/checkpoint/model.safetensors",
         "tiny/checkpoint/config.json",
         "cli/templates/report.css",
+        "huggingface/support.json",
     )
     assert {f"divprune/{name}" for name in needed} <= names
     assert {name.split("/")[0] for name in names} == {

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from divprune.huggingface.support import load_support
 from divprune.records import Record
 from tools.render_results import FILES, RESULTS, TABLES, render, scenes_table, selection_table
+from tools.render_support import PAGE, page
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -17,6 +19,10 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 def test_tables_are_what_the_records_say(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     assert render(text) == text, "run `make readme`"
+
+
+def test_the_support_page_is_what_the_parity_suite_found() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(load_support()), "run `make support`"
 
 
 def test_every_table_is_used() -> None:

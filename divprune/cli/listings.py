@@ -1,10 +1,14 @@
 """`divprune methods` and `divprune families`: what there is."""
 
+from dataclasses import asdict
 from typing import Any
 
 from divprune.cli.screen import Screen
 from divprune.cli.tables import listing
 from divprune.huggingface import supported_families
+from divprune.huggingface.refused_classes import refused_classes
+from divprune.huggingface.support import FamilySupport, load_support
+from divprune.huggingface.support_tables import support_tables
 from divprune.methods import MethodInfo, available_methods
 
 
@@ -20,24 +24,32 @@ def show_methods(screen: Screen) -> None:
     screen.result({"rows": [_method_row(info) for info in infos]})
 
 
-def show_families(screen: Screen) -> None:
-    """Print every supported model family with an example checkpoint."""
-    families = supported_families()
-    rows = [(family.name, ", ".join(family.kinds), family.positions, family.example) for family in families]
+def show_families(screen: Screen, refused: bool) -> None:
+    """Print every supported model family, how each way of calling ended for it, and if asked what is refused."""
+    support = load_support()
+    positions = {family.name: family.positions for family in supported_families()}
+    rows = [
+        (family.name, ", ".join(family.kinds), positions[family.model_type], family.example)
+        for family in support.families
+    ]
     screen.show(listing(("family", "takes", "positions", "for example"), rows))
-    screen.result(
-        {
-            "rows": [
-                {
-                    "name": family.name,
-                    "kinds": list(family.kinds),
-                    "positions": family.positions,
-                    "example": family.example,
-                }
-                for family in families
-            ]
-        }
-    )
+    for table in support_tables(support):
+        screen.show(f"{table.title} (transformers {support.newest})")
+        screen.show(listing(("family", *table.modes), [(name, *cells) for name, cells in table.rows]))
+        for number, note in enumerate(table.notes, start=1):
+            screen.show(f"({number}) {note}")
+    result: dict[str, Any] = {
+        "rows": [_family_row(family, positions[family.model_type]) for family in support.families]
+    }
+    if refused:
+        classes = refused_classes()
+        screen.show(listing(("refused", "because"), [(each.name, each.reason) for each in classes]))
+        result["refused"] = [asdict(each) for each in classes]
+    screen.result(result)
+
+
+def _family_row(family: FamilySupport, positions: str) -> dict[str, Any]:
+    return asdict(family) | {"kinds": list(family.kinds), "positions": positions}
 
 
 def _method_row(info: MethodInfo) -> dict[str, Any]:

@@ -118,12 +118,16 @@ def methods(json: Json = False, debug: Debug = False) -> None:
 
 
 @app.command()
-def families(json: Json = False, debug: Debug = False) -> None:
-    """List the model families that can be pruned."""
+def families(
+    refused: Annotated[bool, typer.Option("--refused", help="Also list what cannot be pruned, and why.")] = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List the model families that can be pruned, and which ways of calling them."""
     with one_line_errors(debug), quiet_logs(debug):
         from divprune.cli.listings import show_families
 
-        show_families(Screen(json))
+        show_families(Screen(json), refused)
 
 
 app.command()(flops)

@@ -71,7 +71,7 @@ def listing(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """A plain table of texts, first column in bold."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
-        table.add_column(column, style="bold" if index == 0 else "", overflow="fold")
+        table.add_column(column, style="bold" if index == 0 else "", overflow="fold", no_wrap=index == 0)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     return table

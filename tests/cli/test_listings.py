@@ -6,6 +6,7 @@ import time
 
 import divprune as package
 from divprune.huggingface import supported_families
+from divprune.huggingface.support import load_support
 from divprune.methods import available_methods
 from tests.cli.conftest import Command
 
@@ -24,12 +25,25 @@ def test_methods_as_json(divprune: Command) -> None:
 
 
 def test_families_as_table_and_json(divprune: Command) -> None:
-    names = [family.name for family in supported_families()]
+    families = load_support().families
     outcome = divprune("families", "--json")
-    assert [row["name"] for row in outcome.json["rows"]] == names
+    rows = outcome.json["rows"]
+    assert [row["name"] for row in rows] == [family.name for family in families]
+    assert {row["model_type"] for row in rows} == {family.name for family in supported_families()}
+    assert rows[0]["cells"]["greedy"] == {"outcome": "ok", "reason": ""}
+    assert "refused" not in outcome.json
     assert len(outcome.stdout.splitlines()) == 1
-    for name in names:
-        assert name in divprune("families").stdout
+    shown = divprune("families").stdout
+    for name in ("llava", "qwen2_vl", "Second turn", "refused"):
+        assert name in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_refused_classes_are_listed_with_their_reasons(divprune: Command) -> None:
+    refused = {row["model_type"]: row["reason"] for row in divprune("families", "--refused", "--json").json["refused"]}
+    assert "cross-attention" in refused["mllama"]
+    assert not refused.keys() & {family.name for family in supported_families()}
+    assert "MllamaForConditionalGeneration" in divprune("families", "--refused").stdout
 
 
 def test_version(divprune: Command) -> None:

@@ -1,0 +1,129 @@
+"""How each way of calling ended for each family: what the parity suite found, read from support.json.
+
+`make support` runs the suite (tests/parity) and writes the file. Reasons are the words of the errors that were raised.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+SUPPORT_FILE = Path(__file__).parent / "support.json"
+
+Outcome = Literal["ok", "refused", "n/a"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """How one way of calling ended for one family.
+
+    Attributes:
+        outcome: "ok" equals the hand-made reference, "refused" raises our error, "n/a" cannot be asked of this family.
+        reason: why not "ok".
+    """
+
+    outcome: Outcome
+    reason: str = ""
+
+    def to_json(self) -> Any:
+        """`"ok"`, or the reason under the outcome's name."""
+        return {self.outcome: self.reason} if self.reason else self.outcome
+
+    @classmethod
+    def from_json(cls, value: Any) -> "Cell":
+        """The inverse of `to_json`."""
+        return cls(*next(iter(value.items()))) if isinstance(value, dict) else cls(value)
+
+
+@dataclass(frozen=True)
+class FamilySupport:
+    """A row of the table.
+
+    Attributes:
+        name: the model that was tried: the model's type, with a suffix for a second model of the type.
+        model_type: `model.config.model_type`.
+        kinds: the media it takes.
+        example: a public checkpoint of the type.
+        cells: by the name of the mode.
+        cells_of_oldest: those that ended differently on the oldest supported transformers.
+    """
+
+    name: str
+    model_type: str
+    kinds: tuple[str, ...]
+    example: str
+    cells: dict[str, Cell]
+    cells_of_oldest: dict[str, Cell] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Support:
+    """The whole table.
+
+    Attributes:
+        newest: version of transformers that the cells were found with.
+        oldest: the oldest supported version.
+        groups: title of a group of modes -> their names; together all columns, in order.
+        families: the rows.
+    """
+
+    newest: str
+    oldest: str
+    groups: dict[str, tuple[str, ...]]
+    families: tuple[FamilySupport, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, which `from_json` reads again."""
+        return {
+            "transformers": self.newest,
+            "oldest_transformers": self.oldest,
+            "groups": {title: list(names) for title, names in self.groups.items()},
+            "families": [_family_to_json(family) for family in self.families],
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Support":
+        """The inverse of `to_json`."""
+        return cls(
+            newest=value["transformers"],
+            oldest=value["oldest_transformers"],
+            groups={title: tuple(names) for title, names in value["groups"].items()},
+            families=tuple(_family_from_json(family) for family in value["families"]),
+        )
+
+
+def load_support(path: Path = SUPPORT_FILE) -> Support:
+    """The table as the parity suite wrote it."""
+    return Support.from_json(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _family_to_json(family: FamilySupport) -> dict[str, Any]:
+    value: dict[str, Any] = {
+        "name": family.name,
+        "model_type": family.model_type,
+        "kinds": list(family.kinds),
+        "example": family.example,
+        "cells": _cells_to_json(family.cells),
+    }
+    if family.cells_of_oldest:
+        value["cells_of_oldest"] = _cells_to_json(family.cells_of_oldest)
+    return value
+
+
+def _family_from_json(value: dict[str, Any]) -> FamilySupport:
+    return FamilySupport(
+        name=value["name"],
+        model_type=value["model_type"],
+        kinds=tuple(value["kinds"]),
+        example=value["example"],
+        cells=_cells_from_json(value["cells"]),
+        cells_of_oldest=_cells_from_json(value.get("cells_of_oldest", {})),
+    )
+
+
+def _cells_to_json(cells: dict[str, Cell]) -> dict[str, Any]:
+    return {mode: cell.to_json() for mode, cell in cells.items()}
+
+
+def _cells_from_json(value: dict[str, Any]) -> dict[str, Cell]:
+    return {mode: Cell.from_json(cell) for mode, cell in value.items()}

@@ -1,0 +1,33 @@
+"""`--write-support`: the suite writes divprune/huggingface/support.json instead of comparing with it."""
+
+import pytest
+
+from divprune.huggingface.support import Cell
+from tests.parity.record import Found, write_support
+
+
+class SupportWriter:
+    """Gathers the outcomes, which travel from xdist's workers as properties of the reports, and writes them."""
+
+    def __init__(self) -> None:
+        self._found: Found = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for name, value in report.user_properties if report.when == "call" else ():
+            if name == "cell":
+                family, mode, cell = value
+                self._found.setdefault(family, {})[mode] = Cell.from_json(cell)
+
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        if exitstatus == pytest.ExitCode.OK:
+            write_support(self._found)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-support", action="store_true", help="write the outcomes to the support file")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    is_worker = hasattr(config, "workerinput")
+    if config.getoption("--write-support", default=False) and not is_worker:
+        config.pluginmanager.register(SupportWriter())

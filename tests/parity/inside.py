@@ -1,0 +1,81 @@
+"""Dropping tokens at decoder layer K, against layers run one by one with tokens left out between them."""
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from divprune import VTW, DivPrune, FastV
+from divprune.methods import Method
+from tests.huggingface.handmade_layers import FullRow, full_rows, run
+from tests.huggingface.layer_cases import first_tokens, rule_of, settings_of
+from tests.huggingface.test_layers_calls import best_beams
+from tests.parity.cells import Mode
+from tests.parity.direct import NOTHING
+from tests.parity.subject import STEPS, TOLERANCE, Subject
+
+LAYER = 2  # of 3: families that add features after their first layers can drop tokens only from there on
+
+
+def _assert_drops(subject: Subject, method: Method, **settings: Any) -> None:
+    for rows in subject.batches:
+        inputs = subject.inputs(rows)
+        (tokens, logits, _), _ = subject.pruned(
+            partial(subject.generate, inputs, **settings), method, **_budget_of(method)
+        )
+        for rule, is_right in ((rule_of(method), True), (first_tokens, False)):
+            pairs = zip(_rows(subject, inputs), tokens, strict=True)
+            expected = [run(subject.model, row, ids[:-1], {LAYER: rule}).logits for row, ids in pairs]
+            error = float((torch.stack(expected) - logits).abs().max())
+            assert error < TOLERANCE if is_right else error > 100 * TOLERANCE
+
+
+def _budget_of(method: Method) -> dict[str, Any]:
+    return {"keep_ratio": None} | settings_of(method)
+
+
+def _rows(subject: Subject, inputs: dict[str, Any]) -> list[FullRow]:
+    return full_rows(subject.model, inputs, subject.case)
+
+
+def dynamic(subject: Subject) -> None:
+    _assert_drops(subject, DivPrune(layer=LAYER))
+
+
+def static(subject: Subject) -> None:
+    _assert_drops(subject, DivPrune(layer=LAYER), cache_implementation="static", disable_compile=True)
+
+
+def fastv(subject: Subject) -> None:
+    _assert_drops(subject, FastV(layer=LAYER))
+
+
+def vtw(subject: Subject) -> None:
+    _assert_drops(subject, VTW(layer=LAYER))
+
+
+def beams(subject: Subject) -> None:
+    method = DivPrune(layer=LAYER)
+    settings = {"max_new_tokens": STEPS, "num_beams": 3, "do_sample": False, "return_dict_in_generate": True}
+    for rows in subject.batches:
+        inputs = subject.inputs(rows)
+        call = partial(subject.call, **inputs, **settings, output_scores=True)
+        output, _ = subject.pruned(call, method)
+        by_hand = _rows(subject, inputs)
+        best = [best_beams(subject.model, row, {LAYER: rule_of(method)}, 3)[0] for row in by_hand]
+        assert output.sequences[:, inputs["input_ids"].shape[1] :].tolist() == [tokens for _, tokens in best]
+        assert (output.sequences_scores - torch.tensor([score for score, _ in best])).abs().max() < TOLERANCE
+        wrong = [run(subject.model, row, NOTHING, {LAYER: first_tokens}).logits[0].log_softmax(-1) for row in by_hand]
+        # Row n's first beam; the others are the same at the first step.
+        assert (output.scores[0][::3] - torch.stack(wrong)).abs().max() > 100 * TOLERANCE
+
+
+GROUP = "Inside the language model"
+MODES = [
+    Mode("layer K", GROUP, dynamic),
+    Mode("static cache at K", GROUP, static),
+    Mode("eager at K", GROUP, dynamic, attention="eager"),
+    Mode("beams at K", GROUP, beams),
+    Mode("FastV", GROUP, fastv),
+    Mode("VTW", GROUP, vtw),
+]

@@ -1,0 +1,75 @@
+"""Write docs/support.md from divprune/huggingface/support.json: `python -m tools.render_support`.
+
+`make support` runs the parity suite first, which writes that file. Nothing on the page is typed by hand.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from divprune.huggingface.support import Support, load_support
+from divprune.huggingface.support_tables import SupportTable, support_tables
+from tools.render_results import markdown_table
+
+PAGE = Path(__file__).parent.parent / "docs" / "support.md"
+
+HEAD = """\
+# What is supported
+
+This page is written by `make support` from what the parity suite (`tests/parity`) finds; do not edit it. Each cell is a
+test on a tiny random model of the family, in float32 with transformers {newest}; a cell that ends otherwise with the
+oldest supported transformers ({oldest}) has a note.
+
+- **ok**: logits, scores or loss equal a reference made by hand, which shares no code with the package, to 1e-4 at every
+  step of an answer of nine tokens, and differ from it by more than 1e-2 if the first tokens are kept instead.
+- **refused**: the call raises an error, which the note quotes; the model is usable afterwards.
+- **n/a**: there is nothing to prune, or transformers fails or gives other numbers without pruning too.
+"""
+
+
+def page(support: Support) -> str:
+    """The whole page."""
+    parts = [HEAD.format(newest=support.newest, oldest=support.oldest), _families(support)]
+    parts += [_section(table) for table in support_tables(support)]
+    return "\n".join(parts)
+
+
+def _families(support: Support) -> str:
+    header = ("family", "`model_type`", "takes", "for example")
+    rows = [
+        (
+            f"`{family.name}`",
+            f"`{family.model_type}`",
+            " and ".join(f"{kind}s" for kind in family.kinds),
+            family.example,
+        )
+        for family in support.families
+    ]
+    return f"## Families\n{markdown_table(header, rows, numbers_from=len(header))}\n"
+
+
+def _and(kinds: Iterable[str]) -> str:
+    return " and ".join(f"{kind}s" for kind in kinds)
+
+
+def _section(table: SupportTable) -> str:
+    rows = [(f"`{name}`", *cells) for name, cells in table.rows]
+    lines = [f"## {table.title}", markdown_table(("family", *table.modes), rows, numbers_from=len(table.modes) + 1), ""]
+    lines += [f"{number}. {_as_text(note)}" for number, note in enumerate(table.notes, start=1)]
+    return "\n".join(lines) + ("\n" if table.notes else "")
+
+
+def _as_text(note: str) -> str:
+    """A message as Markdown that reads the same."""
+    return note.replace("_", r"\_").replace("*", r"\*").replace("<", r"\<")
+
+
+def main() -> None:
+    """Rewrite the page if it has changed."""
+    text = page(load_support())
+    if not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != text:
+        PAGE.write_text(text, encoding="utf-8")
+        print(f"{PAGE.name} rewritten")
+
+
+if __name__ == "__main__":
+    main()
