@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from divprune.huggingface import Pruning, attach, prune
     from divprune.methods import VTW, DivPrune, FastV, RandomTokens, UniformGrid, get_method
-    from divprune.selection import Selection, select
+    from divprune.selection import Certificate, Selection, certificate, select
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "Certificate": "divprune.selection",
     "DivPrune": "divprune.methods",
     "FastV": "divprune.methods",
     "Pruning": "divprune.huggingface",
@@ -23,6 +24,7 @@ _HOME = {
     "UniformGrid": "divprune.methods",
     "VTW": "divprune.methods",
     "attach": "divprune.huggingface",
+    "certificate": "divprune.selection",
     "get_method": "divprune.methods",
     "prune": "divprune.huggingface",
     "select": "divprune.selection",
@@ -30,6 +32,7 @@ _HOME = {
 
 __all__ = [
     "VTW",
+    "Certificate",
     "DivPrune",
     "FastV",
     "Pruning",
@@ -38,6 +41,7 @@ __all__ = [
     "UniformGrid",
     "__version__",
     "attach",
+    "certificate",
     "get_method",
     "prune",
     "select",

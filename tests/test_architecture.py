@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "huggingface": {"budget", "errors", "selection", "methods"},
     "vllm_plugin": {"budget", "errors", "selection", "methods"},
     "tiny": _ENGINES,
-    "evaluation": _ENGINES | {"tiny"},
+    "evaluation": _ENGINES | {"tiny", "efficiency"},
     "efficiency": _ENGINES,
     "figures": _BASE,
     "cli": _ENGINES | {"tiny", "evaluation", "efficiency", "figures"},
@@ -41,10 +41,12 @@ CONFINED: dict[str, set[str]] = {
     "jinja2": {"cli"},
     "matplotlib": {"figures"},
     "lmms_eval": {"evaluation"},
+    "pycocoevalcap": {"evaluation"},
 }
 
 PUBLIC = [
     "VTW",
+    "Certificate",
     "DivPrune",
     "FastV",
     "Pruning",
@@ -53,6 +55,7 @@ PUBLIC = [
     "UniformGrid",
     "__version__",
     "attach",
+    "certificate",
     "get_method",
     "prune",
     "select",

@@ -5,7 +5,7 @@ A table between `<!-- results:NAME -->` and `<!-- /results -->` comes from a rec
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -13,6 +13,8 @@ from typing import Any
 from divprune.huggingface import supported_families
 from divprune.methods import MethodInfo, available_methods
 from divprune.records import Record, load_record
+from tools.markdown import markdown_table
+from tools.scene_tables import greedy_table, suite_table
 
 ROOT = Path(__file__).parent.parent
 FILES = ("README.md", "docs/results.md")
@@ -49,12 +51,6 @@ def _result(name: str) -> str:
     if not path.is_file():
         return "*Not measured yet.*"
     return table(load_record(path))
-
-
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers_from: int) -> str:
-    """A table whose columns from `numbers_from` on are set to the right."""
-    rule = ["---" if column < numbers_from else "---:" for column in range(len(header))]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *rows))
 
 
 def families_table() -> str:
@@ -206,6 +202,8 @@ RESULTS: dict[str, tuple[str, Callable[[Record], str]]] = {
     "selection-details": ("selection", selection_details),
     "scenes": ("scenes", scenes_table),
     "scenes-summary": ("scenes", scenes_summary),
+    "eval-scenes": ("eval-scenes", suite_table),
+    "greedy": ("greedy", greedy_table),
 }
 
 if __name__ == "__main__":

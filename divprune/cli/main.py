@@ -8,6 +8,7 @@ import typer
 import divprune
 from divprune.cli.arguments import Debug, Dtype, Json
 from divprune.cli.cost_commands import bench, flops
+from divprune.cli.eval_command import evaluate
 from divprune.cli.failures import one_line_errors
 from divprune.cli.screen import Screen, quiet_logs, quiet_progress_bars
 
@@ -132,3 +133,4 @@ def families(
 
 app.command()(flops)
 app.command()(bench)
+app.command("eval")(evaluate)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tqdm import tqdm
@@ -24,6 +24,9 @@ from divprune.tiny import KINDS, Question, Scene, questions, scene
 
 ANSWER_KINDS = tuple(kind for kind in KINDS if kind != "caption")
 """The kinds with one short answer: they make the mean. A caption is right only if it lists every object."""
+
+Feed = Literal["tokens", "pixels", "nothing"]
+"""What a model gets of a picture: its visual tokens, its pixels (to encode once more), or nothing."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,7 @@ def evaluate_scenes(
     with tqdm(total=num_scenes * len(rows), desc="answering", unit="scene", disable=None) as progress:
         for number, start in enumerate(range(0, num_scenes, scenes_per_batch)):
             scenes = [scene(seed, "test") for seed in seeds[start : start + scenes_per_batch]]
-            for batch in _batches(model, processor, scenes):
+            for batch in batches(model, processor, scenes):
                 num_visual_tokens = len(batch.visual_tokens[0])
                 for tally in tallies:
                     for question, said in batch.answers(tally.setting, number):
@@ -138,45 +141,67 @@ def evaluate_scenes(
 
 
 @dataclass(frozen=True)
-class _Batch:
-    """Questions about some scenes, with the pictures already encoded: one (M, d) entry a question."""
+class Batch:
+    """Questions about some scenes.
+
+    Attributes:
+        asked: the questions.
+        with_picture: the prompts, without the pixels.
+        pixel_values: the pictures, one a question.
+        without_picture: the prompts of the same questions about nothing.
+        visual_tokens: the pictures already encoded: one (M, d) entry a question.
+        max_new_tokens: room for the answers.
+    """
 
     model: Any
     processor: Any
     asked: list[Question]
     with_picture: dict[str, torch.Tensor]
+    pixel_values: torch.Tensor
     without_picture: dict[str, torch.Tensor]
     visual_tokens: list[torch.Tensor]
     max_new_tokens: int
 
-    @torch.inference_mode()
     def answers(self, setting: Setting, number: int) -> Iterator[tuple[Question, str]]:
         """Each question and what the model says, greedily."""
-        inputs: dict[str, Any] = dict(self.without_picture)
-        if setting.keep_ratio:
+        with setting.pruning(self.model, number):
+            texts = self.say("tokens" if setting.keep_ratio else "nothing")
+        return zip(self.asked, texts, strict=True)
+
+    @torch.inference_mode()
+    def say(self, feed: Feed) -> list[str]:
+        """What the model says to each question, greedily."""
+        inputs: dict[str, Any] = dict(self.without_picture if feed == "nothing" else self.with_picture)
+        if feed == "pixels":
+            inputs["pixel_values"] = self.pixel_values
+        elif feed == "tokens":
             encoded = BaseModelOutputWithPooling()
             encoded["pooler_output"] = self.visual_tokens
-            inputs = {**self.with_picture, "mm_encoder_outputs": {"image": encoded}}
-        with setting.pruning(self.model, number):
-            output = self.model.generate(**inputs, do_sample=False, max_new_tokens=self.max_new_tokens)
+            inputs["mm_encoder_outputs"] = {"image": encoded}
+        output = self.model.generate(**inputs, do_sample=False, max_new_tokens=self.max_new_tokens)
         texts = self.processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        return ((question, text.strip()) for question, text in zip(self.asked, texts, strict=True))
+        return [text.strip() for text in texts]
 
 
-def _batches(model: Any, processor: Any, scenes: list[Scene]) -> Iterator[_Batch]:
+def asked_about(scenes: Sequence[Scene], captions: bool) -> list[tuple[int, Question]]:
+    """The captions or the other questions about some scenes, each with the place of its scene among them."""
+    asked = [(place, question) for place, item in enumerate(scenes) for question in questions(item)]
+    return [(place, question) for place, question in asked if (question.kind == "caption") == captions]
+
+
+def batches(model: Any, processor: Any, scenes: list[Scene]) -> Iterator[Batch]:
     """The scenes' short questions, then their captions: answered together, captions would hold the others up."""
     pixels = processor.image_processor([item.image for item in scenes], return_tensors="pt")["pixel_values"]
     with torch.inference_mode():
         encoded = model.base_model.get_image_features(pixels.to(model.device), return_dict=True).pooler_output
-    asked = [(place, question) for place, item in enumerate(scenes) for question in questions(item)]
-    for is_caption, max_new_tokens in ((False, 6), (True, 48)):
-        chosen = [(place, question) for place, question in asked if (question.kind == "caption") == is_caption]
+    for captions, max_new_tokens in ((False, 6), (True, 48)):
+        chosen = asked_about(scenes, captions)
         prompts = [question for _, question in chosen]
         text_only = _tokenized(processor, prompts, None).to(model.device)
         pictures = _tokenized(processor, prompts, [scenes[place].image for place, _ in chosen]).to(model.device)
-        pictures.pop("pixel_values")
+        pixel_values = pictures.pop("pixel_values")
         visual_tokens = [encoded[place] for place, _ in chosen]
-        yield _Batch(model, processor, prompts, pictures, text_only, visual_tokens, max_new_tokens)
+        yield Batch(model, processor, prompts, pictures, pixel_values, text_only, visual_tokens, max_new_tokens)
 
 
 def _tokenized(processor: Any, asked: list[Question], pictures: list[Any] | None) -> Any:

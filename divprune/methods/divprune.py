@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from divprune.methods.base import ItemContext, Method, Paper, checked_layer
-from divprune.selection import METRICS, select
+from divprune.selection import METRICS, refine, select
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class DivPrune(Method):
         metric: Distance between two tokens: "cosine" (the paper's choice), "l1" or "l2" (its ablation).
         layer: 0 chooses before the language model. K > 0 lets all tokens run through decoder layers 0 to K - 1, chooses
             by the hidden states that enter layer K, and drops the others from there on.
+        refine: Swap tokens behind the greedy picks as long as the smallest distance between two kept ones grows
+            (`divprune.selection.swaps`). The max-min distance is never lower; it takes 3 to 20 times as long.
     """
 
     name: ClassVar[str] = "divprune"
@@ -31,6 +33,7 @@ class DivPrune(Method):
     )
     metric: str = "cosine"
     layer: int = 0
+    refine: bool = False
 
     def __post_init__(self) -> None:
         """Check the metric and the layer."""
@@ -44,5 +47,8 @@ class DivPrune(Method):
         return (self.layer,) if self.layer else ()
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
-        """See `Method.select`; the picks are nested in `num_keep`."""
-        return select(visual_tokens, num_keep=num_keep, metric=self.metric).selection_order
+        """See `Method.select`; the picks are nested in `num_keep` unless they are refined."""
+        picks = select(visual_tokens, num_keep=num_keep, metric=self.metric)
+        if self.refine:
+            picks = refine(picks, visual_tokens, self.metric)
+        return picks.selection_order

@@ -2,6 +2,8 @@
 
 from divprune.selection.distances import METRICS
 from divprune.selection.max_min import select
+from divprune.selection.optimality import Certificate, certificate
 from divprune.selection.result import Selection
+from divprune.selection.swaps import refine
 
-__all__ = ["METRICS", "Selection", "select"]
+__all__ = ["METRICS", "Certificate", "Selection", "certificate", "refine", "select"]

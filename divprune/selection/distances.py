@@ -85,6 +85,10 @@ class Distances:
             distance = _cosine_distance(distance, self._inverse_lengths[second])
         return distance
 
+    def unit_tokens(self) -> Tensor:
+        """Return the tokens (..., M, d) as unit vectors; zero vectors stay zero."""
+        return self.tokens * self._inverse_lengths.unsqueeze(-1)
+
     def centred_unit_tokens(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return the tokens (M, d) of one set as unit vectors less about their mean, and the squared lengths (M,).
 

@@ -55,7 +55,7 @@ def select(
         ValueError: Wrong shape, no tokens, NaN or infinity, unknown metric, or a count out of range.
         TypeError: `visual_tokens` is not a floating-point tensor, or an argument has the wrong type.
     """
-    _check_tokens(visual_tokens)
+    check_tokens(visual_tokens)
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {', '.join(map(repr, METRICS))}, got {metric!r}")
     stop = _checked_distance(min_distance)
@@ -120,7 +120,8 @@ def _trimmed(order: Tensor, distance: Tensor, counts: Tensor, min_distance: floa
     )
 
 
-def _check_tokens(visual_tokens: Tensor) -> None:
+def check_tokens(visual_tokens: Tensor) -> None:
+    """Refuse what is no (M, d) or (B, M, d) floating-point tensor."""
     if not isinstance(visual_tokens, Tensor):
         raise TypeError(f"visual_tokens must be a torch.Tensor, got {type(visual_tokens).__name__}")
     if not visual_tokens.is_floating_point():

@@ -98,5 +98,5 @@ def test_metadata_names_the_paper():
     assert {method.name for method in registry.BUILT_IN} <= set(methods)
     assert methods["divprune"].paper.year == 2025
     assert methods["divprune"].paper.url.endswith("2503.02175")
-    assert methods["divprune"].parameters == {"metric": "cosine", "layer": 0}
+    assert methods["divprune"].parameters == {"metric": "cosine", "layer": 0, "refine": False}
     assert methods["random"].paper is None

@@ -1,0 +1,59 @@
+"""`divprune eval --suite scenes` on a few scenes: its table, its record, and refusals in one line."""
+
+from pathlib import Path
+
+import pytest
+
+from divprune.records import load_record
+from tests.cli.conftest import Command
+
+FEW = ("--limit", 3, "--keep-ratio", 0.1, "--equal", "tokens")
+
+
+def test_rows_and_record_say_the_same(divprune: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    outcome = divprune("eval", "--suite", "scenes", "--methods", "divprune vtw", *FEW, "--output", folder, "--json")
+    assert outcome.exit_code == 0, outcome.stderr
+    assert len(outcome.stdout.splitlines()) == 1
+    rows = outcome.json["rows"]
+    assert [row["method"] for row in rows] == ["unpruned", "picture withheld", "divprune", "vtw"]
+    assert [row["num_kept"] for row in rows] == [256, 0, 26, None]
+    assert "below the model's 4 decoder layers, got 15" in rows[3]["refusal"]
+    assert rows[0]["mean_percent"] > rows[1]["mean_percent"]
+    assert rows[2]["mean_low_percent"] <= rows[2]["mean_percent"] <= rows[2]["mean_high_percent"]
+    record = load_record(folder / "eval-scenes.json")
+    assert record.rows == rows
+    assert "toy scenes" in record.config["notice"]
+    # The answers are in the record; nothing else stays.
+    assert [path.name for path in folder.iterdir()] == ["eval-scenes.json"]
+
+
+def test_the_table_fits_and_says_what_it_is(divprune: Command, tmp_path: Path) -> None:
+    outcome = divprune("eval", "--methods", "random", *FEW, "--output", tmp_path)
+    assert outcome.exit_code == 0, outcome.stderr
+    assert "toy scenes" in " ".join(outcome.stdout.split())
+    assert max(map(len, outcome.stdout.splitlines()[:-2])) <= 80
+    header = next(line for line in outcome.stdout.splitlines() if "F1" in line)
+    assert "CIDEr" in header
+    assert "95 %" in header
+    assert "toy" in " ".join(divprune("eval", "--help").stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--methods", "divprun"), "did you mean 'divprune'"),
+        (("--methods", "divprune:layer=-1"), "layer must be at least 0"),
+        (("--keep-ratio", 1.5), "keep_ratio must be in (0, 1], got 1.5"),
+    ],
+)
+def test_what_cannot_work_is_refused(divprune: Command, tmp_path: Path, arguments: tuple, message: str) -> None:
+    outcome = divprune("eval", *arguments, "--limit", 1, "--output", tmp_path)
+    assert outcome.exit_code == 2
+    assert message in outcome.error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_is_a_file_is_refused(divprune: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "--output" in divprune("eval", "--output", tmp_path / "file").error

@@ -1,0 +1,196 @@
+"""The scenes suite answers every case like a plain evaluation, goes on after an interruption, and refuses by name."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from divprune.efficiency.paper_workloads import Workload
+from divprune.efficiency.shapes import model_shape
+from divprune.errors import PruningError, UnknownMethodError
+from divprune.evaluation import suite as suite_module
+from divprune.evaluation.answer_log import AnswerLog, Entry
+from divprune.evaluation.scenes import Setting, evaluate_scenes
+from divprune.evaluation.suite import Suite
+from divprune.evaluation.suite_cases import Case, cost_percent, every_method, suite_cases
+from divprune.methods import DivPrune, ItemContext, Method, available_methods, registry
+from divprune.tiny import KINDS, checkpoint_path
+
+
+@pytest.fixture(scope="module")
+def embedded() -> tuple[Any, Any]:
+    folder: Path = checkpoint_path()
+    return AutoModelForImageTextToText.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
+
+
+def plan(embedded: tuple[Any, Any], names: list[str], *arguments: Any) -> list[Case]:
+    return suite_cases(names, model_shape(embedded[0].config), Workload(12, 256), *arguments)
+
+
+def fresh(folder: Path | None) -> AnswerLog:
+    return AnswerLog(folder, "eval-scenes", {"revision": "a"})
+
+
+def test_every_registered_method_has_its_rows(embedded: tuple[Any, Any]) -> None:
+    cases = plan(embedded, every_method())
+    named = {case.name.partition(":")[0] for case in cases}
+    assert named == {"unpruned", "picture withheld"} | {info.name for info in available_methods()}
+    tokens = [case for case in cases if case.name == "divprune" and case.matching == "tokens"]
+    assert [(case.keep_ratio, case.num_keep) for case in tokens] == [(0.5, 128), (0.25, 64), (0.098, 25), (0.05, 13)]
+    assert [case.num_keep for case in cases if case.name.startswith("vtw")] == [None]
+
+
+def test_before_the_language_model_equal_tokens_are_equal_flops(embedded: tuple[Any, Any]) -> None:
+    tokens, flops = plan(embedded, ["uniform"], [0.25])[2:]
+    assert (tokens.matching, flops.matching) == ("tokens", "flops")
+    assert tokens.key == flops.key
+    assert tokens.flop_percent == flops.flop_percent
+    assert 20 < (tokens.flop_percent or 0) < 30
+
+
+def test_inside_it_equal_flops_are_fewer_tokens_or_out_of_reach(embedded: tuple[Any, Any]) -> None:
+    cases = plan(embedded, ["divprune:layer=1"], [0.5, 0.05], ["flops"])[2:]
+    assert cases[0].num_keep is not None
+    assert cases[0].num_keep < 128
+    uniform = plan(embedded, ["uniform"], [0.5], ["tokens"])[2]
+    assert cases[0].flop_percent == pytest.approx(uniform.flop_percent, abs=0.5)
+    assert "FLOP target must lie between" in (cases[1].refusal or "")
+
+
+@dataclass(frozen=True)
+class Half(Method):
+    """Finds its own count: half of what it is asked for, or 8."""
+
+    name: ClassVar[str] = "half"
+
+    def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
+        return torch.arange(num_keep // 2)
+
+
+def test_what_a_method_really_kept_is_what_it_costs(embedded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "BUILT_IN", (*registry.BUILT_IN, Half))
+    shape, workload = model_shape(embedded[0].config), Workload(12, 256)
+    (case,) = plan(embedded, ["half"], [0.5], ["tokens"])[2:]
+    (quarter,) = plan(embedded, ["uniform"], [0.25], ["tokens"])[2:]
+    assert cost_percent(case, 128, shape, workload) == case.flop_percent
+    assert cost_percent(case, 64.2, shape, workload) == quarter.flop_percent
+
+
+def test_a_method_with_a_count_of_its_own_also_runs_with_that(
+    embedded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "BUILT_IN", (*registry.BUILT_IN, Half))
+    monkeypatch.setattr(Half, "count", "adaptive")
+    own, asked = plan(embedded, ["half"], [0.5], ["tokens"])[2:]
+    assert (own.num_keep, own.matching, own.flop_percent) == (None, None, None)
+    assert asked.num_keep == 128
+    (quarter,) = plan(embedded, ["uniform"], [0.25], ["tokens"])[2:]
+    assert cost_percent(own, 64, model_shape(embedded[0].config), Workload(12, 256)) == quarter.flop_percent
+
+
+def test_a_layer_that_is_not_there_is_refused_by_name(embedded: tuple[Any, Any]) -> None:
+    (case,) = plan(embedded, ["vtw"], [0.5])[2:]
+    assert "layer must be below the model's 4 decoder layers, got 15" in (case.refusal or "")
+    (row,) = Suite(*embedded, 1, fresh(None)).run([case], with_cider=False)
+    assert row["refusal"] == case.refusal
+    assert row["num_kept"] is None
+
+
+def test_unknown_methods_are_refused(embedded: tuple[Any, Any]) -> None:
+    with pytest.raises(UnknownMethodError, match="did you mean 'divprune'"):
+        plan(embedded, ["divprun"])
+
+
+def test_the_suite_answers_like_the_plain_evaluation(embedded: tuple[Any, Any]) -> None:
+    cases = plan(embedded, ["divprune"], [0.098], ["tokens"])
+    rows = Suite(*embedded, 10, fresh(None)).run(cases, with_cider=False)
+    settings = [Setting(), Setting(keep_ratio=0.0), Setting(DivPrune(), 0.098)]
+    expected = evaluate_scenes(*embedded, settings, 10)
+    for row, other in zip(rows, expected, strict=True):
+        assert row["num_kept"] == other["num_kept"]
+        for kind in (*KINDS, "mean"):
+            assert row[f"{kind}_percent"] == pytest.approx(other[f"{kind}_percent"])
+
+
+class Stop(Exception):
+    pass
+
+
+def test_an_interrupted_run_goes_on(embedded: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = plan(embedded, ["random", "uniform"], [0.1], ["tokens"])
+    whole = Suite(*embedded, 10, fresh(None)).run(cases, with_cider=False)
+    done = 0
+
+    def stop_after_nine() -> None:
+        nonlocal done
+        done += 1
+        if done == 9:
+            raise Stop
+
+    with pytest.raises(Stop):
+        Suite(*embedded, 10, fresh(tmp_path)).run(cases, stop_after_nine, with_cider=False)
+    (path,) = tmp_path.iterdir()
+    # Killed while it wrote a line.
+    path.write_text(path.read_text() + '{"case": "uni')
+    log = fresh(tmp_path)
+    assert len(log) == 9
+    asked: list[str] = []
+    original = suite_module._entry
+
+    def counted(case: Case, *arguments: Any) -> Entry:
+        asked.append(case.name)
+        return original(case, *arguments)
+
+    monkeypatch.setattr(suite_module, "_entry", counted)
+    suite = Suite(*embedded, 10, log)
+    assert suite.run(cases, with_cider=False) == whole
+    assert len(asked) == suite.num_units * len(cases) - 9
+    assert all(json.loads(line) for line in path.read_text().splitlines())
+    log.delete()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_revisions_answers_are_not_taken(tmp_path: Path) -> None:
+    fresh(tmp_path).add(Entry("divprune num_keep=3", "answers 0-7", ("yes",), 3.0, "tokens"))
+    assert len(fresh(tmp_path)) == 1
+    assert len(AnswerLog(tmp_path, "eval-scenes", {"revision": "b"})) == 0
+
+
+def test_random_methods_draw_anew_for_each_scene(embedded: tuple[Any, Any]) -> None:
+    seeds = {suite_module._drawn(plan(embedded, ["random"], [0.1])[2].method, first) for first in (0, 8, 16)}
+    assert len(seeds) == 3
+    assert suite_module._drawn(DivPrune(), 8) == DivPrune()
+
+
+@pytest.mark.parametrize("refuses", [("tokens",), ("tokens", "pixels")])
+def test_methods_get_pixels_if_tokens_do_not_do(
+    embedded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, refuses: tuple[str, ...]
+) -> None:
+    """As methods do that read the vision encoder, and those that this model cannot feed."""
+    fed: list[str] = []
+    say = suite_module.Batch.say
+
+    def picky(batch: Any, feed: Any) -> list[str]:
+        fed.append(feed)
+        if feed in refuses:
+            raise PruningError("needs a CLS token")
+        return say(batch, feed)
+
+    monkeypatch.setattr(suite_module.Batch, "say", picky)
+    case = plan(embedded, ["divprune"], [0.1], ["tokens"])[2]
+    (row,) = Suite(*embedded, 9, fresh(None)).run([case], with_cider=False)
+    # Once found out, it holds for all batches.
+    assert fed == ["tokens", *["pixels"] * (1 if "pixels" in refuses else 4)]
+    assert row["refusal"] == ("needs a CLS token" if "pixels" in refuses else None)
+
+
+def test_pixels_and_tokens_say_the_same(embedded: tuple[Any, Any]) -> None:
+    (batch, _) = suite_module.batches(*embedded, [suite_module.scene(0, "test")])
+    assert batch.say("pixels") == batch.say("tokens")
+    with torch.inference_mode():
+        assert DivPrune().select(batch.visual_tokens[0], 3, ItemContext()).shape == (3,)
