@@ -10,7 +10,6 @@ from transformers import PreTrainedModel
 from divprune.errors import PruningError
 from divprune.huggingface.cached import Past
 from divprune.huggingface.families import Family
-from divprune.huggingface.prompt import PADDING
 
 TYPE_INPUTS = ("token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids")
 
@@ -59,23 +58,49 @@ def forward_inputs(inputs: dict[str, Any], past: Past) -> dict[str, Any]:
     return _with_cached_columns(inputs, mask, past)
 
 
-def require_placeable_padding(model: PreTrainedModel, source: Tensor, short_past: int) -> None:
-    """Refuses padding between cache and new tokens where layers would count it or carry it along.
+def require_placeable_padding(model: PreTrainedModel, family: Family, new_mask: Tensor) -> None:
+    """Refuses padding between cache and new tokens where it would be counted, or carried along.
 
     Args:
         model: the model.
-        source: (B, L') from `prompt.source_columns`, cached columns first.
-        short_past: how many columns are cached.
+        family: its family.
+        new_mask: (B, n) attention mask of the columns that the cache does not hold.
 
     Raises:
-        PruningError: there is such padding, and layers with a sliding window, linear attention or a convolution.
+        PruningError: there is such padding, and layers with a sliding window, linear attention or a convolution, or a
+            `generate` that counts positions by columns.
     """
-    others = set(getattr(model.config.get_text_config(), "layer_types", None) or ()) - {"full_attention"}
-    if others and bool((source[:, short_past:] == PADDING).any()):
+    text = model.config.get_text_config()
+    types = getattr(text, "layer_types", None) or ()
+    if not types and getattr(text, "sliding_window", None) is not None:  # as transformers infers it
+        types = ("sliding_attention",)
+    reasons = [f"layers of type {name}" for name in sorted(set(types) - {"full_attention"})]
+    if not family.takes_positions:
+        reasons.append("a generate() that counts it as positions")
+    if reasons and not bool(new_mask.all()):
         raise PruningError(
             "on a kept cache all rows of a batch must grow by equally many tokens, dropped ones not counted: this "
-            f"model has layers of type {', '.join(sorted(others))}, which padding between two turns would change; pass "
-            "the whole conversation with its pictures and without past_key_values"
+            f"model has {', '.join(reasons)}, which padding between two turns may change; pass the whole "
+            "conversation with its pictures and without past_key_values"
+        )
+
+
+def require_placeable_pictures(model: PreTrainedModel, family: Family, new_ids: Tensor) -> None:
+    """Refuses new pictures on a kept cache of a family that cannot place them there.
+
+    Args:
+        model: the model.
+        family: its family.
+        new_ids: (B, n) ids that the cache does not hold.
+
+    Raises:
+        PruningError: there are placeholders among them.
+    """
+    ids = [getattr(model.config, family.placeholders[kind]) for kind in family.kinds]
+    if family.fresh_pictures_only and bool(torch.isin(new_ids, torch.tensor(ids, device=new_ids.device)).any()):
+        raise PruningError(
+            f"past_key_values must be empty when pictures come in for {family.name!r}: {family.fresh_pictures_only}; "
+            "pass the whole conversation with its pictures and without past_key_values"
         )
 
 
@@ -101,6 +126,18 @@ def require_typed_blocks(model: PreTrainedModel, family: Family, short: dict[str
             f"{family.name!r} wrongly on a kept cache, pruned or not; update it, or pass the whole conversation "
             "without past_key_values"
         )
+
+
+def with_new_types(model: PreTrainedModel, short: dict[str, Any], past: Past) -> dict[str, Any]:
+    """Leaves ERNIE's `moe_mm_token_type_ids` of the cached columns out, where `generate` (before 5.23) does not."""
+    name = "moe_mm_token_type_ids"
+    if short.get(name) is None:
+        return short
+    prepare = cast(Callable[..., dict[str, Tensor]], model.prepare_inputs_for_generation)
+    types: Tensor = short[name]
+    prepared = prepare(short["input_ids"], next_sequence_length=1, is_first_iteration=True, **{name: types})
+    new = short["input_ids"].shape[1] - past.short_length
+    return short if prepared[name].shape[1] == 1 else {**short, name: types[:, -new:]}
 
 
 def _ids_of(inputs: dict[str, Any]) -> Tensor:

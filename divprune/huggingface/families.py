@@ -59,6 +59,7 @@ class Family:
         since: the first transformers version whose class is known to be right; empty for every supported one.
         first_position: the number of a prompt's first token where positions count tokens.
         has_typed_blocks: whether `token_type_ids` say which visual tokens see each other both ways.
+        fresh_pictures_only: why pictures cannot come in on a kept cache; empty if they can.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Family:
     since: str = ""
     first_position: int = 0
     has_typed_blocks: bool = False
+    fresh_pictures_only: str = ""
 
 
 IMAGE: tuple[Kind, ...] = ("image",)
@@ -141,7 +143,15 @@ FAMILIES = (
     Family("minicpmv4_6", IMAGE, "compact", no_layout, "openbmb/MiniCPM-V-4.6", slice_sizes, since="5.23"),
     Family("minicpm_ocr", IMAGE, "compact", no_layout, "openbmb/MiniCPM-OCR-1.0", slice_sizes),
     Family("minicpmv4_7", IMAGE, "original", no_layout, "openbmb/MiniCPM-V-4.7-1B", slice_sizes),
-    Family("hunyuan_vl", IMAGE, "original", no_layout, "tencent/HunyuanOCR", run_sizes),
+    Family(
+        "hunyuan_vl",
+        IMAGE,
+        "original",
+        no_layout,
+        "tencent/HunyuanOCR",
+        run_sizes,
+        fresh_pictures_only="it numbers the pictures of a call from 0, and a cache does not say how many it holds",
+    ),
     Family("gemma3n", IMAGE, "compact", square_layout, "google/gemma-3n-E4B"),
     Family("gemma4_unified", BOTH, "compact", no_layout, "google/gemma-4-12B-it"),
     Family("molmo2", BOTH, "compact", no_layout, "allenai/Molmo2-8B", placeholders=ONE_PLACEHOLDER),

@@ -13,7 +13,13 @@ from transformers import PreTrainedModel
 
 from divprune.huggingface.cache_size import with_cache_size
 from divprune.huggingface.cached import CachedPrompt, Past, keep_prompt, past_of, unlocked
-from divprune.huggingface.continuing import TYPE_INPUTS, forward_inputs, generate_inputs, require_typed_blocks
+from divprune.huggingface.continuing import (
+    TYPE_INPUTS,
+    forward_inputs,
+    generate_inputs,
+    require_typed_blocks,
+    with_new_types,
+)
 from divprune.huggingface.encode import has_visual_inputs
 from divprune.huggingface.families import Family
 from divprune.huggingface.features import whole_rows_repeated
@@ -58,8 +64,10 @@ def generate_short(
         whole = generate_inputs(inputs, attention_mask, past)
     call = shorten_call(model, family, settings, whole, whole["attention_mask"], past)
     short = keep_mask_alive(model, call.inputs, past)
-    if past is not None and call.row_sizes:
-        require_typed_blocks(model, family, short)
+    if past is not None:
+        short = with_new_types(model, short, past)
+        if call.row_sizes:
+            require_typed_blocks(model, family, short)
     short_length = short["input_ids"].shape[1]
     shift_lengths(model, short, user_ids.shape[1] - short_length)
     shown = original_prompt_shown(model, short, user_ids, short_length)
@@ -143,7 +151,7 @@ def _forward_arguments(
     if "position_ids" in arguments and arguments["position_ids"].ndim == 2 and not prompt.positions_given:
         arguments["position_ids"] = arguments["position_ids"] + family.first_position
     if past is not None:
-        for name in ("input_ids", "position_ids", "labels"):
+        for name in ("input_ids", "position_ids", "labels", "moe_mm_token_type_ids"):
             if name in arguments:
                 arguments[name] = arguments[name][..., past.short_length :]
     return arguments

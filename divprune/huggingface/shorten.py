@@ -12,7 +12,7 @@ from divprune.budget import Budget
 from divprune.errors import PruningError
 from divprune.huggingface.cached import CachedPrompt, Past, present_columns
 from divprune.huggingface.choose import Picks, Scope, choose
-from divprune.huggingface.continuing import TYPE_INPUTS, require_placeable_padding
+from divprune.huggingface.continuing import TYPE_INPUTS, require_placeable_padding, require_placeable_pictures
 from divprune.huggingface.encode import Encoding, VisualItem, require_no_placeholders
 from divprune.huggingface.families import Family, Positions
 from divprune.huggingface.features import take_tokens
@@ -97,20 +97,23 @@ def shorten_call(
     """
     ids: Tensor = inputs["input_ids"]
     start = 0 if past is None else past.length
+    if past is not None:
+        # The first new token was generated, and may be anything.
+        require_placeable_pictures(model, family, ids[:, start + 1 :])
     encoding = encode_for(settings.method, model, family, inputs, settings.budget, start)
     picks = choose(encoding.items, settings.method, settings.budget, settings.scope)
     encoding = with_merged_tokens(encoding, picks)
     keep, source = _source(ids, attention_mask, encoding.items, picks, settings.order, past)
     if past is not None and not encoding.outputs:
-        # The first new token was generated, and may be anything.
         require_no_placeholders(model, family, ids[:, past.length + 1 :])
+    short_mask = take_columns(attention_mask, source, 0)
     if past is not None:
-        require_placeable_padding(model, source, past.short_length)
+        require_placeable_padding(model, family, short_mask[:, past.short_length :])
     short = {name: value for name, value in inputs.items() if name not in encoding.consumed}
     for name, fill in {"input_ids": _padding_id(model), **PADDING_VALUES}.items():
         if isinstance(short.get(name), Tensor):
             short[name] = take_columns(short[name], source, fill)
-    short["attention_mask"] = take_columns(attention_mask, source, 0)
+    short["attention_mask"] = short_mask
     mode = settings.positions or family.positions
     if past is None:
         positions = full_positions(model, mode, inputs, attention_mask)

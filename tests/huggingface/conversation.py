@@ -15,8 +15,9 @@ GREEDY = {
     "do_sample": False,
     "return_dict_in_generate": True,
     "output_logits": True,
-    # A generated placeholder means nothing, and Gemma 4 embeds it as padding.
-    "suppress_tokens": [IMAGE, VIDEO],
+    # A generated placeholder means nothing, and Gemma 4 embeds it as padding; Ovis2 embeds the tokens around a picture
+    # (90 to 92) otherwise than generated ones.
+    "suppress_tokens": [IMAGE, VIDEO, 90, 91, 92],
 }
 
 

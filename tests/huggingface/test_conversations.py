@@ -128,9 +128,11 @@ def test_a_hand_written_loop_counts_as_the_user_does(name: str, starts_with: str
     assert torch.equal(torch.cat(made, dim=1), expected.sequences[:, inputs["input_ids"].shape[1] :])
 
 
-@pytest.mark.parametrize("positions", ["compact", "original"])
-def test_forward_takes_a_new_picture_on_a_kept_cache(positions: Any) -> None:
-    case, model = CASES["llava"], CASES["llava"].build()
+@pytest.mark.parametrize(
+    ("name", "positions"), [("llava", "compact"), ("llava", "original"), ("ernie4_5_vl_moe", "original")]
+)
+def test_forward_takes_a_new_picture_on_a_kept_cache(name: str, positions: Any) -> None:
+    case, model = CASES[name], CASES[name].build()
     inputs = make_inputs(case, model, FIRST)
     new = make_inputs(case, model, [[31, "image", 32], [41, 43, 44, "image", 42]])
     with prune(model, DivPrune(), keep_ratio=RATIO, positions=positions):

@@ -16,11 +16,44 @@ from tests.huggingface.tiny_models import CASES, Row, make_inputs
 
 FIRST: list[Row] = [[1, 5, "image", 6, 7, 8], [1, 9, "image", 10, 11, 12, 13]]
 TEXT: list[Row] = [[31, 32, 33], [41, 42, 43]]
+UNEVEN: list[Row] = [[31, 32, 33], [41, 42]]
 IMAGES: list[Row] = [[31, "image", 32], [41, "image", 42]]
 
 
-# Their sliding windows, states or convolutions would take in the padding between two turns.
-ROW_BY_ROW = {"aya_vision", "cohere2_vision", "gemma4", "lfm2_vl", "qwen3_5", "qwen3_5_moe"}
+# Their sliding windows, states, convolutions or count of positions would take in the padding between two turns.
+ROW_BY_ROW = {
+    "aya_vision",
+    "cohere2_vision",
+    "cohere_compass",
+    "dots3_note",
+    "exaone4_5",
+    "gemma4",
+    "gemma4_unified",
+    "glm5_next",
+    "hyperclovax_vision_v2",
+    "inkling2",
+    "lfm2_vl",
+    "lfm3_vl",
+    "minicpm_ocr",
+    "minicpmv4_6",
+    "minicpmv4_7",
+    "mistral_large4",
+    "muse_glimmer",
+    "muse_spark",
+    "qwen3_5",
+    "qwen3_5_moe",
+    "qwen4_exp",
+    "step3p7",
+    "unlimited_ocr",
+}
+# Pictures on its kept cache are refused, see below.
+FRESH_ONLY = {"hunyuan_vl"}
+TURNS = [
+    pytest.param(name, asked, id=f"{name}-{kind}")
+    for name in CASES
+    for kind, asked in (("text", TEXT), ("image", IMAGES))
+    if asked is TEXT or name not in FRESH_ONLY
+]
 
 
 def batches(name: str, asked: list[Row]) -> list[tuple[list[Row], list[Row]]]:
@@ -43,8 +76,7 @@ def skip_where_transformers_is_wrong(name: str, asked: list[Row]) -> None:
 
 
 @pytest.mark.parametrize("new_ids_only", [False, True], ids=["full ids", "new ids"])
-@pytest.mark.parametrize("asked", [TEXT, IMAGES], ids=["text", "image"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("name", "asked"), TURNS)
 def test_a_second_turn_equals_the_conversation_in_one_go(name: str, asked: list[Row], new_ids_only: bool) -> None:
     skip_where_transformers_is_wrong(name, asked)
     case = CASES[name]
@@ -60,13 +92,36 @@ def test_a_second_turn_equals_the_conversation_in_one_go(name: str, asked: list[
                 assert talk.keep_masks[1][number].nonzero().squeeze(-1).tolist() == row.columns
 
 
-@pytest.mark.parametrize("name", sorted(ROW_BY_ROW))
+@pytest.mark.parametrize("name", sorted({*ROW_BY_ROW, "inkling_mm_model"}))
 def test_padding_between_turns_is_refused_where_it_would_be_seen(name: str) -> None:
     case = CASES[name]
     model = case.build()
     with prune(model, DivPrune(), keep_ratio=RATIO) as pruning:
-        with pytest.raises(PruningError, match="all rows of a batch must grow by equally many tokens"):
-            second_turn(case, model, pruning, FIRST, IMAGES)
+        for asked in [UNEVEN] if name == "inkling_mm_model" else [IMAGES, UNEVEN]:  # its pictures are of one size
+            with pytest.raises(PruningError, match="all rows of a batch must grow by equally many tokens"):
+                second_turn(case, model, pruning, FIRST, asked)
+        model.generate(**make_inputs(case, model, FIRST), max_new_tokens=1)
+
+
+def test_padding_between_turns_is_refused_where_all_layers_have_a_window() -> None:
+    """Mistral 7B names no layer types: a window in its configuration holds for every layer."""
+    case = CASES["mistral3"]
+    model = case.build()
+    model.config.get_text_config().sliding_window = 20
+    with prune(model, DivPrune(), keep_ratio=RATIO) as pruning:
+        with pytest.raises(PruningError, match="this model has layers of type sliding_attention"):
+            second_turn(case, model, pruning, FIRST, UNEVEN)
+        second_turn(case, model, pruning, FIRST, TEXT)
+
+
+@pytest.mark.parametrize("name", sorted(FRESH_ONLY))
+def test_new_pictures_are_refused_where_a_cache_cannot_number_them(name: str) -> None:
+    case = CASES[name]
+    model = case.build()
+    with prune(model, DivPrune(), keep_ratio=RATIO) as pruning:
+        for rows in (FIRST, TEXT):
+            with pytest.raises(PruningError, match="it numbers the pictures of a call from 0"):
+                second_turn(case, model, pruning, rows, IMAGES)
         model.generate(**make_inputs(case, model, FIRST), max_new_tokens=1)
 
 
