@@ -32,7 +32,8 @@ class DroppedPrompt:
         sources: for each stage that has begun: (B, L') int64 columns of the turn's prompt, counted from `start`, see
             `prompt.source_columns`; the first is 0, 1, ..., L - 1 for every row.
         ragged: for each of `sources`, whether some of its rows, or of what was held before, are padded.
-        position_shift: (3, B) int64 for M-RoPE: position of a later text token, less the attended tokens before it.
+        position_shift: (r, B) int64 for M-RoPE: position of a later text token in each of the model's rows of position
+            ids, less the attended tokens before it.
     """
 
     layers: tuple[int, ...]

@@ -17,6 +17,7 @@ from transformers.utils.generic import ModelOutput
 
 from divprune.errors import PruningError
 from divprune.huggingface.cache_size import with_cache_size
+from divprune.huggingface.continuing import require_placeable_padding, require_placeable_pictures
 from divprune.huggingface.dropped import DroppedPrompt
 from divprune.huggingface.encode import Encoding, encode
 from divprune.huggingface.families import Family
@@ -73,6 +74,10 @@ def inside_call(
             f"past_key_values lost tokens at layers {turn.before.layers}, got new pictures to drop at layers {layers}; "
             "attach a method with the same layers, or pass the whole conversation without past_key_values"
         )
+    if turn.start:
+        # The first new token was generated, and may be anything.
+        require_placeable_pictures(model, family, turn.input_ids[:, 1:])
+        require_placeable_padding(model, family, turn.own_mask)
     if turn.start and hasattr(model, "create_masks_for_generate"):
         require_right_blocks(family, inputs["past_key_values"])
     encoding = encode(model, family, {**inputs, "input_ids": turn.input_ids})
@@ -85,7 +90,7 @@ def inside_call(
     # M-RoPE positions come from the pictures' sizes, which the encoder has used up.
     positions = turn_positions(model, family, turn, inputs)
     if positions is not None:
-        full["position_ids"], prompt.position_shift = positions, position_shift(turn, positions)
+        full["position_ids"], prompt.position_shift = positions, position_shift(model, turn, positions)
     last = None
     if settings.method.needs_attention:
         last = (prompt.sources[0] * turn.own_mask.bool()).amax(dim=-1)

@@ -17,8 +17,15 @@ REASONS = {
     "linear_attention": RUNNING_STATE,
     "conv": RUNNING_STATE,
     "hybrid": RUNNING_STATE,
+    "hybrid_sliding": RUNNING_STATE,
+    "indexed_attention": "whose indexer keeps keys of its own by their slots in the cache, in some models a block of "
+    "neighbours each",
+    "reference_sliding_attention": "which keeps the prompt and a ring of later tokens by their slots in the cache",
     "chunked_attention": "which masks by place in its cache, and tokens dropped half-way would shift the places",
 }
+STREAMS = ("altup_num_inputs", "hc_mult", "hc_count")
+"""Configuration entries of models whose layers hand on several hidden states for each token."""
+
 LATE_BLOCKS, FIRST_RIGHT = ("gemma3", "paligemma"), (5, 23)
 ORDINARY = ("full_attention", "sliding_attention")
 
@@ -88,6 +95,11 @@ def _require_ordinary_attention(model: PreTrainedModel, first: int, num_before: 
         raise UnsupportedModelError(
             f"tokens cannot be dropped inside this {family!r} model: its layers choose experts by {TYPES}, one a "
             "token of the whole prompt; choose layer=0"
+        )
+    if any(getattr(config, name, None) for name in STREAMS):
+        raise UnsupportedModelError(
+            f"tokens cannot be dropped inside this {family!r} model: its layers hand on several streams of hidden "
+            "states for each token instead of one; choose layer=0"
         )
     if getattr(config, "num_kv_shared_layers", None):
         raise UnsupportedModelError(

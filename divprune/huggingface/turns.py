@@ -13,6 +13,7 @@ from divprune.errors import PruningError
 from divprune.huggingface.cached import past_of
 from divprune.huggingface.dropped import DroppedPrompt, dropped_prompt
 from divprune.huggingface.families import Family
+from divprune.huggingface.positions import _num_axes
 
 TYPE_INPUTS = ("token_type_ids", "mm_token_type_ids")
 
@@ -81,7 +82,9 @@ def full_types(turn: Turn, inputs: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def turn_positions(model: PreTrainedModel, family: Family, turn: Turn, inputs: dict[str, Any]) -> Tensor | None:
-    """(4, B, n) M-RoPE positions of a turn's tokens; None if the model counts or the caller gives them.
+    """(r, B, n) M-RoPE positions of a turn's tokens; None if the model counts or the caller gives them.
+
+    The r rows are the model's axes, in most models behind a row that counts tokens.
 
     Also sets the model's `rope_deltas`, by which it goes on counting.
     """
@@ -91,12 +94,12 @@ def turn_positions(model: PreTrainedModel, family: Family, turn: Turn, inputs: d
     own = {name: value for name, value in inputs.items() if name != "past_key_values"}
     types = {name: inputs[name][:, -turn.input_ids.shape[1] :] for name in TYPE_INPUTS if name in inputs}
     own |= {**types, "input_ids": turn.input_ids, "attention_mask": turn.own_mask}
-    deltas = _shift_before(model, turn)
+    before = _shift_before(model, turn) + turn.attention_mask[:, : turn.start].sum(dim=-1)
     prepare = cast(Callable[..., Tensor], model._prepare_position_ids_for_generation)
-    coordinates = prepare(turn.input_ids, own)[1:]
-    attended = turn.attention_mask[:, : turn.start].sum(dim=-1)
-    positions = torch.cat([text_positions(turn)[None], coordinates + (deltas + attended)[..., None]])
-    cast(Any, model.base_model).rope_deltas = position_shift(turn, positions)[0][:, None]
+    positions = prepare(turn.input_ids, own) + before[..., None]
+    if len(positions) > _num_axes(model):
+        positions[0] = text_positions(turn)
+    cast(Any, model.base_model).rope_deltas = position_shift(model, turn, positions)[-1][:, None]
     return positions
 
 
@@ -106,26 +109,29 @@ def text_positions(turn: Turn) -> Tensor:
     return counted.masked_fill(turn.attention_mask == 0, 0)[:, turn.start :]
 
 
-def position_shift(turn: Turn, positions: Tensor) -> Tensor:
-    """(3, B) what M-RoPE adds to the count of attended tokens behind a turn that has `positions` (4, B, n)."""
+def position_shift(model: PreTrainedModel, turn: Turn, positions: Tensor) -> Tensor:
+    """(r, B) what each row of positions adds to the count of attended tokens behind a turn that has `positions`."""
+    num_axes = _num_axes(model)
     columns = torch.arange(turn.own_mask.shape[1], device=turn.own_mask.device)
     last = (columns * turn.own_mask.bool()).amax(dim=-1)
-    at_last = positions[1:].gather(-1, last.expand(3, -1)[..., None]).squeeze(-1)
+    at_last = positions.gather(-1, last.expand(len(positions), -1)[..., None]).squeeze(-1)
+    # Text goes on behind a picture's last row and column, on every axis.
+    at_last = torch.cat([at_last[:-num_axes], at_last[-num_axes:].amax(dim=0).expand(num_axes, -1)])
     return at_last + 1 - turn.attention_mask.long().sum(dim=-1)
 
 
 def continued_positions(prompt: DroppedPrompt, turn: Turn) -> Tensor | None:
-    """(4, B, n) M-RoPE positions of a turn of text alone behind a pruned prompt; None for models that count."""
+    """(r, B, n) M-RoPE positions of a turn of text alone behind a pruned prompt; None for models that count."""
     if prompt.position_shift is None:
         return None
     counted = text_positions(turn)
     shift = prompt.position_shift.repeat_interleave(prompt.copies(len(counted)), dim=1)
-    return torch.cat([counted[None], counted + shift[..., None]])
+    return counted + shift[..., None]
 
 
 def _shift_before(model: PreTrainedModel, turn: Turn) -> Tensor:
-    """(3, B) what M-RoPE adds to the count of attended tokens when a turn begins."""
-    nothing = torch.zeros(3, len(turn.input_ids), dtype=torch.int64, device=turn.input_ids.device)
+    """(r or 1, B) what M-RoPE adds to the count of attended tokens when a turn begins."""
+    nothing = torch.zeros(1, len(turn.input_ids), dtype=torch.int64, device=turn.input_ids.device)
     if turn.start == 0:
         return nothing
     if turn.before is not None and turn.before.position_shift is not None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tests.huggingface.handmade import ShortRow, short_rows
-from tests.huggingface.handmade_logits import language_model, per_layer_inputs, written_masks
+from tests.huggingface.handmade_logits import head, language_model, per_layer_inputs, written_masks
 from tests.huggingface.tiny_base import IMAGE, VIDEO
 from tests.huggingface.tiny_models import CASES, Case, features
 
@@ -104,6 +104,7 @@ def joined(model: PreTrainedModel, first: FullRow, said: Tensor, second: FullRow
         columns=list(range(shift + two.embeddings.shape[1])),
         ids=torch.cat([one.ids, said[None], two.ids], dim=1),
         types={name: torch.cat([types, 0 * said[None], two.types[name]], dim=1) for name, types in one.types.items()},
+        turns=(torch.arange(shift + two.embeddings.shape[1]) >= shift).long(),
         deepstack=[
             torch.cat([_deepstack(one, layer), torch.zeros_like(words), _deepstack(two, layer)])
             for layer in range(layers)
@@ -144,7 +145,7 @@ def run(model: PreTrainedModel, row: FullRow, later: Tensor, rules: dict[int, Ru
                 hidden = hidden + added[places]
     kept = [torch.isin(item, places).nonzero().squeeze(-1) for item in row.items]
     norm = text.norm if hasattr(text, "norm") else text.embedding_norm
-    return Reference(model.lm_head(norm(hidden))[0, -len(later) - 1 :], kept)
+    return Reference(head(model, norm(hidden))[0, -len(later) - 1 :], kept)
 
 
 def _staying(row: FullRow, places: Tensor, hidden: Tensor, weights: Tensor, rule: Rule) -> Tensor:
@@ -166,26 +167,36 @@ def _inputs_of_layers(
     text, length = language_model(model), hidden.shape[1]
     kinds = getattr(text.config, "layer_types", None) or ["full_attention"] * len(text.layers)
     positions = torch.cat([row.positions, row.positions[..., -1:] + torch.arange(1, len(later) + 1)], dim=-1)
-    coordinates = positions[1:] if positions.ndim == 3 else positions
-    by_kind = "layer_type" in inspect.signature(text.rotary_emb.forward).parameters
+    coordinates = positions[1:] if positions.ndim == 3 and row.case.text_row else positions
     masks = written_masks(row.case, model, row.row, length)
     ids = torch.cat([row.row.ids, later[None]], dim=1)
     own = [text.project_per_layer_inputs(hidden, value) for value in per_layer_inputs(model, ids).values()]
 
     def given(index: int, places: Tensor) -> dict[str, Any]:
         kind = kinds[index]
-        rotary = text.rotary_emb(hidden, coordinates, kind) if by_kind else text.rotary_emb(hidden, coordinates)
+        rotary = _rotary(text, index, kind, hidden, coordinates)
         written = masks.get(kind)
         mask = (masks["full_attention"] if written is None else written)[:, :, places][..., places]
-        extra = {"per_layer_input": own[0][:, places, index], "shared_kv_states": {}} if own else {}
+        extra: dict[str, Any] = {"per_layer_input": own[0][:, places, index]} if own else {}
+        if "shared_kv_states" in inspect.signature(text.layers[index].forward).parameters:
+            extra["shared_kv_states"] = {}
         return {
             "attention_mask": mask if kind.endswith("attention") and kind != "linear_attention" else None,
-            "position_embeddings": tuple(part[..., places, :] for part in rotary),
+            "position_embeddings": None if rotary is None else tuple(part[..., places, :] for part in rotary),
             "position_ids": None,
             **extra,
         }
 
     return given
+
+
+def _rotary(text: Any, index: int, kind: str, hidden: Tensor, coordinates: Tensor) -> tuple[Tensor, ...] | None:
+    """Rotary embeddings of layer `index`; None where it has none."""
+    by_kind = "layer_type" in inspect.signature(text.rotary_emb.forward).parameters
+    if by_kind:
+        return None if text.config.rope_parameters.get(kind) is None else text.rotary_emb(hidden, coordinates, kind)
+    bases = getattr(text.config, "layer_rope_theta", None)
+    return text.rotary_emb(hidden, coordinates) if bases is None or bases[index] else None
 
 
 def _layer(layer: Any, hidden: Tensor, given: dict[str, Any]) -> tuple[Tensor, Tensor]:

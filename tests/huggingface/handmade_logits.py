@@ -98,7 +98,7 @@ def written_masks(case: Case, model: PreTrainedModel, row: ShortRow, length: int
     if window is None or not {"sliding_attention", "hybrid_sliding"} & kinds:
         return {"full_attention": full}
     near = sees & (key > query - window)
-    if case.block == "prefix":  # PaliGemma 2 lets its prefix see all of itself, however far
+    if case.block != "sliding runs":  # Gemma 4 alone cuts its blocks at the window
         near = near | same_block
     # Layers that mix neighbours instead of attending need a mask for padding only.
     return {

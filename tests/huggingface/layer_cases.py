@@ -1,5 +1,6 @@
 """What the tests of pruning inside the language model share: families, batches, and the rule of each method."""
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from divprune.budget import budget
 from divprune.methods import Method
 from divprune.selection.reference import reference_select
 from tests.huggingface.handmade_layers import Entering, FullRow, Rule, full_rows
-from tests.huggingface.layer_variants import EAGER_ONLY, INSIDE, LINEAR_FIRST
+from tests.huggingface.layer_variants import EAGER_ONLY, INSIDE, LOWEST
 from tests.huggingface.test_parity import MIXED, ONE_AND_TWO, ONE_AND_TWO_VIDEOS, RATIO, STEPS, WITH_TEXT_ONLY
 from tests.huggingface.tiny_models import IMAGE, VIDEO, Row, make_inputs
 
@@ -20,19 +21,26 @@ FAMILIES = tuple(INSIDE)
 KINDS_OF_LAYERS = ("llava", "llava_next_video", "qwen2_5_vl", "gemma3", "qwen3_vl", "idefics3")
 """Families that differ in what the hooks meet: plain, videos, M-RoPE, windows and blocks, deepstack, another name."""
 
+REPRESENTATIVE = (*KINDS_OF_LAYERS, "paligemma", "hunyuan_vl", "qwen3_5 with late attention")
+"""And what layers other than these meet in few families: a prefix, coordinates on four axes, a running state before K.
+
+Only these are run through every method, layer, attention, cache and way of calling; the others, which differ from one
+of them before the language model or within a layer, through one batch and one later turn each."""
+
 CELLS: list[tuple[str, list[Row]]] = [
     (name, rows)
-    for name, case in INSIDE.items()
+    for name in REPRESENTATIVE
     for rows in (
         ONE_AND_TWO,
         WITH_TEXT_ONLY,
-        *((ONE_AND_TWO_VIDEOS,) if "video" in case.kinds else ()),
-        *((MIXED,) if "video" in case.kinds and case.mixed else ()),
+        *((ONE_AND_TWO_VIDEOS,) if "video" in INSIDE[name].kinds else ()),
+        *((MIXED,) if "video" in INSIDE[name].kinds and INSIDE[name].mixed else ()),
     )
 ]
 METHODS = (DivPrune, FastV, VTW)
-INSIDE_AT = {name: 2 if name in LINEAR_FIRST else 1 for name in FAMILIES}
+INSIDE_AT = {name: LOWEST.get(name, 1) for name in FAMILIES}
 """The lowest layer at which each model can lose tokens."""
+FROM_1 = [name for name in REPRESENTATIVE if INSIDE_AT[name] == 1]
 LAYERS = [
     pytest.param(method, id=f"{method.name}-{method.layer}")
     for method in (DivPrune(layer=1), DivPrune(layer=2), FastV(layer=2), VTW(layer=1))
@@ -43,7 +51,8 @@ WITH_ATTENTION = [
     pytest.param("eager", FastV(layer=2), id="eager-fastv-2"),
 ]
 CACHES = [{}, {"use_cache": False}, {"cache_implementation": "static"}]
-NO_PLACEHOLDERS = {"suppress_tokens": [IMAGE, VIDEO]}
+NO_PLACEHOLDERS = {"suppress_tokens": [90, 91, 92, IMAGE, VIDEO]}
+"""Nor what stands around a picture, which Ovis 2 embeds in another way where a call brings one."""
 GREEDY = {"max_new_tokens": STEPS, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}
 
 
@@ -81,7 +90,7 @@ def count(entering: Entering) -> int:
 
 
 def at_its_layer(name: str, method: Any) -> Any:
-    """The method, or the same at layer 2 for models that cannot lose tokens at layer 1."""
+    """The method, or the same at the lowest layer at which the model can lose tokens."""
     return type(method)(layer=max(method.layer, INSIDE_AT[name]))
 
 
@@ -89,9 +98,15 @@ def build(name: str, attention: str = "sdpa", **settings: Any) -> PreTrainedMode
     """A tiny model, or a skipped test where transformers itself cannot."""
     if name in EAGER_ONLY and (attention == "sdpa" or "cache_implementation" in settings):
         pytest.skip("transformers cannot run it like this, pruned or not")
-    model = INSIDE[name].build()
-    model.set_attn_implementation(attention)
+    model = _built(name)
+    model.set_attn_implementation({"text_config": attention})
     return model
+
+
+@cache
+def _built(name: str) -> PreTrainedModel:
+    """Built once: tests leave the models as they find them, which `test_layers_attach` checks for every family."""
+    return INSIDE[name].build()
 
 
 def attention_of(name: str) -> str:

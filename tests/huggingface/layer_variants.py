@@ -1,21 +1,40 @@
-"""Models for pruning inside the language model: every family, some with layers in another order."""
+"""Models for pruning inside the language model: every family, some with layers in another order; who is refused."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from transformers import InternVLConfig, PreTrainedModel, Qwen2Config
 
-from tests.huggingface import tiny_gemma, tiny_more, tiny_mrope
+from tests.huggingface import tiny_gemma, tiny_grids, tiny_more, tiny_mrope, tiny_newest
 from tests.huggingface.tiny_base import IMAGE, TEXT_SIZES, VOCABULARY, build_model
 from tests.huggingface.tiny_models import CASES, Case
 from tests.huggingface.tiny_tiled import INTERNVL_VISION
 
 FULL, SLIDING, LINEAR = "full_attention", "sliding_attention", "linear_attention"
 
-REFUSED = {"gemma4": 1, "qwen3_5": 1, "qwen3_5_moe": 1, "lfm2_vl": 1}
-"""Tiny models as the other tests build them that cannot lose tokens at this layer."""
+RUNNING_STATE = "keeps a running state instead of one cache entry a token"
+STREAMS = "its layers hand on several streams of hidden states"
+BY_SLOTS = "indexer keeps keys of its own by their slots in the cache"
+
+REFUSED = {
+    "gemma3n": STREAMS,
+    "gemma4": "have no keys and values of their own",
+    "qwen3_5": RUNNING_STATE,
+    "qwen3_5_moe": RUNNING_STATE,
+    "lfm3_vl": RUNNING_STATE,
+    "inkling_mm_model": RUNNING_STATE,
+    "inkling2": RUNNING_STATE,
+    "ernie4_5_vl_moe": "choose experts by moe_mm_token_type_ids",
+    "unlimited_ocr": "a ring of later tokens by their slots",
+    "mistral_large4": BY_SLOTS,
+    "dots3_note": BY_SLOTS,
+    "glm5_next": STREAMS,
+    "qwen4_exp": STREAMS,
+}
+"""Tiny models as the other tests build them that cannot lose tokens at any layer, and why."""
 
 
 def rebuilt(config_of: Callable[[], PreTrainedModel], build: Callable[[Any], PreTrainedModel], **text: Any) -> Any:
@@ -70,14 +89,30 @@ VARIANTS = {
         CASES["lfm2_vl"],
         build=rebuilt(tiny_more.lfm2_vl, build_model, **late("conv")),
     ),
+    "lfm3_vl with late attention": replace(
+        CASES["lfm3_vl"],
+        build=rebuilt(tiny_grids.lfm3_vl, build_model, **late("conv")),
+    ),
+    "qwen3_5_moe with late attention": replace(
+        CASES["qwen3_5_moe"],
+        build=rebuilt(tiny_more.qwen3_5_moe, small, **late(LINEAR)),
+    ),
+    "dots3_note with late windows": replace(
+        CASES["dots3_note"], build=partial(tiny_newest.dots3_note, "indexed_attention", SLIDING, SLIDING)
+    ),
     "internvl with late windows": replace(CASES["internvl"], build=late_windows),
 }
 
 INSIDE: dict[str, Case] = {name: case for name, case in CASES.items() if name not in REFUSED} | VARIANTS
-"""Every model that can lose tokens at layer 1, or at layer 2 if it is one of the next."""
+"""Every model that can lose tokens, from layer 1 on or from that of `LOWEST`."""
 
-LINEAR_FIRST = [name for name in VARIANTS if name.endswith("late attention")]
+LINEAR_FIRST = tuple(name for name in VARIANTS if name.endswith("late attention"))
 """Their layer 0 keeps a running state: tokens can go from layer 2 on."""
+
+LOWEST = dict.fromkeys(
+    (*LINEAR_FIRST, "dots3_note with late windows", "lfm2_vl", "minicpmv4_6", "minicpmv4_7", "minicpm_ocr"), 2
+)
+"""Models with a layer 0 or 1 that is out of the ordinary: the lowest layer at which they can lose tokens."""
 
 EAGER_ONLY = ("paligemma2",)
 """Gemma 2 has no sdpa in transformers, which also cannot run PaliGemma 2 on a static cache, pruned or not."""

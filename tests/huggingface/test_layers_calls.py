@@ -1,4 +1,7 @@
-"""Ways of calling a model that drops tokens at layer K, each against the hand-made reference."""
+"""Ways of calling a model that drops tokens at layer K, each against the hand-made reference.
+
+For the families of `layer_cases.REPRESENTATIVE`, or the fewer of `KINDS_OF_LAYERS`.
+"""
 
 from typing import Any
 
@@ -11,10 +14,10 @@ from tests.huggingface.handmade_layers import FullRow, Rule, run
 from tests.huggingface.handmade_logits import language_model
 from tests.huggingface.layer_cases import (
     CELLS,
-    FAMILIES,
     KINDS_OF_LAYERS,
     LAYERS,
     NO_PLACEHOLDERS,
+    REPRESENTATIVE,
     at_its_layer,
     attention_of,
     build,
@@ -29,10 +32,10 @@ from tests.huggingface.layer_cases import (
 )
 from tests.huggingface.layer_variants import INSIDE
 from tests.huggingface.test_parity import ONE_AND_TWO, RATIO, STEPS, TOLERANCE
-from tests.huggingface.tiny_models import IMAGE, VIDEO, Row
+from tests.huggingface.tiny_models import IMAGE, Row
 
 cells = pytest.mark.parametrize(("name", "rows"), CELLS)
-families = pytest.mark.parametrize("name", FAMILIES)
+representative = pytest.mark.parametrize("name", REPRESENTATIVE)
 kinds_of_layers = pytest.mark.parametrize("name", KINDS_OF_LAYERS)
 BEAM_STEPS = 4
 methods = pytest.mark.parametrize(
@@ -56,7 +59,7 @@ def errors(model: Any, rows: list[FullRow], method: Any, tokens: Tensor, logits:
     return largest[0], largest[1]
 
 
-@families
+@representative
 @pytest.mark.parametrize("method", LAYERS)
 @pytest.mark.parametrize("settings", [{"use_cache": False}, {"cache_implementation": "static"}], ids=str)
 def test_without_a_cache_and_with_a_static_one(name: str, method: Any, settings: dict[str, Any]) -> None:
@@ -93,7 +96,7 @@ def best_beams(model: Any, row: FullRow, rules: dict[int, Rule], num_beams: int)
         grown = []
         for score, tokens in beams:
             logits = next_logits(model, row, torch.tensor(tokens, dtype=torch.int64), rules).log_softmax(-1)
-            best = logits.index_fill(-1, torch.tensor([IMAGE, VIDEO]), -torch.inf).topk(num_beams)
+            best = logits.index_fill(-1, torch.tensor(NO_PLACEHOLDERS["suppress_tokens"]), -torch.inf).topk(num_beams)
             grown += [
                 (score + value, [*tokens, token])
                 for value, token in zip(best.values.tolist(), best.indices.tolist(), strict=True)
@@ -104,7 +107,7 @@ def best_beams(model: Any, row: FullRow, rules: dict[int, Rule], num_beams: int)
 
 @pytest.mark.parametrize(
     ("name", "method", "returned"),
-    [(name, DivPrune(layer=1), 2) for name in FAMILIES]
+    [(name, DivPrune(layer=1), 2) for name in REPRESENTATIVE]
     + [(name, method, 1) for name in KINDS_OF_LAYERS for method in (FastV(layer=2), VTW(layer=1))],
 )
 def test_beams_equal_beams_by_hand(name: str, method: Any, returned: int) -> None:
@@ -143,7 +146,7 @@ def test_sampling_equals_sampling_by_hand(name: str, method: Any) -> None:
         assert torch.equal(sequences[:, inputs["input_ids"].shape[1] :], drawn)
 
 
-@families
+@representative
 @pytest.mark.parametrize("method", [DivPrune(layer=1), FastV(layer=2)], ids=lambda method: method.name)
 @pytest.mark.parametrize("new_ids_only", [False, True], ids=["full ids", "new ids"])
 @pytest.mark.parametrize("kind", ["dynamic", "static"])
@@ -220,7 +223,7 @@ def test_labels_are_shortened_with_the_prompt_and_gradients_flow() -> None:
         model.zero_grad()
 
 
-@families
+@representative
 @methods
 def test_gradients_flow_through_the_kept_tokens(name: str, method: Any) -> None:
     model, method = build(name, attention_of(name)), at_its_layer(name, method)

@@ -11,7 +11,7 @@ from divprune.methods import PyramidDrop
 from tests.huggingface.handmade_layers import Entering, Rule, run
 from tests.huggingface.layer_cases import (
     CACHES,
-    FAMILIES,
+    FROM_1,
     KINDS_OF_LAYERS,
     NO_PLACEHOLDERS,
     attention_of,
@@ -20,7 +20,6 @@ from tests.huggingface.layer_cases import (
     inputs_of,
     rows_of,
 )
-from tests.huggingface.layer_variants import LINEAR_FIRST
 from tests.huggingface.test_parity import MIXED, ONE_AND_TWO, TOLERANCE
 
 PYRAMID = PyramidDrop(first_layer=1, layers_per_stage=1, num_drops=2, stage_ratio=0.5)
@@ -45,8 +44,7 @@ def error(model: Any, rows: Any, rules: dict[int, Rule], tokens: Tensor, logits:
 
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [(name, {}) for name in FAMILIES if name not in LINEAR_FIRST]
-    + [(name, settings) for name in KINDS_OF_LAYERS for settings in CACHES[1:]],
+    [(name, {}) for name in FROM_1] + [(name, settings) for name in KINDS_OF_LAYERS for settings in CACHES[1:]],
 )
 def test_pyramid_drop_equals_the_reference(name: str, settings: dict[str, Any]) -> None:
     model = build(name, attention_of(name), **settings)

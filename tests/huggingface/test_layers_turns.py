@@ -1,4 +1,7 @@
-"""Later turns that bring a picture of their own, on the cache of an earlier one, against the hand-made reference."""
+"""Later turns that bring a picture of their own, on the cache of an earlier one, against the hand-made reference.
+
+Every family that takes them has one such conversation; those of `KINDS_OF_LAYERS` have all kinds.
+"""
 
 from typing import Any
 
@@ -14,6 +17,7 @@ from divprune.methods import PyramidDrop
 from tests.huggingface.handmade_layers import FullRow, joined, run
 from tests.huggingface.layer_cases import (
     FAMILIES,
+    INSIDE_AT,
     KINDS_OF_LAYERS,
     NO_PLACEHOLDERS,
     STEPS,
@@ -28,7 +32,7 @@ from tests.huggingface.layer_cases import (
     rule_of,
     settings_of,
 )
-from tests.huggingface.layer_variants import INSIDE, LINEAR_FIRST
+from tests.huggingface.layer_variants import INSIDE
 from tests.huggingface.test_parity import TOLERANCE
 from tests.huggingface.tiny_models import Row
 
@@ -36,7 +40,8 @@ FIRST: list[Row] = [[1, 5, "image", 6, 7, 8], [1, 9, 12, 13]]
 SECOND: list[Row] = [[31, 32, "image", 33, 34], [41, "image", 42]]
 PREFIX = ("paligemma", "paligemma2")
 """What its prefix sees on a second turn is transformers' own affair: the mask is rebuilt from the new tokens alone."""
-UNNESTED = [name for name in FAMILIES if name not in PREFIX]
+FRESH = "hunyuan_vl"
+UNNESTED = [name for name in FAMILIES if name not in (*PREFIX, FRESH)]
 
 
 def filled(rows: list[Row], mask: Tensor) -> list[Row]:
@@ -49,6 +54,10 @@ LATE_BLOCKS = ("gemma3",) if OLD else ()
 """Models whose blocks transformers misplaces on later turns."""
 
 
+def is_per_token(values: Any, inputs: dict[str, Any]) -> bool:
+    return isinstance(values, Tensor) and values.shape == inputs["input_ids"].shape
+
+
 class Talk:
     """Two turns of a batch; the second brings a picture for every row, after a first that may have none."""
 
@@ -57,8 +66,8 @@ class Talk:
         self.name = name
         self.model = build(name, attention_of(name), **static)
         self.first, self.second = (inputs_of(name, self.model, rows) for rows in turns)
-        if set(kinds_of(self.model)) - {"full_attention"}:
-            # Windows and running states count the padding between two turns as tokens, pruned or not.
+        if set(kinds_of(self.model)) - {"full_attention"} or INSIDE[name].positions == ("compact",):
+            # Windows, running states and counted columns take the padding between two turns for tokens.
             self.second = inputs_of(name, self.model, filled(turns[1], self.second["attention_mask"]))
         length = self.first["input_ids"].shape[1] + STEPS + self.second["input_ids"].shape[1] + STEPS
         self.cache = cache_of(self.model, kind, length)
@@ -73,7 +82,7 @@ class Talk:
             [self.first["attention_mask"], ones, self.second["attention_mask"]], dim=-1
         )
         for key, values in self.second.items():
-            if values.shape == self.second["input_ids"].shape and key != "attention_mask":
+            if is_per_token(values, self.second) and key != "attention_mask":
                 before = self.first.get(key, torch.zeros_like(self.first["input_ids"]))
                 between = said if key == "input_ids" else 0 * said
                 full = torch.cat([before, between.to(values.dtype), values], dim=-1)
@@ -91,19 +100,15 @@ class Talk:
         return float((torch.stack(expected) - logits).abs().max())
 
 
-@pytest.mark.parametrize("new_ids_only", [False, True], ids=["full ids", "new ids"])
 @pytest.mark.parametrize(
-    ("name", "kind", "method"),
-    [
-        (name, "dynamic", DivPrune(layer=2 if name in LINEAR_FIRST else 1))
-        for name in UNNESTED
-        if name not in KINDS_OF_LAYERS
-    ]
+    ("name", "kind", "method", "new_ids_only"),
+    [(name, "dynamic", DivPrune(layer=INSIDE_AT[name]), False) for name in UNNESTED if name not in KINDS_OF_LAYERS]
     + [
-        (name, kind, method)
+        (name, kind, method, new_ids_only)
         for name in KINDS_OF_LAYERS
         for kind in ("dynamic", "static")
         for method in (DivPrune(layer=1), FastV(layer=2), VTW(layer=1))
+        for new_ids_only in (False, True)
         if (name, kind) != ("gemma3", "static")
     ],
 )
@@ -157,6 +162,26 @@ def test_a_transformers_that_misplaces_blocks_is_refused() -> None:
     with (
         prune(talk.model, DivPrune(layer=1), keep_ratio=0.3),
         pytest.raises(PruningError, match=r"need transformers 5\.23"),
+    ):
+        talk.run(new_ids_only=False)
+
+
+def test_pictures_that_are_numbered_are_refused_on_a_kept_cache() -> None:
+    talk = Talk(FRESH)
+    with (
+        prune(talk.model, DivPrune(layer=1), keep_ratio=0.3),
+        pytest.raises(PruningError, match="must be empty when pictures come in"),
+    ):
+        talk.run(new_ids_only=False)
+
+
+@pytest.mark.parametrize("name", ["gemma3", "hyperclovax_vision_v2"])
+def test_padding_between_turns_that_would_count_is_refused(name: str) -> None:
+    talk = Talk(name)
+    talk.second = inputs_of(name, talk.model, SECOND)
+    with (
+        prune(talk.model, DivPrune(layer=1), keep_ratio=0.3),
+        pytest.raises(PruningError, match="must grow by equally many tokens"),
     ):
         talk.run(new_ids_only=False)
 

@@ -44,7 +44,7 @@ def mistral_large4() -> PreTrainedModel:
     )
 
 
-def dots3_note() -> PreTrainedModel:
+def dots3_note(*kinds: str) -> PreTrainedModel:
     vision = config_of("Dots3NoteVision")(
         **SIZES,
         patch_size=2,
@@ -70,7 +70,7 @@ def dots3_note() -> PreTrainedModel:
         **DENSE_FIRST,
         head_dim=16,
         sliding_window=20,
-        layer_types=["indexed_attention", "sliding_attention", "indexed_attention"],
+        layer_types=list(kinds) or ["indexed_attention", "sliding_attention", "indexed_attention"],
         shared_experts_intermediate_size=16,
         swa_num_attention_heads=4,
         swa_num_key_value_heads=4,
