@@ -15,7 +15,7 @@ from divprune.selection.reference import reference_select
 from tests.huggingface.handmade_layers import Entering, FullRow, Rule, full_rows
 from tests.huggingface.layer_variants import EAGER_ONLY, INSIDE, LOWEST
 from tests.huggingface.test_parity import MIXED, ONE_AND_TWO, ONE_AND_TWO_VIDEOS, RATIO, STEPS, WITH_TEXT_ONLY
-from tests.huggingface.tiny_models import IMAGE, VIDEO, Row, make_inputs
+from tests.huggingface.tiny_models import Row, make_inputs
 
 FAMILIES = tuple(INSIDE)
 KINDS_OF_LAYERS = ("llava", "llava_next_video", "qwen2_5_vl", "gemma3", "qwen3_vl", "idefics3")
@@ -51,8 +51,6 @@ WITH_ATTENTION = [
     pytest.param("eager", FastV(layer=2), id="eager-fastv-2"),
 ]
 CACHES = [{}, {"use_cache": False}, {"cache_implementation": "static"}]
-NO_PLACEHOLDERS = {"suppress_tokens": [90, 91, 92, IMAGE, VIDEO]}
-"""Nor what stands around a picture, which Ovis 2 embeds in another way where a call brings one."""
 GREEDY = {"max_new_tokens": STEPS, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}
 
 

@@ -24,7 +24,6 @@ from tests.huggingface.layer_cases import (
     INSIDE_AT,
     KINDS_OF_LAYERS,
     METHODS,
-    NO_PLACEHOLDERS,
     REPRESENTATIVE,
     WITH_ATTENTION,
     at_its_layer,
@@ -40,7 +39,7 @@ from tests.huggingface.layer_cases import (
     settings_of,
 )
 from tests.huggingface.test_parity import ONE_AND_TWO, RATIO, TOLERANCE
-from tests.huggingface.tiny_models import Row
+from tests.huggingface.tiny_models import NO_PLACEHOLDERS, Row
 
 cells = pytest.mark.parametrize(("name", "rows"), CELLS)
 attentions = pytest.mark.parametrize("attention", ["sdpa", "eager"])

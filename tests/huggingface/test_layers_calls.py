@@ -16,7 +16,6 @@ from tests.huggingface.layer_cases import (
     CELLS,
     KINDS_OF_LAYERS,
     LAYERS,
-    NO_PLACEHOLDERS,
     REPRESENTATIVE,
     at_its_layer,
     attention_of,
@@ -32,7 +31,7 @@ from tests.huggingface.layer_cases import (
 )
 from tests.huggingface.layer_variants import INSIDE
 from tests.huggingface.test_parity import ONE_AND_TWO, RATIO, STEPS, TOLERANCE
-from tests.huggingface.tiny_models import IMAGE, Row
+from tests.huggingface.tiny_models import IMAGE, NO_PLACEHOLDERS, Row
 
 cells = pytest.mark.parametrize(("name", "rows"), CELLS)
 representative = pytest.mark.parametrize("name", REPRESENTATIVE)

@@ -13,7 +13,6 @@ from tests.huggingface.layer_cases import (
     CACHES,
     FROM_1,
     KINDS_OF_LAYERS,
-    NO_PLACEHOLDERS,
     attention_of,
     build,
     generate_logits,
@@ -21,6 +20,7 @@ from tests.huggingface.layer_cases import (
     rows_of,
 )
 from tests.huggingface.test_parity import MIXED, ONE_AND_TWO, TOLERANCE
+from tests.huggingface.tiny_models import NO_PLACEHOLDERS
 
 PYRAMID = PyramidDrop(first_layer=1, layers_per_stage=1, num_drops=2, stage_ratio=0.5)
 

@@ -19,7 +19,6 @@ from tests.huggingface.layer_cases import (
     FAMILIES,
     INSIDE_AT,
     KINDS_OF_LAYERS,
-    NO_PLACEHOLDERS,
     STEPS,
     attention_of,
     build,
@@ -34,7 +33,7 @@ from tests.huggingface.layer_cases import (
 )
 from tests.huggingface.layer_variants import INSIDE
 from tests.huggingface.test_parity import TOLERANCE
-from tests.huggingface.tiny_models import Row
+from tests.huggingface.tiny_models import NO_PLACEHOLDERS, Row
 
 FIRST: list[Row] = [[1, 5, "image", 6, 7, 8], [1, 9, 12, 13]]
 SECOND: list[Row] = [[31, 32, "image", 33, 34], [41, "image", 42]]

@@ -21,13 +21,27 @@ from tests.huggingface.tiny_newest import NEWEST_CASES
 from tests.huggingface.tiny_plain import PLAIN_CASES
 from tests.huggingface.tiny_tiled import TILED_CASES
 
-__all__ = ["CASES", "IMAGE", "VIDEO", "Case", "Row", "encoded", "features", "make_inputs", "reactive"]
+__all__ = [
+    "CASES",
+    "IMAGE",
+    "NO_PLACEHOLDERS",
+    "VIDEO",
+    "Case",
+    "Row",
+    "encoded",
+    "features",
+    "make_inputs",
+    "reactive",
+]
 
 GROUPS = (
     LLAVA_CASES, TILED_CASES, GEMMA_CASES, MROPE_CASES, MORE_CASES, PLAIN_CASES, GRID_CASES, COORDINATE_CASES,
     CROP_CASES, BLOCK_CASES, NEWEST_CASES, INKLING_CASES,
 )  # fmt: skip
 CASES: dict[str, Case] = {case.name: case for group in GROUPS for case in group}
+
+NO_PLACEHOLDERS = {"suppress_tokens": [90, 91, 92, IMAGE, VIDEO]}
+"""A generated placeholder means nothing, nor does what stands around a picture, which Ovis 2 embeds in another way."""
 
 Row = list[int | str]
 """Text ids, with "image" and "video" where an item stands."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.huggingface.handmade import KeepRule
 from tests.huggingface.handmade_logits import generate_by_hand
-from tests.huggingface.tiny_models import Row
+from tests.huggingface.tiny_models import NO_PLACEHOLDERS, Row
 from tests.parity.cells import Mode
 from tests.parity.subject import (
     NEW_TOKENS,
@@ -31,7 +31,7 @@ def assert_decodes(subject: Subject, rows: list[Row], **settings: Any) -> None:
         error = subject.greedy_error(inputs, divprune_rule(), positions, tokens, logits)
         if error >= TOLERANCE:
             require_no_other_logits_unpruned(subject, inputs, settings)
-        assert error < TOLERANCE
+        assert error < TOLERANCE, error
         assert subject.greedy_error(inputs, first_tokens, positions, tokens, logits) > 100 * TOLERANCE
         expected_mask = torch.zeros_like(report.keep_mask)
         for number, row in enumerate(subject.reference_rows(inputs, divprune_rule(), positions)):
@@ -59,8 +59,9 @@ def static_cache(subject: Subject) -> None:
 
 
 def no_cache(subject: Subject) -> None:
+    # The model reads its answer again with the pictures, and would take generated marks of pictures for theirs.
     for rows in subject.batches:
-        assert_decodes(subject, rows, use_cache=False)
+        assert_decodes(subject, rows, use_cache=False, **NO_PLACEHOLDERS)
 
 
 def chunked_prefill(subject: Subject) -> None:
