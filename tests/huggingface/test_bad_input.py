@@ -9,8 +9,9 @@ from transformers import PreTrainedModel
 
 from divprune import DivPrune, prune
 from divprune.errors import PruningError
-from tests.huggingface.test_parity import ONE_AND_TWO, divprune_rule, first_tokens, largest_error
+from tests.huggingface.greedy_calls import largest_error
 from tests.huggingface.tiny_models import CASES, IMAGE, make_inputs
+from tests.parity.subject import ONE_AND_TWO, divprune_rule, first_tokens
 
 
 @pytest.fixture(scope="module", params=["llava", "qwen2_5_vl", "gemma3", "idefics3"])

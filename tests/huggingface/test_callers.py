@@ -10,17 +10,11 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 from divprune import DivPrune, attach, prune
+from tests.huggingface.greedy_calls import generate_logits, largest_error
 from tests.huggingface.handmade import short_rows
 from tests.huggingface.handmade_logits import all_logits
-from tests.huggingface.test_parity import (
-    ONE_AND_TWO,
-    RATIO,
-    divprune_rule,
-    first_tokens,
-    generate_logits,
-    largest_error,
-)
 from tests.huggingface.tiny_models import CASES, make_inputs
+from tests.parity.subject import ONE_AND_TWO, RATIO, divprune_rule, first_tokens
 from tests.tiny_checkpoints import write_llava
 
 

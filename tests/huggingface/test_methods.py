@@ -19,16 +19,9 @@ from divprune.methods import ItemContext, available_methods, get_method
 from divprune.methods.base import Method, Need
 from divprune.methods.merging import Merged, MergingMethod
 from divprune.selection.reference import reference_select
-from tests.huggingface.test_parity import (
-    NEW_TOKENS,
-    ONE_AND_TWO,
-    RATIO,
-    TOLERANCE,
-    divprune_rule,
-    generate_logits,
-    largest_error,
-)
+from tests.huggingface.greedy_calls import generate_logits, largest_error
 from tests.huggingface.tiny_models import CASES, make_inputs
+from tests.parity.subject import NEW_TOKENS, ONE_AND_TWO, RATIO, TOLERANCE, divprune_rule
 
 FAMILIES = ("llava", "llava_next", "qwen2_5_vl", "internvl")
 NAMES = [info.name for info in available_methods() if get_method(info.name).layers == ()]
