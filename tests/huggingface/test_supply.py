@@ -20,7 +20,16 @@ from divprune.methods.base import Method, Need
 from tests.huggingface.tiny_models import CASES, Row, make_inputs
 
 ONE_AND_TWO: list[Row] = [[1, 5, "image", 6, 7, 8], [1, 9, "image", 10, 11, "image", 12]]
-TOWER_CASES = [name for name, case in CASES.items() if tower_of(case.build()) is not None]
+
+
+def _has_tower(name: str) -> bool:
+    try:
+        return tower_of(CASES[name].build()) is not None
+    except pytest.skip.Exception:  # this version of transformers has no such family
+        return False
+
+
+TOWER_CASES = [name for name in CASES if _has_tower(name)]
 
 
 @dataclass(frozen=True)
@@ -198,15 +207,12 @@ def test_the_text_is_what_follows_the_last_picture_or_all_there_is(name: str) ->
         assert text.equal(embeddings(torch.tensor([6, 7, 8] if item.row == 0 else [1, 9, 12])))
 
 
-def test_families_that_cannot_feed_a_method_refuse_it_by_name() -> None:
-    for name, case in CASES.items():
-        if name not in TOWER_CASES:
-            model = case.build()
-            with pytest.raises(
-                UnsupportedModelError, match="method 'visionzip' needs patch_features, vision_attention"
-            ):
-                attach(model, "visionzip", keep_ratio=0.5)
-            assert "generate" not in vars(model)
+@pytest.mark.parametrize("name", [name for name in CASES if name not in TOWER_CASES])
+def test_families_that_cannot_feed_a_method_refuse_it_by_name(name: str) -> None:
+    model = CASES[name].build()
+    with pytest.raises(UnsupportedModelError, match="method 'visionzip' needs patch_features, vision_attention"):
+        attach(model, "visionzip", keep_ratio=0.5)
+    assert "generate" not in vars(model)
 
 
 def test_pictures_that_come_encoded_cannot_feed_a_method_that_listens() -> None:
