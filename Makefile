@@ -35,10 +35,11 @@ format: .venv-test/.stamp  ## let ruff repair what it can
 	.venv-test/bin/ruff check --fix .
 	.venv-test/bin/ruff format .
 
-bench: .venv/.stamp .venv-test/.stamp  ## measure, and write the records under results/ (half an hour on two cores)
+bench: .venv/.stamp .venv-test/.stamp  ## measure, and write the records under results/ (an hour on two cores)
 	.venv-test/bin/python -m benchmarks.selection
 	.venv/bin/python -m benchmarks.pipeline
 	.venv/bin/python -m benchmarks.scenes
+	.venv/bin/python -m benchmarks.greedy
 	$(MAKE) readme
 
 readme: .venv/.stamp  ## write the tables of README.md from results/

@@ -32,7 +32,7 @@ def taken_positions(
     if positions is None:
         return None
     taken = take_columns(positions, source, 0)
-    if taken.ndim == 3 and taken.shape[0] == _num_axes(model) + 1:
+    if taken.ndim == 3 and taken.shape[0] == num_axes(model) + 1:
         # The text row only serves masks, and gaps in it would be read as packed sequences.
         taken[0] = compact_positions(take_columns(attention_mask, source, 0))
     return taken
@@ -43,7 +43,7 @@ def next_position(model: PreTrainedModel, positions: Tensor | None, attention_ma
     if positions is None or positions.ndim != 3:
         return None
     last = attention_mask.bool().long().cumsum(-1).argmax(dim=-1)
-    return positions[-_num_axes(model) :, torch.arange(len(last)), last].amax(dim=0) + 1
+    return positions[-num_axes(model) :, torch.arange(len(last)), last].amax(dim=0) + 1
 
 
 def continued_positions(
@@ -104,7 +104,7 @@ def _coordinates(
     return _behind(positions, attention_mask.shape[1])
 
 
-def _num_axes(model: PreTrainedModel) -> int:
+def num_axes(model: PreTrainedModel) -> int:
     """Axes of the model's coordinates: frame, row, column, unless its configuration names more."""
     rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
     return len(rope.get("mrope_section") or (0, 0, 0))

@@ -13,7 +13,7 @@ from divprune.errors import PruningError
 from divprune.huggingface.cached import past_of
 from divprune.huggingface.dropped import DroppedPrompt, dropped_prompt
 from divprune.huggingface.families import Family
-from divprune.huggingface.positions import _num_axes
+from divprune.huggingface.positions import num_axes
 
 TYPE_INPUTS = ("token_type_ids", "mm_token_type_ids")
 
@@ -97,7 +97,7 @@ def turn_positions(model: PreTrainedModel, family: Family, turn: Turn, inputs: d
     before = _shift_before(model, turn) + turn.attention_mask[:, : turn.start].sum(dim=-1)
     prepare = cast(Callable[..., Tensor], model._prepare_position_ids_for_generation)
     positions = prepare(turn.input_ids, own) + before[..., None]
-    if len(positions) > _num_axes(model):
+    if len(positions) > num_axes(model):
         positions[0] = text_positions(turn)
     cast(Any, model.base_model).rope_deltas = position_shift(model, turn, positions)[-1][:, None]
     return positions
@@ -111,12 +111,12 @@ def text_positions(turn: Turn) -> Tensor:
 
 def position_shift(model: PreTrainedModel, turn: Turn, positions: Tensor) -> Tensor:
     """(r, B) what each row of positions adds to the count of attended tokens behind a turn that has `positions`."""
-    num_axes = _num_axes(model)
+    axes = num_axes(model)
     columns = torch.arange(turn.own_mask.shape[1], device=turn.own_mask.device)
     last = (columns * turn.own_mask.bool()).amax(dim=-1)
     at_last = positions.gather(-1, last.expand(len(positions), -1)[..., None]).squeeze(-1)
     # Text goes on behind a picture's last row and column, on every axis.
-    at_last = torch.cat([at_last[:-num_axes], at_last[-num_axes:].amax(dim=0).expand(num_axes, -1)])
+    at_last = torch.cat([at_last[:-axes], at_last[-axes:].amax(dim=0).expand(axes, -1)])
     return at_last + 1 - turn.attention_mask.long().sum(dim=-1)
 
 
