@@ -29,5 +29,23 @@ class MissingDependencyError(DivpruneError, ImportError):
     """An optional dependency is needed and not installed; the message names the extra."""
 
 
+class MediaError(DivpruneError, ValueError):
+    """A picture or clip is missing, damaged, too large or of another kind."""
+
+
+class BatchError(DivpruneError, ValueError):
+    """A batch of questions, or the file for its answers, is not of the form that it must have."""
+
+
+class ServerError(DivpruneError, ValueError):
+    """A server cannot be started as asked."""
+
+
 class CalibrationError(DivpruneError, ValueError):
     """A calibration is of another model, not readable, or its target is out of reach."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, or its type if there is none."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

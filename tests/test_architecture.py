@@ -14,11 +14,12 @@ PACKAGE = Path(divprune.__file__).parent
 
 # Which parts of the package each part may import; itself and the version are always allowed.
 _BASE = {"errors", "records"}
-_CHOICE = _BASE | {"budget", "selection", "methods"}
+_CHOICE = _BASE | {"budget", "selection", "methods", "media"}
 _ENGINES = _CHOICE | {"huggingface", "vllm_plugin"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "records": {"errors"},
+    "media": {"errors"},
     "budget": {"errors"},
     "selection": {"budget", "errors"},
     "methods": {"budget", "errors", "selection"},
@@ -28,14 +29,16 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": _ENGINES | {"tiny", "efficiency"},
     "efficiency": _ENGINES,
     "figures": _BASE,
-    "cli": _ENGINES | {"tiny", "evaluation", "efficiency", "figures"},
+    "serving": _CHOICE | {"vllm_plugin"},
+    "cli": _ENGINES | {"tiny", "evaluation", "efficiency", "figures", "serving"},
 }
 
 # Third parties that only some parts may import, at module level or inside functions.
 CONFINED: dict[str, set[str]] = {
-    "torch": set(ALLOWED) - {"errors", "records", "budget", "figures"},
+    "torch": set(ALLOWED) - {"errors", "records", "media", "budget", "figures"},
     "transformers": {"huggingface", "tiny", "evaluation", "efficiency", "cli"},
-    "vllm": {"vllm_plugin"},
+    "vllm": {"vllm_plugin", "serving"},
+    "ray": {"serving"},
     "typer": {"cli"},
     "rich": {"cli"},
     "jinja2": {"cli"},

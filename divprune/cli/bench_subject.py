@@ -8,7 +8,6 @@ from divprune.budget import Budget
 from divprune.cli.examples import Ask, bundled_scenes
 from divprune.cli.failures import CommandError
 from divprune.cli.loading import EMBEDDED, choose_device, load_model
-from divprune.cli.media import load_clip, load_picture
 from divprune.cli.options import DEFAULT_KEEP_RATIO, DEFAULT_PROMPT
 from divprune.cli.screen import quiet_logs, quiet_progress_bars
 from divprune.efficiency import (
@@ -21,6 +20,7 @@ from divprune.efficiency import (
     random_model,
     run_once,
 )
+from divprune.media import load_clip, load_picture
 from divprune.methods import get_method
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from divprune.cli.media import Medium
+from divprune.media import Medium
 
 NUM_SCENES = 4
 KINDS_ASKED = ("existence", "count", "color", "position")

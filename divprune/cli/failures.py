@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import typer
 
-from divprune.errors import DivpruneError
+from divprune.errors import DivpruneError, first_line
 
 USER_ERROR = 2
 INTERNAL_ERROR = 1
@@ -32,12 +32,6 @@ def one_line_errors(debug: bool) -> Iterator[None]:
         message, code = _explain(error)
         print(f"error: {message}", file=sys.stderr)
         raise typer.Exit(code) from None
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an exception's message, or its type if there is none."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 def _explain(error: Exception) -> tuple[str, int]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from PIL import Image
 
-from divprune.cli.media import Medium
 from divprune.huggingface import ItemReport, PruningReport, TokenBox
+from divprune.media import Medium
 
 _MAX_SIDE = 1280  # pixels of an embedded picture; boxes stay in pixels of the original
 _MAX_PNG_SIDE = 512  # larger pictures are embedded as JPEG

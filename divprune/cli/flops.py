@@ -9,7 +9,7 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 
 from divprune.budget import Budget
-from divprune.cli.failures import CommandError, first_line
+from divprune.cli.failures import CommandError
 from divprune.cli.screen import Screen
 from divprune.cli.tables import listing
 from divprune.efficiency.architectures import ARCHITECTURES, Architecture, architecture_config
@@ -17,7 +17,7 @@ from divprune.efficiency.equal_flops import num_keep_for_ratio
 from divprune.efficiency.flops import Accounting, Cost, compare
 from divprune.efficiency.paper_workloads import Workload, paper_text_lengths, paper_workloads
 from divprune.efficiency.shapes import ModelShape, model_shape
-from divprune.errors import DivpruneError
+from divprune.errors import DivpruneError, first_line
 from divprune.methods import Method, get_method
 
 DEFAULT_KEEP_RATIO = 0.098

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from divprune.cli.failures import CommandError, first_line
-from divprune.errors import DivpruneError, UnsupportedModelError
+from divprune.cli.failures import CommandError
+from divprune.errors import DivpruneError, UnsupportedModelError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin

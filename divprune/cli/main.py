@@ -11,6 +11,7 @@ from divprune.cli.cost_commands import bench, flops
 from divprune.cli.eval_command import evaluate
 from divprune.cli.failures import one_line_errors
 from divprune.cli.screen import Screen, quiet_logs, quiet_progress_bars
+from divprune.cli.serve_commands import batch, serve
 
 app = typer.Typer(
     name="divprune",
@@ -134,3 +135,5 @@ def families(
 app.command()(flops)
 app.command()(bench)
 app.command("eval")(evaluate)
+app.command()(serve)
+app.command()(batch)

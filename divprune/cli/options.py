@@ -8,7 +8,7 @@ from pathlib import Path
 from divprune.budget import Budget
 from divprune.cli.examples import Ask, bundled_scenes
 from divprune.cli.failures import CommandError
-from divprune.cli.media import Medium, load_clip, load_picture
+from divprune.media import Medium, load_clip, load_picture
 
 DEFAULT_KEEP_RATIO = 0.098  # the paper's: 56 of 576 tokens
 DEFAULT_PROMPT = "Describe the picture."
@@ -40,13 +40,22 @@ class RunOptions:
         Raises:
             CommandError: both are given, or one is out of range.
         """
-        if self.keep_ratio is not None and self.num_keep is not None:
-            raise CommandError("give --keep-ratio or --num-keep, not both")
-        default = DEFAULT_KEEP_RATIO if self.num_keep is None else None
-        try:
-            return Budget(default if self.keep_ratio is None else self.keep_ratio, self.num_keep)
-        except ValueError as error:
-            raise CommandError(str(error)) from None
+        return checked_budget(self.keep_ratio, self.num_keep)
+
+
+def checked_budget(keep_ratio: float | None, num_keep: int | None) -> Budget:
+    """The budget that two options name; the paper's share if they name none.
+
+    Raises:
+        CommandError: both are given, or one is out of range.
+    """
+    if keep_ratio is not None and num_keep is not None:
+        raise CommandError("give --keep-ratio or --num-keep, not both")
+    default = DEFAULT_KEEP_RATIO if num_keep is None else None
+    try:
+        return Budget(default if keep_ratio is None else keep_ratio, num_keep)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
 
 
 def check_options(options: RunOptions) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy
 from torch import Tensor
 
-from divprune.cli.failures import CommandError, first_line
+from divprune.cli.failures import CommandError
 from divprune.cli.loading import LoadedModel
-from divprune.cli.media import Medium
+from divprune.errors import first_line
+from divprune.media import Medium
 
 
 def build_inputs(loaded: LoadedModel, media: Sequence[Medium], prompt: str) -> dict[str, Any]:

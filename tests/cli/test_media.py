@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from divprune.cli.failures import CommandError
-from divprune.cli.media import load_clip, load_picture, spread
+from divprune.errors import MediaError
+from divprune.media import load_clip, load_picture, spread
 from tests.cli.conftest import write_clip
 
 
@@ -56,7 +56,7 @@ def test_truncated_picture_is_refused(tmp_path: Path, format_name: str) -> None:
     Image.fromarray(noise).save(buffer, format_name)
     path = tmp_path / "half"
     path.write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
-    with pytest.raises(CommandError, match=r"truncated or damaged|not a picture"):
+    with pytest.raises(MediaError, match=r"truncated or damaged|not a picture"):
         load_picture(path)
 
 
@@ -68,7 +68,7 @@ def test_any_cut_of_a_picture_is_refused_or_complete(tmp_path: Path) -> None:
         path.write_bytes(whole[:length])
         try:
             pixels = load_picture(path).frames[0].tobytes()
-        except CommandError:
+        except MediaError:
             continue
         assert pixels == noise.tobytes()  # only a checksum or the end mark is gone
         assert length > 0.9 * len(whole)
@@ -77,7 +77,7 @@ def test_any_cut_of_a_picture_is_refused_or_complete(tmp_path: Path) -> None:
 def test_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(tmp_path, Image.new("RGB", (100, 100)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
-    with pytest.raises(CommandError, match="more than 8,000 pixels"):
+    with pytest.raises(MediaError, match="more than 8,000 pixels"):
         load_picture(path)
 
 
@@ -85,7 +85,7 @@ def test_missing_text_and_folder_are_refused(tmp_path: Path) -> None:
     text = tmp_path / "notes.txt"
     text.write_text("not a picture")
     for path, reason in ((tmp_path / "none.png", "no such picture"), (text, "not a picture"), (tmp_path, "not a file")):
-        with pytest.raises(CommandError, match=reason):
+        with pytest.raises(MediaError, match=reason):
             load_picture(path)
 
 
@@ -124,7 +124,7 @@ def test_clip_without_frame_count_is_sampled_alike(tmp_path: Path, name: str, co
 
 
 def test_clip_with_more_packets_than_frames_is_still_spread(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("divprune.cli.media._count_packets", lambda path: 300)
+    monkeypatch.setattr("divprune.media._count_packets", lambda path: 300)
     assert load_clip(clip, 4).frame_indices == (3, 11, 18, 26)
 
 
@@ -134,11 +134,11 @@ def test_damaged_clip_and_picture_as_clip_are_refused(tmp_path: Path, clip: Path
     text = tmp_path / "notes.mp4"
     text.write_text("not a clip")
     for path in (half, text):
-        with pytest.raises(CommandError, match="not a video that can be decoded"):
+        with pytest.raises(MediaError, match="not a video that can be decoded"):
             load_clip(path, 4)
 
 
 def test_missing_av_names_the_extra(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av.error", None)
-    with pytest.raises(CommandError, match=r'pip install "divprune\[video\]"'):
+    with pytest.raises(MediaError, match=r'pip install "divprune\[video\]"'):
         load_clip(clip, 4)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from divprune.cli.failures import CommandError, first_line
+from divprune.errors import MediaError, first_line
 
 if TYPE_CHECKING:
     import av
@@ -45,7 +45,7 @@ def load_picture(path: Path) -> Medium:
     """Decode a picture completely, upright and as RGB.
 
     Raises:
-        CommandError: the file is missing, no picture, damaged or too large.
+        MediaError: the file is missing, no picture, damaged or too large.
     """
     _require_file(path, "picture")
     try:
@@ -53,17 +53,17 @@ def load_picture(path: Path) -> Medium:
             image.load()
             upright = ImageOps.exif_transpose(image)
     except UnidentifiedImageError:
-        raise CommandError(f"{path} is not a picture that Pillow can read (for a clip, use --video)") from None
+        raise MediaError(f"{path} is not a picture that Pillow can read (for a clip, use --video)") from None
     except Image.DecompressionBombError:
         limit = f"{2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels"
-        raise CommandError(f"{path} has more than {limit}; scale it down first") from None
+        raise MediaError(f"{path} has more than {limit}; scale it down first") from None
     except PermissionError:
-        raise CommandError(f"no permission to read {path}") from None
+        raise MediaError(f"no permission to read {path}") from None
     except MemoryError:
         raise
     # Pillow's decoders raise much more than OSError on damaged files (SyntaxError, ValueError, struct.error, ...).
     except Exception as error:
-        raise CommandError(f"{path} is truncated or damaged: {first_line(error)}") from None
+        raise MediaError(f"{path} is truncated or damaged: {first_line(error)}") from None
     return Medium(str(path), "image", (_as_rgb(upright),))
 
 
@@ -71,7 +71,7 @@ def load_clip(path: Path, num_frames: int) -> Medium:
     """Decode `num_frames` frames, spread evenly over a clip (all of them, if it has fewer).
 
     Raises:
-        CommandError: the file is missing, no video or damaged, or PyAV is not installed.
+        MediaError: the file is missing, no video or damaged, or PyAV is not installed.
     """
     _require_file(path, "video")
     with _decoding_errors(path):
@@ -84,7 +84,7 @@ def load_clip(path: Path, num_frames: int) -> Medium:
             frames, _ = _decode(path, indices)
         rate = _frame_rate(path)
     if not frames:
-        raise CommandError(f"{path} holds no frame that can be decoded")
+        raise MediaError(f"{path} holds no frame that can be decoded")
     return Medium(str(path), "video", tuple(frames), tuple(indices), rate, total)
 
 
@@ -96,9 +96,9 @@ def spread(total: int, count: int) -> list[int]:
 
 def _require_file(path: Path, what: str) -> None:
     if not path.exists():
-        raise CommandError(f"no such {what}: {path}")
+        raise MediaError(f"no such {what}: {path}")
     if not path.is_file():
-        raise CommandError(f"{path} is not a file; give one {what} at a time")
+        raise MediaError(f"{path} is not a file; give one {what} at a time")
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
@@ -116,12 +116,12 @@ def _decoding_errors(path: Path) -> Iterator[None]:
     try:
         import av.error
     except ImportError:
-        raise CommandError('videos need PyAV: pip install "divprune[video]"') from None
+        raise MediaError('videos need PyAV: pip install "divprune[video]"') from None
     try:
         yield
     # Decoder errors derive from OSError or ValueError, according to the cause.
     except (av.error.FFmpegError, OSError, ValueError, IndexError) as error:
-        raise CommandError(f"{path} is not a video that can be decoded: {first_line(error)}") from None
+        raise MediaError(f"{path} is not a video that can be decoded: {first_line(error)}") from None
 
 
 @contextmanager

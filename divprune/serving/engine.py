@@ -1,0 +1,149 @@
+"""One pruned engine that answers questions of a batch: picture files -> vLLM with the plugin -> answers."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from divprune.errors import BatchError, MediaError, MissingDependencyError
+from divprune.media import load_picture
+from divprune.serving.answers import Answer
+from divprune.serving.questions import Question
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How an engine is started and asked.
+
+    Attributes:
+        model: checkpoint directory or hub name.
+        method: which tokens are kept, as `divprune.get_method` reads it.
+        keep_ratio: share of each picture's visual tokens that is kept; None if `num_keep` is given.
+        num_keep: how many are kept; None if `keep_ratio` is given.
+        max_new_tokens: longest answer.
+        temperature: 0 for the likeliest answer.
+        flags: vLLM's own flags, as on its command line.
+    """
+
+    model: str
+    method: str
+    keep_ratio: float | None
+    num_keep: int | None
+    max_new_tokens: int
+    temperature: float
+    flags: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """What answers depend on besides the question, in one line."""
+        count = f"num_keep={self.num_keep}" if self.keep_ratio is None else f"keep_ratio={self.keep_ratio:g}"
+        parts = [self.model, self.method, count, f"max_new_tokens={self.max_new_tokens}"]
+        return ", ".join([*parts, f"temperature={self.temperature:g}", *([" ".join(self.flags)] if self.flags else [])])
+
+
+class PrunedEngine:
+    """vLLM's offline engine with pruning on; started once, asked often."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        """Start it.
+
+        Raises:
+            MissingDependencyError: vLLM is not installed.
+            BatchError: vLLM does not know a flag.
+            UnsupportedModelError: the model, or the method, cannot be served pruned.
+        """
+        require_vllm()
+        from vllm import LLM, SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        self._settings = settings
+        self._llm = LLM.from_engine_args(_engine_arguments(settings))
+        self._sampling = SamplingParams(
+            max_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+    def answer(self, questions: Sequence[Question]) -> list[Answer]:
+        """Answer some questions together; those that cannot be asked get an error instead of an answer."""
+        messages: dict[str, Any] = {}
+        errors: dict[str, str] = {}
+        for question in questions:
+            try:
+                messages[question.id] = _message(question)
+            except MediaError as error:
+                errors[question.id] = str(error)
+        said = self._said(messages, errors)
+        return [self._answer(question, said.get(question.id), errors.get(question.id)) for question in questions]
+
+    def _said(self, messages: dict[str, Any], errors: dict[str, str]) -> dict[str, Any]:
+        """The engine's outputs; where it refuses a prompt (too long, too many pictures) the error is added."""
+        if not messages:
+            return {}
+        try:
+            outputs = self._llm.chat(list(messages.values()), self._sampling, use_tqdm=False)
+            return dict(zip(messages, outputs, strict=True))
+        except ValueError as error:
+            if len(messages) == 1:
+                errors.update(dict.fromkeys(messages, " ".join(str(error).split())))
+                return {}
+        # One of them spoils the rest: ask one by one.
+        alone = [self._said({name: message}, errors) for name, message in messages.items()]
+        return {name: output for part in alone for name, output in part.items()}
+
+    def _answer(self, question: Question, output: Any, error: str | None) -> Answer:
+        known = Answer(
+            question.id, question.prompt, tuple(path.name for path in question.images), str(self._settings), error=error
+        )
+        if output is None:
+            return known
+        said = output.outputs[0]
+        return Answer(
+            known.id,
+            known.prompt,
+            known.images,
+            known.settings,
+            answer=said.text,
+            finish_reason=said.finish_reason,
+            prompt_tokens=len(output.prompt_token_ids),
+            answer_tokens=len(said.token_ids),
+        )
+
+
+def require_vllm() -> None:
+    """Check that vLLM is installed.
+
+    Raises:
+        MissingDependencyError: it is not.
+    """
+    from importlib.util import find_spec
+
+    if find_spec("vllm") is None:
+        raise MissingDependencyError("serving needs vLLM, which is not installed: pip install 'divprune[vllm]'")
+
+
+def _engine_arguments(settings: EngineSettings) -> Any:
+    from vllm import EngineArgs
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    from divprune.vllm_plugin import pruned_overrides
+
+    parser = EngineArgs.add_cli_args(FlexibleArgumentParser(exit_on_error=False))
+    try:
+        arguments, unknown = parser.parse_known_args(list(settings.flags))
+    except (argparse.ArgumentError, SystemExit) as error:
+        raise BatchError(f"vLLM does not take these flags: {error}") from None
+    if unknown:
+        raise BatchError(f"vLLM has no flag {unknown[0]!r}")
+    arguments.model = settings.model
+    overrides = pruned_overrides(
+        settings.model, keep_ratio=settings.keep_ratio, num_keep=settings.num_keep, method=settings.method
+    )
+    arguments.hf_overrides = {**(arguments.hf_overrides or {}), **overrides}
+    return EngineArgs.from_cli_args(arguments)
+
+
+def _message(question: Question) -> list[dict[str, Any]]:
+    """One turn of a conversation: the pictures, then the prompt."""
+    pictures = [load_picture(path).frames[0] for path in question.images]
+    parts: list[dict[str, Any]] = [{"type": "image_pil", "image_pil": picture} for picture in pictures]
+    return [{"role": "user", "content": [*parts, {"type": "text", "text": question.prompt}]}]

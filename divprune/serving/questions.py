@@ -1,0 +1,95 @@
+"""What a batch asks: a folder of pictures, or one question a line in a JSONL file."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from divprune.errors import BatchError
+
+FIELDS = {"id", "image", "images", "prompt"}
+
+
+@dataclass(frozen=True)
+class Question:
+    """One line of a batch.
+
+    Attributes:
+        id: tells the question from all others of the batch.
+        images: the pictures, in the order in which they stand before the prompt; none to ask about nothing but text.
+        prompt: what is asked.
+    """
+
+    id: str
+    images: tuple[Path, ...]
+    prompt: str
+
+
+def read_questions(source: Path, prompt: str | None) -> list[Question]:
+    """Read a batch; pictures are not opened yet.
+
+    Args:
+        source: a folder, each of whose pictures is asked about, in the order of their names; or a JSONL file whose
+            lines hold `prompt`, `image` (a path) or `images` (a list), and perhaps `id`; paths are relative to the
+            file, and the id of a line without one is its number.
+        prompt: asked where no line has a prompt of its own.
+
+    Raises:
+        BatchError: the source is missing or empty, or a line is not of this form.
+    """
+    if source.is_dir():
+        questions = list(_of_folder(source, prompt))
+    elif source.is_file():
+        questions = list(_of_file(source, prompt))
+    else:
+        raise BatchError(f"no such folder or file: {source}")
+    if not questions:
+        raise BatchError(f"{source} holds nothing to ask about")
+    twice = [name for name, count in Counter(question.id for question in questions).items() if count > 1]
+    if twice:
+        raise BatchError(f"ids must differ in {source}, got {twice[0]!r} more than once")
+    return questions
+
+
+def _of_folder(folder: Path, prompt: str | None) -> Iterator[Question]:
+    if not (prompt or "").strip():
+        raise BatchError(f"{folder} holds no questions, only pictures: say what to ask by --prompt")
+    endings = Image.registered_extensions()
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in endings and path.is_file():
+            yield Question(path.name, (path,), prompt or "")
+
+
+def _of_file(path: Path, prompt: str | None) -> Iterator[Question]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise BatchError(f"{path} must be JSONL in UTF-8, got {error.reason} at byte {error.start}") from None
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                yield _of_line(json.loads(line), number, path.parent, prompt)
+            except ValueError as error:
+                raise BatchError(f"{path}, line {number}: {error}") from None
+
+
+def _of_line(fields: Any, number: int, folder: Path, prompt: str | None) -> Question:
+    if not isinstance(fields, dict):
+        raise ValueError(f"must be a JSON object, got {type(fields).__name__}")
+    unknown = fields.keys() - FIELDS
+    if unknown:
+        raise ValueError(f"must have no fields but {', '.join(sorted(FIELDS))}, got {', '.join(sorted(unknown))}")
+    images = fields.get("images", [fields["image"]] if "image" in fields else [])
+    if not isinstance(images, list) or not all(isinstance(image, str) and image for image in images):
+        raise ValueError(f"image must be a path and images a list of paths, got {images!r}")
+    asked = fields.get("prompt", prompt)
+    if not isinstance(asked, str) or not asked.strip():
+        raise ValueError("has no prompt: add one, or give --prompt for all lines")
+    name = fields.get("id", number)
+    if isinstance(name, bool) or not isinstance(name, (str, int)):
+        raise ValueError(f"id must be a text or a whole number, got {name!r}")
+    return Question(str(name), tuple(folder / image for image in images), asked)

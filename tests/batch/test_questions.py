@@ -1,0 +1,98 @@
+"""What a batch asks: folders of pictures and JSONL files, and every way in which they can be wrong."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from divprune.errors import BatchError
+from divprune.serving.questions import Question, read_questions
+
+
+def lines(path: Path, *rows: object) -> Path:
+    path.write_text("\n".join(json.dumps(row) for row in rows) + "\n", encoding="utf-8")
+    return path
+
+
+def test_a_folder_asks_about_each_picture_in_the_order_of_names(tmp_path: Path) -> None:
+    for name in ("b.png", "a.JPG", "notes.txt"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name, format="PNG")
+    (tmp_path / "c.png").mkdir()
+    questions = read_questions(tmp_path, "What is it?")
+    assert questions == [
+        Question("a.JPG", (tmp_path / "a.JPG",), "What is it?"),
+        Question("b.png", (tmp_path / "b.png",), "What is it?"),
+    ]
+
+
+def test_lines_say_what_is_asked(tmp_path: Path) -> None:
+    file = lines(
+        tmp_path / "questions.jsonl",
+        {"id": "first", "image": "one.png", "prompt": "A?"},
+        {"images": ["one.png", "sub/two.png"]},
+        {"prompt": "No picture?"},
+    )
+    assert read_questions(file, "Otherwise?") == [
+        Question("first", (tmp_path / "one.png",), "A?"),
+        Question("2", (tmp_path / "one.png", tmp_path / "sub/two.png"), "Otherwise?"),
+        Question("3", (), "No picture?"),
+    ]
+
+
+def test_blank_lines_are_left_out_and_numbers_stay(tmp_path: Path) -> None:
+    file = tmp_path / "questions.jsonl"
+    file.write_text('{"prompt": "A?"}\n\n{"prompt": "B?"}', encoding="utf-8")
+    assert [question.id for question in read_questions(file, None)] == ["1", "3"]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ([1], "line 1: must be a JSON object, got list"),
+        ({"prompt": "A?", "picture": "a.png"}, "no fields but id, image, images, prompt, got picture"),
+        ({"prompt": "A?", "images": "a.png"}, "images a list of paths"),
+        ({"prompt": "A?", "image": ""}, "image must be a path"),
+        ({"prompt": "A?", "image": 3}, "image must be a path"),
+        ({"image": "a.png"}, "has no prompt"),
+        ({"prompt": "  "}, "has no prompt"),
+        ({"prompt": "A?", "id": True}, "id must be a text or a whole number"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path: Path, row: object, reason: str) -> None:
+    with pytest.raises(BatchError, match=reason):
+        read_questions(lines(tmp_path / "questions.jsonl", row), None)
+
+
+def test_a_line_that_is_no_json_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "questions.jsonl"
+    file.write_text('{"prompt": "A?"}\n{"prompt": \n', encoding="utf-8")
+    with pytest.raises(BatchError, match="line 2: "):
+        read_questions(file, None)
+
+
+def test_the_same_id_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BatchError, match="ids must differ .* got '2' more than once"):
+        read_questions(lines(tmp_path / "questions.jsonl", {"id": 2, "prompt": "A?"}, {"prompt": "B?"}), None)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n"])
+def test_an_empty_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "questions.jsonl").write_bytes(content)
+    with pytest.raises(BatchError, match="holds nothing to ask about"):
+        read_questions(tmp_path / "questions.jsonl", "A?")
+
+
+def test_a_folder_needs_a_prompt_and_pictures(tmp_path: Path) -> None:
+    with pytest.raises(BatchError, match="by --prompt"):
+        read_questions(tmp_path, None)
+    with pytest.raises(BatchError, match="holds nothing"):
+        read_questions(tmp_path, "A?")
+
+
+def test_what_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BatchError, match="no such folder or file"):
+        read_questions(tmp_path / "missing", "A?")
+    (tmp_path / "questions.jsonl").write_bytes(b"\xff\xfe")
+    with pytest.raises(BatchError, match="UTF-8"):
+        read_questions(tmp_path / "questions.jsonl", "A?")

@@ -1,0 +1,56 @@
+"""`divprune serve` and `divprune batch` where vLLM is missing or the arguments cannot work."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.cli.conftest import Command
+
+without_vllm = pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed: see tests/serving")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.new("RGB", (8, 8), "red").save(folder / "red.png")
+    return folder
+
+
+@without_vllm
+def test_serving_without_vllm_names_the_extra(divprune: Command) -> None:
+    outcome = divprune("serve", "some/model")
+    assert outcome.exit_code == 2
+    assert "pip install 'divprune[vllm]'" in outcome.error
+
+
+@without_vllm
+def test_a_batch_without_vllm_names_the_extra(divprune: Command, pictures: Path, tmp_path: Path) -> None:
+    output = tmp_path / "answers.jsonl"
+    outcome = divprune("batch", "some/model", "--input", pictures, "--prompt", "What?", "--output", output)
+    assert outcome.exit_code == 2
+    assert "pip install 'divprune[vllm]'" in outcome.error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--keep-ratio", "0"), "keep_ratio must be in (0, 1], got 0"),
+        (("--keep-ratio", "nan"), "keep_ratio must be in (0, 1], got nan"),
+        (("--num-keep", "0"), "num_keep must be"),
+        (("--keep-ratio", "0.5", "--num-keep", "3"), "not both"),
+    ],
+)
+def test_counts_out_of_range_are_refused_first(divprune: Command, arguments: tuple[str, ...], reason: str) -> None:
+    outcome = divprune("serve", "some/model", *arguments)
+    assert outcome.exit_code == 2
+    assert reason in outcome.error
+
+
+def test_a_batch_says_what_is_wrong_with_its_input(divprune: Command, tmp_path: Path) -> None:
+    outcome = divprune("batch", "some/model", "--input", tmp_path / "missing", "--output", tmp_path / "answers.jsonl")
+    assert outcome.exit_code == 2
+    assert "no such folder or file" in outcome.error
+    assert not (tmp_path / "answers.jsonl").exists()
