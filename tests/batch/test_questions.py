@@ -72,7 +72,7 @@ def test_a_line_that_is_no_json_is_named(tmp_path: Path) -> None:
 
 
 def test_the_same_id_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BatchError, match="ids must differ .* got '2' more than once"):
+    with pytest.raises(BatchError, match=r"ids must differ .* got '2' more than once"):
         read_questions(lines(tmp_path / "questions.jsonl", {"id": 2, "prompt": "A?"}, {"prompt": "B?"}), None)
 
 
