@@ -25,6 +25,10 @@ class Screen:
         """Print a table or a line."""
         self._tables.print(renderable)
 
+    def line(self, text: str) -> None:
+        """Print a line as it is, however long, to be copied."""
+        self._tables.print(text, soft_wrap=True)
+
     def note(self, text: str) -> None:
         """Tell something that is no result, in one line."""
         print(f"note: {text}", file=sys.stderr)

@@ -54,10 +54,10 @@ def show_server(
     request = (
         "a request may ask for fewer by mm_processor_kwargs" if allow_request_ratio else "the same in each request"
     )
-    screen.show(f"model: {server.architecture}")
-    screen.show(f"pruning: {method} keeps {share} of each picture; {request}")
-    screen.show(f"address: {server.address}")
-    screen.show(f"command: {shlex.join(server.command)}")
+    screen.line(f"model: {server.architecture}")
+    screen.line(f"pruning: {method} keeps {share} of each picture; {request}")
+    screen.line(f"address: {server.address}")
+    screen.line(f"command: {shlex.join(server.command)}")
     screen.result(
         {
             "architecture": server.architecture,

@@ -8,7 +8,7 @@ import typer
 
 from divprune.cli.arguments import Debug, Json
 from divprune.cli.failures import one_line_errors
-from divprune.cli.screen import Screen
+from divprune.cli.screen import Screen, quiet_logs
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Checkpoint directory or hub name.", show_default=False)]
 Flags = Annotated[
@@ -77,6 +77,9 @@ def batch(
     """Answer a folder of pictures, or a file of questions, with pruning on."""
     with one_line_errors(debug):
         screen = Screen(json)
+        if not debug:
+            # Read by vLLM's processes when they start.
+            os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         with screen.working("starting"):
             from divprune.cli.batch import BatchOptions, answer_batch
         options = BatchOptions(
@@ -94,4 +97,5 @@ def batch(
             gpus_per_worker=gpus_per_worker,
             ray_address=ray_address,
         )
-        answer_batch(options, screen)
+        with quiet_logs(debug):
+            answer_batch(options, screen)

@@ -65,7 +65,7 @@ def answers_on_workers(settings: EngineSettings, questions: Sequence[Question], 
         import ray.data
     except ImportError:
         raise MissingDependencyError("several workers need Ray: pip install 'divprune[vllm,ray]'") from None
-    ray.init(address=workers.address, ignore_reinit_error=True, log_to_driver=False)
+    ray.init(address=workers.address, ignore_reinit_error=True, log_to_driver=False, logging_level="ERROR")
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     try:
