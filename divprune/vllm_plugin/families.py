@@ -1,0 +1,40 @@
+"""The model families that are served pruned, by vLLM's names of their architectures."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Modality = Literal["image", "video"]
+PREFIX = "DivPrune"
+
+
+@dataclass(frozen=True, slots=True)
+class ServedFamily:
+    """What the plugin knows of a family before its model is loaded.
+
+    Attributes:
+        architecture: vLLM's name, as in a checkpoint's config.json.
+        model: Class in `divprune.vllm_plugin.models`.
+        modalities: What of it is pruned; the others are refused.
+        has_grid: Whether an item's tokens form one grid, which some methods want to know.
+    """
+
+    architecture: str
+    model: str
+    modalities: tuple[Modality, ...] = ("image",)
+    has_grid: bool = False
+
+    @property
+    def pruned_architecture(self) -> str:
+        """The name that asks for the pruned model."""
+        return PREFIX + self.architecture
+
+
+FAMILIES = (
+    ServedFamily("LlavaForConditionalGeneration", "PrunedLlava", has_grid=True),
+)  # fmt: skip
+
+
+def family_of(architecture: str) -> ServedFamily | None:
+    """Return the family of an architecture, pruned or not; None if it is not served."""
+    plain = architecture.removeprefix(PREFIX)
+    return next((family for family in FAMILIES if family.architecture == plain), None)

@@ -1,0 +1,60 @@
+"""hf_overrides for a model: the pruned architecture that fits it, and the settings."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from divprune.errors import UnsupportedModelError
+from divprune.vllm_plugin.families import FAMILIES, family_of
+from divprune.vllm_plugin.settings import PruningSettings
+
+
+def pruned_overrides(
+    model: str | Path | Mapping[str, Any],
+    *,
+    keep_ratio: float | None = None,
+    num_keep: int | None = None,
+    method: str = "divprune",
+    allow_request_ratio: bool = False,
+    allow_untested_vllm: bool = False,
+    revision: str | None = None,
+) -> dict[str, Any]:
+    """Return what `vllm.LLM(hf_overrides=...)` or `--hf-overrides` takes to serve a model pruned.
+
+    Args:
+        model: A checkpoint's folder, its name on the Hugging Face hub, or the contents of its config.json.
+        keep_ratio: Share of each image's or video's visual tokens that is kept, in (0, 1].
+        num_keep: Or their number. Give exactly one of the two.
+        method: A method and its parameters: "divprune", "random:seed=3".
+        allow_request_ratio: Whether requests may ask for less by their mm_processor_kwargs.
+        allow_untested_vllm: Whether to run on another vLLM than the tested ones.
+        revision: Branch, tag or commit on the hub.
+
+    Returns:
+        `{"architectures": [...], "divprune": {...}}`, which is JSON.
+
+    Raises:
+        UnsupportedModelError: The model's architecture is not served pruned.
+        ValueError: A value is out of range, or no method has this name.
+        TypeError: A value has the wrong type.
+    """
+    settings = PruningSettings(keep_ratio, num_keep, method, allow_request_ratio, allow_untested_vllm)
+    names = _config(model, revision).get("architectures") or []
+    family = next(filter(None, map(family_of, names)), None)
+    if family is None:
+        served = ", ".join(family.architecture for family in FAMILIES)
+        raise UnsupportedModelError(f"architectures must name one that is served pruned ({served}), got {names}")
+    return {"architectures": [family.pruned_architecture], "divprune": settings.overrides()}
+
+
+def _config(model: str | Path | Mapping[str, Any], revision: str | None) -> Mapping[str, Any]:
+    if isinstance(model, Mapping):
+        return model
+    path = Path(model) / "config.json"
+    if not path.is_file():
+        from huggingface_hub import hf_hub_download
+
+        path = Path(hf_hub_download(str(model), "config.json", revision=revision))
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return config

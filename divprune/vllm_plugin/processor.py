@@ -1,0 +1,140 @@
+"""The front end's half: prompts get as many placeholders as the workers will keep rows.
+
+One mixin serves all families. It comes in front of the family's own processor, whose prompt replacements say how many
+tokens an item has, M; of them `divprune.budget` says how many stay. The item's budget goes to the workers as a field of
+its own, and is part of the hash by which processed items, encoder outputs and KV blocks are cached.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from vllm.multimodal.inputs import MultiModalFieldConfig, MultiModalKwargsItems
+from vllm.multimodal.parse import MultiModalDataItems
+from vllm.multimodal.processing import (
+    BaseMultiModalProcessor,
+    BaseProcessingInfo,
+    PromptReplacement,
+    PromptUpdate,
+    PromptUpdateDetails,
+)
+
+from divprune.budget import Budget
+from divprune.vllm_plugin.families import Modality, family_of
+from divprune.vllm_plugin.settings import REQUEST_KEYS, PruningSettings, allowed_count, as_integers, from_integers
+
+BUDGET = "divprune"
+"""Key under which a request's budget goes through vLLM's processing as one more processor argument."""
+MODALITIES: tuple[Modality, ...] = ("image", "video")
+
+
+def budget_field(kind: str) -> str:
+    """Return the name of the field that carries the budgets of a batch's items, (n, 2) int64, to the workers."""
+    return f"divprune_{kind}_budget"
+
+
+class PrunedInfo(BaseProcessingInfo):
+    """Comes in front of a family's processing information: what the engine makes room for."""
+
+    @cached_property
+    def pruning(self) -> PruningSettings:
+        """The server's settings."""
+        return PruningSettings.of(self.ctx.get_hf_config())
+
+    def get_supported_mm_limits(self) -> Mapping[str, int | None]:
+        """Leave out what the family is not pruned with."""
+        family = family_of(self.ctx.model_config.architecture)
+        kinds = family.modalities if family else ()
+        return {kind: limit for kind, limit in super().get_supported_mm_limits().items() if kind in kinds}
+
+    def get_mm_max_tokens_per_item(self, seq_len: int, mm_counts: Mapping[str, int]) -> Mapping[str, int] | None:
+        """Count kept tokens, so that profiling encodes as many items at once as the scheduler will."""
+        counts = super().get_mm_max_tokens_per_item(seq_len, mm_counts)
+        if counts is None:
+            return None
+        return {kind: self.pruning.budget.count(count) if count else 0 for kind, count in counts.items()}
+
+
+class PrunedProcessor(BaseMultiModalProcessor[PrunedInfo]):
+    """Comes in front of a family's processor."""
+
+    def apply(self, inputs: Any, timing_ctx: Any) -> Any:
+        """Read the request's budget before anything else happens."""
+        asked = inputs.hf_processor_mm_kwargs
+        budget = self.info.pruning.request_budget(asked)
+        rest = {name: value for name, value in asked.items() if name not in REQUEST_KEYS}
+        rest[BUDGET] = [self.info.pruning.method, *as_integers(budget)]
+        return super().apply(replace(inputs, hf_processor_mm_kwargs=rest), timing_ctx)
+
+    def _apply_hf_processor_main(self, mm_items: MultiModalDataItems, hf_kwargs: Mapping[str, object]) -> Any:
+        own, budget = _split(hf_kwargs)
+        processed = super()._apply_hf_processor_main(mm_items=mm_items, hf_kwargs=own)
+        for kind, count in mm_items.get_all_counts().items():
+            if count:
+                processed[budget_field(kind)] = torch.tensor([as_integers(budget)] * count)
+        return processed
+
+    def _get_mm_fields_config(
+        self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, object]
+    ) -> Mapping[str, MultiModalFieldConfig]:
+        own, _ = _split(hf_processor_mm_kwargs)
+        fields = dict(super()._get_mm_fields_config(hf_inputs, own))
+        for kind in MODALITIES:
+            if budget_field(kind) in hf_inputs:
+                fields[budget_field(kind)] = MultiModalFieldConfig.batched(kind, keep_on_cpu=True)
+        return fields
+
+    # The parameters' names matter: vLLM gives them by keyword.
+    def _get_prompt_updates(
+        self,
+        mm_items: MultiModalDataItems,
+        hf_processor_mm_kwargs: Mapping[str, object],
+        out_mm_kwargs: MultiModalKwargsItems,
+    ) -> Sequence[PromptUpdate]:
+        own, budget = _split(hf_processor_mm_kwargs)
+        updates = super()._get_prompt_updates(
+            mm_items=mm_items, hf_processor_mm_kwargs=own, out_mm_kwargs=out_mm_kwargs
+        )
+        return [self._pruned_update(update, budget) for update in updates]
+
+    def _pruned_update(self, update: PromptUpdate, budget: Budget) -> PromptUpdate:
+        if not isinstance(update, PromptReplacement):
+            raise TypeError(f"a pruned family must replace its placeholders, got {type(update).__name__}")
+
+        def replacement(item_index: int) -> PromptUpdateDetails:
+            content = update.replacement(item_index) if callable(update.replacement) else update.replacement
+            details = content if isinstance(content, PromptUpdateDetails) else PromptUpdateDetails.from_seq(content)
+            return shortened(details, budget, self.info.pruning.budget)
+
+        return replace(update, replacement=replacement)
+
+
+def shortened(details: PromptUpdateDetails, budget: Budget, server: Budget) -> PromptUpdateDetails:
+    """Return an item's prompt text with as many placeholders as the budget keeps; what stands around them stays.
+
+    Raises:
+        ValueError: Other tokens stand between the placeholders, or the request asks for more than the server keeps.
+    """
+    full = list(details.full)
+    places = list(range(len(full))) if details.is_embed is None else details.is_embed(full).nonzero().flatten().tolist()
+    first, total = places[0], len(places)
+    if places[-1] - first + 1 != total:
+        raise ValueError(
+            "this model cannot be served pruned: other tokens stand between the placeholders of an item (row breaks), "
+            "and which of them to move closer is known only after the vision encoder has run"
+        )
+    count = allowed_count(budget, server, total)
+    return replace(details, full=full[: first + count] + full[first + total :])
+
+
+def _split(kwargs: Mapping[str, object]) -> tuple[dict[str, object], Budget]:
+    """Return what is meant for the family's own processor, and the budget."""
+    carried: Any = kwargs[BUDGET]
+    return {name: value for name, value in kwargs.items() if name != BUDGET}, from_integers(carried[1:])
+
+
+def pruned_class(mixin: type[Any], base: type[Any]) -> type[Any]:
+    """Return the class of a family's processor, or of its information, with the mixin in front."""
+    return type(f"Pruned{base.__name__}", (mixin, base), {})

@@ -1,0 +1,89 @@
+"""What cannot be served pruned, refused when the server starts, with the reason."""
+
+from typing import Any
+
+import torch
+
+from divprune.methods import ItemContext, Method
+from divprune.methods.merging import MergingMethod
+from divprune.vllm_plugin.families import Modality, ServedFamily, family_of
+from divprune.vllm_plugin.settings import REQUEST_KEYS, PruningSettings
+from divprune.vllm_plugin.versions import require_tested
+
+
+def refuse_unsupported(vllm_config: Any) -> None:
+    """Check the configuration of a pruned model.
+
+    Args:
+        vllm_config: vLLM's `VllmConfig`.
+
+    Raises:
+        ValueError: It asks for something that cannot be served pruned.
+    """
+    model_config = vllm_config.model_config
+    settings = PruningSettings.of(model_config.hf_config)
+    require_tested(settings.allow_untested_vllm)
+    for reason in filter(None, _mode_reasons(vllm_config)):
+        raise ValueError(f"a pruned model cannot be served with {reason}")
+    family = family_of(model_config.architecture)
+    if family is None:
+        raise ValueError(f"no pruned model for architecture {model_config.architecture!r}")
+    multimodal = model_config.multimodal_config
+    served = tuple(kind for kind in family.modalities if multimodal.get_limit_per_prompt(kind) > 0)
+    refuse_method(settings.method_object(), family, served)
+
+
+def _mode_reasons(vllm_config: Any) -> list[str]:
+    parallel, multimodal = vllm_config.parallel_config, vllm_config.model_config.multimodal_config
+    private = sorted(set(multimodal.mm_processor_kwargs or {}) & set(REQUEST_KEYS))
+    return [
+        "--pipeline-parallel-size above 1: later stages would not see where the kept tokens are"
+        if parallel.pipeline_parallel_size > 1
+        else "",
+        "dual batch overlap (--enable-dbo): it splits batches after the positions of the kept tokens are written"
+        if parallel.use_ubatching
+        else "",
+        "speculative decoding: a drafter would have to be pruned alike" if vllm_config.speculative_config else "",
+        "--video-pruning-rate: vLLM would prune a second time" if multimodal.is_multimodal_pruning_enabled() else "",
+        "--enable-mm-embeds: embeddings that come from outside are not chosen from"
+        if multimodal.enable_mm_embeds
+        else "",
+        "cudagraph_mm_encoder: CUDA graphs of the vision encoder leave out the choice of tokens"
+        if vllm_config.compilation_config.cudagraph_mm_encoder
+        else "",
+        f'{" and ".join(private)} in --mm-processor-kwargs: give the server\'s own in the "divprune" entry of '
+        "--hf-overrides"
+        if private
+        else "",
+    ]
+
+
+def refuse_method(method: Method, family: ServedFamily, modalities: tuple[Modality, ...]) -> None:
+    """Check that a method can choose from nothing but the encoder's output.
+
+    Raises:
+        ValueError: It cannot, or not for one of the modalities.
+    """
+    known = {"grid"} if family.has_grid else set()
+    unknown = sorted(method.needs - known)
+    reason = ""
+    if method.layers or method.needs_attention:
+        reason = "acts inside the language model, where vLLM keeps all tokens that a prompt began with"
+    elif unknown:
+        reason = f"needs {', '.join(unknown)}, which vLLM does not hand over for {family.architecture}"
+    elif method.count != "exact" or isinstance(method, MergingMethod):
+        reason = "finds its own count, and vLLM needs the prompt's length before the vision encoder runs"
+    for kind in modalities:
+        reason = reason or _trial(method, kind, family.has_grid)
+    if reason:
+        raise ValueError(f"method {method.name!r} cannot be served: it {reason}; `divprune methods` lists others")
+
+
+def _trial(method: Method, kind: Modality, has_grid: bool) -> str:
+    """Let the method choose once; some refuse a kind of item."""
+    tokens = torch.eye(8)
+    try:
+        method.select(tokens, 2, ItemContext(kind=kind, grid=(2, 2, 2) if has_grid else None))
+    except ValueError as error:
+        return f"cannot choose from this model's {kind}s ({error})"
+    return ""

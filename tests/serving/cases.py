@@ -1,0 +1,80 @@
+"""The families under test, and the prompts they are asked."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy
+from PIL import Image
+from torch import Tensor
+
+from tests.serving.engines import NUM_TOKENS, Prompt
+from tests.serving.reference import KeepRule, Reference
+
+RATIO = 0.25
+SMALL_RATIO = 0.1
+SIZES = [(84, 84), (120, 60), (50, 100), (64, 48), (90, 91), (140, 84), (40, 40)]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A family.
+
+    Attributes:
+        name: Of its checkpoint.
+        image: How a prompt spells a picture.
+        items: See `Reference`.
+        limits: How many items of a kind a prompt may have.
+        engine: Settings of the engine.
+    """
+
+    name: str
+    image: str = "<image>"
+    items: Callable[[str, Any, list[Tensor]], list[Tensor]] | None = None
+    limits: dict[str, int] = field(default_factory=lambda: {"image": 3})
+    engine: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"limit_mm_per_prompt": self.limits, **self.engine}
+
+
+CASES = {case.name: case for case in (Case("llava"),)}
+
+
+def picture(seed: int) -> Image.Image:
+    """Coarse noise, so that tokens differ."""
+    generator = numpy.random.default_rng(seed)
+    width, height = SIZES[seed % len(SIZES)]
+    pixels = generator.integers(0, 256, (7, 7, 3), dtype=numpy.uint8)
+    return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def prompts(case: Case) -> list[Prompt]:
+    """Six prompts of 0 to 3 pictures. All begin alike, so that a block ends inside the first picture of most."""
+    beginning = " ".join(f"word{number}" for number in range(30, 54))
+    return [(f"{beginning} {text}", media) for text, media in _questions(case.image)]
+
+
+def _questions(image: str) -> list[Prompt]:
+    return [
+        (f"word3 {image} word4 word5 word6", {"image": [picture(0)]}),
+        (f"word3 word4 {image} word5 word6 {image} word7 word8", {"image": [picture(1), picture(2)]}),
+        ("word9 word8 word7 word6 word5", {"image": []}),
+        (f"{image} word11 {image} {image} word12 word13", {"image": [picture(3), picture(4), picture(5)]}),
+        (f"word3 {image} word4 word5 word14 word15", {"image": [picture(0)]}),
+        (f"word20 word21 word22 {image} word23", {"image": [picture(6)]}),
+    ]
+
+
+@cache
+def reference(case_name: str, folder: Path) -> Reference:
+    return Reference(folder, CASES[case_name].items)
+
+
+def expected(case: Case, folder: Path, asked: list[Prompt], keep: KeepRule) -> list[tuple[int, list[int]]]:
+    """What the hand-made reference answers."""
+    own = reference(case.name, folder)
+    return [own.answer(text, media, keep, NUM_TOKENS) for text, media in asked]

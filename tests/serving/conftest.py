@@ -1,0 +1,54 @@
+"""These tests run a real engine, in the serving environment only (make test-serving)."""
+
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Read by vLLM when it is imported, and by its processes.
+os.environ.update(
+    VLLM_CPU_KVCACHE_SPACE="1",  # GiB
+    VLLM_ENABLE_V1_MULTIPROCESSING="0",  # the engine runs in the test's own process
+    VLLM_NO_USAGE_STATS="1",
+    DO_NOT_TRACK="1",
+    VLLM_LOGGING_LEVEL="ERROR",
+)
+
+HAS_VLLM = importlib.util.find_spec("vllm") is not None
+collect_ignore_glob = [] if HAS_VLLM else ["test_*.py"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.serving)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`checkpoint(name)` writes a family's checkpoint once."""
+    from tests.serving.checkpoints import WRITERS
+
+    root = tmp_path_factory.mktemp("checkpoints")
+
+    def folder_of(name: str) -> Path:
+        folder = root / name
+        if not folder.exists():
+            folder.mkdir()
+            WRITERS[name](folder)
+        return folder
+
+    return folder_of
+
+
+@pytest.fixture(scope="module")
+def engine(checkpoint: Callable[[str], Path]) -> Iterator[Callable[..., Any]]:
+    """`engine(name, **settings)` starts an engine; the one before is stopped."""
+    from tests.serving.engines import Engines
+
+    engines = Engines(checkpoint)
+    yield engines.start
+    engines.stop()
