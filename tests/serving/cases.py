@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+import torch
 from PIL import Image
 from torch import Tensor
 
+from tests.serving.checkpoints import IMAGE
 from tests.serving.engines import NUM_TOKENS, Prompt
 from tests.serving.reference import KeepRule, Reference
 
 RATIO = 0.25
 SMALL_RATIO = 0.1
-SIZES = [(84, 84), (120, 60), (50, 100), (64, 48), (90, 91), (140, 84), (40, 40)]
+SIZES = [(168, 168), (240, 120), (100, 200), (128, 96), (180, 182), (280, 168), (60, 140)]
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,28 @@ class Case:
         return {"limit_mm_per_prompt": self.limits, **self.engine}
 
 
-CASES = {case.name: case for case in (Case("llava"),)}
+def runs(kind: str, inputs: Any, entries: list[Tensor]) -> list[Tensor]:
+    """InternVL: tiles of one picture stand in one run of placeholders."""
+    tokens = torch.cat(entries)
+    columns = (inputs["input_ids"][0] == IMAGE).nonzero().squeeze(1)
+    breaks = (columns.diff() > 1).nonzero().squeeze(1) + 1
+    return list(tokens.tensor_split(breaks))
+
+
+WRAPPED = "<|vision_start|> <image> <|vision_end|>"
+NO_VIDEO = {"image": 3, "video": 0}
+CASES = {
+    case.name: case
+    for case in (
+        Case("llava"),
+        Case("llava_next"),
+        Case("llava_onevision", limits=NO_VIDEO),
+        Case("internvl", items=runs),
+        Case("qwen2_vl", WRAPPED, limits=NO_VIDEO),
+        Case("qwen2_5_vl", WRAPPED, limits=NO_VIDEO),
+        Case("qwen3_vl", WRAPPED),
+    )
+}
 
 
 def picture(seed: int) -> Image.Image:

@@ -1,6 +1,5 @@
 """Tiny checkpoints as engines find them: the hub's files, with random weights that react to every token."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +52,6 @@ def write_llava(folder: Path) -> None:
         chat_template=chat_template("<image>", "<video>"),
     )
     write(folder, config, processor, hub_names={"vision_tower.": "vision_tower.vision_model."})
-
-
-WRITERS: dict[str, Callable[[Path], None]] = {"llava": write_llava}
 
 
 def write(folder: Path, config: Any, processor: Any, hub_names: dict[str, str] | None = None) -> None:
