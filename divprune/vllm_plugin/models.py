@@ -57,7 +57,8 @@ class PrunedModel(SupportsMultiModal):
         if kind is None:
             return []
         budgets = kwargs.pop(budget_field(kind)).tolist()
-        items = super().embed_multimodal(**kwargs)
+        # LLaVA-OneVision hands over videos of different lengths as (1, M, d).
+        items = [item.flatten(0, -2) for item in super().embed_multimodal(**kwargs)]
         counts = [from_integers(values).count(len(item)) for values, item in zip(budgets, items, strict=True)]
         grids = self.grids(kind, [len(item) for item in items], kwargs)
         kept = [

@@ -15,14 +15,15 @@ from transformers import (
     Qwen3VLVideoProcessor,
 )
 
-from tests.serving.checkpoints import IMAGE, TEXT_SIZES, VIDEO, VOCABULARY, chat_template, tokenizer, write
+from tests.serving.checkpoints import TEXT_SIZES, VOCABULARY, chat_template, tokenizer, write
 
 ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}
 SPECIAL = {
-    "image_token_id": IMAGE, "video_token_id": VIDEO, "vision_start_token_id": VOCABULARY["<|vision_start|>"],
+    "image_token_id": VOCABULARY["<|image_pad|>"], "video_token_id": VOCABULARY["<|video_pad|>"],
+    "vision_start_token_id": VOCABULARY["<|vision_start|>"],
     "vision_end_token_id": VOCABULARY["<|vision_end|>"], "tie_word_embeddings": False,
 }  # fmt: skip
-TEMPLATE = chat_template("<|vision_start|> <image> <|vision_end|>", "<|vision_start|> <video> <|vision_end|>")
+TEMPLATE = chat_template("<|vision_start|><|image_pad|><|vision_end|>", "<|vision_start|><|video_pad|><|vision_end|>")
 VISION = {"depth": 2, "hidden_size": 64, "intermediate_size": 96, "num_heads": 2, "patch_size": 14}
 MAX_TOKENS = 36
 
@@ -60,7 +61,7 @@ def processor(processor_class: Any, video_class: Any) -> Any:
     }
     return processor_class(
         image_processor=Qwen2VLImageProcessor(**limits),
-        tokenizer=tokenizer(image_token="<image>", video_token="<video>"),
+        tokenizer=tokenizer(image_token="<|image_pad|>", video_token="<|video_pad|>"),
         video_processor=video_class(**limits),
         chat_template=TEMPLATE,
     )

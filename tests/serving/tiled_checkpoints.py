@@ -45,16 +45,16 @@ def write_llava_next(folder: Path) -> None:
 
 
 def write_llava_next_video(folder: Path) -> None:
-    """Frames of 2 x 2 tokens."""
+    """Frames of 4 x 4 tokens; vLLM wants an image_size of patch_size ** 2 at least."""
     config = LlavaNextVideoConfig(
-        vision_config=clip(56), text_config=LlamaConfig(**TEXT_SIZES), image_token_index=IMAGE, video_token_index=VIDEO,
+        vision_config=clip(56, 7), text_config=LlamaConfig(**TEXT_SIZES), image_token_index=IMAGE, video_token_index=VIDEO,
         image_grid_pinpoints=PINPOINTS, vision_feature_select_strategy="default", vision_feature_layer=-2,
         tie_word_embeddings=False,
     )  # fmt: skip
     frames = {"size": {"shortest_edge": 56}, "crop_size": {"height": 56, "width": 56}}
     processor = LlavaNextVideoProcessor(
         video_processor=LlavaNextVideoVideoProcessor(**frames), image_processor=anyres(), tokenizer=tokenizer(),
-        patch_size=14, vision_feature_select_strategy="default", num_additional_image_tokens=1, chat_template=TEMPLATE,
+        patch_size=7, vision_feature_select_strategy="default", num_additional_image_tokens=1, chat_template=TEMPLATE,
     )  # fmt: skip
     write(folder, config, processor, CLIP_ON_HUB)
 
