@@ -41,6 +41,12 @@ def from_columns(columns: Tensor) -> Tensor:
     return digits[:AXES] * BASE + digits[AXES:]
 
 
+def fields_of(kind: Modality, kwargs: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """Return what vLLM's rules for positions read of an item of a batch, as they read it: values are in `.data`."""
+    names = (f"{kind}_grid_thw", "second_per_grid_ts", "timestamps")
+    return {name: SimpleNamespace(data=kwargs[name][index]) for name in names if name in kwargs}
+
+
 class PrunedMRoPEModel(PrunedModel):
     """Comes in front of a family's model with M-RoPE positions."""
 
@@ -61,19 +67,20 @@ class PrunedMRoPEModel(PrunedModel):
         self, kind: Modality, items: Sequence[Tensor], kept: Sequence[Tensor], kwargs: Mapping[str, Any]
     ) -> list[Tensor]:
         """Return the kept rows of each item (k, d + 6), with their coordinates behind them."""
-        short = super().finished(kind, items, kept, kwargs)
-        places = [
-            self.coordinates(kind, len(item), kwargs, index)[:, rows.cpu()]
+        return [
+            self.placed(kind, item, rows, fields_of(kind, kwargs, index))
             for index, (item, rows) in enumerate(zip(items, kept, strict=True))
         ]
-        return [torch.cat([rows, as_columns(own, rows)], dim=1) for rows, own in zip(short, places, strict=True)]
 
-    def coordinates(self, kind: Modality, count: int, kwargs: Mapping[str, Any], index: int) -> Tensor:
-        """Return (3, M) coordinates of an item's tokens from its first one, by the family's own rule."""
-        names = (f"{kind}_grid_thw", "second_per_grid_ts")
-        data = {name: SimpleNamespace(data=kwargs[name][index].cpu()) for name in names if name in kwargs}
+    def placed(self, kind: Modality, item: Tensor, rows: Tensor, data: Mapping[str, Any]) -> Tensor:
+        """Return the kept rows of one item with their coordinates."""
+        places = self.coordinates(kind, data, self.whole_item(kind, data, 0))[:, rows.cpu()]
+        return torch.cat([item[rows], as_columns(places, item)], dim=1)
+
+    def coordinates(self, kind: Modality, data: Mapping[str, Any], tokens: list[int]) -> Tensor:
+        """Return coordinates (3, n) of an item's part of the whole prompt (n,), by the family's own rule."""
         alone = SimpleNamespace(modality=kind, data=data, mm_position=SimpleNamespace(offset=0))
-        positions: Tensor = super().get_mrope_input_positions([0] * count, [alone])[0]
+        positions: Tensor = super().get_mrope_input_positions(tokens, [alone])[0]
         return positions
 
     def get_mrope_input_positions(self, input_tokens: list[int], mm_features: list[Any]) -> tuple[Tensor, int]:
@@ -91,18 +98,25 @@ class PrunedMRoPEModel(PrunedModel):
             source += range(len(tokens), len(tokens) + place.offset - done)
             tokens += input_tokens[done : place.offset]
             source += [len(tokens)] * place.length
-            count = self._num_visual_tokens(feature)
-            whole.append(replace(feature, mm_position=replace(place, offset=len(tokens), length=count)))
-            tokens += [input_tokens[place.offset]] * count
+            own = self.whole_item(feature.modality, feature.data, input_tokens[place.offset])
+            whole.append(replace(feature, mm_position=replace(place, offset=len(tokens), length=len(own))))
+            tokens += own
             done = place.offset + place.length
         source += range(len(tokens), len(tokens) + len(input_tokens) - done)
         tokens += input_tokens[done:]
         positions, delta = super().get_mrope_input_positions(tokens, whole)
         return positions[:, source], delta + len(tokens) - len(input_tokens)
 
-    def _num_visual_tokens(self, feature: Any) -> int:
-        grid = feature.data[f"{feature.modality}_grid_thw"].data
-        return int(grid.prod()) // self.config.vision_config.spatial_merge_size**2
+    def whole_item(self, kind: Modality, data: Mapping[str, Any], first: int) -> list[int]:
+        """Return an item's part of the whole prompt.
+
+        Args:
+            kind: What the item is.
+            data: Its fields; their values are in `.data`.
+            first: The first token of its part of the short prompt.
+        """
+        grid = data[f"{kind}_grid_thw"].data
+        return [first] * (int(grid.prod()) // self.config.vision_config.spatial_merge_size**2)
 
     def embed_input_ids(
         self,

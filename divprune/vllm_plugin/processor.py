@@ -22,7 +22,7 @@ from vllm.multimodal.processing import (
 )
 
 from divprune.budget import Budget
-from divprune.vllm_plugin.families import Modality, family_of
+from divprune.vllm_plugin.families import Modality, ServedFamily, family_of
 from divprune.vllm_plugin.settings import REQUEST_KEYS, PruningSettings, allowed_count, as_integers, from_integers
 
 BUDGET = "divprune"
@@ -45,18 +45,33 @@ class PrunedInfo(BaseProcessingInfo):
         """The server's settings."""
         return PruningSettings.of(self.ctx.get_hf_config())
 
+    @cached_property
+    def family(self) -> ServedFamily:
+        """The model's family."""
+        family = family_of(self.ctx.model_config.architecture)
+        assert family is not None, "only models of served families have this processor"
+        return family
+
     def get_supported_mm_limits(self) -> Mapping[str, int | None]:
         """Allow none of what the family is not pruned with."""
-        family = family_of(self.ctx.model_config.architecture)
-        kinds = family.modalities if family else ()
-        return {kind: limit if kind in kinds else 0 for kind, limit in super().get_supported_mm_limits().items()}
+        limits = super().get_supported_mm_limits()
+        return {kind: limit if kind in self.family.modalities else 0 for kind, limit in limits.items()}
 
     def get_mm_max_tokens_per_item(self, seq_len: int, mm_counts: Mapping[str, int]) -> Mapping[str, int] | None:
         """Count kept tokens, so that profiling encodes as many items at once as the scheduler will."""
         counts = super().get_mm_max_tokens_per_item(seq_len, mm_counts)
         if counts is None:
             return None
-        return {kind: self.pruning.budget.count(count) if count else 0 for kind, count in counts.items()}
+        kept = {kind: self.pruning.budget.count(count) if count else 0 for kind, count in counts.items()}
+        if kept.get("video") and self.family.has_video_text:
+            kept["video"] += self._num_text_tokens(seq_len, mm_counts)
+        return kept
+
+    def _num_text_tokens(self, seq_len: int, mm_counts: Mapping[str, int]) -> int:
+        """Text between frames is embedded with them: a moment and two marks for each."""
+        frames = self.get_num_frames_with_most_features(seq_len=seq_len, mm_counts=mm_counts)
+        moment = self.get_tokenizer().encode("<9999.9 seconds>", add_special_tokens=False)
+        return int(frames) * (len(moment) + 2)
 
 
 @dataclass
@@ -133,9 +148,12 @@ class PrunedProcessor(BaseMultiModalProcessor[PrunedInfo]):
         def replacement(item_index: int) -> PromptUpdateDetails:
             content = update.replacement(item_index) if callable(update.replacement) else update.replacement
             details = content if isinstance(content, PromptUpdateDetails) else PromptUpdateDetails.from_seq(content)
-            if update.modality == "video":
+            is_video = update.modality == "video"
+            if is_video:
                 self._require_room(details)
-            return shortened(details, budget, self.info.pruning.budget)
+            return shortened(
+                details, budget, self.info.pruning.budget, has_text=is_video and self.info.family.has_video_text
+            )
 
         return replace(update, replacement=replacement)
 
@@ -149,22 +167,31 @@ class PrunedProcessor(BaseMultiModalProcessor[PrunedInfo]):
             )
 
 
-def shortened(details: PromptUpdateDetails, budget: Budget, server: Budget) -> ShortDetails:
+def shortened(details: PromptUpdateDetails, budget: Budget, server: Budget, has_text: bool) -> ShortDetails:
     """Return an item's prompt text with as many placeholders as the budget keeps; what stands around them stays.
+
+    Args:
+        details: The item's part of the whole prompt.
+        budget: Of the item.
+        server: The largest one allowed.
+        has_text: Whether text may stand between the placeholders. How many are left on each side of it is known only
+            after the vision encoder has run, so that the workers embed the text too, in its place.
 
     Raises:
         ValueError: Other tokens stand between the placeholders, or the request asks for more than the server keeps.
     """
     full = list(details.full)
     places = list(range(len(full))) if details.is_embed is None else details.is_embed(full).nonzero().flatten().tolist()
-    first, total = places[0], len(places)
-    if places[-1] - first + 1 != total:
+    total = len(places)
+    if places[-1] - places[0] + 1 != total and not has_text:
         raise ValueError(
             "this model cannot be served pruned: other tokens stand between the placeholders of an item (row breaks), "
             "and which of them to move closer is known only after the vision encoder has run"
         )
     count = allowed_count(budget, server, total)
-    return ShortDetails(full[: first + count] + full[first + total :], details.is_embed, total - count)
+    gone = set(places[count:])
+    short = [token for place, token in enumerate(full) if place not in gone]
+    return ShortDetails(short, None if has_text else details.is_embed, total - count)
 
 
 def _split(kwargs: Mapping[str, object]) -> tuple[dict[str, object], Budget]:

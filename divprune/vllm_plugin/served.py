@@ -4,9 +4,6 @@ from collections.abc import Mapping, Sequence
 from math import isqrt
 from typing import Any
 
-from torch import Tensor
-from vllm.config import VllmConfig
-from vllm.model_executor.models import qwen3_vl
 from vllm.model_executor.models.interns1 import InternS1ForConditionalGeneration
 from vllm.model_executor.models.internvl import InternVLChatModel
 from vllm.model_executor.models.llava import LlavaForConditionalGeneration
@@ -15,13 +12,24 @@ from vllm.model_executor.models.llava_next_video import LlavaNextVideoForConditi
 from vllm.model_executor.models.llava_onevision import LlavaOnevisionForConditionalGeneration
 from vllm.model_executor.models.qwen2_5_vl import Qwen2_5_VLForConditionalGeneration
 from vllm.model_executor.models.qwen2_vl import Qwen2VLForConditionalGeneration
-from vllm.model_executor.models.qwen3_vl import Qwen3VLForConditionalGeneration
 
 from divprune.vllm_plugin.choice import Grid
 from divprune.vllm_plugin.families import Modality
 from divprune.vllm_plugin.models import PrunedModel, with_pruned_processor
 from divprune.vllm_plugin.mrope import PrunedMRoPEModel
-from divprune.vllm_plugin.processor import POSITIONS_FACTOR
+from divprune.vllm_plugin.qwen3 import PrunedQwen3VL
+
+__all__ = [
+    "PrunedInternVL",
+    "PrunedInternVLChat",
+    "PrunedLlava",
+    "PrunedLlavaNext",
+    "PrunedLlavaNextVideo",
+    "PrunedLlavaOnevision",
+    "PrunedQwen2VL",
+    "PrunedQwen2_5_VL",
+    "PrunedQwen3VL",
+]
 
 
 @with_pruned_processor
@@ -71,22 +79,3 @@ class PrunedQwen2VL(PrunedMRoPEModel, Qwen2VLForConditionalGeneration):
 @with_pruned_processor
 class PrunedQwen2_5_VL(PrunedMRoPEModel, Qwen2_5_VLForConditionalGeneration):
     """Qwen2.5-VL."""
-
-
-@with_pruned_processor
-class PrunedQwen3VL(PrunedMRoPEModel, Qwen3VLForConditionalGeneration):
-    """Qwen3-VL: features for deeper layers stand in columns behind a token's own, and are gathered with it."""
-
-    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
-        """Build the model with room for the positions of dropped tokens."""
-        # Unpruned, no position is larger than the number of tokens before it, and vLLM makes room for no more.
-        before = qwen3_vl.mrope_positions_factor
-        qwen3_vl.mrope_positions_factor = lambda _: POSITIONS_FACTOR
-        try:
-            super().__init__(vllm_config=vllm_config, prefix=prefix)
-        finally:
-            qwen3_vl.mrope_positions_factor = before
-
-    def visual_tokens(self, item: Tensor) -> Tensor:
-        """See `PrunedModel`."""
-        return item[:, : self.visual_dim]

@@ -54,9 +54,7 @@ def runs(kind: str, inputs: Any, entries: list[Tensor]) -> list[Tensor]:
 
 
 WRAPPED = "<|vision_start|><|image_pad|><|vision_end|>"
-NO_VIDEO = {"image": 3, "video": 0}
 WRAPPED_VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
-NO_VIDEO = {"image": 3, "video": 0}
 BOTH = {"image": 3, "video": 2}
 CASES = {
     case.name: case
@@ -67,7 +65,7 @@ CASES = {
         Case("internvl", items=runs),
         Case("qwen2_vl", WRAPPED, WRAPPED_VIDEO, limits=BOTH),
         Case("qwen2_5_vl", WRAPPED, WRAPPED_VIDEO, limits=BOTH),
-        Case("qwen3_vl", WRAPPED, limits=NO_VIDEO),
+        Case("qwen3_vl", WRAPPED, WRAPPED_VIDEO, limits=BOTH),
     )
 }
 ONLY_VIDEO = Case("llava_next_video", video="<video>", limits={"video": 1})
@@ -113,8 +111,8 @@ def clip_of(seed: int, seconds: float = 0.5) -> tuple[numpy.ndarray, dict[str, A
         for _ in range(count)
     ]
     known = {
-        "fps": 1 / seconds, "duration": seconds * count, "total_num_frames": count, "frames_indices": list(range(count)),
-        "video_backend": "opencv", "do_sample_frames": False,
+        "fps": 1 / seconds, "duration": seconds * count, "total_num_frames": count,
+        "frames_indices": list(range(count)), "video_backend": "opencv", "do_sample_frames": False,
     }  # fmt: skip
     return numpy.stack([numpy.asarray(frame) for frame in frames]), known
 

@@ -58,6 +58,9 @@ def processor(processor_class: Any, video_class: Any) -> Any:
         "patch_size": 14,
         "merge_size": 2,
         "temporal_patch_size": 2,
+        # vLLM normalises pictures and videos alike, on the device, by the values of the former.
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
     }
     return processor_class(
         image_processor=Qwen2VLImageProcessor(**limits),

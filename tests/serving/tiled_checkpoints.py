@@ -47,8 +47,9 @@ def write_llava_next(folder: Path) -> None:
 def write_llava_next_video(folder: Path) -> None:
     """Frames of 4 x 4 tokens; vLLM wants an image_size of patch_size ** 2 at least."""
     config = LlavaNextVideoConfig(
-        vision_config=clip(56, 7), text_config=LlamaConfig(**TEXT_SIZES), image_token_index=IMAGE, video_token_index=VIDEO,
-        image_grid_pinpoints=PINPOINTS, vision_feature_select_strategy="default", vision_feature_layer=-2,
+        vision_config=clip(56, 7), text_config=LlamaConfig(**TEXT_SIZES), image_token_index=IMAGE,
+        video_token_index=VIDEO, image_grid_pinpoints=PINPOINTS, vision_feature_select_strategy="default",
+        vision_feature_layer=-2,
         tie_word_embeddings=False,
     )  # fmt: skip
     frames = {"size": {"shortest_edge": 56}, "crop_size": {"height": 56, "width": 56}}
