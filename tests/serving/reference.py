@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
+from transformers.video_utils import VideoMetadata
 
 from divprune.budget import budget
 from divprune.selection.reference import reference_select
@@ -34,6 +35,21 @@ def divprune_rule(keep_ratio: float) -> KeepRule:
 def first_rows(keep_ratio: float) -> KeepRule:
     """A wrong choice of the right size."""
     return lambda tokens: torch.arange(budget(len(tokens), keep_ratio=keep_ratio))
+
+
+def arguments(media: Media) -> dict[str, Any]:
+    """What a processor is given of a prompt's media; a video comes with what is known about it."""
+    given: dict[str, Any] = {}
+    if media.get("image"):
+        given["images"] = media["image"]
+    if media.get("video"):
+        given["videos"] = [frames for frames, _ in media["video"]]
+        given["video_metadata"] = [
+            VideoMetadata(**{name: value for name, value in known.items() if name != "do_sample_frames"})
+            for _, known in media["video"]
+        ]
+        given["do_sample_frames"] = False
+    return given
 
 
 @dataclass
@@ -68,8 +84,7 @@ class Reference:
         return length, ids
 
     def short_prompt(self, prompt: str, media: Media, keep: KeepRule) -> Short:
-        given = {f"{kind}s": items for kind, items in media.items() if items}
-        inputs = self.processor(text=prompt, **given, return_tensors="pt")
+        inputs = self.processor(text=prompt, **arguments(media), return_tensors="pt")
         ids = inputs["input_ids"][0]
         embeddings = self.model.get_input_embeddings()(ids).clone()
         stays, is_visual = torch.ones_like(ids, dtype=torch.bool), torch.zeros_like(ids, dtype=torch.bool)
@@ -92,7 +107,8 @@ class Reference:
     ) -> None:  # fmt: skip
         """Write the visual tokens of a kind to their placeholders, and mark those that go."""
         output = encoded(self.model, kind, inputs)
-        tokens = self.items(kind, inputs, list(output["pooler_output"]))
+        entries = [entry.flatten(0, -2) for entry in output["pooler_output"]]
+        tokens = self.items(kind, inputs, entries)
         columns = (ids == getattr(self.model.config, f"{kind}_token_id")).nonzero().squeeze(1)
         embeddings[columns] = torch.cat(tokens)
         is_visual[columns] = True
