@@ -108,11 +108,8 @@ def sample(place: int, tokens: Tensor, methods: list[Measured]) -> dict[str, Any
     return row
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scenes", type=int, default=200)
-    parser.add_argument("--output", type=Path, default=Path("results"))
-    arguments = parser.parse_args()
+def measured(num_scenes: int) -> Record:
+    """All registered methods over the first test scenes."""
     origin, started = provenance(), time.perf_counter()
     model = AutoModelForImageTextToText.from_pretrained(checkpoint_path()).eval()
     processor = AutoProcessor.from_pretrained(checkpoint_path())
@@ -120,7 +117,7 @@ def main() -> None:
     prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     methods = [Measured(name) for name in (UNPRUNED, *every_method())]
     samples = []
-    for place in tqdm(range(arguments.scenes), desc="toy scenes"):
+    for place in tqdm(range(num_scenes), desc="toy scenes"):
         inputs = dict(processor(images=scene(place, "test").image, text=prompt, return_tensors="pt"))
         with torch.inference_mode():
             tokens = model.base_model.get_image_features(inputs["pixel_values"], return_dict=True).pooler_output[0]
@@ -135,7 +132,7 @@ def main() -> None:
         "notice": NOTICE,
         "model": "embedded",
         "split": "test",
-        "num_scenes": arguments.scenes,
+        "num_scenes": num_scenes,
         "question": QUESTION,
         "keep_ratio": KEEP_RATIO,
         "num_visual_tokens": len(tokens),
@@ -145,7 +142,15 @@ def main() -> None:
         "duration_seconds": round(time.perf_counter() - started, 1),
     }
     rows = [one.row() for one in methods] + samples
-    print(Record("samples", config, rows, origin | {"machine": provenance()["machine"]}).save(arguments.output))
+    return Record("samples", config, rows, origin | {"machine": provenance()["machine"]})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scenes", type=int, default=200)
+    parser.add_argument("--output", type=Path, default=Path("results"))
+    arguments = parser.parse_args()
+    print(measured(arguments.scenes).save(arguments.output))
 
 
 if __name__ == "__main__":

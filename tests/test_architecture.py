@@ -40,6 +40,7 @@ CONFINED: dict[str, set[str]] = {
     "rich": {"cli"},
     "jinja2": {"cli"},
     "matplotlib": {"figures"},
+    "sklearn": {"figures"},
     "lmms_eval": {"evaluation"},
     "pycocoevalcap": {"evaluation"},
 }
@@ -141,6 +142,11 @@ def run_python(code: str) -> str:
 def test_importing_the_package_is_cheap() -> None:
     heavy = ("torch", "transformers", "numpy")
     assert run_python(f"import sys, divprune; print([name for name in {heavy} if name in sys.modules])") == "[]"
+
+
+def test_figures_know_neither_torch_nor_matplotlib_until_they_draw() -> None:
+    heavy = ("torch", "transformers", "matplotlib", "sklearn")
+    assert run_python(f"import sys, divprune.figures; print([name for name in {heavy} if name in sys.modules])") == "[]"
 
 
 def test_importing_every_module_patches_nothing() -> None:

@@ -10,6 +10,7 @@ from divprune.cli.arguments import Debug, Dtype, Json
 from divprune.cli.cost_commands import bench, flops
 from divprune.cli.eval_command import evaluate
 from divprune.cli.failures import one_line_errors
+from divprune.cli.figures_command import figures
 from divprune.cli.screen import Screen, quiet_logs, quiet_progress_bars
 
 app = typer.Typer(
@@ -134,3 +135,4 @@ def families(
 app.command()(flops)
 app.command()(bench)
 app.command("eval")(evaluate)
+app.command()(figures)
