@@ -60,9 +60,9 @@ class Measured:
         if self.name == UNPRUNED:
             self.ttft_seconds.append(time_generation(model, inputs, 1).ttft_seconds)
             return
-        method = drawn(get_method(self.name), place)
-        keep_ratio = None if method.count == "schedule" else KEEP_RATIO
         try:
+            method = drawn(get_method(self.name), place)
+            keep_ratio = None if method.count == "schedule" else KEEP_RATIO
             with prune(model, method, keep_ratio=keep_ratio) as pruning:
                 self.ttft_seconds.append(time_generation(model, inputs, 1).ttft_seconds)
         except (DivpruneError, ValueError, NotImplementedError) as error:

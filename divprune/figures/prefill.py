@@ -59,6 +59,7 @@ def _draw_bench(panel: "Axes", bench: Record) -> None:
 
 def parts_of(row: Mapping[str, Any]) -> tuple[float, float, float]:
     """Return the seconds of `PARTS`."""
+    # Inside the language model, choosing is part of its prefill too; it is a sort of M numbers there.
     prefill, selection = row["prefill_median_seconds"], row.get("selection_median_seconds", 0.0)
     return prefill, selection, max(0.0, row["ttft_median_seconds"] - prefill - selection)
 
