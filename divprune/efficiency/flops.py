@@ -131,7 +131,7 @@ def selection_flop(shape: LanguageShape, method: Method, schedule: DropSchedule,
     for _, left in schedule.drops:
         if isinstance(method, DivPrune):
             total += 2 * before**2 * shape.hidden_size
-        if method.needs_attention:
+        if "attention" in method.needs:
             total += 2 * (before + num_text_tokens) * shape.head_size * shape.num_heads
         before = left
     return float(total)

@@ -10,7 +10,7 @@ from typing import Any
 
 from divprune.errors import UnknownMethodError
 from divprune.methods.agile_pruner import AgilePruner
-from divprune.methods.base import Count, Method, Paper
+from divprune.methods.base import QUERY_NEEDS, Count, Method, Paper
 from divprune.methods.cdpruner import CDPruner
 from divprune.methods.divprune import DivPrune
 from divprune.methods.divprune_star import DivPruneStar
@@ -100,7 +100,7 @@ class MethodInfo:
     @property
     def is_query_aware(self) -> bool:
         """Whether the question has a say in what is kept."""
-        return bool({"text_embeddings", "attention"} & set(self.needs))
+        return bool(QUERY_NEEDS & set(self.needs))
 
 
 def get_method(spec: str) -> Method:
@@ -133,7 +133,7 @@ def _info(name: str, method: type[Method]) -> MethodInfo:
         parameters=_defaults(method),
         paper=method.paper,
         count=method.count,
-        needs=tuple(sorted(method.needs | ({"attention"} if method.needs_attention else set()))),
+        needs=tuple(sorted(method.needs)),
         merges=issubclass(method, MergingMethod),
         vision_layer=method.vision_layer if method.needs & {"vision_attention", "vision_keys"} else None,
     )
