@@ -8,6 +8,8 @@ from divprune.methods.divprune_star import DivPruneStar
 from divprune.methods.eadp import EADP
 from divprune.methods.evs import EVS
 from divprune.methods.fastv import FastV
+from divprune.methods.fitprune import FitPrune
+from divprune.methods.fitprune_recipe import FitPruneRecipe
 from divprune.methods.id_selection import IDSelection
 from divprune.methods.image_downsampling import ImageDownsampling, downsampled
 from divprune.methods.m3_pooling import M3Pooling
@@ -19,7 +21,7 @@ from divprune.methods.otprune import OTPrune
 from divprune.methods.prumerge import PruMerge, PruMergePlus
 from divprune.methods.pyramid_drop import PyramidDrop
 from divprune.methods.random_tokens import RandomTokens
-from divprune.methods.registry import MethodInfo, available_methods, get_method
+from divprune.methods.registry import MethodInfo, available_methods, get_method, method_title
 from divprune.methods.scope import SCOPE
 from divprune.methods.spatial_pooling import SpatialPooling
 from divprune.methods.token_norm import TokenNorm
@@ -43,6 +45,8 @@ __all__ = [
     "DivPrune",
     "DivPruneStar",
     "FastV",
+    "FitPrune",
+    "FitPruneRecipe",
     "IDSelection",
     "ImageDownsampling",
     "ItemContext",
@@ -70,4 +74,5 @@ __all__ = [
     "available_methods",
     "downsampled",
     "get_method",
+    "method_title",
 ]

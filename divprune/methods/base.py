@@ -156,6 +156,11 @@ class Method(ABC):
         """The decoder layers at whose entrance tokens are dropped, ascending from 1; empty to act before the LLM."""
         return ()
 
+    @property
+    def calibrated_on(self) -> str | None:
+        """Fingerprint of the one model that the method's parameters were found on; None if it fits any."""
+        return None
+
     def schedule(self, num_visual_tokens: int) -> tuple[Stage, ...]:
         """Return how many of an item's tokens stay from each of `layers` on, if `count` is "schedule".
 

@@ -4,6 +4,7 @@ Third parties add theirs by the entry-point group `divprune.methods`.
 """
 
 import dataclasses
+import re
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -17,6 +18,7 @@ from divprune.methods.divprune_star import DivPruneStar
 from divprune.methods.eadp import EADP
 from divprune.methods.evs import EVS
 from divprune.methods.fastv import FastV
+from divprune.methods.fitprune import FitPrune
 from divprune.methods.id_selection import IDSelection
 from divprune.methods.image_downsampling import ImageDownsampling
 from divprune.methods.m3_pooling import M3Pooling
@@ -52,6 +54,7 @@ BUILT_IN: tuple[type[Method], ...] = (
     FastV,
     VTW,
     PyramidDrop,
+    FitPrune,
     ToMe,
     PruMerge,
     PruMergePlus,
@@ -117,6 +120,11 @@ def get_method(spec: str) -> Method:
     method = _method_class(name.strip())
     values = [_parsed(method, pair) for pair in parameters.split(",") if pair.strip()]
     return method(**dict(values))
+
+
+def method_title(spec: str) -> str:
+    """Return how tables and records call the method of a `get_method` spec: files without their folders."""
+    return re.sub(r"=[^,]*[/\\]", "=", spec)
 
 
 def available_methods() -> list[MethodInfo]:

@@ -17,9 +17,18 @@ from divprune.evaluation import suite as suite_module
 from divprune.evaluation.answer_log import AnswerLog, Entry
 from divprune.evaluation.scenes import Setting, evaluate_scenes
 from divprune.evaluation.suite import Suite
-from divprune.evaluation.suite_cases import Case, cost_percent, every_method, suite_cases
-from divprune.methods import DivPrune, ItemContext, Method, available_methods, registry
+from divprune.evaluation.suite_cases import (
+    KEEP_RATIOS,
+    MATCHINGS,
+    Case,
+    cost_percent,
+    every_method,
+    suite_cases,
+)
+from divprune.methods import DivPrune, FitPrune, FitPruneRecipe, ItemContext, Method, available_methods, registry
 from divprune.tiny import KINDS, checkpoint_path
+
+RECIPE = FitPruneRecipe((200, 30), 256)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +46,7 @@ def fresh(folder: Path | None) -> AnswerLog:
 
 
 def test_every_registered_method_has_its_rows(embedded: tuple[Any, Any]) -> None:
-    cases = plan(embedded, every_method())
+    cases = plan(embedded, every_method(), KEEP_RATIOS, MATCHINGS, {"fitprune": lambda ratio: FitPrune(RECIPE)})
     named = {case.name.partition(":")[0] for case in cases}
     assert named == {"unpruned", "picture withheld"} | {info.name for info in available_methods()}
     tokens = [case for case in cases if case.name == "divprune" and case.matching == "tokens"]

@@ -27,12 +27,16 @@ Rule = Callable[["Entering"], Tensor]
 class Entering:
     """An item's tokens before layer K.
 
-    `hidden` (n, d), `attention` (heads, n) of their turn's last token to them, `total` tokens before any was dropped.
+    `hidden` (n, d), `attention` (heads, n) of their turn's last token to them, `total` tokens before any was dropped;
+    `from_text` (heads, T, n) attention of the text behind the turn's last item, or of all its text, and `from_visual`
+    (heads, V, n) that of its visual tokens.
     """
 
     hidden: Tensor
     attention: Tensor
     total: int
+    from_text: Tensor
+    from_visual: Tensor
 
 
 @dataclass
@@ -155,9 +159,21 @@ def _staying(row: FullRow, places: Tensor, hidden: Tensor, weights: Tensor, rule
         at = torch.isin(places, item).nonzero().squeeze(-1)
         asking = int((places < end).sum()) - 1
         attention = weights[:, asking, at] if len(weights) else weights
+        text, visual = _of_turn(row, places, end)
+        parts = [weights[:, queries][:, :, at] if len(weights) else weights for queries in (text, visual)]
         stays[at] = False
-        stays[at[rule(Entering(hidden[0, at], attention, len(item)))]] = True
+        stays[at[rule(Entering(hidden[0, at], attention, len(item), *parts))]] = True
     return stays
+
+
+def _of_turn(row: FullRow, places: Tensor, end: int) -> tuple[Tensor, Tensor]:
+    """Where the text and the visual tokens of the turn that ends before place `end` stand among `places`."""
+    begin = max((other for other in row.ends if other < end), default=0)
+    items = torch.cat([item for item, own in zip(row.items, row.ends, strict=True) if own == end])
+    text = torch.tensor([place for place in range(begin, end) if place not in items.tolist()])
+    after = text[text > items.max()]
+    chosen = after if len(after) else text
+    return torch.isin(places, chosen).nonzero().squeeze(1), torch.isin(places, items).nonzero().squeeze(1)
 
 
 def _inputs_of_layers(

@@ -10,7 +10,7 @@ from divprune.methods.base import Method
 from divprune.methods.merging import MergingMethod
 from tests.methods.contexts import full_item
 
-NAMES = [info.name for info in available_methods() if get_method(info.name).layers == ()]
+NAMES = [info.name for info in available_methods() if not info.acts.startswith("inside")]
 MERGING = [name for name in NAMES if isinstance(get_method(name), MergingMethod)]
 GRIDS = [(1, 6, 10), (3, 4, 5), (1, 1, 1), (1, 1, 2), (2, 7, 7)]
 NESTED = {
