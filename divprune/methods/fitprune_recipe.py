@@ -1,7 +1,7 @@
 """FitPrune's recipe: how many visual tokens go behind the attention of each decoder layer, and how it is fitted."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from divprune.calibration_file import read_calibration, unreadable
+from divprune.calibration_file import read_calibration, unreadable, write_calibration
 
 KIND = "FitPrune"
 
@@ -53,6 +53,10 @@ class FitPruneRecipe:
             return cls(**fields["recipe"])
         except (ValueError, KeyError, TypeError) as error:
             raise unreadable(path, KIND, error) from error
+
+    def save(self, path: str | Path) -> None:
+        """Write a file that `load` reads, whole or not at all; for counts that no calibration of ours found."""
+        write_calibration(path, KIND, {"recipe": asdict(self)})
 
     @property
     def layers(self) -> tuple[int, ...]:

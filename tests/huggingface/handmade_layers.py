@@ -28,15 +28,15 @@ class Entering:
     """An item's tokens before layer K.
 
     `hidden` (n, d), `attention` (heads, n) of their turn's last token to them, `total` tokens before any was dropped;
-    `from_text` (heads, T, n) attention of the text behind the turn's last item, or of all its text, and `from_visual`
-    (heads, V, n) that of its visual tokens.
+    `text_attention` (heads, t, n) of the text behind their turn's pictures, of all if none follows; `visual_attention`
+    (heads, v, n) of the visual tokens that the turn has left.
     """
 
     hidden: Tensor
     attention: Tensor
     total: int
-    from_text: Tensor
-    from_visual: Tensor
+    text_attention: Tensor
+    visual_attention: Tensor
 
 
 @dataclass

@@ -36,8 +36,8 @@ def left(total: int, layer: int) -> int:
 
 def least_attended_go(layer: int) -> Rule:
     def rule(entering: Entering) -> Tensor:
-        cross = entering.from_text.mean(dim=1).max(dim=0).values
-        own = entering.from_visual.mean(dim=1).max(dim=0).values
+        cross = entering.text_attention.mean(dim=1).max(dim=0).values
+        own = entering.visual_attention.mean(dim=1).max(dim=0).values
         # Stable: what lies outside a sliding window gets no attention at all.
         order = (cross * own).sort(descending=True, stable=True).indices
         return order[: left(entering.total, layer)].sort().values
@@ -47,7 +47,7 @@ def least_attended_go(layer: int) -> Rule:
 
 def by_text_alone(layer: int) -> Rule:
     return lambda entering: (
-        entering.from_text.mean(dim=1).max(dim=0).values.sort(descending=True, stable=True)
+        entering.text_attention.mean(dim=1).max(dim=0).values.sort(descending=True, stable=True)
         .indices[: left(entering.total, layer)].sort().values
     )  # fmt: skip
 
@@ -96,7 +96,7 @@ def test_masses_are_those_of_an_unpruned_eager_run(name: str) -> None:
             waiting = iter(items)
 
             def keeps_all(entering: Entering, layer: int = layer, waiting: Any = waiting) -> Tensor:
-                parts = (entering.from_visual, entering.from_text)
+                parts = (entering.visual_attention, entering.text_attention)
                 next(waiting)[layer] = tuple(part.mean(dim=1).max(dim=0).values for part in parts)  # type: ignore[assignment]
                 return torch.arange(entering.total)
 

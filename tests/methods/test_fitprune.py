@@ -135,6 +135,12 @@ def test_the_largest_products_stay() -> None:
         method.select(torch.zeros(4, 3), 2, without_text)
 
 
+def test_counts_of_ones_own_are_saved_and_fit_any_model(tmp_path: Path) -> None:
+    PUBLISHED.save(tmp_path / "published.json")
+    assert FitPruneRecipe.load(tmp_path / "published.json") == PUBLISHED
+    assert get_method(f"fitprune:recipe={tmp_path / 'published.json'}").calibrated_on is None
+
+
 def written(folder: Path, recipe: Any) -> Path:
     write_calibration(folder / "recipe.json", KIND, {"recipe": recipe})
     return folder / "recipe.json"
