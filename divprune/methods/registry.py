@@ -12,6 +12,7 @@ from divprune.errors import UnknownMethodError
 from divprune.methods.agile_pruner import AgilePruner
 from divprune.methods.base import QUERY_NEEDS, Count, Method, Paper
 from divprune.methods.cdpruner import CDPruner
+from divprune.methods.dart import DART
 from divprune.methods.divprune import DivPrune
 from divprune.methods.divprune_star import DivPruneStar
 from divprune.methods.eadp import EADP
@@ -29,6 +30,7 @@ from divprune.methods.prumerge import PruMerge, PruMergePlus
 from divprune.methods.pyramid_drop import PyramidDrop
 from divprune.methods.random_tokens import RandomTokens
 from divprune.methods.scope import SCOPE
+from divprune.methods.sparse_vlm import SparseVLM
 from divprune.methods.spatial_pooling import SpatialPooling
 from divprune.methods.token_norm import TokenNorm
 from divprune.methods.tome import ToMe
@@ -52,6 +54,8 @@ BUILT_IN: tuple[type[Method], ...] = (
     FastV,
     VTW,
     PyramidDrop,
+    SparseVLM,
+    DART,
     ToMe,
     PruMerge,
     PruMergePlus,

@@ -24,5 +24,13 @@ def full_item(
         vision_keys=noise(2, total, 4, seed=seed + 2),
         patch_features=noise(total, 12, seed=seed + 3),
         text_embeddings=noise(5, 8, seed=seed + 4),
+        input_tokens=noise(total, 8, seed=seed + 5),
+        attention=noise(2, total, seed=seed + 6).softmax(dim=-1),
+        text_attention=noise(2, 5, total, seed=seed + 7).softmax(dim=-1),
+        visual_attention=noise(2, total, seed=seed + 8).softmax(dim=-1),
+        keys=noise(2, total, 4, seed=seed + 9),
+        text_keys=noise(2, 5, 4, seed=seed + 10),
+        text_states=noise(5, 8, seed=seed + 11),
+        final_norm=lambda states: states * torch.linspace(0.5, 2, 8).to(states),
     )
     return noise(total, 8, seed=seed), context
