@@ -11,6 +11,7 @@ from divprune.efficiency.paper_workloads import Workload
 from divprune.efficiency.schedule import DropSchedule
 from divprune.efficiency.shapes import ModelShape
 from divprune.methods import Method, RandomTokens, available_methods, get_method
+from divprune.methods.sparse_vlm import PUBLISHED
 
 Tailor = Callable[[float], Method]
 """A target, cost pruned / unpruned -> the method calibrated to it; ValueError if that is out of reach."""
@@ -21,8 +22,16 @@ KEEP_RATIOS = (0.5, 0.25, 0.098, 0.05)
 
 UNPRUNED, WITHHELD = "unpruned", "picture withheld"
 
-_FOR_FEW_LAYERS = {"vtw": "vtw:layer=2"}
-"""Methods whose default layer is one of 32, at about the same depth of the embedded model's 4."""
+_THREE_LAYERS = "first_layer=1,second_layer=2,third_layer=3"
+_FOR_FEW_LAYERS = {
+    "vtw": ("vtw:layer=2",),
+    "pyramiddrop": ("pyramiddrop:first_layer=1,layers_per_stage=1",),
+    "sparsevlm": tuple(f"sparsevlm:tokens={tokens},{_THREE_LAYERS}" for tokens in PUBLISHED),
+    "dart": ("dart:layer=1",),
+}
+"""Methods whose default layers are some of 32, at about the same depth of the embedded model's 4.
+
+SparseVLM has a row for each of its paper's budgets."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,7 @@ class Case:
 
     @property
     def method(self) -> Method | None:
-        """The method, None without pruning."""
+        """The method, None without pruning; ValueError for one that was refused a calibration."""
         if self.tailored is not None:
             return self.tailored
         return None if self.name in (UNPRUNED, WITHHELD) else get_method(self.name)
@@ -67,7 +76,7 @@ class Case:
 
 def every_method() -> list[str]:
     """Name every registered method, with parameters that suit the embedded model."""
-    return [_FOR_FEW_LAYERS.get(info.name, info.name) for info in available_methods()]
+    return [name for info in available_methods() for name in _FOR_FEW_LAYERS.get(info.name, (info.name,))]
 
 
 def suite_cases(

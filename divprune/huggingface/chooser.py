@@ -28,3 +28,12 @@ class Chooser(Protocol):
         Returns:
             (B, L') int64 source, see `prompt.source_columns`.
         """
+
+    def merged(self, layer: int, hidden: Tensor, slots: Tensor) -> Tensor:
+        """Hidden states (B * copies, n, d) that enter a layer, with what its anchors became; called in every pass.
+
+        Args:
+            layer: the layer, whose tokens are chosen.
+            hidden: as above, `copies` rows for each of the prompt.
+            slots: (B, L) as above.
+        """

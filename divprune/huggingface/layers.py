@@ -137,6 +137,8 @@ class DroppingHooks:
             prompt.add(self._chosen(index, hidden, slots))
             if cache is not None:
                 setattr(cache, DROPPED_PROMPT, prompt)
+        if self._choose is not None:
+            hidden = self._choose.merged(index, hidden, slots)
         return take_tokens(hidden, self._staying(stage, slots, hidden), has_features=True)
 
     def _columns_so_far(self, index: int, hidden: Tensor, cache: Any) -> int:
@@ -149,7 +151,7 @@ class DroppingHooks:
         heard = self._stop_probe()
         if self._choose is None or hidden.shape[1] < int(slots.max()) + 1:
             raise PruningError("the whole prompt must pass the model at once while tokens are dropped inside it")
-        return self._choose(index, hidden.detach()[:: self._prompt.copies(len(hidden))], slots, heard)
+        return self._choose(index, hidden[:: self._prompt.copies(len(hidden))], slots, heard)
 
     def _staying(self, stage: int, slots: Tensor, hidden: Tensor) -> Tensor:
         """(rows, n') columns of `hidden` (rows, n, d) that stay when this stage begins."""

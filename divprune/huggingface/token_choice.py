@@ -49,6 +49,7 @@ class TokenChoice:
         self._items = items
         self._settings = settings
         self._attention_mask = attention_mask
+        self._became: dict[int, list[tuple[int, Tensor, Tensor]]] = {}
         self._texts = texts
         self._of_prompts = {row: self._of_prompt(row, final_norm) for row in texts}
         self.asked = self._asked()
@@ -62,7 +63,21 @@ class TokenChoice:
         chosen = choose(left, self._settings.method, self._settings.budget, self._settings.scope, layer)
         self.kept_tokens = [item.visual_tokens[pick.kept_indices] for item, pick in zip(left, chosen, strict=True)]
         self.picks = [_after(before, pick) for before, pick in zip(self.picks, chosen, strict=True)]
+        self._became[layer] = [
+            (item.row, item.columns[after.selection_order], pick.merged)
+            for item, after, pick in zip(self._items, self.picks, chosen, strict=True)
+            if pick.merged is not None
+        ]
         return source_columns(self.keep_mask(), self._attention_mask)
+
+    def merged(self, layer: int, hidden: Tensor, slots: Tensor) -> Tensor:
+        """See `chooser.Chooser`."""
+        copies = len(hidden) // len(slots)
+        for row, columns, tokens in self._became[layer]:
+            rows = torch.arange(row * copies, (row + 1) * copies, device=hidden.device)[:, None]
+            at = slots[row, columns].to(hidden.device)
+            hidden = hidden.index_put((rows, at), tokens.to(hidden).expand(copies, -1, -1))
+        return hidden
 
     def keep_mask(self) -> Tensor:
         """(B, L) bool, False at the placeholders of dropped tokens."""

@@ -3,6 +3,7 @@
 from divprune.methods.agile_pruner import AgilePruner
 from divprune.methods.base import Count, ItemContext, Method, Need, Paper, Stage
 from divprune.methods.cdpruner import CDPruner
+from divprune.methods.dart import DART
 from divprune.methods.divprune import DivPrune
 from divprune.methods.divprune_star import DivPruneStar
 from divprune.methods.eadp import EADP
@@ -23,6 +24,7 @@ from divprune.methods.pyramid_drop import PyramidDrop
 from divprune.methods.random_tokens import RandomTokens
 from divprune.methods.registry import MethodInfo, available_methods, get_method, method_title
 from divprune.methods.scope import SCOPE
+from divprune.methods.sparse_vlm import SparseVLM
 from divprune.methods.spatial_pooling import SpatialPooling
 from divprune.methods.token_norm import TokenNorm
 from divprune.methods.tome import ToMe
@@ -33,6 +35,7 @@ from divprune.methods.vispruner import VisPruner
 from divprune.methods.vtw import VTW
 
 __all__ = [
+    "DART",
     "EADP",
     "EVS",
     "MMR",
@@ -64,6 +67,7 @@ __all__ = [
     "PruMergePlus",
     "PyramidDrop",
     "RandomTokens",
+    "SparseVLM",
     "SpatialPooling",
     "Stage",
     "ToMe",

@@ -13,6 +13,7 @@ from divprune.errors import UnknownMethodError
 from divprune.methods.agile_pruner import AgilePruner
 from divprune.methods.base import QUERY_NEEDS, Count, Method, Paper
 from divprune.methods.cdpruner import CDPruner
+from divprune.methods.dart import DART
 from divprune.methods.divprune import DivPrune
 from divprune.methods.divprune_star import DivPruneStar
 from divprune.methods.eadp import EADP
@@ -31,6 +32,7 @@ from divprune.methods.prumerge import PruMerge, PruMergePlus
 from divprune.methods.pyramid_drop import PyramidDrop
 from divprune.methods.random_tokens import RandomTokens
 from divprune.methods.scope import SCOPE
+from divprune.methods.sparse_vlm import SparseVLM
 from divprune.methods.spatial_pooling import SpatialPooling
 from divprune.methods.token_norm import TokenNorm
 from divprune.methods.tome import ToMe
@@ -55,6 +57,8 @@ BUILT_IN: tuple[type[Method], ...] = (
     VTW,
     PyramidDrop,
     FitPrune,
+    SparseVLM,
+    DART,
     ToMe,
     PruMerge,
     PruMergePlus,

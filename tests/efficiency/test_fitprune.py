@@ -12,11 +12,12 @@ from transformers import PreTrainedModel
 from divprune import prune
 from divprune.efficiency import FitPruneCalibration, architecture_config, calibrate_fitprune, compare, model_shape
 from divprune.efficiency.fitprune import fit_recipe
+from divprune.efficiency.flops import selection_flop
 from divprune.efficiency.paper_workloads import Workload
 from divprune.efficiency.schedule import DropSchedule
 from divprune.errors import CalibrationError
 from divprune.huggingface.attention_masses import AttentionSamples
-from divprune.methods import FitPrune
+from divprune.methods import FitPrune, FitPruneRecipe
 from divprune.methods.fitprune_recipe import AttentionMass
 from tests.huggingface.test_parity import ONE_AND_TWO
 from tests.huggingface.tiny_models import CASES, make_inputs
@@ -142,3 +143,9 @@ def test_other_fields_are_refused(seen: AttentionSamples, tmp_path: Path, change
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(CalibrationError, match="must be a FitPrune calibration that divprune saved"):
         FitPruneCalibration.load(path)
+
+
+def test_a_choice_costs_the_rows_of_attention_that_it_reads() -> None:
+    shape, method = LLAVA.language, FitPrune(FitPruneRecipe((4, 3), 10))
+    schedule = DropSchedule(10, method.schedule(10))
+    assert selection_flop(shape, method, schedule, 5) == 2 * 4096 * (15 * 15 + 11 * 11)

@@ -52,6 +52,10 @@ def test_every_registered_method_has_its_rows(embedded: tuple[Any, Any]) -> None
     tokens = [case for case in cases if case.name == "divprune" and case.matching == "tokens"]
     assert [(case.keep_ratio, case.num_keep) for case in tokens] == [(0.5, 128), (0.25, 64), (0.098, 25), (0.05, 13)]
     assert [case.num_keep for case in cases if case.name.startswith("vtw")] == [None]
+    # Inside the language model, at layers that the embedded model has.
+    inside = [case for case in cases if case.name != "fitprune" and case.method is not None and case.method.layers]
+    assert [case.name for case in inside if case.refusal and "FLOP target" not in case.refusal] == []
+    assert len({case.flop_percent for case in cases if case.name.startswith("sparsevlm")}) == 4
 
 
 def test_before_the_language_model_equal_tokens_are_equal_flops(embedded: tuple[Any, Any]) -> None:

@@ -15,7 +15,8 @@ from divprune import DivPrune, FastV, prune
 from divprune.methods import ItemContext, Method
 from divprune.methods.base import Need, Stage
 from divprune.selection.reference import reference_select
-from tests.huggingface.handmade_layers import Entering, FullRow, Reference, Rule, run
+from tests.huggingface.handmade_entering import Entering, FullRow, Rule
+from tests.huggingface.handmade_layers import Reference, run
 from tests.huggingface.layer_cases import (
     CACHES,
     CELLS,

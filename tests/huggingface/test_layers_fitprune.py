@@ -11,7 +11,8 @@ from divprune.errors import CalibrationError
 from divprune.huggingface.attention_masses import attention_masses
 from divprune.huggingface.fingerprint import fingerprint
 from divprune.methods import FitPrune, FitPruneRecipe
-from tests.huggingface.handmade_layers import Entering, Rule, run
+from tests.huggingface.handmade_entering import Entering, Rule
+from tests.huggingface.handmade_layers import run
 from tests.huggingface.layer_cases import (
     CACHES,
     FROM_1,

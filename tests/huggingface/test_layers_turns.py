@@ -14,7 +14,8 @@ from torch import Tensor
 from divprune import VTW, DivPrune, FastV, prune
 from divprune.errors import PruningError
 from divprune.methods import PyramidDrop
-from tests.huggingface.handmade_layers import FullRow, joined, run
+from tests.huggingface.handmade_entering import FullRow
+from tests.huggingface.handmade_layers import joined, run
 from tests.huggingface.layer_cases import (
     FAMILIES,
     INSIDE_AT,
