@@ -30,7 +30,8 @@ def read_calibration(path: str | Path, kind: str) -> dict[str, Any]:
         CalibrationError: there is no such file, or it holds something else.
     """
     try:
-        fields = json.loads(Path(path).read_text(encoding="utf-8"))
+        # The shell expands no ~ within `fitprune:recipe=~/recipe.json`.
+        fields = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CalibrationError(f"no such {kind} calibration: {path}; make one with `divprune calibrate`") from None
     except (OSError, ValueError) as error:

@@ -137,7 +137,11 @@ def fit_recipe(
 
 
 def _nearest(target: float, found: Callable[[float], FitPruneCalibration | None]) -> FitPruneCalibration:
-    """Bisect alpha; a larger one costs less."""
+    """Bisect alpha; on the whole, a larger one costs less.
+
+    What goes early eats into what later layers may lose, so the cost need not fall with every step. Bisection then ends
+    at one of the places where it crosses the target; the nearest that was seen is taken.
+    """
     low, high = 0.0, 1.0
     nearest = found(high)
     if nearest is None or nearest.flop_ratio > target:

@@ -94,6 +94,19 @@ def test_the_samples_own_prompts_are_what_costs(model: PreTrainedModel, samples:
     assert later.method_for(model).layers == (2,)
 
 
+@pytest.mark.parametrize("family", ["llava", "llava_next", "qwen2_5_vl", "internvl"])
+def test_every_family_is_calibrated_and_drops_by_its_recipe(family: str) -> None:
+    model = CASES[family].build()
+    inputs = make_inputs(CASES[family], model, ONE_AND_TWO)
+    found = calibrate_fitprune(model, [inputs], flop_ratio=0.6)
+    assert found.flop_ratio == pytest.approx(0.6, abs=0.04)
+    method = found.method_for(model)
+    with prune(model, method) as pruning:
+        model.generate(**inputs, max_new_tokens=2, do_sample=False)
+    for item in pruning.last.items:
+        assert item.num_kept == method.schedule(item.num_visual_tokens)[-1].num_keep < item.num_visual_tokens
+
+
 def test_a_calibration_is_saved_loaded_and_refused_for_another_model(
     model: PreTrainedModel, samples: list[dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -146,7 +146,7 @@ def written(folder: Path, recipe: Any) -> Path:
     return folder / "recipe.json"
 
 
-def test_a_recipe_comes_by_name_from_a_file(tmp_path: Path) -> None:
+def test_a_recipe_comes_by_name_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = FitPruneRecipe((2, 0, 1), 9, "some model")
     path = written(tmp_path, dataclasses.asdict(recipe))
     method = get_method(f"fitprune:recipe={path}")
@@ -154,6 +154,8 @@ def test_a_recipe_comes_by_name_from_a_file(tmp_path: Path) -> None:
     assert hash(method) == hash(FitPrune(recipe))
     assert method != FitPrune(FitPruneRecipe((2, 0, 1), 9))
     assert method.calibrated_on == "some model"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert get_method("fitprune:recipe=~/recipe.json") == method
     assert method_title(f"fitprune:recipe={path}") == "fitprune:recipe=recipe.json"
     # What it was read from is forgotten: equal counts are equal methods, and JSON can hold them.
     assert json.loads(json.dumps(dataclasses.asdict(method)))["recipe"]["drops"] == [2, 0, 1]
