@@ -115,7 +115,8 @@ class SparseVLM(MergingMethod):
                 f"the prompt must hold text for method {self.name!r}, whose words rate the visual tokens; got none: "
                 "ask something about the picture, or choose a method that is not query-aware"
             )
-        return attention[:, raters(pictures, text)].mean(dim=(0, 1)).to(visual_tokens.device)
+        rating = raters(pictures, text).to(attention.device)
+        return attention[:, rating].mean(dim=(0, 1)).to(visual_tokens.device)
 
     def _num_recycled(self, num_dropped: int) -> int:
         """How many clusters are made of the best of `num_dropped` tokens."""
