@@ -16,7 +16,7 @@ PIVOTS = 4
 
 @dataclass(frozen=True)
 class DART(Method):
-    """Tokens that resemble pivots least, in the middle of the language model: duplication matters, not importance.
+    """Least like a few pivot tokens, after the first decoder layers.
 
     All tokens run through decoder layers 0 to K - 1. Pivots are the 4 visual and the 4 text tokens with the largest l1
     norm of their keys (after rotary embedding, all heads together) in layer K - 1. Visual pivots stay; then each pivot

@@ -111,8 +111,12 @@ class SparseVLM(MergingMethod):
         text = given(context, "text_embeddings", self.name)
         pictures = given(context, "input_tokens", self.name).to(text.device, text.dtype)
         if not len(text):
-            raise ValueError(f"context.text_embeddings must hold at least one token for {self.name!r}, got none")
-        return attention[:, raters(pictures, text)].mean(dim=(0, 1)).to(visual_tokens.device)
+            raise ValueError(
+                f"the prompt must hold text for method {self.name!r}, whose words rate the visual tokens; got none: "
+                "ask something about the picture, or choose a method that is not query-aware"
+            )
+        rating = raters(pictures, text).to(attention.device)
+        return attention[:, rating].mean(dim=(0, 1)).to(visual_tokens.device)
 
     def _num_recycled(self, num_dropped: int) -> int:
         """How many clusters are made of the best of `num_dropped` tokens."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from divprune.selection.distances import full_precision
 
 NUM_NEIGHBOURS = 5
+"""As is usual; the papers that use the rule for visual tokens do not all say."""
 
 
 class Clusters(NamedTuple):

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from divprune import prune
+from divprune import DivPrune, attach, prune
 from divprune.budget import budget
+from divprune.errors import PruningError, UnsupportedModelError
 from divprune.huggingface.encode import VisualItem, encode
 from divprune.huggingface.families import family_of
+from divprune.huggingface.layer_checks import final_norm
 from divprune.methods import ItemContext
 from divprune.methods.base import Method, Need
-from tests.huggingface.layer_cases import KINDS_OF_LAYERS, build, inputs_of
+from tests.huggingface.layer_cases import FAMILIES, KINDS_OF_LAYERS, attention_of, build, inputs_of
 from tests.huggingface.test_parity import MIXED, ONE_AND_TWO
 from tests.huggingface.tiny_models import NO_PLACEHOLDERS, Row
 
@@ -244,3 +246,22 @@ def test_a_shared_budget_is_told_of_all_pictures_of_a_row() -> None:
         both, one = (getattr(context, name) for _, context in shared.told)
         assert both.equal(torch.cat([getattr(image, name), getattr(video, name)], dim=axis))
         assert one.equal(getattr(other_image, name))
+
+
+def test_a_model_without_a_known_last_norm_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build("llava")
+    monkeypatch.setattr("divprune.huggingface.layer_checks.FINAL_NORMS", ("no_such_norm",))
+    with pytest.raises(UnsupportedModelError, match="'curious' needs the norm behind the last decoder layer"):
+        attach(model, Curious(), keep_ratio=0.5)
+    attach(model, DivPrune(layer=1), keep_ratio=0.5).detach()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_has_a_known_last_norm(name: str) -> None:
+    assert final_norm(build(name, attention_of(name))) is not None
+
+
+def test_what_only_decoder_layers_know_is_not_known_before_them() -> None:
+    model = build("llava")
+    with prune(model, Curious(()), keep_ratio=0.5), pytest.raises(PruningError, match="'curious' needs attention"):
+        model(**inputs_of("llava", model, ONE_AND_TWO))

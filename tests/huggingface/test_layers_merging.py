@@ -3,7 +3,8 @@
 SparseVLM drops at three layers and merges there, so these models have one layer more than the other tests'.
 """
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -12,12 +13,14 @@ from transformers import PreTrainedModel
 
 from divprune import prune
 from divprune.budget import budget
-from divprune.methods import DART, SparseVLM
+from divprune.methods import DART, Count, ItemContext, Merged, MergingMethod, SparseVLM, Stage
 from divprune.methods.base import Method
 from tests.huggingface.handmade_entering import Entering, FullRow, Rule
 from tests.huggingface.handmade_layers import full_rows, run
 from tests.huggingface.layer_cases import CACHES, generate_logits
 from tests.huggingface.layer_variants import deeper
+from tests.huggingface.test_layers_calls import BEAM_STEPS, best_beams
+from tests.huggingface.test_layers_turns import Talk
 from tests.huggingface.test_parity import MIXED, ONE_AND_TWO, RATIO, TOLERANCE
 from tests.huggingface.tiny_models import CASES, NO_PLACEHOLDERS, Row, make_inputs
 
@@ -49,8 +52,8 @@ def attention_of_raters(entering: Entering) -> Tensor:
         [torch.softmax(entering.text_embeddings @ token, dim=0) for token in entering.input_tokens]
     ).mean(dim=0)
     rates = [number for number, value in enumerate(resemblance) if value > resemblance.mean()]
-    assert 0 < len(rates) < len(resemblance)
-    return entering.text_attention.mean(dim=0)[rates].mean(dim=0)
+    assert len(rates) < len(resemblance)
+    return entering.text_attention.mean(dim=0)[rates or slice(None)].mean(dim=0)
 
 
 def grouped(hidden: Tensor, tokens: list[int]) -> dict[int, list[int]]:
@@ -159,3 +162,96 @@ def test_recycling_changes_what_the_model_reads() -> None:
         tokens, logits, _ = generate_logits(model, inputs, **NO_PLACEHOLDERS)
     rows = full_rows(model, inputs, CASES["llava"])
     assert error(model, rows, rules_of(WITHOUT, model), tokens, logits) > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("kind", ["dynamic", "static"])
+@pytest.mark.parametrize("method", [SPARSE, DART(layer=1)], ids=lambda method: method.name)
+def test_a_later_turn_with_a_picture_of_its_own(name: str, kind: str, method: Method) -> None:
+    model = deeper(name)
+    talk = Talk(name, kind, model=model)
+    with prune(model, method, **({} if method.count == "schedule" else {"keep_ratio": RATIO})):
+        said, tokens, logits = talk.run(new_ids_only=True)
+    rules = rules_of(method, model)
+    assert talk.error(rules, said, tokens, logits, with_keys=True) < TOLERANCE
+    wrong = {layer: first_tokens(rule) for layer, rule in rules.items()}
+    assert talk.error(wrong, said, tokens, logits, with_keys=True) > 100 * TOLERANCE
+
+
+def test_beams_read_the_merged_tokens() -> None:
+    model = deeper("llava")
+    inputs = make_inputs(CASES["llava"], model, ONE_AND_TWO)
+    settings = {"num_beams": 3, "do_sample": False, "max_new_tokens": BEAM_STEPS, **NO_PLACEHOLDERS}
+    with prune(model, SPARSE):
+        new_tokens = model.generate(**inputs, **settings)[:, inputs["input_ids"].shape[1] :]
+    rows = full_rows(model, inputs, CASES["llava"])
+    assert [best_beams(model, row, rules_of(SPARSE, model), 3)[0][1] for row in rows] == new_tokens.tolist()
+
+
+def test_gradients_flow_through_merged_tokens() -> None:
+    """The derivative along one direction of the pixels is what a small step shows."""
+    torch.manual_seed(0)
+    model = CASES["llava"].build().double()
+    inputs = make_inputs(CASES["llava"], model, ONE_AND_TWO)
+    pixels = inputs.pop("pixel_values").double()
+    direction = torch.randn_like(pixels)
+
+    def value(step: float, at: Tensor) -> Tensor:
+        return model(**inputs, pixel_values=at + step * direction).logits[:, -1].square().sum()
+
+    with prune(model, ToOne()):
+        at = pixels.clone().requires_grad_()
+        value(0.0, at).backward()
+        with torch.no_grad():
+            shown = float(value(1e-3, pixels) - value(-1e-3, pixels)) / 2e-3
+    assert at.grad is not None
+    assert float((at.grad * direction).sum()) == pytest.approx(shown, rel=0.01)
+
+
+@dataclass(frozen=True)
+class ToOne(MergingMethod):
+    """All tokens of a picture become their mean, twice each, before the second layer."""
+
+    name: ClassVar[str] = "to-one"
+    count: ClassVar[Count] = "schedule"
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return (1,)
+
+    def schedule(self, num_visual_tokens: int) -> tuple[Stage, ...]:
+        return (Stage(1, 2),)
+
+    def merge(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Merged:
+        return Merged(torch.full((2, len(visual_tokens)), 1 / len(visual_tokens)), torch.tensor([0, 5]))
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_merged_tokens_stand_in_the_places_of_their_anchors(attention: str) -> None:
+    model = deeper("llava")
+    model.set_attn_implementation({"text_config": attention})
+    inputs = make_inputs(CASES["llava"], model, ONE_AND_TWO)
+
+    def mean(entering: Entering) -> tuple[Tensor, Tensor]:
+        total = len(entering.hidden)
+        return torch.tensor([0, 5]), torch.full((2, total), 1 / total)
+
+    with prune(model, ToOne()) as pruning:
+        tokens, logits, _ = generate_logits(model, inputs, **NO_PLACEHOLDERS)
+    model.set_attn_implementation({"text_config": "sdpa"})
+    rows = full_rows(model, inputs, CASES["llava"])
+    assert error(model, rows, {1: mean}, tokens, logits) < TOLERANCE
+    assert error(model, rows, {1: lambda entering: mean(entering)[0]}, tokens, logits) > 100 * TOLERANCE
+    assert [item.kept_indices.tolist() for item in pruning.last.items] == [[0, 5]] * 3
+
+
+def test_prompts_of_pictures_alone() -> None:
+    """Nobody rates there, so that SparseVLM refuses; DART has its visual pivots. The model is usable after."""
+    model = deeper("llava")
+    inputs = make_inputs(CASES["llava"], model, [["image"]])
+    with prune(model, SPARSE), pytest.raises(ValueError, match="the prompt must hold text for method 'sparsevlm'"):
+        model.generate(**inputs, max_new_tokens=2)
+    with prune(model, DART(layer=1), num_keep=7) as pruning:
+        model.generate(**inputs, max_new_tokens=2)
+    assert pruning.last.num_kept == 7
+    check("llava", SPARSE, ONE_AND_TWO, {})

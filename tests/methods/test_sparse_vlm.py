@@ -117,7 +117,7 @@ def test_one_token_leaves_no_room_for_recycling() -> None:
 
 def test_a_prompt_without_text_is_refused() -> None:
     empty: dict[str, Tensor] = {"text_attention": torch.ones(2, 0, 4), "text_embeddings": torch.ones(0, 1)}
-    with pytest.raises(ValueError, match="must hold at least one token for 'sparsevlm', got none"):
+    with pytest.raises(ValueError, match="the prompt must hold text for method 'sparsevlm'"):
         SparseVLM().select(torch.zeros(4, 2), 2, ItemContext(input_tokens=torch.ones(4, 1), **empty))
 
 
