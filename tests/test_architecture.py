@@ -14,15 +14,16 @@ PACKAGE = Path(divprune.__file__).parent
 
 # Which parts of the package each part may import; itself and the version are always allowed.
 _BASE = {"errors", "records"}
-_CHOICE = _BASE | {"budget", "selection", "methods"}
+_CHOICE = _BASE | {"budget", "calibration_file", "selection", "methods"}
 _ENGINES = _CHOICE | {"huggingface", "vllm_plugin"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "records": {"errors"},
     "budget": {"errors"},
     "selection": {"budget", "errors"},
-    "methods": {"budget", "errors", "selection"},
-    "huggingface": {"budget", "errors", "selection", "methods"},
+    "calibration_file": {"errors", "records"},
+    "methods": {"budget", "calibration_file", "errors", "selection"},
+    "huggingface": {"budget", "calibration_file", "errors", "selection", "methods"},
     "vllm_plugin": {"budget", "errors", "selection", "methods"},
     "tiny": _ENGINES,
     "evaluation": _ENGINES | {"tiny", "efficiency"},
@@ -33,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
 
 # Third parties that only some parts may import, at module level or inside functions.
 CONFINED: dict[str, set[str]] = {
-    "torch": set(ALLOWED) - {"errors", "records", "budget", "figures"},
+    "torch": set(ALLOWED) - {"errors", "records", "budget", "calibration_file", "figures"},
     "transformers": {"huggingface", "tiny", "evaluation", "efficiency", "cli"},
     "vllm": {"vllm_plugin"},
     "typer": {"cli"},

@@ -7,6 +7,7 @@ import typer
 
 import divprune
 from divprune.cli.arguments import Debug, Dtype, Json
+from divprune.cli.calibrate_command import calibrate
 from divprune.cli.cost_commands import bench, flops
 from divprune.cli.eval_command import evaluate
 from divprune.cli.failures import one_line_errors
@@ -134,5 +135,6 @@ def families(
 
 app.command()(flops)
 app.command()(bench)
+app.add_typer(calibrate)
 app.command("eval")(evaluate)
 app.command()(figures)
