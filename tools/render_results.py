@@ -13,6 +13,7 @@ from typing import Any
 from divprune.huggingface import supported_families
 from divprune.methods import MethodInfo, available_methods
 from divprune.records import Record, load_record
+from tools.figure_block import figure_block
 from tools.markdown import markdown_table
 from tools.scene_tables import greedy_table, suite_table
 
@@ -195,7 +196,7 @@ def _without_seeds(rows: Rows) -> Rows:
     return [{**group[0], **average} for group, average in zip(groups.values(), averages, strict=True)]
 
 
-TABLES: dict[str, Callable[[], str]] = {"families": families_table, "methods": methods_table}
+TABLES: dict[str, Callable[[], str]] = {"families": families_table, "methods": methods_table, "figures": figure_block}
 RESULTS: dict[str, tuple[str, Callable[[Record], str]]] = {
     "pipeline": ("pipeline", pipeline_table),
     "selection": ("selection", selection_table),
