@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tests.serving.chat_checkpoint import CONTEXT, chat_processor
 from tests.serving.checkpoints import IMAGE
 from tests.serving.engines import NUM_TOKENS, Prompt
 from tests.serving.reference import KeepRule, Reference
@@ -45,12 +46,15 @@ class Case:
         return {"limit_mm_per_prompt": self.limits, **self.engine}
 
 
-def runs(kind: str, inputs: Any, entries: list[Tensor]) -> list[Tensor]:
+def runs(token: int) -> Callable[[str, Any, list[Tensor]], list[Tensor]]:
     """InternVL: tiles of one picture stand in one run of placeholders."""
-    tokens = torch.cat(entries)
-    columns = (inputs["input_ids"][0] == IMAGE).nonzero().squeeze(1)
-    breaks = (columns.diff() > 1).nonzero().squeeze(1) + 1
-    return list(tokens.tensor_split(breaks))
+
+    def items(kind: str, inputs: Any, entries: list[Tensor]) -> list[Tensor]:
+        columns = (inputs["input_ids"][0] == token).nonzero().squeeze(1)
+        breaks = (columns.diff() > 1).nonzero().squeeze(1) + 1
+        return list(torch.cat(entries).tensor_split(breaks))
+
+    return items
 
 
 WRAPPED = "<|vision_start|><|image_pad|><|vision_end|>"
@@ -62,7 +66,8 @@ CASES = {
         Case("llava"),
         Case("llava_next"),
         Case("llava_onevision", video="<video>", limits=BOTH),
-        Case("internvl", items=runs),
+        Case("internvl", items=runs(IMAGE)),
+        Case("internvl_chat", items=runs(CONTEXT), engine={"trust_remote_code": True}),
         Case("qwen2_vl", WRAPPED, WRAPPED_VIDEO, limits=BOTH),
         Case("qwen2_5_vl", WRAPPED, WRAPPED_VIDEO, limits=BOTH),
         Case("qwen3_vl", WRAPPED, WRAPPED_VIDEO, limits=BOTH),
@@ -135,7 +140,10 @@ def video_prompts(case: Case) -> list[Prompt]:
 
 @cache
 def reference(case_name: str, folder: Path) -> Reference:
-    return Reference(folder, (CASES | VIDEO_CASES)[case_name].items)
+    items = (CASES | VIDEO_CASES)[case_name].items
+    if case_name == "internvl_chat":
+        return Reference(folder / "native", items, chat_processor(folder))
+    return Reference(folder, items)
 
 
 def expected(case: Case, folder: Path, asked: list[Prompt], keep: KeepRule) -> list[tuple[int, list[int]]]:

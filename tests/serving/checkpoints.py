@@ -21,12 +21,12 @@ from tests.huggingface.tiny_base import reactive
 TEXT_SIZES = {
     # vLLM's attention on CPUs wants heads of 32 at least.
     "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "num_key_value_heads": 2, "max_position_embeddings": 4096, "vocab_size": 64, "tie_word_embeddings": False,
+    "num_key_value_heads": 2, "max_position_embeddings": 4096, "vocab_size": 72, "tie_word_embeddings": False,
     "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
 SPECIAL_TOKENS = [
     "<pad>", "<s>", "</s>", "<unk>", "<image>", "<video>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
-    "<|video_pad|>",
+    "<|video_pad|>", "<img>", "</img>", "<IMG_CONTEXT>",
 ]  # fmt: skip
 VOCABULARY = {word: index for index, word in enumerate([*SPECIAL_TOKENS, *(f"word{i}" for i in range(54))])}
 IMAGE, VIDEO = VOCABULARY["<image>"], VOCABULARY["<video>"]

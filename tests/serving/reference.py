@@ -66,11 +66,16 @@ class Short:
 class Reference:
     """A checkpoint, as transformers reads it."""
 
-    def __init__(self, folder: Path, items: Callable[[str, Any, list[Tensor]], list[Tensor]] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        items: Callable[[str, Any, list[Tensor]], list[Tensor]] | None = None,
+        processor: Any = None,
+    ) -> None:
         loaded = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
         self.model: PreTrainedModel = loaded[0].eval()
         assert not loaded[1]["missing_keys"]
-        self.processor = AutoProcessor.from_pretrained(folder)
+        self.processor = processor or AutoProcessor.from_pretrained(folder)
         self.items = items or (lambda kind, inputs, entries: entries)
 
     @torch.no_grad()

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.serving.chat_checkpoint import write_internvl_chat
 from tests.serving.checkpoints import write_llava
 from tests.serving.qwen_checkpoints import write_qwen2_5_vl, write_qwen2_vl, write_qwen3_vl
 from tests.serving.tiled_checkpoints import (
@@ -18,6 +19,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "llava_next_video": write_llava_next_video,
     "llava_onevision": write_llava_onevision,
     "internvl": write_internvl,
+    "internvl_chat": write_internvl_chat,
     "qwen2_vl": write_qwen2_vl,
     "qwen2_5_vl": write_qwen2_5_vl,
     "qwen3_vl": write_qwen3_vl,
