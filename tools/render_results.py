@@ -54,13 +54,10 @@ def _result(name: str) -> str:
     return table(load_record(path))
 
 
-def families_table() -> str:
-    """Every supported model family."""
-    rows = [
-        (f"`{family.name}`", " and ".join(f"{kind}s" for kind in family.kinds), f"`{family.positions}`", family.example)
-        for family in supported_families()
-    ]
-    return markdown_table(("family", "takes", "positions by default", "for example"), rows, numbers_from=4)
+def families_list() -> str:
+    """Every supported model family, as transformers calls it."""
+    names = [family.name for family in supported_families()]
+    return f"{len(names)} model families: {', '.join(f'`{name}`' for name in names)}."
 
 
 def methods_table() -> str:
@@ -196,7 +193,7 @@ def _without_seeds(rows: Rows) -> Rows:
     return [{**group[0], **average} for group, average in zip(groups.values(), averages, strict=True)]
 
 
-TABLES: dict[str, Callable[[], str]] = {"families": families_table, "methods": methods_table, "figures": figure_block}
+TABLES: dict[str, Callable[[], str]] = {"families": families_list, "methods": methods_table, "figures": figure_block}
 RESULTS: dict[str, tuple[str, Callable[[Record], str]]] = {
     "pipeline": ("pipeline", pipeline_table),
     "selection": ("selection", selection_table),
