@@ -47,6 +47,6 @@ def _measured(record: Record) -> str:
     runs = f"medians of {config['repeats']} runs in turns after {config['warm_up']} to warm up"
     where = f"{machine['processor']}, {machine['num_threads']} threads, torch {record.provenance['versions']['torch']}"
     return (
-        f"{model} on the {config['device']}; a prompt of {config['num_prompt_tokens']} tokens; {runs}. Peak memory is of "
+        f"{model} on the {config['device']}; prompt of {config['num_prompt_tokens']} tokens; {runs}. Peak memory is of "
         f"a process for each method. {where}."
     )
