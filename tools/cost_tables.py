@@ -1,0 +1,52 @@
+"""Tables of what methods cost: `divprune bench`."""
+
+from divprune.records import Record
+from tools.markdown import markdown_table
+
+MEBI = 2**20
+
+
+def bench_table(record: Record) -> str:
+    """Times, memory and cache of each method in one run, and how many times as fast it is as the unpruned model."""
+    full = next(row for row in record.rows if row["num_kept"] is None)
+    cells = [
+        (
+            f"`{row['method']}`",
+            "all" if row["num_kept"] is None else f"{row['num_kept']:.0f}",
+            _with_ratio(row["prefill_median_seconds"], full["prefill_median_seconds"]),
+            _with_ratio(row["ttft_median_seconds"], full["ttft_median_seconds"]),
+            _with_ratio(row["end_to_end_median_seconds"], full["end_to_end_median_seconds"]),
+            f"{row['decode_median_tokens_per_second']:.2f}",
+            "" if row is full else f"{1000 * row['selection_median_seconds']:.1f} ms",
+            f"{row['kv_cache_bytes'] / MEBI:.0f} MiB",
+            "" if row["peak_memory_bytes"] is None else f"{row['peak_memory_bytes'] / MEBI:,.0f} MiB",
+        )
+        for row in record.rows
+    ]
+    header = (
+        "method",
+        "kept",
+        "prefill",
+        "first token",
+        f"{record.config['num_new_tokens']} tokens",
+        "tokens/s",
+        "selection",
+        "KV cache",
+        "peak memory",
+    )
+    return f"{markdown_table(header, cells, numbers_from=1)}\n\n{_measured(record)}"
+
+
+def _with_ratio(seconds: float, full_seconds: float) -> str:
+    return f"{seconds:.2f} s ({full_seconds / seconds:.2f} x)"
+
+
+def _measured(record: Record) -> str:
+    config, machine = record.config, record.provenance["machine"]
+    model = f"{config['model']}, {config['num_layers']} decoder layers, {config['weights']} weights, {config['dtype']}"
+    runs = f"medians of {config['repeats']} runs in turns after {config['warm_up']} to warm up"
+    where = f"{machine['processor']}, {machine['num_threads']} threads, torch {record.provenance['versions']['torch']}"
+    return (
+        f"{model} on the {config['device']}; prompt of {config['num_prompt_tokens']} tokens; {runs}. Peak memory is of "
+        f"a process for each method. {where}."
+    )
