@@ -1,4 +1,4 @@
-"""Tables of what methods cost: `divprune bench`."""
+"""Tables of what methods cost: `divprune bench` and `benchmarks.serving`."""
 
 from divprune.records import Record
 from tools.markdown import markdown_table
@@ -49,4 +49,36 @@ def _measured(record: Record) -> str:
     return (
         f"{model} on the {config['device']}; prompt of {config['num_prompt_tokens']} tokens; {runs}. Peak memory is of "
         f"a process for each method. {where}."
+    )
+
+
+def serving_table(record: Record) -> str:
+    """Requests per second of each server on both kinds of traffic, and what they hold of the key-value pool."""
+    full = {row["traffic"]: row["requests_median_per_second"] for row in record.rows if row["variant"] == "unpruned"}
+    cells = [
+        (
+            row["traffic"],
+            row["variant"],
+            f"{row['requests_median_per_second']:.2f} ({row['requests_median_per_second'] / full[row['traffic']]:.2f} x)",
+            f"{row['ttft_p50_median_seconds']:.2f} s",
+            f"{row['ttft_p99_median_seconds']:.2f} s",
+            f"{row['peak_blocks']} of {row['pool_blocks']}",
+        )
+        for row in sorted(record.rows, key=lambda row: row["traffic"])
+    ]
+    header = ("traffic", "server", "requests/s", "first token, p50", "first token, p99", "KV blocks used")
+    config, machine = record.config, record.provenance["machine"]
+    model = (
+        f"{config['architecture']} with {config['num_layers']} decoder and {config['num_tower_layers']} tower layers"
+    )
+    share = config["encoder_seconds"] / config["prefill_seconds"]
+    asked = (
+        f"{config['pictures']} pictures, {config['text_tokens']} words and {config['output_tokens']} tokens of answer"
+    )
+    return (
+        f"{markdown_table(header, cells, numbers_from=2)}\n\n{model}, random weights, {config['dtype']} (one picture's "
+        f"encoder takes {share:.0%} of its unpruned prefill); a request of the image traffic has {asked}; "
+        f"{config['concurrency']} at once, keep_ratio {config['keep_ratio']}, a pool of {config['pool_gib']} GiB. Medians "
+        f"of {config['rounds']} rounds in turns by vLLM's bench client; {machine['processor']}, {machine['num_cores']} "
+        "cores for server and client."
     )

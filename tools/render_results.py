@@ -13,7 +13,7 @@ from typing import Any
 from divprune.huggingface import supported_families
 from divprune.methods import MethodInfo, available_methods
 from divprune.records import Record, load_record
-from tools.cost_tables import bench_table
+from tools.cost_tables import bench_table, serving_table
 from tools.figure_block import figure_block
 from tools.markdown import markdown_table
 from tools.scene_tables import greedy_table, suite_table
@@ -204,6 +204,7 @@ RESULTS: dict[str, tuple[str, Callable[[Record], str]]] = {
     "eval-scenes": ("eval-scenes", suite_table),
     "greedy": ("greedy", greedy_table),
     "bench-7b": ("bench-llava-1.5-7b", bench_table),
+    "serving": ("serving", serving_table),
 }
 
 if __name__ == "__main__":
