@@ -37,6 +37,10 @@ def bench_table(record: Record) -> str:
     return f"{markdown_table(header, cells, numbers_from=1)}\n\n{_measured(record)}"
 
 
+def _rate(requests: float, full_requests: float) -> str:
+    return f"{requests:.2f} ({requests / full_requests:.2f} x)"
+
+
 def _with_ratio(seconds: float, full_seconds: float) -> str:
     return f"{seconds:.2f} s ({full_seconds / seconds:.2f} x)"
 
@@ -59,7 +63,7 @@ def serving_table(record: Record) -> str:
         (
             row["traffic"],
             row["variant"],
-            f"{row['requests_median_per_second']:.2f} ({row['requests_median_per_second'] / full[row['traffic']]:.2f} x)",
+            _rate(row["requests_median_per_second"], full[row["traffic"]]),
             f"{row['ttft_p50_median_seconds']:.2f} s",
             f"{row['ttft_p99_median_seconds']:.2f} s",
             f"{row['peak_blocks']} of {row['pool_blocks']}",
@@ -78,7 +82,7 @@ def serving_table(record: Record) -> str:
     return (
         f"{markdown_table(header, cells, numbers_from=2)}\n\n{model}, random weights, {config['dtype']} (one picture's "
         f"encoder takes {share:.0%} of its unpruned prefill); a request of the image traffic has {asked}; "
-        f"{config['concurrency']} at once, keep_ratio {config['keep_ratio']}, a pool of {config['pool_gib']} GiB. Medians "
-        f"of {config['rounds']} rounds in turns by vLLM's bench client; {machine['processor']}, {machine['num_cores']} "
+        f"{config['concurrency']} at once, keep_ratio {config['keep_ratio']}, a pool of {config['pool_gib']} GiB. "
+        f"Medians of {config['rounds']} rounds in turns by vLLM's bench client; {machine['processor']}, {machine['num_cores']} "
         "cores for server and client."
     )
