@@ -83,6 +83,6 @@ def serving_table(record: Record) -> str:
         f"{markdown_table(header, cells, numbers_from=2)}\n\n{model}, random weights, {config['dtype']} (one picture's "
         f"encoder takes {share:.0%} of its unpruned prefill); a request of the image traffic has {asked}; "
         f"{config['concurrency']} at once, keep_ratio {config['keep_ratio']}, a pool of {config['pool_gib']} GiB. "
-        f"Medians of {config['rounds']} rounds in turns by vLLM's bench client; {machine['processor']}, {machine['num_cores']} "
-        "cores for server and client."
+        f"Medians of {config['rounds']} rounds in turns by vLLM's bench client; {machine['processor']}, "
+        f"{machine['num_cores']} cores for server and client."
     )
