@@ -64,7 +64,8 @@ def test_metadata(wheel: Path) -> None:
     assert metadata["Name"] == "divprune"
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.11"
-    assert set(metadata.get_all("Provides-Extra") or []) == {"video", "viz", "exact", "captions", "vllm", "dev"}
+    extras = {"video", "viz", "exact", "captions", "vllm", "ray", "dev"}
+    assert set(metadata.get_all("Provides-Extra") or []) == extras
     assert "divprune = divprune.cli.main:app" in entry_points
 
 
