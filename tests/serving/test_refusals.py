@@ -15,6 +15,8 @@ from tests.serving.reference import divprune_rule
 Checkpoint = Callable[[str], Path]
 QWEN = CASES["qwen2_vl"]
 
+EC = {"ec_connector": "ECExampleConnector", "ec_role": "ec_producer"}
+
 
 def start(folder: Path, pruning: dict[str, Any], **settings: Any) -> LLM:
     return LLM(str(folder), hf_overrides=pruned_overrides(folder, **pruning), **SETTINGS | settings)
@@ -27,6 +29,7 @@ def start(folder: Path, pruning: dict[str, Any], **settings: Any) -> LLM:
         ({"video_pruning_rate": 0.5}, "--video-pruning-rate"),
         ({"enable_mm_embeds": True}, "--enable-mm-embeds"),
         ({"compilation_config": {"cudagraph_mm_encoder": True}}, "cudagraph_mm_encoder"),
+        ({"ec_transfer_config": EC}, "--ec-transfer-config"),
         ({"enable_dbo": True}, "dual batch overlap"),
         ({"mm_processor_kwargs": {"keep_ratio": 0.1}}, "keep_ratio in --mm-processor-kwargs"),
         (
