@@ -44,8 +44,13 @@ def test_modes(settings: dict[str, Any], reason: str, checkpoint: Checkpoint) ->
         start(checkpoint("qwen2_vl"), {"keep_ratio": 0.25}, **settings)
 
 
-def test_the_installed_version_is_a_tested_one() -> None:
+def test_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     assert versions.is_tested()
+    model = {"architectures": ["LlavaForConditionalGeneration"]}
+    monkeypatch.setattr(versions, "installed_version", lambda: "0.40.1")
+    with pytest.raises(ValueError, match=r"this is 0\.40\.1"):
+        pruned_overrides(model, keep_ratio=0.5)
+    assert pruned_overrides(model, keep_ratio=0.5, allow_untested_vllm=True)["divprune"]["allow_untested_vllm"]
 
 
 def test_methods(checkpoint: Checkpoint) -> None:
