@@ -74,7 +74,7 @@ class PrunedMRoPEModel(PrunedModel):
 
     def placed(self, kind: Modality, item: Tensor, rows: Tensor, data: Mapping[str, Any]) -> Tensor:
         """Return the kept rows of one item with their coordinates."""
-        places = self.coordinates(kind, data, self.whole_item(kind, data, 0))[:, rows.cpu()]
+        places = self.coordinates(kind, data, self.whole_item(kind, data, 0)).to(rows.device)[:, rows]
         return torch.cat([item[rows], as_columns(places, item)], dim=1)
 
     def coordinates(self, kind: Modality, data: Mapping[str, Any], tokens: list[int]) -> Tensor:

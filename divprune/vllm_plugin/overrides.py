@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from divprune.errors import UnsupportedModelError
 from divprune.vllm_plugin.families import FAMILIES, family_of
 from divprune.vllm_plugin.settings import PruningSettings
+from divprune.vllm_plugin.versions import require_tested
 
 
 def pruned_overrides(
@@ -36,9 +38,11 @@ def pruned_overrides(
 
     Raises:
         UnsupportedModelError: The model's architecture is not served pruned.
-        ValueError: A value is out of range, or no method has this name.
+        ValueError: A value is out of range, no method has this name, or the installed vLLM is not a tested one.
         TypeError: A value has the wrong type.
     """
+    if find_spec("vllm"):
+        require_tested(allow_untested_vllm)
     settings = PruningSettings(keep_ratio, num_keep, method, allow_request_ratio, allow_untested_vllm)
     names = _config(model, revision).get("architectures") or []
     family = next(filter(None, map(family_of, names)), None)

@@ -60,5 +60,5 @@ class PrunedQwen3VL(PrunedMRoPEModel, qwen3_vl.Qwen3VLForConditionalGeneration):
         embeddings = item.new_zeros(len(whole), item.shape[1])
         embeddings[~is_visual, : self.visual_dim] = self.language_model.embed_input_ids(ids[~is_visual]).to(item.dtype)
         embeddings[is_visual] = item
-        places = self.coordinates(kind, data, whole)[:, stays.cpu()]
+        places = self.coordinates(kind, data, whole).to(item.device)[:, stays]
         return torch.cat([embeddings[stays], as_columns(places, item)], dim=1)

@@ -23,8 +23,9 @@ def refuse_unsupported(vllm_config: Any) -> None:
     model_config = vllm_config.model_config
     settings = PruningSettings.of(model_config.hf_config)
     require_tested(settings.allow_untested_vllm)
-    for reason in filter(None, _mode_reasons(vllm_config)):
-        raise ValueError(f"a pruned model cannot be served with {reason}")
+    for is_asked, reason in _modes(vllm_config):
+        if is_asked:
+            raise ValueError(f"a pruned model cannot be served with {reason}")
     family = family_of(model_config.architecture)
     if family is None:
         raise ValueError(f"no pruned model for architecture {model_config.architecture!r}")
@@ -33,28 +34,42 @@ def refuse_unsupported(vllm_config: Any) -> None:
     refuse_method(settings.method_object(), family, served)
 
 
-def _mode_reasons(vllm_config: Any) -> list[str]:
+def _modes(vllm_config: Any) -> list[tuple[bool, str]]:
+    """Return whether each mode is asked for, and why it cannot be served."""
     parallel, multimodal = vllm_config.parallel_config, vllm_config.model_config.multimodal_config
     private = sorted(set(multimodal.mm_processor_kwargs or {}) & set(REQUEST_KEYS))
     return [
-        "--pipeline-parallel-size above 1: later stages would not see where the kept tokens are"
-        if parallel.pipeline_parallel_size > 1
-        else "",
-        "dual batch overlap (--enable-dbo): it splits batches after the positions of the kept tokens are written"
-        if parallel.use_ubatching
-        else "",
-        "speculative decoding: a drafter would have to be pruned alike" if vllm_config.speculative_config else "",
-        "--video-pruning-rate: vLLM would prune a second time" if multimodal.is_multimodal_pruning_enabled() else "",
-        "--enable-mm-embeds: embeddings that come from outside are not chosen from"
-        if multimodal.enable_mm_embeds
-        else "",
-        "cudagraph_mm_encoder: CUDA graphs of the vision encoder leave out the choice of tokens"
-        if vllm_config.compilation_config.cudagraph_mm_encoder
-        else "",
-        f'{" and ".join(private)} in --mm-processor-kwargs: give the server\'s own in the "divprune" entry of '
-        "--hf-overrides"
-        if private
-        else "",
+        (
+            parallel.pipeline_parallel_size > 1,
+            "--pipeline-parallel-size above 1: later stages would not see where the kept tokens are",
+        ),
+        (
+            parallel.prefill_context_parallel_size > 1,
+            "--prefill-context-parallel-size above 1: ranks would not see where each other's kept tokens are",
+        ),
+        (
+            parallel.use_ubatching,
+            "dual batch overlap (--enable-dbo): it splits batches after the positions of the kept tokens are written",
+        ),
+        (
+            vllm_config.speculative_config is not None,
+            "speculative decoding: a drafter would have to read the kept tokens alike",
+        ),
+        (
+            vllm_config.ec_transfer_config is not None,
+            "--ec-transfer-config: encoder outputs are not tested to travel between engines with their positions",
+        ),
+        (multimodal.is_multimodal_pruning_enabled(), "--video-pruning-rate: vLLM would prune a second time"),
+        (multimodal.enable_mm_embeds, "--enable-mm-embeds: embeddings that come from outside are not chosen from"),
+        (
+            vllm_config.compilation_config.cudagraph_mm_encoder,
+            "cudagraph_mm_encoder: CUDA graphs of the vision encoder leave out the choice of tokens",
+        ),
+        (
+            bool(private),
+            f'{" and ".join(private)} in --mm-processor-kwargs: give the server\'s own in the "divprune" entry of '
+            "--hf-overrides",
+        ),
     ]
 
 

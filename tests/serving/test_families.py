@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.serving.cases import CASES, RATIO, SMALL_RATIO, Case, expected, prompts
-from tests.serving.engines import answers, ask
-from tests.serving.reference import divprune_rule, first_rows
+from divprune import prune
+from tests.serving.cases import CASES, RATIO, SMALL_RATIO, Case, expected, prompts, reference
+from tests.serving.engines import NUM_TOKENS, answers, ask
+from tests.serving.reference import arguments, divprune_rule, first_rows
 
 PRUNING = {"keep_ratio": RATIO, "allow_request_ratio": True}
 Engine = Callable[..., Any]
@@ -51,6 +52,21 @@ def test_the_choice_of_rows_matters(case: Case, checkpoint: Checkpoint) -> None:
     right = expected(case, checkpoint(case.name), asked, divprune_rule(RATIO))
     wrong = expected(case, checkpoint(case.name), asked, first_rows(RATIO))
     assert sum(ours != theirs for ours, theirs in zip(right, wrong, strict=True)) >= len(asked) - 1
+
+
+def test_transformers_pruned_agrees(case: Case, checkpoint: Checkpoint) -> None:
+    """The reference is also what `prune` does under transformers."""
+    own = reference(case.name, checkpoint(case.name))
+    asked = [prompt for prompt in prompts(case) if prompt[1]["image"]]
+    found = []
+    with prune(own.model, keep_ratio=RATIO):
+        for text, media in asked:
+            inputs = own.processor(text=text, **arguments(media), return_tensors="pt")
+            inputs = {name: value for name, value in inputs.items() if name != "image_num_patches"}
+            output = own.model.generate(**inputs, max_new_tokens=NUM_TOKENS, do_sample=False, eos_token_id=None)
+            found.append(output[0, inputs["input_ids"].shape[1] :].tolist())
+    wanted = expected(case, checkpoint(case.name), asked, divprune_rule(RATIO))
+    assert found == [ids for _, ids in wanted]
 
 
 def test_chunks_end_inside_pictures(case: Case, engine: Engine, checkpoint: Checkpoint) -> None:

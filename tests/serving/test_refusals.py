@@ -15,6 +15,8 @@ from tests.serving.reference import divprune_rule
 Checkpoint = Callable[[str], Path]
 QWEN = CASES["qwen2_vl"]
 
+EC = {"ec_connector": "ECExampleConnector", "ec_role": "ec_producer"}
+
 
 def start(folder: Path, pruning: dict[str, Any], **settings: Any) -> LLM:
     return LLM(str(folder), hf_overrides=pruned_overrides(folder, **pruning), **SETTINGS | settings)
@@ -27,6 +29,7 @@ def start(folder: Path, pruning: dict[str, Any], **settings: Any) -> LLM:
         ({"video_pruning_rate": 0.5}, "--video-pruning-rate"),
         ({"enable_mm_embeds": True}, "--enable-mm-embeds"),
         ({"compilation_config": {"cudagraph_mm_encoder": True}}, "cudagraph_mm_encoder"),
+        ({"ec_transfer_config": EC}, "--ec-transfer-config"),
         ({"enable_dbo": True}, "dual batch overlap"),
         ({"mm_processor_kwargs": {"keep_ratio": 0.1}}, "keep_ratio in --mm-processor-kwargs"),
         (
@@ -41,8 +44,13 @@ def test_modes(settings: dict[str, Any], reason: str, checkpoint: Checkpoint) ->
         start(checkpoint("qwen2_vl"), {"keep_ratio": 0.25}, **settings)
 
 
-def test_the_installed_version_is_a_tested_one() -> None:
+def test_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     assert versions.is_tested()
+    model = {"architectures": ["LlavaForConditionalGeneration"]}
+    monkeypatch.setattr(versions, "installed_version", lambda: "0.40.1")
+    with pytest.raises(ValueError, match=r"this is 0\.40\.1"):
+        pruned_overrides(model, keep_ratio=0.5)
+    assert pruned_overrides(model, keep_ratio=0.5, allow_untested_vllm=True)["divprune"]["allow_untested_vllm"]
 
 
 def test_methods(checkpoint: Checkpoint) -> None:
