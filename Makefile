@@ -14,7 +14,7 @@ INSTALL = install --quiet --disable-pip-version-check -c constraints.txt
 INSTALL_SERVING = install --quiet --disable-pip-version-check -c constraints-serving.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-floor test-serving check format bench readme support clean
+.PHONY: help run test test-floor test-serving check format bench figures readme support clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 16
@@ -45,7 +45,11 @@ bench: .venv/.stamp .venv-test/.stamp  ## measure, and write the records under r
 	.venv/bin/python -m benchmarks.pipeline
 	.venv/bin/python -m benchmarks.scenes
 	.venv/bin/python -m benchmarks.greedy
-	$(MAKE) readme
+	.venv/bin/python -m benchmarks.samples
+	$(MAKE) figures readme
+
+figures: .venv-test/.stamp  ## draw docs/figures.md and its pictures from results/
+	.venv-test/bin/divprune figures
 
 readme: .venv/.stamp  ## write the tables of README.md from results/
 	.venv/bin/python -m tools.render_results

@@ -14,7 +14,7 @@ PACKAGE = Path(divprune.__file__).parent
 
 # Which parts of the package each part may import; itself and the version are always allowed.
 _BASE = {"errors", "records"}
-_CHOICE = _BASE | {"budget", "selection", "methods", "media"}
+_CHOICE = _BASE | {"budget", "calibration_file", "media", "selection", "methods"}
 _ENGINES = _CHOICE | {"huggingface", "vllm_plugin"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
@@ -22,8 +22,9 @@ ALLOWED: dict[str, set[str]] = {
     "media": {"errors"},
     "budget": {"errors"},
     "selection": {"budget", "errors"},
-    "methods": {"budget", "errors", "selection"},
-    "huggingface": {"budget", "errors", "selection", "methods"},
+    "calibration_file": {"errors", "records"},
+    "methods": {"budget", "calibration_file", "errors", "selection"},
+    "huggingface": {"budget", "calibration_file", "errors", "selection", "methods"},
     "vllm_plugin": {"budget", "errors", "selection", "methods"},
     "tiny": _ENGINES,
     "evaluation": _ENGINES | {"tiny", "efficiency"},
@@ -35,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
 
 # Third parties that only some parts may import, at module level or inside functions.
 CONFINED: dict[str, set[str]] = {
-    "torch": set(ALLOWED) - {"errors", "records", "media", "budget", "figures"},
+    "torch": set(ALLOWED) - {"errors", "records", "media", "budget", "calibration_file", "figures"},
     "transformers": {"huggingface", "tiny", "evaluation", "efficiency", "cli"},
     "vllm": {"vllm_plugin", "serving"},
     "ray": {"serving"},
@@ -43,6 +44,7 @@ CONFINED: dict[str, set[str]] = {
     "rich": {"cli"},
     "jinja2": {"cli"},
     "matplotlib": {"figures"},
+    "sklearn": {"figures"},
     "lmms_eval": {"evaluation"},
     "pycocoevalcap": {"evaluation"},
 }
@@ -144,6 +146,11 @@ def run_python(code: str) -> str:
 def test_importing_the_package_is_cheap() -> None:
     heavy = ("torch", "transformers", "numpy")
     assert run_python(f"import sys, divprune; print([name for name in {heavy} if name in sys.modules])") == "[]"
+
+
+def test_figures_know_neither_torch_nor_matplotlib_until_they_draw() -> None:
+    heavy = ("torch", "transformers", "matplotlib", "sklearn")
+    assert run_python(f"import sys, divprune.figures; print([name for name in {heavy} if name in sys.modules])") == "[]"
 
 
 def test_importing_every_module_patches_nothing() -> None:

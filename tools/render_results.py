@@ -13,6 +13,8 @@ from typing import Any
 from divprune.huggingface import supported_families
 from divprune.methods import MethodInfo, available_methods
 from divprune.records import Record, load_record
+from tools.cost_tables import bench_table, serving_table
+from tools.figure_block import figure_block
 from tools.markdown import markdown_table
 from tools.scene_tables import greedy_table, suite_table
 
@@ -53,13 +55,10 @@ def _result(name: str) -> str:
     return table(load_record(path))
 
 
-def families_table() -> str:
-    """Every supported model family."""
-    rows = [
-        (f"`{family.name}`", " and ".join(f"{kind}s" for kind in family.kinds), f"`{family.positions}`", family.example)
-        for family in supported_families()
-    ]
-    return markdown_table(("family", "takes", "positions by default", "for example"), rows, numbers_from=4)
+def families_list() -> str:
+    """Every supported model family, as transformers calls it."""
+    names = [family.name for family in supported_families()]
+    return f"{len(names)} model families: {', '.join(f'`{name}`' for name in names)}."
 
 
 def methods_table() -> str:
@@ -195,7 +194,7 @@ def _without_seeds(rows: Rows) -> Rows:
     return [{**group[0], **average} for group, average in zip(groups.values(), averages, strict=True)]
 
 
-TABLES: dict[str, Callable[[], str]] = {"families": families_table, "methods": methods_table}
+TABLES: dict[str, Callable[[], str]] = {"families": families_list, "methods": methods_table, "figures": figure_block}
 RESULTS: dict[str, tuple[str, Callable[[Record], str]]] = {
     "pipeline": ("pipeline", pipeline_table),
     "selection": ("selection", selection_table),
@@ -204,6 +203,8 @@ RESULTS: dict[str, tuple[str, Callable[[Record], str]]] = {
     "scenes-summary": ("scenes", scenes_summary),
     "eval-scenes": ("eval-scenes", suite_table),
     "greedy": ("greedy", greedy_table),
+    "bench-7b": ("bench-llava-1.5-7b", bench_table),
+    "serving": ("serving", serving_table),
 }
 
 if __name__ == "__main__":

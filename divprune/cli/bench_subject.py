@@ -21,7 +21,7 @@ from divprune.efficiency import (
     run_once,
 )
 from divprune.media import load_clip, load_picture
-from divprune.methods import get_method
+from divprune.methods import get_method, method_title
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -103,7 +103,7 @@ def variants(options: BenchOptions) -> list[Variant]:
     rows = [UNPRUNED]
     for name in dict.fromkeys(("random", *options.methods)):
         method = get_method(name)
-        rows.append(Variant(name, method, budget if method.count == "exact" else None))
+        rows.append(Variant(method_title(name), method, budget if method.count == "exact" else None))
     return rows
 
 

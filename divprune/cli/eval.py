@@ -20,6 +20,8 @@ from divprune.evaluation.cider import cider_scores
 from divprune.evaluation.scores import CONFIDENCE, NUM_RESAMPLES
 from divprune.evaluation.suite import NOTICE, SCENES_PER_BATCH, Suite
 from divprune.evaluation.suite_cases import KEEP_RATIOS, MATCHINGS, Case, every_method, suite_cases
+from divprune.evaluation.suite_recipes import NUM_TRAINING_SCENES, recipe_tailor
+from divprune.methods import FitPrune
 from divprune.records import Record, provenance
 
 RECORD_NAME = "eval-scenes"
@@ -51,7 +53,7 @@ def evaluate_and_show(options: EvalOptions, screen: Screen) -> None:
     if len(log):
         screen.note(f"an earlier run was interrupted: {len(log)} pieces of it are there and not repeated")
     suite = Suite(loaded.model, loaded.processor, options.limit, log)
-    cases = _cases(options, suite, loaded)
+    cases = _cases(options, suite, loaded, screen)
     with_cider = _has_cider(screen)
     with screen.counting("toy scenes", suite.num_units * len({case.key for case in cases if not case.refusal})) as bar:
         rows = suite.run(cases, lambda: advance(bar), with_cider)
@@ -71,12 +73,14 @@ def _prepare_folder(folder: Path) -> None:
         raise CommandError(f"--output {folder}: no such folder can be made ({error.strerror})") from None
 
 
-def _cases(options: EvalOptions, suite: Suite, loaded: LoadedModel) -> list[Case]:
+def _cases(options: EvalOptions, suite: Suite, loaded: LoadedModel, screen: Screen) -> list[Case]:
     names = every_method() if options.methods is None else list(options.methods)
     matchings = [each for each in MATCHINGS if options.equal in (each, "both")]
     shape = model_shape(loaded.model.config)
+    tailors = {FitPrune.name: recipe_tailor(loaded.model, loaded.processor, suite.workload)}
     try:
-        return suite_cases(names, shape, suite.workload, options.keep_ratios or KEEP_RATIOS, matchings)
+        with screen.working("planning"):
+            return suite_cases(names, shape, suite.workload, options.keep_ratios or KEEP_RATIOS, matchings, tailors)
     except DivpruneError:
         raise
     except (ValueError, TypeError) as error:
@@ -103,6 +107,7 @@ def _config(options: EvalOptions, loaded: LoadedModel, with_cider: bool) -> dict
         "model": loaded.name,
         "split": "test",
         "num_scenes": options.limit,
+        "num_calibration_scenes": NUM_TRAINING_SCENES,
         "positions": "default",
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
         "confidence": CONFIDENCE,

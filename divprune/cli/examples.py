@@ -1,4 +1,7 @@
-"""The bundled example: generated scenes and questions about them, none of which the embedded model was trained on."""
+"""The bundled example: generated scenes and questions about them, none of which the embedded model was trained on.
+
+Calibration takes its scenes from those that it was trained on, so that it has seen nothing of what is measured later.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,4 +48,22 @@ def bundled_scenes(prompts: Sequence[str] = ()) -> list[Ask]:
                 # There is a question to be answered yes and one to be answered no: take turns.
                 question = candidates[number % len(candidates)]
                 asks.append(Ask(media, question.prompt, question.answer))
+    return asks
+
+
+def training_scenes(count: int, prompts: Sequence[str] = ()) -> list[Ask]:
+    """Questions about scenes of the split that the embedded model was trained on: for calibration.
+
+    Args:
+        count: how many scenes.
+        prompts: asked about every scene; by default each scene has one question of its own, the kinds taking turns.
+    """
+    from divprune.tiny import questions, scene
+
+    asks = []
+    for number in range(count):
+        picture = scene(number, "train")
+        media = (Medium(f"training scene {number}", "image", (picture.image,)),)
+        asked = questions(picture)
+        asks += [Ask(media, prompt) for prompt in prompts or (asked[number % len(asked)].prompt,)]
     return asks

@@ -62,6 +62,8 @@ def show_flops(options: FlopsOptions, screen: Screen) -> None:
         raise
     except (ValueError, TypeError) as error:
         raise CommandError(str(error)) from None
+    if method.calibrated_on is not None:
+        screen.note(f"{method.name} was calibrated on {method.calibrated_on}; sizes alone do not tell whether it fits")
     columns = ("model", "method", "kept", "full TFLOP", "pruned TFLOP", "ratio %")
     screen.show(listing(columns, [_cells(row) for row in rows]))
     screen.show(_explanation(options.accounting))

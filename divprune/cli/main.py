@@ -7,9 +7,11 @@ import typer
 
 import divprune
 from divprune.cli.arguments import Debug, Dtype, Json
+from divprune.cli.calibrate_command import calibrate
 from divprune.cli.cost_commands import bench, flops
 from divprune.cli.eval_command import evaluate
 from divprune.cli.failures import one_line_errors
+from divprune.cli.figures_command import figures
 from divprune.cli.screen import Screen, quiet_logs, quiet_progress_bars
 from divprune.cli.serve_commands import batch, serve
 
@@ -134,6 +136,8 @@ def families(
 
 app.command()(flops)
 app.command()(bench)
+app.add_typer(calibrate)
 app.command("eval")(evaluate)
+app.command()(figures)
 app.command()(serve)
 app.command()(batch)

@@ -65,7 +65,8 @@ def check_options(options: RunOptions) -> None:
         CommandError: says which option, and why.
     """
     _ = options.budget
-    _check_report_path(options.report)
+    if options.report is not None:
+        check_output_file("--report", options.report, "report.html")
     if any(not prompt.strip() for prompt in options.prompts):
         raise CommandError("--prompt is empty; ask something, or leave it out")
 
@@ -83,13 +84,21 @@ def read_asks(options: RunOptions) -> Sequence[Ask]:
     return [Ask(tuple(media), prompt) for prompt in options.prompts or (DEFAULT_PROMPT,)]
 
 
-def _check_report_path(path: Path | None) -> None:
-    if path is None:
-        return
+def check_output_file(option: str, path: Path, example: str) -> None:
+    """Refuse a path that no file can be written to.
+
+    Args:
+        option: which option named it.
+        path: as typed.
+        example: a good name of such a file.
+
+    Raises:
+        CommandError: it is a directory, or it lies in one that is not there or not to be written to.
+    """
     folder = path.absolute().parent
     if path.is_dir():
-        raise CommandError(f"--report {path} is a directory; name a file in it, such as {path / 'report.html'}")
+        raise CommandError(f"{option} {path} is a directory; name a file in it, such as {path / example}")
     if not folder.is_dir():
-        raise CommandError(f"--report {path}: there is no directory {path.parent}; create it first")
+        raise CommandError(f"{option} {path}: there is no directory {path.parent}; create it first")
     if not os.access(folder, os.W_OK):
-        raise CommandError(f"--report {path}: no permission to write into {path.parent}")
+        raise CommandError(f"{option} {path}: no permission to write into {path.parent}")

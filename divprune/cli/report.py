@@ -15,8 +15,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import divprune
 from divprune.cli.answering import Pruner, Row
-from divprune.cli.figures import Figure, draw_media
 from divprune.cli.loading import LoadedModel
+from divprune.cli.report_pictures import Figure, draw_media
 from divprune.cli.summary import Summary
 from divprune.cli.tables import seconds_text
 from divprune.records import write_whole

@@ -3,6 +3,7 @@
 from divprune.efficiency.architectures import ARCHITECTURES, Architecture, architecture_config, get_architecture
 from divprune.efficiency.bench import UNPRUNED, Measurement, Variant, run_bench, run_once
 from divprune.efficiency.equal_flops import num_keep_for_ratio
+from divprune.efficiency.fitprune import FitPruneCalibration, calibrate_fitprune
 from divprune.efficiency.flops import Cost, compare, prefill_flop
 from divprune.efficiency.latency import Latency, interleave, prefill_seconds
 from divprune.efficiency.memory import in_own_process, peak_memory_bytes
@@ -17,12 +18,14 @@ __all__ = [
     "Architecture",
     "Cost",
     "DropSchedule",
+    "FitPruneCalibration",
     "GenerationTiming",
     "Latency",
     "Measurement",
     "ModelShape",
     "Variant",
     "architecture_config",
+    "calibrate_fitprune",
     "compare",
     "get_architecture",
     "in_own_process",

@@ -15,7 +15,8 @@ from divprune.efficiency.paper_workloads import Workload
 from divprune.efficiency.schedule import DropSchedule, schedule_of
 from divprune.efficiency.shapes import GATED_DECODERS, LanguageShape, ModelShape, TowerShape
 from divprune.errors import UnsupportedModelError
-from divprune.methods import DivPrune, Method
+from divprune.methods import DART, DivPrune, MergingMethod, Method
+from divprune.methods.dart import PIVOTS
 
 Accounting = Literal["paper", "exact"]
 
@@ -125,13 +126,19 @@ def encoder_flop(shape: TowerShape) -> float:
 def selection_flop(shape: LanguageShape, method: Method, schedule: DropSchedule, num_text_tokens: int) -> float:
     """Return the operations of a choice, at most: all pairwise products for DivPrune, one row of attention for FastV.
 
-    Comparisons and sorting are no floating-point products and count as none.
+    Methods inside the language model pay for the attention that they read, and for merging. Comparisons and sorting are
+    no floating-point products and count as none.
     """
     total, before = 0, schedule.num_visual_tokens
     for _, left in schedule.drops:
         if isinstance(method, DivPrune):
             total += 2 * before**2 * shape.hidden_size
-        if method.needs_attention:
-            total += 2 * (before + num_text_tokens) * shape.head_size * shape.num_heads
+        if isinstance(method, DART):
+            total += 2 * (2 * PIVOTS) * before * shape.hidden_size
+        if isinstance(method, MergingMethod) and method.layers:
+            total += 2 * left * before * shape.hidden_size
+        rows_read = {"attention": 1, "text_attention": num_text_tokens, "visual_attention": before}
+        rows = sum(count for need, count in rows_read.items() if need in method.needs)
+        total += 2 * rows * (before + num_text_tokens) * shape.head_size * shape.num_heads
         before = left
     return float(total)

@@ -20,7 +20,7 @@ from divprune.evaluation.scenes import Batch, Feed, asked_about, batches
 from divprune.evaluation.scores import Answered, scores
 from divprune.evaluation.suite_cases import UNPRUNED, WITHHELD, Case, cost_percent
 from divprune.huggingface import prune
-from divprune.methods import Method
+from divprune.methods import Method, method_title
 from divprune.tiny import Question, Scene, scene
 
 NOTICE = (
@@ -125,7 +125,7 @@ class Suite:
         entries = [] if case.refusal else self._entries(case)
         refusal = case.refusal or next((entry.refusal for entry in entries if entry.refusal), None)
         row: dict[str, Any] = {
-            "method": case.name,
+            "method": method_title(case.name),
             "matching": case.matching,
             "keep_ratio": case.keep_ratio,
             "refusal": refusal,

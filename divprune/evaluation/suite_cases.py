@@ -1,6 +1,6 @@
 """The rows of the scenes suite: every method at every share, at equal tokens and at equal FLOPs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,6 +11,10 @@ from divprune.efficiency.paper_workloads import Workload
 from divprune.efficiency.schedule import DropSchedule
 from divprune.efficiency.shapes import ModelShape
 from divprune.methods import Method, RandomTokens, available_methods, get_method
+from divprune.methods.sparse_vlm import PUBLISHED
+
+Tailor = Callable[[float], Method]
+"""A target, cost pruned / unpruned -> the method calibrated to it; ValueError if that is out of reach."""
 
 Matching = Literal["tokens", "flops"]
 MATCHINGS: tuple[Matching, ...] = ("tokens", "flops")
@@ -18,8 +22,16 @@ KEEP_RATIOS = (0.5, 0.25, 0.098, 0.05)
 
 UNPRUNED, WITHHELD = "unpruned", "picture withheld"
 
-_FOR_FEW_LAYERS = {"vtw": "vtw:layer=2"}
-"""Methods whose default layer is one of 32, at about the same depth of the embedded model's 4."""
+_THREE_LAYERS = "first_layer=1,second_layer=2,third_layer=3"
+_FOR_FEW_LAYERS = {
+    "vtw": ("vtw:layer=2",),
+    "pyramiddrop": ("pyramiddrop:first_layer=1,layers_per_stage=1",),
+    "sparsevlm": tuple(f"sparsevlm:tokens={tokens},{_THREE_LAYERS}" for tokens in PUBLISHED),
+    "dart": ("dart:layer=1",),
+}
+"""Methods whose default layers are some of 32, at about the same depth of the embedded model's 4.
+
+SparseVLM has a row for each of its paper's budgets."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,7 @@ class Case:
         flop_percent: cost of the prefill (Eq. 5 of the DivPrune paper) in percent of the unpruned one; None if that
             only shows when it runs.
         refusal: why it cannot run; None if nothing is known against it.
+        tailored: the method, where its name does not tell all of it: it was calibrated.
     """
 
     name: str
@@ -44,21 +57,26 @@ class Case:
     num_keep: int | None = None
     flop_percent: float | None = None
     refusal: str | None = None
+    tailored: Method | None = None
 
     @property
     def key(self) -> str:
         """What its answers depend on: rows with the same key are answered once."""
+        if self.tailored is not None:
+            return repr(self.tailored)
         return self.name if self.num_keep is None else f"{self.name} num_keep={self.num_keep}"
 
     @property
     def method(self) -> Method | None:
-        """The method, None without pruning."""
+        """The method, None without pruning; ValueError for one that was refused a calibration."""
+        if self.tailored is not None:
+            return self.tailored
         return None if self.name in (UNPRUNED, WITHHELD) else get_method(self.name)
 
 
 def every_method() -> list[str]:
     """Name every registered method, with parameters that suit the embedded model."""
-    return [_FOR_FEW_LAYERS.get(info.name, info.name) for info in available_methods()]
+    return [name for info in available_methods() for name in _FOR_FEW_LAYERS.get(info.name, (info.name,))]
 
 
 def suite_cases(
@@ -67,6 +85,7 @@ def suite_cases(
     workload: Workload,
     keep_ratios: Sequence[float] = KEEP_RATIOS,
     matchings: Sequence[Matching] = MATCHINGS,
+    tailors: Mapping[str, Tailor] | None = None,
 ) -> list[Case]:
     """List the rows, led by the unpruned one and the one with the picture withheld.
 
@@ -76,6 +95,7 @@ def suite_cases(
         workload: its prompts in the mean.
         keep_ratios: shares of the visual tokens, in (0, 1].
         matchings: what is made equal between methods.
+        tailors: by name, how methods are calibrated that cannot do without.
 
     Raises:
         UnknownMethodError: there is no such method.
@@ -89,8 +109,40 @@ def suite_cases(
         Case(WITHHELD, keep_ratio=0.0, flop_percent=words_percent),
     ]
     for name in names:
-        cases += _Planner(name, shape, workload).cases(keep_ratios, matchings)
+        tailor = (tailors or {}).get(name)
+        if tailor is not None:
+            cases += _tailored_cases(name, tailor, shape, workload, keep_ratios, matchings)
+        else:
+            cases += _Planner(name, shape, workload).cases(keep_ratios, matchings)
     return cases
+
+
+def _tailored_cases(
+    name: str,
+    tailor: Tailor,
+    shape: ModelShape,
+    workload: Workload,
+    keep_ratios: Sequence[float],
+    matchings: Sequence[Matching],
+) -> Iterator[Case]:
+    """Calibrate a method for each row; how many tokens it keeps differs between layers, so only FLOPs can be equal."""
+    for matching in matchings:
+        for keep_ratio in keep_ratios:
+            case = Case(name, matching, keep_ratio)
+            if matching == "tokens":
+                reason = (
+                    "it is calibrated to FLOPs, and keeps a number of its own in each layer; compare at equal FLOPs"
+                )
+                yield replace(case, refusal=reason)
+                continue
+            target = compare(shape, [workload], RandomTokens(), Budget(keep_ratio), "paper").ratio
+            try:
+                method = tailor(target)
+            except ValueError as error:
+                yield replace(case, refusal=str(error))
+                continue
+            cost = compare(shape, [workload], method, None, "paper").ratio
+            yield replace(case, tailored=method, flop_percent=100 * cost)
 
 
 class _Planner:
@@ -102,7 +154,7 @@ class _Planner:
 
     def cases(self, keep_ratios: Sequence[float], matchings: Sequence[Matching]) -> Iterator[Case]:
         if self.method.count == "schedule":
-            yield self._costed(Case(self.name), None)
+            yield self._costed(Case(self.name, tailored=self.method if self.method.calibrated_on else None), None)
             return
         if self.method.count not in ("exact", "at_most"):
             # Left to itself, it finds a count for each picture.

@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 from divprune.budget import Budget
 from divprune.huggingface.choose import Scope
 from divprune.huggingface.families import Family, Positions
+from divprune.huggingface.fingerprint import require_same_model
 from divprune.huggingface.layer_checks import require_droppable_layers
 from divprune.huggingface.shorten import Order, Settings
 from divprune.huggingface.supply import require_supply
@@ -28,6 +29,7 @@ def checked_settings(
 
     Raises:
         UnsupportedModelError: the model's layers cannot lose tokens half-way.
+        CalibrationError: the method was calibrated on another model.
         ValueError: an argument is out of range, or does not apply to this model or method.
     """
     for name, value, allowed in (("scope", scope, Scope), ("order", order, Order), ("positions", positions, Positions)):
@@ -44,6 +46,8 @@ def checked_settings(
             "positions anew"
         )
     chosen = get_method(method) if isinstance(method, str) else method
+    if chosen.calibrated_on is not None:
+        require_same_model(model, chosen.calibrated_on, f"calibrate {chosen.name!r} again, on this model")
     if chosen.layers:
         require_droppable_layers(model, chosen, order, positions)
     require_supply(model, family, chosen)

@@ -58,13 +58,7 @@ def _answer(
     visual_tokens: Tensor, method: Method, budget: Budget | None, context: ItemContext, clues: Clues, total: int
 ) -> Choice:
     """Asks about tokens that are all candidates; the budget is of `total` tokens."""
-    context = replace(
-        context,
-        vision_attention=clues.vision_attention,
-        vision_keys=clues.vision_keys,
-        patch_features=clues.patch_features,
-        text_embeddings=clues.text_embeddings,
-    )
+    context = replace(context, **clues.of_context())
     _require(method, context)
     if budget is not None:
         count = min(budget.count(total), len(visual_tokens))

@@ -3,23 +3,23 @@
 The search withdraws the tokens at one layer after the other and compares what the model says next.
 """
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from divprune.errors import CalibrationError, UnsupportedModelError
+from divprune.calibration_file import read_calibration, unreadable, write_calibration
+from divprune.errors import CalibrationError
+from divprune.huggingface.fingerprint import fingerprint, require_same_model
 from divprune.huggingface.inside import num_layers
 from divprune.huggingface.pruning import prune
 from divprune.methods import VTW
 
-FORMAT = "divprune VTW calibration, version 1"
+KIND = "VTW"
 PAPER_THRESHOLD = 0.003
 """Largest mean divergence for LLaVA-1.5-7B; the paper takes 0.0005 for 13B and 0.0001 for LLaVA-1.6-7B."""
 
@@ -48,32 +48,26 @@ class VTWCalibration:
         Raises:
             CalibrationError: it was found on another model.
         """
-        seen = fingerprint(model)
-        if seen != self.model:
-            raise CalibrationError(
-                f"calibration must be of this model, expected {seen}, got that of {self.model}; run calibrate_vtw again"
-            )
+        require_same_model(model, self.model, "run calibrate_vtw again")
         return VTW(layer=self.layer)
 
     def save(self, path: str | Path) -> None:
-        """Writes a JSON file."""
-        Path(path).write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n", encoding="utf-8")
+        """Writes a JSON file, whole or not at all."""
+        write_calibration(path, KIND, asdict(self))
 
     @classmethod
     def load(cls, path: str | Path) -> "VTWCalibration":
         """Reads what `save` wrote.
 
         Raises:
-            CalibrationError: the file holds something else.
+            CalibrationError: there is no such file, or it holds something else.
         """
+        fields = read_calibration(path, KIND)
         try:
-            fields: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
-            if fields.pop("format") != FORMAT:
-                raise KeyError("format")
             fields["divergences"] = {int(layer): float(value) for layer, value in fields["divergences"].items()}
             return cls(**fields)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CalibrationError(f"{path} must be a VTW calibration that divprune saved, got {error!r}") from error
+            raise unreadable(path, KIND, error) from error
 
 
 @torch.no_grad()
@@ -83,6 +77,7 @@ def calibrate_vtw(
     *,
     threshold: float = PAPER_THRESHOLD,
     first_layer: int = 5,
+    after_call: Callable[[], None] = lambda: None,
 ) -> VTWCalibration:
     """Finds the lowest layer from which on the visual tokens no longer matter.
 
@@ -96,6 +91,7 @@ def calibrate_vtw(
         samples: model inputs as the processor makes them, with pictures; each may be a batch.
         threshold: eta, in nats, above 0.
         first_layer: where the search starts.
+        after_call: called after each forward pass.
 
     Raises:
         ValueError: there are no samples, or an argument is out of range.
@@ -110,11 +106,11 @@ def calibrate_vtw(
         raise ValueError(f"threshold must be above 0, got {threshold}")
     if not 1 <= first_layer <= last_layer:
         raise ValueError(f"first_layer must be between 1 and {last_layer} for this model, got {first_layer}")
-    expected = [_next_token(model, prompt) for prompt in prompts]
+    expected = _next_tokens(model, prompts, after_call)
     divergences: dict[int, float] = {}
     for layer in range(first_layer, last_layer + 1):
         with prune(model, VTW(layer=layer)):
-            withdrawn = [_next_token(model, prompt) for prompt in prompts]
+            withdrawn = _next_tokens(model, prompts, after_call)
         parts = list(map(_divergence, expected, withdrawn))
         divergences[layer] = float(torch.cat(parts).mean())
         if divergences[layer] <= threshold:
@@ -126,27 +122,13 @@ def calibrate_vtw(
     )
 
 
-def fingerprint(model: PreTrainedModel) -> str:
-    """A short text that tells models apart: type, size, and a hash of the weights that end the language model.
-
-    The hash is of the output layer's first rows and does not depend on whether weights are held in float32 or bfloat16.
-
-    Raises:
-        UnsupportedModelError: the weights are not in memory.
-    """
-    head = cast(Any, model.get_output_embeddings()).weight
-    if head.device.type == "meta":
-        raise UnsupportedModelError("the output layer must be in memory to tell the model, got one that is offloaded")
-    rows = head[:16].detach().to("cpu", torch.bfloat16).contiguous()
-    digest = hashlib.sha256(rows.view(torch.uint8).numpy().tobytes()).hexdigest()[:16]
-    config = model.config.get_text_config()
-    return f"{model.config.model_type}, {config.num_hidden_layers} layers of {config.hidden_size}, weights {digest}"
-
-
-def _next_token(model: PreTrainedModel, prompt: dict[str, Any]) -> Tensor:
-    """(B, vocabulary) log-probabilities after left-padded prompts."""
-    logits: Tensor = model(**prompt).logits[:, -1]
-    return logits.float().log_softmax(dim=-1)
+def _next_tokens(model: PreTrainedModel, prompts: list[dict[str, Any]], after_call: Callable[[], None]) -> list[Tensor]:
+    """For each batch of left-padded prompts, (B, vocabulary) log-probabilities of what follows."""
+    found = []
+    for prompt in prompts:
+        found.append(model(**prompt).logits[:, -1].float().log_softmax(dim=-1))
+        after_call()
+    return found
 
 
 def _divergence(full: Tensor, withdrawn: Tensor) -> Tensor:

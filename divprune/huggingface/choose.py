@@ -142,7 +142,6 @@ def _context(items: list[VisualItem], group: _Group, number: int, layer: int) ->
         grid=first.layout.grid if first.layout is not None and is_whole else None,
         pieces=first.pieces if is_whole else None,
         layer=layer,
-        attention=_attention(items, group),
     )
 
 
@@ -150,10 +149,3 @@ def _clues(items: list[VisualItem], group: _Group) -> Clues | None:
     parts = [(items[item].clues, tokens) for item, tokens in zip(group.items, group.tokens, strict=True)]
     known = [clues.at(tokens) for clues, tokens in parts if clues is not None]
     return joined(known) if known else None
-
-
-def _attention(items: list[VisualItem], group: _Group) -> Tensor | None:
-    """(heads, M) attention to a group's tokens."""
-    rows = zip((items[item].attention for item in group.items), group.tokens, strict=True)
-    parts = [attention[:, tokens] for attention, tokens in rows if attention is not None]
-    return torch.cat(parts, dim=-1) if parts else None

@@ -34,9 +34,8 @@ class VisualItem:
             the hidden states of the tokens that are still there.
         layout: where the tokens sit in the picture, None if unknown.
         start: index of the item's first token among all tokens of the encoder's output.
-        attention: (heads, M) how much the prompt's last token attends to them; None if nobody asked.
         left: (n,) int64 inside the language model, where some tokens are gone: indices of those that are still there.
-            `visual_tokens` and `attention` are theirs, `columns` and `layout` those of all M.
+            `visual_tokens` and `clues` are theirs, `columns` and `layout` those of all M.
         clues: what else the method asked for; None if nothing.
         pieces: the grids that the tokens form, None if unknown.
     """
@@ -47,7 +46,6 @@ class VisualItem:
     visual_tokens: Tensor
     layout: Layout | None
     start: int
-    attention: Tensor | None = None
     left: Tensor | None = None
     clues: Clues | None = None
     pieces: tuple[Piece, ...] | None = None

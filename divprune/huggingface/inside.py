@@ -19,14 +19,16 @@ from divprune.errors import PruningError
 from divprune.huggingface.cache_size import with_cache_size
 from divprune.huggingface.continuing import require_placeable_padding, require_placeable_pictures
 from divprune.huggingface.dropped import DroppedPrompt
-from divprune.huggingface.encode import Encoding, encode
+from divprune.huggingface.encode import Encoding
 from divprune.huggingface.families import Family
 from divprune.huggingface.generation import generation_setting
-from divprune.huggingface.layer_checks import require_cuttable_masks, require_right_blocks
+from divprune.huggingface.layer_checks import final_norm, require_cuttable_masks, require_right_blocks
 from divprune.huggingface.layers import DEEPSTACK, DroppingHooks
 from divprune.huggingface.prompt import take_columns
 from divprune.huggingface.report import PruningReport
 from divprune.huggingface.shorten import PADDING_VALUES, Settings, call_report, row_outputs
+from divprune.huggingface.supply import encode_for
+from divprune.huggingface.texts import text_columns
 from divprune.huggingface.token_choice import TokenChoice
 from divprune.huggingface.turns import Turn, continued_positions, full_types, position_shift, turn_of, turn_positions
 
@@ -80,21 +82,20 @@ def inside_call(
         require_placeable_padding(model, family, turn.own_mask)
     if turn.start and hasattr(model, "create_masks_for_generate"):
         require_right_blocks(family, inputs["past_key_values"])
-    encoding = encode(model, family, {**inputs, "input_ids": turn.input_ids})
+    own = {**inputs, "input_ids": turn.input_ids, "attention_mask": turn.own_mask}
+    encoding = encode_for(settings.method, model, family, own)
     _require_known_deepstack(model, encoding, layers[0])
     full = {name: value for name, value in inputs.items() if name not in encoding.consumed}
     full |= full_types(turn, inputs)
-    choice = TokenChoice(encoding.items, settings, turn.own_mask)
+    texts = text_columns(model, family, encoding.items, turn.input_ids, turn.own_mask)
+    choice = TokenChoice(encoding.items, settings, turn.own_mask, texts, final_norm(model))
     full["mm_encoder_outputs"], row_sizes = row_outputs(encoding, choice.picks, "sorted")
     prompt = DroppedPrompt.of(turn.input_ids, layers, turn.start, turn.before)
     # M-RoPE positions come from the pictures' sizes, which the encoder has used up.
     positions = turn_positions(model, family, turn, inputs)
     if positions is not None:
         full["position_ids"], prompt.position_shift = positions, position_shift(model, turn, positions)
-    last = None
-    if settings.method.needs_attention:
-        last = (prompt.sources[0] * turn.own_mask.bool()).amax(dim=-1)
-    dropping = DroppingHooks(model.get_decoder(), prompt, choice, last).installed(inputs.get("past_key_values"))
+    dropping = DroppingHooks(model.get_decoder(), prompt, choice).installed(inputs.get("past_key_values"))
     return InsideCall(full, dropping, prompt, row_sizes, turn, encoding, choice)
 
 

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import transformers
+from torch import nn
 from transformers import PreTrainedModel
 
 from divprune.errors import PruningError, UnsupportedModelError
 from divprune.huggingface.families import Family
+from divprune.huggingface.probe import HEARD
 from divprune.methods.base import Method
 
 TYPES = "moe_mm_token_type_ids"
@@ -28,6 +30,8 @@ STREAMS = ("altup_num_inputs", "hc_mult", "hc_count")
 
 LATE_BLOCKS, FIRST_RIGHT = ("gemma3", "paligemma"), (5, 23)
 ORDINARY = ("full_attention", "sliding_attention")
+FINAL_NORMS = ("norm", "embedding_norm")
+"""What language models call the norm behind their last layer."""
 
 
 def require_droppable_layers(model: PreTrainedModel, method: Method, order: str, positions: str | None) -> None:
@@ -52,7 +56,18 @@ def require_droppable_layers(model: PreTrainedModel, method: Method, order: str,
             f"order must be 'sorted' for {method.name!r} at layer {layers[0]}, got 'selection': the tokens have been "
             "read in their order"
         )
-    _require_ordinary_attention(model, layers[0], int(method.needs_attention))
+    _require_ordinary_attention(model, layers[0], int(bool(method.needs & HEARD)))
+    if "final_norm" in method.needs and final_norm(model) is None:
+        raise UnsupportedModelError(
+            f"method {method.name!r} needs the norm behind the last decoder layer, which is not known of this "
+            f"{model.config.model_type!r} model; choose another method"
+        )
+
+
+def final_norm(model: PreTrainedModel) -> nn.Module | None:
+    """The norm behind the last decoder layer; None if it is not known."""
+    decoder = model.get_decoder()
+    return next((getattr(decoder, name) for name in FINAL_NORMS if hasattr(decoder, name)), None)
 
 
 def require_cuttable_masks(model: PreTrainedModel) -> None:

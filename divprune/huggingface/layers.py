@@ -15,6 +15,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from divprune.errors import PruningError
+from divprune.huggingface.chooser import Chooser
 from divprune.huggingface.dropped import DROPPED_PROMPT, DroppedPrompt
 from divprune.huggingface.full_masks import sized_at_full_length, sizes_in_cache
 from divprune.huggingface.gather import (
@@ -26,39 +27,31 @@ from divprune.huggingface.gather import (
     take_visual,
     with_later_columns,
 )
-from divprune.huggingface.probe import LastRowProbe
+from divprune.huggingface.probe import Heard, LayerProbe
 from divprune.huggingface.replacing import replaced
 
 DEEPSTACK = "_deepstack_process"
 """Name of the language model's method that adds visual features behind its first layers (Qwen3-VL)."""
 
-Chooser = Callable[[int, Tensor, Tensor, Tensor | None], Tensor]
-"""(layer, hidden states (B, n, d), slots (B, L), attention (B, heads, n) or None) -> source (B, L').
-
-`slots[b, c]` says where in the hidden states and in the attention prompt column c of row b stands."""
-
 
 class DroppingHooks:
     """The hooks of one call of `generate` or `forward`."""
 
-    def __init__(
-        self, decoder: nn.Module, prompt: DroppedPrompt, choose: Chooser | None = None, last: Tensor | None = None
-    ) -> None:
+    def __init__(self, decoder: nn.Module, prompt: DroppedPrompt, choose: Chooser | None = None) -> None:
         """Prepares the hooks; `installed` puts them in place.
 
         Args:
             decoder: the language model, whose `layers` are the decoder layers.
             prompt: what was dropped, or where to drop.
             choose: which columns stay; not needed if that is decided.
-            last: (B,) int64 columns whose attention the chooser wants to see; None if it does not.
         """
         self._decoder = decoder
         self._layers = cast(nn.ModuleList, decoder.layers)
         self._names = [list(inspect.signature(layer.forward).parameters) for layer in self._layers]
         self._prompt = prompt
         self._choose = choose
-        self._last = last
-        self._probe: LastRowProbe | None = None
+        self._asked = None if choose is None else choose.asked
+        self._probe: LayerProbe | None = None
         self._undo = ExitStack()
         self._sized: Any = None
         self._begin_pass()
@@ -76,7 +69,7 @@ class DroppingHooks:
             self._hook(0, lambda *_: self._begin_pass())
             for index in range(self._prompt.layers[0], len(self._layers)):
                 self._hook(index, self._cutter(index))
-            for stage, index in enumerate(self._prompt.layers if self._last is not None else (), start=1):
+            for stage, index in enumerate(self._prompt.layers if self._asked else (), start=1):
                 self._hook(index - 1, self._listener(stage, index - 1))
             if hasattr(self._decoder, DEEPSTACK):
                 self._undo.enter_context(replaced(self._decoder, DEEPSTACK, self._deepstack))
@@ -113,23 +106,22 @@ class DroppingHooks:
 
     def _listener(self, stage: int, index: int) -> Callable[..., None]:
         def listen(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if self._last is None or len(self._prompt.sources) != stage:
+            if self._asked is None or len(self._prompt.sources) != stage:
                 return
             inputs = self._inputs(index, args, kwargs)
             num_queries = inputs["hidden_states"].shape[1]
             _, offset, cached = sizes_in_cache(inputs.get("past_key_values"), index, num_queries)
             slots = slots_of(self._prompt.sources[stage - 1], self._prompt.length)
-            last = slots.gather(-1, self._last[:, None]).squeeze(-1)
-            self._probe = LastRowProbe(layer.self_attn, last, cached - offset)
+            self._probe = LayerProbe(layer.self_attn, self._asked.at(slots), cached - offset)
 
         return listen
 
-    def _stop_probe(self) -> Tensor | None:
+    def _stop_probe(self) -> Heard:
         probe, self._probe = self._probe, None
         if probe is None:
-            return None
+            return {}
         probe.stop()
-        return probe.probabilities
+        return probe.heard
 
     def _entering(self, index: int, hidden: Tensor, cache: Any) -> Tensor:
         """Hidden states as layer `index` gets them; the dropped ones left out where it is one that drops."""
@@ -145,6 +137,8 @@ class DroppingHooks:
             prompt.add(self._chosen(index, hidden, slots))
             if cache is not None:
                 setattr(cache, DROPPED_PROMPT, prompt)
+        if self._choose is not None:
+            hidden = self._choose.merged(index, hidden, slots)
         return take_tokens(hidden, self._staying(stage, slots, hidden), has_features=True)
 
     def _columns_so_far(self, index: int, hidden: Tensor, cache: Any) -> int:
@@ -154,10 +148,10 @@ class DroppingHooks:
         return int(cache.get_seq_length(index)) + self._prompt.dropped(index) + hidden.shape[1]
 
     def _chosen(self, index: int, hidden: Tensor, slots: Tensor) -> Tensor:
-        attention = self._stop_probe()
+        heard = self._stop_probe()
         if self._choose is None or hidden.shape[1] < int(slots.max()) + 1:
             raise PruningError("the whole prompt must pass the model at once while tokens are dropped inside it")
-        return self._choose(index, hidden.detach()[:: self._prompt.copies(len(hidden))], slots, attention)
+        return self._choose(index, hidden[:: self._prompt.copies(len(hidden))], slots, heard)
 
     def _staying(self, stage: int, slots: Tensor, hidden: Tensor) -> Tensor:
         """(rows, n') columns of `hidden` (rows, n, d) that stay when this stage begins."""

@@ -1,70 +1,146 @@
-"""How much the prompt's last token attends to each token in one decoder layer, whatever computes its attention."""
+"""What one decoder layer's attention says of the tokens, whatever computes it: read from its queries and keys."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from divprune.errors import PruningError
+from divprune.huggingface.prompt import PADDING
 from divprune.huggingface.tap import AttentionTap
+from divprune.methods.base import Need
+
+ATTENTION: frozenset[Need] = frozenset({"attention", "text_attention", "visual_attention"})
+KEYS: frozenset[Need] = frozenset({"keys", "text_keys"})
+HEARD = ATTENTION | KEYS
+"""The needs that are met by listening to the layer before one that drops tokens."""
+
+READ_AT_ONCE = 2**26
+"""Largest number of attention probabilities computed in one piece."""
 
 
-class LastRowProbe(AttentionTap):
+@dataclass(frozen=True)
+class Asked:
+    """What a method wants to hear of a layer.
+
+    The tokens whose attention it asks for are told as columns of the prompt, `PADDING` in rows that have fewer.
+
+    Attributes:
+        needs: which of `HEARD`.
+        last: (B, 1) int64 each row's last token.
+        text: (B, T) int64 its text.
+        visual: (B, V) int64 its visual tokens.
+    """
+
+    needs: frozenset[Need]
+    last: Tensor
+    text: Tensor
+    visual: Tensor
+
+    def at(self, slots: Tensor) -> "Asked":
+        """The same with slots (B, L) of the prompt's columns in place of the columns."""
+        return Asked(self.needs, *(slots_at(slots, columns) for columns in (self.last, self.text, self.visual)))
+
+
+Heard = dict[Need, Tensor]
+"""What a layer said of the q tokens that went in, float32, whatever of it was asked for:
+
+"attention" and "visual_attention" (B, heads, q), "text_attention" (B, heads, T, q), 0 at padding, and "keys"
+(B, key heads, q, d_head), which are the text's too."""
+
+
+def slots_at(slots: Tensor, columns: Tensor) -> Tensor:
+    """`slots` (B, L) of columns (B, n); `PADDING` at padding."""
+    columns = columns.to(slots.device)
+    return slots.gather(-1, columns.clamp(min=0)).masked_fill(columns == PADDING, PADDING)
+
+
+class LayerProbe(AttentionTap):
     """Listens to one attention module until `stop`.
 
     Attributes:
-        probabilities: (B, heads, q) float32, how much each row's last token attends to the queries' own tokens, of all
-            that it attends; None before the pass.
+        heard: what it heard; nothing before the pass.
     """
 
-    def __init__(self, attention: nn.Module, last: Tensor, first: int = 0) -> None:
+    def __init__(self, attention: nn.Module, asked: Asked, first: int = 0) -> None:
         """Starts listening.
 
         Args:
             attention: a decoder layer's attention module.
-            last: (B,) int64, the query of each row to look at. The module may see each row several times (beams).
+            asked: what to listen for, its columns counted in queries. The module may see each row several times
+                (beams).
             first: which key belongs to the first query; those before it come from the cache.
         """
-        self.probabilities: Tensor | None = None
-        self._last = last
+        self.heard: Heard = {}
+        self._asked = asked
         self._first = first
         super().__init__(attention)
 
     def hear(self, query: Tensor, key: Tensor, mask: Tensor | None, options: Mapping[str, Any]) -> None:
         """See `AttentionTap.hear`."""
-        unknown = [name for name in ("s_aux", "position_bias") if options.get(name) is not None]
-        if unknown:
-            raise PruningError(
-                f"this method cannot read attention that uses {unknown[0]}; choose one without attention"
-            )
-        row = _last_row(query, key, mask, self._last, self._first, options)
-        self.probabilities = row[..., self._first : self._first + query.shape[2]]
+        asked, own = self._asked, slice(self._first, self._first + query.shape[2])
+        rows = _Rows(query, key, mask, options, self._first, len(asked.last))
+        if asked.needs & ATTENTION:
+            _require_readable(options)
+        if "attention" in asked.needs:
+            self.heard["attention"] = rows.of(asked.last)[:, :, 0, own]
+        if "text_attention" in asked.needs:
+            self.heard["text_attention"] = rows.of(asked.text)[..., own]
+        if "visual_attention" in asked.needs:
+            self.heard["visual_attention"] = rows.mean(asked.visual)[..., own]
+        if asked.needs & KEYS:
+            self.heard["keys"] = rows.keys[:, :, own]
 
 
-def _last_row(
-    query: Tensor, key: Tensor, mask: Tensor | None, last: Tensor, first: int, options: Mapping[str, Any]
-) -> Tensor:
-    copies = len(query) // len(last)
-    last = last.to(query.device)
-    rows = torch.arange(len(last), device=query.device)
-    chosen = query[::copies][rows, :, last].float()  # (B, heads, d)
-    keys = key[::copies].float()
-    groups = chosen.unflatten(1, (keys.shape[1], -1))  # (B, key heads, heads a key head, d)
-    scale = options.get("scaling") or chosen.shape[-1] ** -0.5
-    logits = (groups @ keys.transpose(-1, -2)).flatten(1, 2) * scale  # (B, heads, n)
-    if options.get("softcap") is not None:
-        logits = torch.tanh(logits / options["softcap"]) * options["softcap"]
-    return _masked(logits, mask, last, first, copies).softmax(dim=-1)
+def _require_readable(options: Mapping[str, Any]) -> None:
+    unknown = [name for name in ("s_aux", "position_bias") if options.get(name) is not None]
+    if unknown:
+        raise PruningError(f"this method cannot read attention that uses {unknown[0]}; choose one without attention")
 
 
-def _masked(logits: Tensor, mask: Tensor | None, last: Tensor, first: int, copies: int) -> Tensor:
-    """Logits (B, heads, n) with the keys masked that the last token does not attend."""
-    if mask is None:
-        later = torch.arange(logits.shape[-1], device=logits.device) > first + last[:, None]
-        return logits.masked_fill(later[:, None], -torch.inf)
-    per_row = mask[::copies] if len(mask) > 1 else mask.expand(len(last), -1, -1, -1)
-    row = per_row[torch.arange(len(last), device=mask.device), :, last]  # (B, 1, n)
-    if row.dtype == torch.bool:
-        return logits.masked_fill(~row, -torch.inf)
-    return logits + row.float()
+class _Rows:
+    """Some rows of the attention probabilities of one pass through a layer."""
+
+    def __init__(
+        self, query: Tensor, key: Tensor, mask: Tensor | None, options: Mapping[str, Any], first: int, batch_size: int
+    ) -> None:
+        self._copies = len(query) // batch_size
+        self._query = query[:: self._copies]  # (B, heads, q, d)
+        self.keys = key[:: self._copies].float()  # (B, key heads, n, d)
+        self._mask = mask[:: self._copies] if mask is not None and len(mask) > 1 else mask
+        self._scale = options.get("scaling") or query.shape[-1] ** -0.5
+        self._softcap = options.get("softcap")
+        self._first = first
+
+    def of(self, queries: Tensor) -> Tensor:
+        """(B, heads, m, n) of the queries (B, m); 0 at padding."""
+        queries = queries.to(self._query.device)
+        rows = torch.arange(len(queries), device=queries.device)[:, None]
+        chosen = self._query.transpose(1, 2)[rows, queries.clamp(min=0)].transpose(1, 2).float()  # (B, heads, m, d)
+        groups = chosen.unflatten(1, (self.keys.shape[1], -1))  # (B, key heads, heads a key head, m, d)
+        logits = (groups @ self.keys[:, :, None].mT).flatten(1, 2) * self._scale
+        if self._softcap is not None:
+            logits = torch.tanh(logits / self._softcap) * self._softcap
+        probabilities = self._masked(logits, queries).softmax(dim=-1)
+        return probabilities.masked_fill((queries == PADDING)[:, None, :, None], 0.0)
+
+    def mean(self, queries: Tensor) -> Tensor:
+        """(B, heads, n) in the mean over the queries (B, m) that are no padding, without holding all at once."""
+        at_once = self._query.shape[0] * self._query.shape[1] * self.keys.shape[2]
+        parts = queries.split(max(1, READ_AT_ONCE // at_once), dim=-1)
+        total = cast(Tensor, sum(self.of(part).sum(dim=2) for part in parts))
+        count = (queries != PADDING).sum(dim=-1).clamp(min=1).to(total.device)
+        return total / count[:, None, None]
+
+    def _masked(self, logits: Tensor, queries: Tensor) -> Tensor:
+        """Logits (B, heads, m, n) with the keys masked that the queries do not attend."""
+        mask = self._mask
+        if mask is None:
+            keys = torch.arange(logits.shape[-1], device=logits.device)
+            return logits.masked_fill((keys > self._first + queries[..., None])[:, None], -torch.inf)
+        mask = mask.expand(len(queries), -1, -1, -1).to(logits.device)
+        rows = torch.arange(len(queries), device=mask.device)[:, None]
+        taken = mask.transpose(1, 2)[rows, queries.clamp(min=0)].transpose(1, 2)  # (B, 1, m, n)
+        return logits.masked_fill(~taken, -torch.inf) if taken.dtype == torch.bool else logits + taken.float()

@@ -15,6 +15,7 @@ from divprune.huggingface.coarser import coarser_inputs
 from divprune.huggingface.encode import Encoding, VisualItem, encode
 from divprune.huggingface.families import Family
 from divprune.huggingface.kinds import Kind
+from divprune.huggingface.texts import text_columns
 from divprune.huggingface.towers import NO_PATCH, TOWERS, Tower, tower_of
 from divprune.huggingface.vision import VISION_NEEDS, listening
 from divprune.methods.base import Method
@@ -65,9 +66,7 @@ def encode_for(
     else:
         encoding = encode(model, family, inputs, past_length)
     if "text_embeddings" in method.needs:
-        texts = _texts(model, family, encoding.items, inputs)
-        items = [replace(item, clues=_with_text(item, texts[item.row])) for item in encoding.items]
-        encoding = replace(encoding, items=items)
+        encoding = replace(encoding, items=_with_texts(model, family, encoding.items, inputs))
     return encoding
 
 
@@ -142,24 +141,10 @@ def _of_tokens(values: Tensor, patches: Tensor) -> Tensor:
     return mean.masked_fill(outside, 0.0)
 
 
-def _texts(
+def _with_texts(
     model: PreTrainedModel, family: Family, items: list[VisualItem], inputs: Mapping[str, Any]
-) -> dict[int, Tensor]:
-    """For each row with pictures, (N, d) embeddings of the text after the last one, or of all if none follows."""
+) -> list[VisualItem]:
     ids: Tensor = inputs["input_ids"]
-    mask = inputs.get("attention_mask")
-    is_text = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool().clone()
-    for kind in family.kinds:
-        is_text &= ids != getattr(model.config, family.placeholders[kind])
-    texts = {}
-    for row in {item.row for item in items}:
-        last = max(int(item.columns[-1]) for item in items if item.row == row)
-        columns = is_text[row].nonzero().squeeze(1)
-        after = columns[columns > last]
-        chosen = ids[row, after if len(after) else columns]
-        texts[row] = model.get_input_embeddings()(chosen).float()
-    return texts
-
-
-def _with_text(item: VisualItem, text: Tensor) -> Clues:
-    return replace(item.clues or Clues(), text_embeddings=text)
+    columns = text_columns(model, family, items, ids, inputs.get("attention_mask"))
+    texts = {row: model.get_input_embeddings()(ids[row, own]).float() for row, own in columns.items()}
+    return [replace(item, clues=replace(item.clues or Clues(), text_embeddings=texts[item.row])) for item in items]

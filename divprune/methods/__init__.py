@@ -3,11 +3,14 @@
 from divprune.methods.agile_pruner import AgilePruner
 from divprune.methods.base import Count, ItemContext, Method, Need, Paper, Stage
 from divprune.methods.cdpruner import CDPruner
+from divprune.methods.dart import DART
 from divprune.methods.divprune import DivPrune
 from divprune.methods.divprune_star import DivPruneStar
 from divprune.methods.eadp import EADP
 from divprune.methods.evs import EVS
 from divprune.methods.fastv import FastV
+from divprune.methods.fitprune import FitPrune
+from divprune.methods.fitprune_recipe import FitPruneRecipe
 from divprune.methods.id_selection import IDSelection
 from divprune.methods.image_downsampling import ImageDownsampling, downsampled
 from divprune.methods.m3_pooling import M3Pooling
@@ -19,8 +22,9 @@ from divprune.methods.otprune import OTPrune
 from divprune.methods.prumerge import PruMerge, PruMergePlus
 from divprune.methods.pyramid_drop import PyramidDrop
 from divprune.methods.random_tokens import RandomTokens
-from divprune.methods.registry import MethodInfo, available_methods, get_method
+from divprune.methods.registry import MethodInfo, available_methods, get_method, method_title
 from divprune.methods.scope import SCOPE
+from divprune.methods.sparse_vlm import SparseVLM
 from divprune.methods.spatial_pooling import SpatialPooling
 from divprune.methods.token_norm import TokenNorm
 from divprune.methods.tome import ToMe
@@ -31,6 +35,7 @@ from divprune.methods.vispruner import VisPruner
 from divprune.methods.vtw import VTW
 
 __all__ = [
+    "DART",
     "EADP",
     "EVS",
     "MMR",
@@ -43,6 +48,8 @@ __all__ = [
     "DivPrune",
     "DivPruneStar",
     "FastV",
+    "FitPrune",
+    "FitPruneRecipe",
     "IDSelection",
     "ImageDownsampling",
     "ItemContext",
@@ -60,6 +67,7 @@ __all__ = [
     "PruMergePlus",
     "PyramidDrop",
     "RandomTokens",
+    "SparseVLM",
     "SpatialPooling",
     "Stage",
     "ToMe",
@@ -70,4 +78,5 @@ __all__ = [
     "available_methods",
     "downsampled",
     "get_method",
+    "method_title",
 ]

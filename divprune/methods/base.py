@@ -6,14 +6,33 @@ decides that, and the integration asks for exactly so many. A method that names 
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
 from torch import Tensor
 
 Count = Literal["exact", "at_most", "adaptive", "schedule"]
-Need = Literal["grid", "pieces", "vision_attention", "vision_keys", "patch_features", "text_embeddings"]
+Need = Literal[
+    "grid",
+    "pieces",
+    "vision_attention",
+    "vision_keys",
+    "patch_features",
+    "text_embeddings",
+    "input_tokens",
+    "attention",
+    "text_attention",
+    "visual_attention",
+    "keys",
+    "text_keys",
+    "text_states",
+    "final_norm",
+]
 """Fields of `ItemContext` that not every model or input can fill."""
+
+QUERY_NEEDS: frozenset[Need] = frozenset({"text_embeddings", "attention", "text_attention", "text_keys", "text_states"})
+"""The needs that let the question have a say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +77,26 @@ class ItemContext:
         pieces: The grids that the tokens form, one after the other, or None if they are not known.
         seed: Varied by callers who want fresh random draws in each call, such as an evaluation over many samples.
         layer: The decoder layer that the tokens are about to enter; 0 before the language model.
-        attention: (heads, M) float32, how much the prompt's last token attends to each of the tokens in the layer
-            before `layer`, as probabilities over the whole prompt; None unless the method's `needs_attention` is set.
         vision_attention: (heads, M) float32, how much the vision encoder's CLS token attends to the patches of each
             token in layer `Method.vision_layer`; in encoders without a CLS token, how much all patches attend to them
             in the mean. One head if the method sets `joins_heads`.
         vision_keys: (heads, M, d_head) float32, the keys of the same layer.
         patch_features: (M, d_vision) float32, what the projector makes the tokens from.
-        text_embeddings: (N, d) float32, the embeddings of the text after the prompt's last picture (of all its text, if
-            nothing follows), as the language model reads them.
+        text_embeddings: (T, d) float32, the embeddings of the text after the prompt's last picture (of all its text, if
+            nothing follows), as the language model reads them. "The text" below is the same T tokens.
+        input_tokens: (N, d) all visual tokens of the prompt as they entered the language model, dropped ones too.
+        attention: (heads, M) float32, how much the prompt's last token attends to each of the tokens.
+        text_attention: (heads, T, M) float32, how much each token of the text attends to each of the tokens.
+        visual_attention: (heads, M) float32, how much the prompt's visual tokens that are left, those of all its
+            pictures, attend to each of the tokens in the mean.
+        keys: (key heads, M, d_head) float32, the tokens' keys, after rotary embedding.
+        text_keys: (key heads, T, d_head) float32, the text's.
+        text_states: (T, d) the text's hidden states, entering `layer`.
+        final_norm: (n, d) -> (n, d), the norm behind the last decoder layer.
 
-    A token that stands for several patches gets their mean. What no method asks for by `Method.needs` is None.
+    A token that stands for several patches gets their mean. Attention and keys without "vision" in their name are of
+    the decoder layer before `layer`; attention is given as probabilities over all that a token attends. What no method
+    asks for by `Method.needs` is None.
     """
 
     kind: Literal["image", "video"] = "image"
@@ -77,11 +105,18 @@ class ItemContext:
     pieces: tuple[Piece, ...] | None = None
     seed: int = 0
     layer: int = 0
-    attention: Tensor | None = None
     vision_attention: Tensor | None = None
     vision_keys: Tensor | None = None
     patch_features: Tensor | None = None
     text_embeddings: Tensor | None = None
+    input_tokens: Tensor | None = None
+    attention: Tensor | None = None
+    text_attention: Tensor | None = None
+    visual_attention: Tensor | None = None
+    keys: Tensor | None = None
+    text_keys: Tensor | None = None
+    text_states: Tensor | None = None
+    final_norm: Callable[[Tensor], Tensor] | None = None
 
 
 class Stage(NamedTuple):
@@ -102,8 +137,7 @@ class Method(ABC):
         count: "exact" if the caller says how many tokens stay (`keep_ratio`, `num_keep`); "at_most" if that is the
             upper limit; "adaptive" if the method finds the number of each item by `adaptive_count`, unless the caller
             says one; "schedule" if the method says it for each layer, by `schedule`.
-        needs_attention: Whether `select` wants `ItemContext.attention`.
-        needs: The other fields of `ItemContext` that it cannot do without.
+        needs: The fields of `ItemContext` that it cannot do without.
         vision_layer: The layer of the vision encoder that `vision_attention` and `vision_keys` come from; negative
             numbers count from the last.
         joins_heads: Whether `vision_attention` is one softmax over the products of whole queries and keys.
@@ -113,7 +147,6 @@ class Method(ABC):
     acts: ClassVar[str] = "before the language model"
     paper: ClassVar[Paper | None] = None
     count: ClassVar[Count] = "exact"
-    needs_attention: ClassVar[bool] = False
     needs: ClassVar[frozenset[Need]] = frozenset()
     vision_layer: ClassVar[int] = -2
     joins_heads: ClassVar[bool] = False
@@ -122,6 +155,11 @@ class Method(ABC):
     def layers(self) -> tuple[int, ...]:
         """The decoder layers at whose entrance tokens are dropped, ascending from 1; empty to act before the LLM."""
         return ()
+
+    @property
+    def calibrated_on(self) -> str | None:
+        """Fingerprint of the one model that the method's parameters were found on; None if it fits any."""
+        return None
 
     def schedule(self, num_visual_tokens: int) -> tuple[Stage, ...]:
         """Return how many of an item's tokens stay from each of `layers` on, if `count` is "schedule".

@@ -5,7 +5,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Method, Paper, checked_layer
+from divprune.methods.base import ItemContext, Method, Need, Paper, checked_layer, given
+from divprune.methods.scores import ranked
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class FastV(Method):
         url="https://arxiv.org/abs/2403.06764",
         citation="Chen, Zhao, Liu, Bai, Lin, Zhou, Chang, ECCV 2024",
     )
-    needs_attention: ClassVar[bool] = True
+    needs: ClassVar[frozenset[Need]] = frozenset({"attention"})
     layer: int = 2
 
     def __post_init__(self) -> None:
@@ -46,6 +47,4 @@ class FastV(Method):
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
         """See `Method.select`; the picks are nested in `num_keep`, ties go to the lowest index."""
-        if context.attention is None:
-            raise ValueError("context.attention must be given: 'fastv' ranks tokens by attention, got None")
-        return context.attention.mean(dim=0).sort(descending=True, stable=True).indices[:num_keep]
+        return ranked(given(context, "attention", self.name).mean(dim=0))[:num_keep]

@@ -5,7 +5,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Method, Paper, Stage, checked_layer
+from divprune.methods.base import ItemContext, Method, Need, Paper, Stage, checked_layer, given
+from divprune.methods.scores import ranked
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class PyramidDrop(Method):
         citation="Xing, Huang, Dong, Lu, Zhang, Zang, Cao, He, Wang, Wu, Lin, CVPR 2025",
     )
     count: ClassVar[Literal["exact", "schedule"]] = "schedule"
-    needs_attention: ClassVar[bool] = True
+    needs: ClassVar[frozenset[Need]] = frozenset({"attention"})
     first_layer: int = 8
     layers_per_stage: int = 8
     num_drops: int = 3
@@ -67,6 +68,4 @@ class PyramidDrop(Method):
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
         """See `Method.select`; the picks are nested in `num_keep`, ties go to the lowest index."""
-        if context.attention is None:
-            raise ValueError("context.attention must be given: 'pyramiddrop' ranks tokens by attention, got None")
-        return context.attention.mean(dim=0).sort(descending=True, stable=True).indices[:num_keep]
+        return ranked(given(context, "attention", self.name).mean(dim=0))[:num_keep]

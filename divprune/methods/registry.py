@@ -4,19 +4,22 @@ Third parties add theirs by the entry-point group `divprune.methods`.
 """
 
 import dataclasses
+import re
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from divprune.errors import UnknownMethodError
 from divprune.methods.agile_pruner import AgilePruner
-from divprune.methods.base import Count, Method, Paper
+from divprune.methods.base import QUERY_NEEDS, Count, Method, Paper
 from divprune.methods.cdpruner import CDPruner
+from divprune.methods.dart import DART
 from divprune.methods.divprune import DivPrune
 from divprune.methods.divprune_star import DivPruneStar
 from divprune.methods.eadp import EADP
 from divprune.methods.evs import EVS
 from divprune.methods.fastv import FastV
+from divprune.methods.fitprune import FitPrune
 from divprune.methods.id_selection import IDSelection
 from divprune.methods.image_downsampling import ImageDownsampling
 from divprune.methods.m3_pooling import M3Pooling
@@ -29,6 +32,7 @@ from divprune.methods.prumerge import PruMerge, PruMergePlus
 from divprune.methods.pyramid_drop import PyramidDrop
 from divprune.methods.random_tokens import RandomTokens
 from divprune.methods.scope import SCOPE
+from divprune.methods.sparse_vlm import SparseVLM
 from divprune.methods.spatial_pooling import SpatialPooling
 from divprune.methods.token_norm import TokenNorm
 from divprune.methods.tome import ToMe
@@ -52,6 +56,9 @@ BUILT_IN: tuple[type[Method], ...] = (
     FastV,
     VTW,
     PyramidDrop,
+    FitPrune,
+    SparseVLM,
+    DART,
     ToMe,
     PruMerge,
     PruMergePlus,
@@ -100,7 +107,7 @@ class MethodInfo:
     @property
     def is_query_aware(self) -> bool:
         """Whether the question has a say in what is kept."""
-        return bool({"text_embeddings", "attention"} & set(self.needs))
+        return bool(QUERY_NEEDS & set(self.needs))
 
 
 def get_method(spec: str) -> Method:
@@ -119,6 +126,11 @@ def get_method(spec: str) -> Method:
     return method(**dict(values))
 
 
+def method_title(spec: str) -> str:
+    """Return how tables and records call the method of a `get_method` spec: files without their folders."""
+    return re.sub(r"=[^,]*[/\\]", "=", spec)
+
+
 def available_methods() -> list[MethodInfo]:
     """Return what is known about every method, built-in ones first."""
     return [_info(name, _method_class(name)) for name in _names()]
@@ -133,7 +145,7 @@ def _info(name: str, method: type[Method]) -> MethodInfo:
         parameters=_defaults(method),
         paper=method.paper,
         count=method.count,
-        needs=tuple(sorted(method.needs | ({"attention"} if method.needs_attention else set()))),
+        needs=tuple(sorted(method.needs)),
         merges=issubclass(method, MergingMethod),
         vision_layer=method.vision_layer if method.needs & {"vision_attention", "vision_keys"} else None,
     )

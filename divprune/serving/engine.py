@@ -53,9 +53,10 @@ class PrunedEngine:
         """
         require_vllm()
         from vllm import LLM, SamplingParams
+        from vllm.exceptions import VLLMClientError
         from vllm.sampling_params import RequestOutputKind
 
-        self._settings = settings
+        self._settings, self._refusals = settings, (ValueError, VLLMClientError)
         self._llm = LLM.from_engine_args(_engine_arguments(settings))
         self._sampling = SamplingParams(
             max_tokens=settings.max_new_tokens,
@@ -82,7 +83,7 @@ class PrunedEngine:
         try:
             outputs = self._llm.chat(list(messages.values()), self._sampling, use_tqdm=False)
             return dict(zip(messages, outputs, strict=True))
-        except ValueError as error:
+        except self._refusals as error:
             if len(messages) == 1:
                 errors.update(dict.fromkeys(messages, " ".join(str(error).split())))
                 return {}

@@ -13,15 +13,17 @@ class ServedFamily:
 
     Attributes:
         architecture: vLLM's name, as in a checkpoint's config.json.
-        model: Class in `divprune.vllm_plugin.models`.
+        model: Class in `divprune.vllm_plugin.served`.
         modalities: What of it is pruned; the others are refused.
         has_grid: Whether an item's tokens form one grid, which some methods want to know.
+        has_video_text: Whether text stands between the frames of a video.
     """
 
     architecture: str
     model: str
     modalities: tuple[Modality, ...] = ("image",)
     has_grid: bool = False
+    has_video_text: bool = False
 
     @property
     def pruned_architecture(self) -> str:
@@ -31,6 +33,16 @@ class ServedFamily:
 
 FAMILIES = (
     ServedFamily("LlavaForConditionalGeneration", "PrunedLlava", has_grid=True),
+    ServedFamily("LlavaNextForConditionalGeneration", "PrunedLlavaNext"),
+    ServedFamily("LlavaNextVideoForConditionalGeneration", "PrunedLlavaNextVideo", ("video",), has_grid=True),
+    ServedFamily("LlavaOnevisionForConditionalGeneration", "PrunedLlavaOnevision", ("image", "video")),
+    ServedFamily("InternVLForConditionalGeneration", "PrunedInternVL"),
+    ServedFamily("InternVLChatModel", "PrunedInternVLChat"),
+    ServedFamily("Qwen2VLForConditionalGeneration", "PrunedQwen2VL", ("image", "video"), has_grid=True),
+    ServedFamily("Qwen2_5_VLForConditionalGeneration", "PrunedQwen2_5_VL", ("image", "video"), has_grid=True),
+    ServedFamily(
+        "Qwen3VLForConditionalGeneration", "PrunedQwen3VL", ("image", "video"), has_grid=True, has_video_text=True
+    ),
 )  # fmt: skip
 
 

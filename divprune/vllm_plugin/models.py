@@ -4,8 +4,7 @@ vLLM runs the vision encoder by `embed_multimodal` and caches what comes back; t
 method run and keep the method's choice of rows. Where positions count tokens, nothing else is to be done.
 """
 
-from collections.abc import Sequence
-from math import isqrt
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -13,7 +12,6 @@ from torch import Tensor
 from vllm.config import VllmConfig
 from vllm.distributed import get_tp_group
 from vllm.model_executor.models.interfaces import SupportsMultiModal
-from vllm.model_executor.models.llava import LlavaForConditionalGeneration
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from divprune.vllm_plugin.choice import Grid, kept_rows
@@ -44,7 +42,7 @@ def with_pruned_processor(model: Model) -> Model:
 class PrunedModel(SupportsMultiModal):
     """Comes in front of a family's model."""
 
-    # It counts the tokens of the tower by those of the prompt.
+    # Its adapters would count the tokens of the tower by those of the prompt.
     supports_tower_connector_lora = False
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
@@ -53,45 +51,34 @@ class PrunedModel(SupportsMultiModal):
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         self.pruning_method = PruningSettings.of(vllm_config.model_config.hf_config).method_object()
 
-    def embed_multimodal(self, **kwargs: Any) -> Sequence[Tensor]:
+    def embed_multimodal(self, **kwargs: Any) -> list[Tensor]:
         """Encode a batch of items of one modality, and keep the chosen rows of each."""
         kind = next((kind for kind in MODALITIES if budget_field(kind) in kwargs), None)
         if kind is None:
             return []
         budgets = kwargs.pop(budget_field(kind)).tolist()
-        items = super().embed_multimodal(**kwargs)
-        grids = self.grids(kind, [len(item) for item in items], kwargs)
-        kept = self._kept(kind, items, budgets, grids)
-        return [self.pruned(item, rows, kind, grid) for item, rows, grid in zip(items, kept, grids, strict=True)]
-
-    def _kept(
-        self, kind: Modality, items: Sequence[Tensor], budgets: list[list[int]], grids: Sequence[Grid | None]
-    ) -> Sequence[Tensor]:
+        # LLaVA-OneVision hands over videos of different lengths as (1, M, d).
+        items = [item.flatten(0, -2) for item in super().embed_multimodal(**kwargs)]
         counts = [from_integers(values).count(len(item)) for values, item in zip(budgets, items, strict=True)]
+        grids = self.grids(kind, [len(item) for item in items], kwargs)
         kept = [
             kept_rows(self.pruning_method, self.visual_tokens(item), count, kind, grid)
             for item, count, grid in zip(items, counts, grids, strict=True)
         ]
         # Ranks that choose differently would mix two pictures into one prompt, so all follow the first.
-        return get_tp_group().broadcast(torch.cat(kept)).split(counts)
+        shared = get_tp_group().broadcast(torch.cat(kept))
+        return self.finished(kind, items, shared.split(counts), kwargs)
 
     def visual_tokens(self, item: Tensor) -> Tensor:
-        """Return the part of an item's encoder output (M, ...) that the language model reads first, (M, d)."""
+        """Return the part of an item's encoder output that the language model reads as its tokens, (M, d)."""
         return item
 
-    def grids(self, kind: Modality, counts: list[int], kwargs: dict[str, Any]) -> Sequence[Grid | None]:
+    def grids(self, kind: Modality, counts: Sequence[int], kwargs: Mapping[str, Any]) -> list[Grid | None]:
         """Return the grid that each item's tokens form, or None."""
         return [None] * len(counts)
 
-    def pruned(self, item: Tensor, rows: Tensor, kind: Modality, grid: Grid | None) -> Tensor:
-        """Return the chosen rows (k,) of an item."""
-        return item[rows]
-
-
-@with_pruned_processor
-class PrunedLlava(PrunedModel, LlavaForConditionalGeneration):
-    """LLaVA-1.5: one square of tokens a picture."""
-
-    def grids(self, kind: Modality, counts: list[int], kwargs: dict[str, Any]) -> Sequence[Grid | None]:
-        """See `PrunedModel`; with the CLS token among them, tokens form no grid."""
-        return [(1, isqrt(count), isqrt(count)) if isqrt(count) ** 2 == count else None for count in counts]
+    def finished(
+        self, kind: Modality, items: Sequence[Tensor], kept: Sequence[Tensor], kwargs: Mapping[str, Any]
+    ) -> list[Tensor]:
+        """Return what goes into the encoder cache of each item, given the rows (k,) that stay."""
+        return [item[rows] for item, rows in zip(items, kept, strict=True)]

@@ -52,6 +52,8 @@ def _config(model: str | Path | Mapping[str, Any], revision: str | None) -> Mapp
     if isinstance(model, Mapping):
         return model
     path = Path(model) / "config.json"
+    if Path(model).is_dir() and not path.is_file():
+        raise ValueError(f"model must have a config.json, got a folder without: {model}")
     if not path.is_file():
         from huggingface_hub import hf_hub_download
 

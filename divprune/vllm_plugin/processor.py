@@ -6,7 +6,7 @@ its own, and is part of the hash by which processed items, encoder outputs and K
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,11 +22,13 @@ from vllm.multimodal.processing import (
 )
 
 from divprune.budget import Budget
-from divprune.vllm_plugin.families import Modality, family_of
+from divprune.vllm_plugin.families import Modality, ServedFamily, family_of
 from divprune.vllm_plugin.settings import REQUEST_KEYS, PruningSettings, allowed_count, as_integers, from_integers
 
 BUDGET = "divprune"
 """Key under which a request's budget goes through vLLM's processing as one more processor argument."""
+POSITIONS_FACTOR = 4
+"""vLLM's tables of M-RoPE angles reach so many times as far as the longest prompt that a model was trained with."""
 MODALITIES: tuple[Modality, ...] = ("image", "video")
 
 
@@ -43,18 +45,40 @@ class PrunedInfo(BaseProcessingInfo):
         """The server's settings."""
         return PruningSettings.of(self.ctx.get_hf_config())
 
-    def get_supported_mm_limits(self) -> Mapping[str, int | None]:
-        """Leave out what the family is not pruned with."""
+    @cached_property
+    def family(self) -> ServedFamily:
+        """The model's family."""
         family = family_of(self.ctx.model_config.architecture)
-        kinds = family.modalities if family else ()
-        return {kind: limit for kind, limit in super().get_supported_mm_limits().items() if kind in kinds}
+        assert family is not None, "only models of served families have this processor"
+        return family
+
+    def get_supported_mm_limits(self) -> Mapping[str, int | None]:
+        """Allow none of what the family is not pruned with."""
+        limits = super().get_supported_mm_limits()
+        return {kind: limit if kind in self.family.modalities else 0 for kind, limit in limits.items()}
 
     def get_mm_max_tokens_per_item(self, seq_len: int, mm_counts: Mapping[str, int]) -> Mapping[str, int] | None:
         """Count kept tokens, so that profiling encodes as many items at once as the scheduler will."""
         counts = super().get_mm_max_tokens_per_item(seq_len, mm_counts)
         if counts is None:
             return None
-        return {kind: self.pruning.budget.count(count) if count else 0 for kind, count in counts.items()}
+        kept = {kind: self.pruning.budget.count(count) if count else 0 for kind, count in counts.items()}
+        if kept.get("video") and self.family.has_video_text:
+            kept["video"] += self._num_text_tokens(seq_len, mm_counts)
+        return kept
+
+    def _num_text_tokens(self, seq_len: int, mm_counts: Mapping[str, int]) -> int:
+        """Text between frames is embedded with them: a moment and two marks for each."""
+        frames = self.get_num_frames_with_most_features(seq_len=seq_len, mm_counts=mm_counts)
+        moment = self.get_tokenizer().encode("<9999.9 seconds>", add_special_tokens=False)
+        return int(frames) * (len(moment) + 2)
+
+
+@dataclass
+class ShortDetails(PromptUpdateDetails):
+    """An item's part of the prompt, and how many placeholders are gone from it."""
+
+    num_dropped: int = 0
 
 
 class PrunedProcessor(BaseMultiModalProcessor[PrunedInfo]):
@@ -99,6 +123,24 @@ class PrunedProcessor(BaseMultiModalProcessor[PrunedInfo]):
         )
         return [self._pruned_update(update, budget) for update in updates]
 
+    def _maybe_apply_prompt_updates(self, mm_items: MultiModalDataItems, mm_res: Any) -> Any:
+        ids, placeholders = super()._maybe_apply_prompt_updates(mm_items, mm_res)
+        items = [updates[0].content for kind in mm_res.prompt_updates.values() for updates in kind]
+        self._require_positions(len(ids) + sum(item.num_dropped for item in items))
+        return ids, placeholders
+
+    def _require_positions(self, unpruned_length: int) -> None:
+        """Refuse prompts in which M-RoPE positions, which dropped tokens keep occupied, could leave vLLM's tables."""
+        model = self.info.ctx.model_config
+        if not model.uses_mrope:
+            return
+        most = POSITIONS_FACTOR * model.hf_text_config.max_position_embeddings - model.max_model_len
+        if unpruned_length > most:
+            raise ValueError(
+                f"a prompt must have at most {most} tokens before pruning, got {unpruned_length}: kept tokens keep "
+                "their positions, and this model's do not reach further; send fewer or smaller pictures"
+            )
+
     def _pruned_update(self, update: PromptUpdate, budget: Budget) -> PromptUpdate:
         if not isinstance(update, PromptReplacement):
             raise TypeError(f"a pruned family must replace its placeholders, got {type(update).__name__}")
@@ -106,27 +148,50 @@ class PrunedProcessor(BaseMultiModalProcessor[PrunedInfo]):
         def replacement(item_index: int) -> PromptUpdateDetails:
             content = update.replacement(item_index) if callable(update.replacement) else update.replacement
             details = content if isinstance(content, PromptUpdateDetails) else PromptUpdateDetails.from_seq(content)
-            return shortened(details, budget, self.info.pruning.budget)
+            is_video = update.modality == "video"
+            if is_video:
+                self._require_room(details)
+            return shortened(
+                details, budget, self.info.pruning.budget, has_text=is_video and self.info.family.has_video_text
+            )
 
         return replace(update, replacement=replacement)
 
+    def _require_room(self, details: PromptUpdateDetails) -> None:
+        """Refuse videos that the vision encoder was not profiled with: unpruned, they would not fit the context."""
+        most = self.info.ctx.model_config.max_model_len
+        if len(details.full) > most:
+            raise ValueError(
+                f"a video must have at most {most} tokens before pruning (max_model_len), got {len(details.full)}; "
+                "send fewer frames, or start the server with a larger --max-model-len"
+            )
 
-def shortened(details: PromptUpdateDetails, budget: Budget, server: Budget) -> PromptUpdateDetails:
+
+def shortened(details: PromptUpdateDetails, budget: Budget, server: Budget, has_text: bool) -> ShortDetails:
     """Return an item's prompt text with as many placeholders as the budget keeps; what stands around them stays.
+
+    Args:
+        details: The item's part of the whole prompt.
+        budget: Of the item.
+        server: The largest one allowed.
+        has_text: Whether text may stand between the placeholders. How many are left on each side of it is known only
+            after the vision encoder has run, so that the workers embed the text too, in its place.
 
     Raises:
         ValueError: Other tokens stand between the placeholders, or the request asks for more than the server keeps.
     """
     full = list(details.full)
     places = list(range(len(full))) if details.is_embed is None else details.is_embed(full).nonzero().flatten().tolist()
-    first, total = places[0], len(places)
-    if places[-1] - first + 1 != total:
+    total = len(places)
+    if places[-1] - places[0] + 1 != total and not has_text:
         raise ValueError(
             "this model cannot be served pruned: other tokens stand between the placeholders of an item (row breaks), "
             "and which of them to move closer is known only after the vision encoder has run"
         )
     count = allowed_count(budget, server, total)
-    return replace(details, full=full[: first + count] + full[first + total :])
+    gone = set(places[count:])
+    short = [token for place, token in enumerate(full) if place not in gone]
+    return ShortDetails(short, None if has_text else details.is_embed, total - count)
 
 
 def _split(kwargs: Mapping[str, object]) -> tuple[dict[str, object], Budget]:

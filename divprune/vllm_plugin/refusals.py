@@ -67,7 +67,7 @@ def refuse_method(method: Method, family: ServedFamily, modalities: tuple[Modali
     known = {"grid"} if family.has_grid else set()
     unknown = sorted(method.needs - known)
     reason = ""
-    if method.layers or method.needs_attention:
+    if method.layers:
         reason = "acts inside the language model, where vLLM keeps all tokens that a prompt began with"
     elif unknown:
         reason = f"needs {', '.join(unknown)}, which vLLM does not hand over for {family.architecture}"

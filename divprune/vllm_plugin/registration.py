@@ -11,7 +11,7 @@ def register() -> None:
     from vllm import ModelRegistry
 
     for family in FAMILIES:
-        ModelRegistry.register_model(family.pruned_architecture, f"divprune.vllm_plugin.models:{family.model}")
+        ModelRegistry.register_model(family.pruned_architecture, f"divprune.vllm_plugin.served:{family.model}")
     if is_tested():
         _check_at_startup()
 

@@ -11,12 +11,14 @@ SHORT = ("--new-tokens", 2, "--repeats", 1, "--no-memory")
 
 
 def test_rows_stand_next_to_unpruned_and_random(divprune: Command) -> None:
-    outcome = divprune("bench", "--method", "divprune", "--method", "vtw:layer=2", "--json", *SHORT)
+    sparse = "sparsevlm:first_layer=1,second_layer=2,third_layer=3"
+    names = ["divprune", "vtw:layer=2", "dart:layer=1", sparse]
+    outcome = divprune("bench", *(part for name in names for part in ("--method", name)), "--json", *SHORT)
     assert outcome.exit_code == 0, outcome.stderr
     assert len(outcome.stdout.splitlines()) == 1
     rows = outcome.json["rows"]
-    assert [row["method"] for row in rows] == ["unpruned", "random", "divprune", "vtw:layer=2"]
-    assert [row["num_kept"] for row in rows] == [None, 25, 25, 0]
+    assert [row["method"] for row in rows] == ["unpruned", "random", *names]
+    assert [row["num_kept"] for row in rows] == [None, 25, 25, 0, 25, 51]
     assert rows[0]["kv_cache_bytes"] > rows[3]["kv_cache_bytes"] > rows[2]["kv_cache_bytes"]
     assert rows[2]["selection_median_seconds"] > 0
     assert outcome.json["config"]["repeats"] == 1

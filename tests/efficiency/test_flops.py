@@ -16,7 +16,7 @@ from divprune.efficiency.paper_workloads import paper_workloads
 from divprune.efficiency.schedule import DropSchedule
 from divprune.efficiency.shapes import GATED_DECODERS, ModelShape, language_shape, model_shape
 from divprune.errors import UnsupportedModelError
-from divprune.methods import VTW, DivPrune, FastV, Method, RandomTokens
+from divprune.methods import DART, VTW, DivPrune, FastV, Method, RandomTokens, SparseVLM
 
 # facts of the paper: full TFLOP, pruned TFLOP, ratio % (its 10.79 for LLaVA-1.6 is 10.797, cut off)
 PAPER_ROWS = {
@@ -172,6 +172,20 @@ def test_selection_costs_pairwise_products_or_a_row_of_attention() -> None:
     assert selection_flop(shape, DivPrune(), schedule, 5) == 2 * 10 * 10 * 768
     assert selection_flop(shape, RandomTokens(), schedule, 5) == 0
     assert selection_flop(shape, FastV(layer=1), DropSchedule(10, ((1, 4),)), 5) == 2 * 15 * 6 * 128
+
+
+def test_choices_inside_pay_for_what_they_read_and_merge() -> None:
+    shape, drops = language_shape(small("llama")), DropSchedule(10, ((1, 4), (2, 3)))
+    rows = 2 * 5 * (10 + 5) * 6 * 128 + 2 * 5 * (4 + 5) * 6 * 128
+    assert selection_flop(shape, SparseVLM(), drops, 5) == rows + 2 * (10 * 4 + 4 * 3) * 768
+    assert selection_flop(shape, DART(layer=1), DropSchedule(10, ((1, 4),)), 5) == 2 * 8 * 10 * 768
+
+
+def test_sparse_vlm_costs_about_its_mean_budget() -> None:
+    for tokens in (192, 128, 96, 64):
+        cost = paper_cost("llava-1.5-7b", SparseVLM(tokens=tokens), None).ratio
+        at_once = paper_cost("llava-1.5-7b", RandomTokens(), Budget(num_keep=tokens)).ratio
+        assert cost == pytest.approx(at_once, rel=0.05)
 
 
 def test_schedules_that_make_no_sense_are_refused() -> None:

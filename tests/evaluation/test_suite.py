@@ -17,9 +17,18 @@ from divprune.evaluation import suite as suite_module
 from divprune.evaluation.answer_log import AnswerLog, Entry
 from divprune.evaluation.scenes import Setting, evaluate_scenes
 from divprune.evaluation.suite import Suite
-from divprune.evaluation.suite_cases import Case, cost_percent, every_method, suite_cases
-from divprune.methods import DivPrune, ItemContext, Method, available_methods, registry
+from divprune.evaluation.suite_cases import (
+    KEEP_RATIOS,
+    MATCHINGS,
+    Case,
+    cost_percent,
+    every_method,
+    suite_cases,
+)
+from divprune.methods import DivPrune, FitPrune, FitPruneRecipe, ItemContext, Method, available_methods, registry
 from divprune.tiny import KINDS, checkpoint_path
+
+RECIPE = FitPruneRecipe((200, 30), 256)
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +46,16 @@ def fresh(folder: Path | None) -> AnswerLog:
 
 
 def test_every_registered_method_has_its_rows(embedded: tuple[Any, Any]) -> None:
-    cases = plan(embedded, every_method())
+    cases = plan(embedded, every_method(), KEEP_RATIOS, MATCHINGS, {"fitprune": lambda ratio: FitPrune(RECIPE)})
     named = {case.name.partition(":")[0] for case in cases}
     assert named == {"unpruned", "picture withheld"} | {info.name for info in available_methods()}
     tokens = [case for case in cases if case.name == "divprune" and case.matching == "tokens"]
     assert [(case.keep_ratio, case.num_keep) for case in tokens] == [(0.5, 128), (0.25, 64), (0.098, 25), (0.05, 13)]
     assert [case.num_keep for case in cases if case.name.startswith("vtw")] == [None]
+    # Inside the language model, at layers that the embedded model has.
+    inside = [case for case in cases if case.name != "fitprune" and case.method is not None and case.method.layers]
+    assert [case.name for case in inside if case.refusal and "FLOP target" not in case.refusal] == []
+    assert len({case.flop_percent for case in cases if case.name.startswith("sparsevlm")}) == 4
 
 
 def test_before_the_language_model_equal_tokens_are_equal_flops(embedded: tuple[Any, Any]) -> None:

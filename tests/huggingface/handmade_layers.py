@@ -12,51 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from tests.huggingface.handmade import ShortRow, short_rows
+from tests.huggingface.handmade_entering import Before, FullRow, Rule, entering_of
 from tests.huggingface.handmade_logits import head, language_model, per_layer_inputs, written_masks
 from tests.huggingface.tiny_base import IMAGE, VIDEO
 from tests.huggingface.tiny_models import CASES, Case, features
-
-Rule = Callable[["Entering"], Tensor]
-"""What is known at the entrance of layer K -> the kept ones of the tokens that an item has left, ascending."""
-
-
-@dataclass
-class Entering:
-    """An item's tokens before layer K.
-
-    `hidden` (n, d), `attention` (heads, n) of their turn's last token to them, `total` tokens before any was dropped.
-    """
-
-    hidden: Tensor
-    attention: Tensor
-    total: int
-
-
-@dataclass
-class FullRow:
-    """One row of a batch without its padding, all visual tokens in place.
-
-    `items`: for each image or video the places of its tokens; `ends`: for each the place behind its turn.
-    """
-
-    case: Case
-    row: ShortRow
-    items: list[Tensor]
-    ends: list[int]
-    padding: int
-
-    @property
-    def embeddings(self) -> Tensor:
-        """(1, n, d)."""
-        return self.row.embeddings
-
-    @property
-    def positions(self) -> Tensor:
-        """(1, n) or (4, 1, n)."""
-        return self.row.positions
 
 
 def full_rows(model: PreTrainedModel, inputs: dict[str, Any], case: Case | None = None) -> list[FullRow]:
@@ -127,18 +89,22 @@ class Reference:
 
 
 @torch.no_grad()
-def run(model: PreTrainedModel, row: FullRow, later: Tensor, rules: dict[int, Rule]) -> Reference:
-    """Runs a row and the (n,) ids after it, dropping visual tokens where each layer of `rules` begins."""
+def run(
+    model: PreTrainedModel, row: FullRow, later: Tensor, rules: dict[int, Rule], *, with_keys: bool = False
+) -> Reference:
+    """Runs a row and the (n,) ids after it, dropping visual tokens where each layer of `rules` begins.
+
+    Rules are told keys only if `with_keys`, since not every layer can write them to a plain cache.
+    """
     text = language_model(model)
     hidden = torch.cat([row.embeddings, model.get_input_embeddings()(later)[None]], dim=1)
     given = _inputs_of_layers(model, row, hidden, later)
-    places, weights = torch.arange(hidden.shape[1]), torch.empty(0)
+    places, before, embedded = torch.arange(hidden.shape[1]), Before(), hidden[0]
     with eager_attention(text):
         for index, layer in enumerate(text.layers):
             if index in rules:
-                stays = _staying(row, places, hidden, weights, rules[index])
-                hidden, places = hidden[:, stays], places[stays]
-            hidden, weights = _layer(layer, hidden, given(index, places))
+                hidden, places = _left(row, places, hidden, before, embedded, rules[index])
+            hidden, before = _layer(layer, hidden, given(index, places), with_keys)
             if index < len(row.row.deepstack):
                 added = torch.zeros(len(row.row.columns) + len(later), hidden.shape[-1])
                 added[: len(row.row.columns)] = row.row.deepstack[index]
@@ -148,16 +114,21 @@ def run(model: PreTrainedModel, row: FullRow, later: Tensor, rules: dict[int, Ru
     return Reference(head(model, norm(hidden))[0, -len(later) - 1 :], kept)
 
 
-def _staying(row: FullRow, places: Tensor, hidden: Tensor, weights: Tensor, rule: Rule) -> Tensor:
-    """(n,) bool; `weights` (heads, n, n) of the layer before, or empty."""
+def _left(
+    row: FullRow, places: Tensor, hidden: Tensor, before: Before, embedded: Tensor, rule: Rule
+) -> tuple[Tensor, Tensor]:
+    """Hidden states and places (n,) of what stays, some of it merged."""
     stays = torch.ones(len(places), dtype=torch.bool)
-    for item, end in zip(row.items, row.ends, strict=True):
+    became = hidden.clone()
+    for number, item in enumerate(row.items):
         at = torch.isin(places, item).nonzero().squeeze(-1)
-        asking = int((places < end).sum()) - 1
-        attention = weights[:, asking, at] if len(weights) else weights
+        kept = rule(entering_of(row, number, places, hidden[0], before, embedded))
+        if isinstance(kept, tuple):
+            kept, weights = kept
+            became[0, at[kept]] = weights @ hidden[0, at]
         stays[at] = False
-        stays[at[rule(Entering(hidden[0, at], attention, len(item)))]] = True
-    return stays
+        stays[at[kept]] = True
+    return became[:, stays], places[stays]
 
 
 def _inputs_of_layers(
@@ -199,15 +170,18 @@ def _rotary(text: Any, index: int, kind: str, hidden: Tensor, coordinates: Tenso
     return text.rotary_emb(hidden, coordinates) if bases is None or bases[index] else None
 
 
-def _layer(layer: Any, hidden: Tensor, given: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Hidden states behind a layer, and its attention weights (heads, n, n); none if it has another kind of mixing."""
-    weights = []
+def _layer(layer: Any, hidden: Tensor, given: dict[str, Any], with_keys: bool) -> tuple[Tensor, Before]:
+    """Hidden states behind a layer, and what its attention was; nothing if it has another kind of mixing."""
+    before = Before()
+    cache = DynamicCache() if with_keys else None
     if hasattr(layer, "self_attn"):
-        handle = layer.self_attn.register_forward_hook(lambda _, __, output: weights.append(output[1][0]))
-    output = layer(hidden, **given)
+        handle = layer.self_attn.register_forward_hook(lambda _, __, output: setattr(before, "weights", output[1][0]))
+    output = layer(hidden, **given, **({} if cache is None else {"past_key_values": cache}))
     if hasattr(layer, "self_attn"):
         handle.remove()
-    return output[0] if isinstance(output, tuple) else output, weights[0] if weights else torch.empty(0)
+    if cache is not None:
+        before.keys = cache.layers[-1].keys[0]
+    return output[0] if isinstance(output, tuple) else output, before
 
 
 @contextmanager

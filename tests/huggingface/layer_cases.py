@@ -12,7 +12,8 @@ from divprune import VTW, DivPrune, FastV
 from divprune.budget import budget
 from divprune.methods import Method
 from divprune.selection.reference import reference_select
-from tests.huggingface.handmade_layers import Entering, FullRow, Rule, full_rows
+from tests.huggingface.handmade_entering import Entering, FullRow, Rule
+from tests.huggingface.handmade_layers import full_rows
 from tests.huggingface.layer_variants import EAGER_ONLY, INSIDE, LOWEST
 from tests.huggingface.test_parity import MIXED, ONE_AND_TWO, ONE_AND_TWO_VIDEOS, RATIO, STEPS, WITH_TEXT_ONLY
 from tests.huggingface.tiny_models import Row, make_inputs

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -63,6 +63,15 @@ def late_windows() -> PreTrainedModel:
     return build_model(
         InternVLConfig(vision_config=INTERNVL_VISION, text_config=text, image_token_id=IMAGE, tie_word_embeddings=False)
     )
+
+
+@cache
+def deeper(name: str) -> PreTrainedModel:
+    """A family's tiny model with a fourth layer."""
+    usual = CASES[name].build
+    kinds = getattr(usual().config.text_config, "layer_types", None)
+    types = {} if kinds is None else {"layer_types": [*kinds, kinds[0]]}
+    return rebuilt(usual, build_model, num_hidden_layers=4, **types)()
 
 
 def small(config: Any) -> PreTrainedModel:

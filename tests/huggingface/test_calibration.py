@@ -10,7 +10,8 @@ from transformers import PreTrainedModel
 
 from divprune import VTW, prune
 from divprune.errors import CalibrationError
-from divprune.huggingface.calibration import VTWCalibration, calibrate_vtw, fingerprint
+from divprune.huggingface.calibration import VTWCalibration, calibrate_vtw
+from divprune.huggingface.fingerprint import fingerprint
 from tests.huggingface.handmade_layers import full_rows, run
 from tests.huggingface.layer_cases import none_at_all
 from tests.huggingface.test_parity import ONE_AND_TWO

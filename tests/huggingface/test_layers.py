@@ -13,9 +13,10 @@ from torch import Tensor
 
 from divprune import DivPrune, FastV, prune
 from divprune.methods import ItemContext, Method
-from divprune.methods.base import Stage
+from divprune.methods.base import Need, Stage
 from divprune.selection.reference import reference_select
-from tests.huggingface.handmade_layers import Entering, FullRow, Reference, Rule, run
+from tests.huggingface.handmade_entering import Entering, FullRow, Rule
+from tests.huggingface.handmade_layers import Reference, run
 from tests.huggingface.layer_cases import (
     CACHES,
     CELLS,
@@ -134,7 +135,7 @@ class Halves(Method):
 
     name: ClassVar[str] = "halves"
     count: ClassVar[Literal["exact", "schedule"]] = "schedule"
-    needs_attention: ClassVar[bool] = True
+    needs: ClassVar[frozenset[Need]] = frozenset({"attention"})
 
     @property
     def layers(self) -> tuple[int, ...]:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from divprune import VTW, DivPrune, FastV, prune
-from tests.huggingface.handmade_layers import FullRow, Rule, run
+from tests.huggingface.handmade_entering import FullRow, Rule
+from tests.huggingface.handmade_layers import run
 from tests.huggingface.handmade_logits import language_model
 from tests.huggingface.layer_cases import (
     CELLS,

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from divprune import prune
 from divprune.methods import PyramidDrop
-from tests.huggingface.handmade_layers import Entering, Rule, run
+from tests.huggingface.handmade_entering import Entering, Rule
+from tests.huggingface.handmade_layers import run
 from tests.huggingface.layer_cases import (
     CACHES,
     FROM_1,

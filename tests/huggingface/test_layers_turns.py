@@ -10,11 +10,13 @@ import torch
 import transformers
 from packaging.version import Version
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from divprune import VTW, DivPrune, FastV, prune
 from divprune.errors import PruningError
 from divprune.methods import PyramidDrop
-from tests.huggingface.handmade_layers import FullRow, joined, run
+from tests.huggingface.handmade_entering import FullRow
+from tests.huggingface.handmade_layers import joined, run
 from tests.huggingface.layer_cases import (
     FAMILIES,
     INSIDE_AT,
@@ -60,10 +62,16 @@ def is_per_token(values: Any, inputs: dict[str, Any]) -> bool:
 class Talk:
     """Two turns of a batch; the second brings a picture for every row, after a first that may have none."""
 
-    def __init__(self, name: str, kind: str = "dynamic", turns: tuple[list[Row], list[Row]] = (FIRST, SECOND)) -> None:
+    def __init__(
+        self,
+        name: str,
+        kind: str = "dynamic",
+        turns: tuple[list[Row], list[Row]] = (FIRST, SECOND),
+        model: PreTrainedModel | None = None,
+    ) -> None:
         static = {"cache_implementation": "static"} if kind == "static" else {}
         self.name = name
-        self.model = build(name, attention_of(name), **static)
+        self.model = model or build(name, attention_of(name), **static)
         self.first, self.second = (inputs_of(name, self.model, rows) for rows in turns)
         if set(kinds_of(self.model)) - {"full_attention"} or INSIDE[name].positions == ("compact",):
             # Windows, running states and counted columns take the padding between two turns for tokens.
@@ -93,9 +101,9 @@ class Talk:
         first, second = (rows_of(self.name, self.model, inputs) for inputs in (self.first, self.second))
         return [joined(self.model, *parts) for parts in zip(first, said, second, strict=True)]
 
-    def error(self, rules: Any, said: Tensor, tokens: Tensor, logits: Tensor) -> float:
+    def error(self, rules: Any, said: Tensor, tokens: Tensor, logits: Tensor, with_keys: bool = False) -> float:
         rows = zip(self.rows(said), tokens, strict=True)
-        expected = [run(self.model, row, new_tokens[:-1], rules).logits for row, new_tokens in rows]
+        expected = [run(self.model, row, new[:-1], rules, with_keys=with_keys).logits for row, new in rows]
         return float((torch.stack(expected) - logits).abs().max())
 
 

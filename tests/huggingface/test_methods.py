@@ -1,4 +1,4 @@
-"""Every method that acts before the language model, on the families whose pictures differ most."""
+"""Every method, on the families whose pictures differ most."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -20,11 +20,23 @@ from divprune.methods.base import Method, Need
 from divprune.methods.merging import Merged, MergingMethod
 from divprune.selection.reference import reference_select
 from tests.huggingface.greedy_calls import generate_logits, largest_error
+from tests.huggingface.layer_variants import deeper
 from tests.huggingface.tiny_models import CASES, make_inputs
+from tests.methods.contexts import made
 from tests.parity.subject import NEW_TOKENS, ONE_AND_TWO, RATIO, TOLERANCE, divprune_rule
 
 FAMILIES = ("llava", "llava_next", "qwen2_5_vl", "internvl")
-NAMES = [info.name for info in available_methods() if get_method(info.name).layers == ()]
+BEFORE = [info.name for info in available_methods() if made(info.name).layers == ()]
+INSIDE = {
+    "fastv": "fastv:layer=1",
+    "vtw": "vtw:layer=1",
+    "pyramiddrop": "pyramiddrop:first_layer=1,layers_per_stage=1",
+    "sparsevlm": "sparsevlm:tokens=64,first_layer=1,second_layer=2,third_layer=3",
+    "dart": "dart:layer=1",
+    "fitprune": "fitprune",
+}
+"""Methods that act inside the language model, at layers that the tiny models have; FitPrune's are those of `made`."""
+NAMES = [INSIDE.get(info.name, info.name) for info in available_methods()]
 ONE_SIZE = r"needs pictures of one size, .* give the processor smaller ones instead, by divprune\.methods\.downsampled"
 NO_GRID = "needs tokens that form one .* grid"
 
@@ -41,7 +53,8 @@ REFUSED = {
 
 @cache
 def model_of(family: str) -> PreTrainedModel:
-    return CASES[family].build()
+    """A layer deeper than usual, for methods that drop at three."""
+    return deeper(family)
 
 
 @cache
@@ -53,32 +66,40 @@ def inputs_of(family: str, kind: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_method_runs_on_every_family_or_is_refused(family: str, name: str) -> None:
-    model, method = model_of(family), get_method(name)
+    model, method = model_of(family), made(name)
+    asked_for = {} if method.count == "schedule" else {"keep_ratio": RATIO}
     inputs = inputs_of(family, "video" if (family, name) == ("qwen2_5_vl", "evs") else "image")
     if (family, name) in REFUSED:
         with (
-            prune(model, method, keep_ratio=RATIO),
+            prune(model, method, **asked_for),
             pytest.raises((PruningError, ValueError), match=REFUSED[family, name]),
         ):
             model.generate(**inputs, **NEW_TOKENS)
         return
-    with prune(model, method, keep_ratio=RATIO) as pruning:
+    with prune(model, method, **asked_for) as pruning:
         tokens, logits = generate_logits(model, inputs)
         again, logits_again = generate_logits(model, inputs)
     assert tokens.equal(again)
     assert logits.equal(logits_again)
     for item in pruning.last.items:
         asked = budget(item.num_visual_tokens, keep_ratio=RATIO)
+        if method.count == "schedule":
+            asked = method.schedule(item.num_visual_tokens)[-1].num_keep
         assert item.num_kept == asked or (method.count == "at_most" and 1 <= item.num_kept < asked)
     unpruned, _ = generate_logits(model, inputs)
     assert not unpruned.equal(tokens)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if get_method(name).count == "adaptive"])
+def test_every_method_is_there_once() -> None:
+    assert [name.partition(":")[0] for name in NAMES] == [info.name for info in available_methods()]
+    assert set(INSIDE) == {info.name for info in available_methods()} - set(BEFORE)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if made(name).count == "adaptive"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_adaptive_methods_find_a_count_for_each_picture(family: str, name: str) -> None:
     model, inputs = model_of(family), inputs_of(family, "image")
-    method = get_method(name)
+    method = made(name)
     with prune(model, method) as pruning:
         generate_logits(model, inputs)
     encoding = encode_for(method, model, family_of(model), inputs)
@@ -96,7 +117,7 @@ def test_adaptive_methods_find_a_count_for_each_picture(family: str, name: str) 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_keeping_everything_changes_nothing(family: str, name: str) -> None:
-    if (family, name) in REFUSED or (family, name) == ("qwen2_5_vl", "evs"):
+    if (family, name) in REFUSED or (family, name) == ("qwen2_5_vl", "evs") or made(name).count == "schedule":
         return
     model, inputs = model_of(family), inputs_of(family, "image")
     _, expected = generate_logits(model, inputs)
@@ -142,7 +163,7 @@ def test_merged_tokens_stand_in_the_places_of_their_anchors(family: str, method:
 @pytest.mark.parametrize("name", ["prumerge", "visionzip", "tome"])
 def test_the_model_reads_the_weighted_sums(family: str, name: str) -> None:
     """Each picture's merged tokens, from the weights, before the projector where it works on single patches."""
-    model, inputs, method = model_of(family), inputs_of(family, "image"), get_method(name)
+    model, inputs, method = model_of(family), inputs_of(family, "image"), made(name)
     assert isinstance(method, MergingMethod)
     with prune(model, method, num_keep=6) as pruning, torch.no_grad():
         model(**inputs)

@@ -3,8 +3,16 @@
 import torch
 from torch import Tensor
 
-from divprune.methods import ItemContext
+from divprune.methods import FitPrune, FitPruneRecipe, ItemContext, Method, get_method
 from divprune.methods.base import Piece
+
+CALIBRATED: dict[str, Method] = {"fitprune": FitPrune(FitPruneRecipe((20, 10, 5), 60))}
+"""Methods that have no defaults."""
+
+
+def made(name: str) -> Method:
+    """Any registered method."""
+    return CALIBRATED.get(name) or get_method(name)
 
 
 def noise(*shape: int, seed: int) -> Tensor:
@@ -24,5 +32,13 @@ def full_item(
         vision_keys=noise(2, total, 4, seed=seed + 2),
         patch_features=noise(total, 12, seed=seed + 3),
         text_embeddings=noise(5, 8, seed=seed + 4),
+        input_tokens=noise(total, 8, seed=seed + 5),
+        attention=noise(2, total, seed=seed + 6).softmax(dim=-1),
+        text_attention=noise(2, 5, total, seed=seed + 7).softmax(dim=-1),
+        visual_attention=noise(2, total, seed=seed + 8).softmax(dim=-1),
+        keys=noise(2, total, 4, seed=seed + 9),
+        text_keys=noise(2, 5, 4, seed=seed + 10),
+        text_states=noise(5, 8, seed=seed + 11),
+        final_norm=lambda states: states * torch.linspace(0.5, 2, 8).to(states),
     )
     return noise(total, 8, seed=seed), context

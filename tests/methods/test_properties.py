@@ -1,23 +1,24 @@
-"""What holds for every registered method that acts before the language model."""
+"""What holds for every registered method."""
 
 import dataclasses
 
 import pytest
 import torch
 
-from divprune.methods import ItemContext, available_methods, get_method
+from divprune.methods import ItemContext, available_methods
 from divprune.methods.base import Method
 from divprune.methods.merging import MergingMethod
-from tests.methods.contexts import full_item
+from tests.methods.contexts import full_item, made
 
-NAMES = [info.name for info in available_methods() if get_method(info.name).layers == ()]
-MERGING = [name for name in NAMES if isinstance(get_method(name), MergingMethod)]
+NAMES = [info.name for info in available_methods()]
+MERGING = [name for name in NAMES if isinstance(made(name), MergingMethod)]
 GRIDS = [(1, 6, 10), (3, 4, 5), (1, 1, 1), (1, 1, 2), (2, 7, 7)]
 NESTED = {
     "divprune", "divprune-star", "random", "norm", "minmax", "cdpruner", "scope", "mmtok", "mmr", "id-selection",
-    "otprune", "eadp", "tops", "evs", "agilepruner",
+    "otprune", "eadp", "tops", "evs", "agilepruner", "fastv", "vtw", "pyramiddrop",
+    "fitprune",
 }  # fmt: skip
-KEEPS_SUMS = {"pooling", "downsampling", "m3", "tome"}
+KEEPS_SUMS = {"pooling", "downsampling", "m3", "tome", "sparsevlm"}
 """Merging methods whose merged tokens are averages."""
 
 
@@ -34,7 +35,7 @@ def counts(method: Method, grid: tuple[int, int, int]) -> list[int]:
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 @pytest.mark.parametrize("name", NAMES)
 def test_as_many_distinct_tokens_as_asked_for(name: str, grid: tuple[int, int, int]) -> None:
-    method, (tokens, context) = get_method(name), item(name, grid)
+    method, (tokens, context) = made(name), item(name, grid)
     for num_keep in counts(method, grid):
         picks = method.select(tokens, num_keep, context)
         assert picks.dtype == torch.int64
@@ -45,7 +46,7 @@ def test_as_many_distinct_tokens_as_asked_for(name: str, grid: tuple[int, int, i
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_input_gives_the_same_picks(name: str) -> None:
-    method, (tokens, context) = get_method(name), item(name)
+    method, (tokens, context) = made(name), item(name)
     again, context_again = item(name)
     for num_keep in counts(method, (1, 6, 10)):
         assert method.select(tokens, num_keep, context).equal(method.select(again, num_keep, context_again))
@@ -53,7 +54,7 @@ def test_the_same_input_gives_the_same_picks(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(NESTED))
 def test_greedy_picks_are_nested(name: str) -> None:
-    method, (tokens, context) = get_method(name), item(name)
+    method, (tokens, context) = made(name), item(name)
     most = method.select(tokens, 40, context)
     for num_keep in (1, 2, 7, 23):
         assert method.select(tokens, num_keep, context).equal(most[:num_keep])
@@ -62,13 +63,13 @@ def test_greedy_picks_are_nested(name: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("name", NAMES)
 def test_every_precision_is_taken(name: str, dtype: torch.dtype) -> None:
-    method, (tokens, context) = get_method(name), item(name)
+    method, (tokens, context) = made(name), item(name)
     assert len(set(method.select(tokens.to(dtype), 15, context).tolist())) == 15
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_equal_tokens_are_no_trouble(name: str) -> None:
-    method, (tokens, context) = get_method(name), item(name)
+    method, (tokens, context) = made(name), item(name)
     same = {
         field.name: torch.ones_like(getattr(context, field.name))
         for field in dataclasses.fields(context)
@@ -80,7 +81,7 @@ def test_equal_tokens_are_no_trouble(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_a_method_needs_is_what_it_reads(name: str) -> None:
-    method, (tokens, context) = get_method(name), item(name)
+    method, (tokens, context) = made(name), item(name)
     bare = ItemContext(kind=context.kind, grid=context.grid if name in ("uniform", "eadp") else None)
     enough = dataclasses.replace(bare, **{need: getattr(context, need) for need in method.needs})
     assert method.select(tokens, 8, enough).equal(method.select(tokens, 8, context))
@@ -95,7 +96,7 @@ def test_what_a_method_needs_is_what_it_reads(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_adaptive_counts_are_within_the_item(name: str) -> None:
-    method = get_method(name)
+    method = made(name)
     if method.count != "adaptive":
         with pytest.raises(NotImplementedError, match="give keep_ratio or num_keep"):
             method.adaptive_count(60, ItemContext())
@@ -107,10 +108,26 @@ def test_adaptive_counts_are_within_the_item(name: str) -> None:
         assert len(method.select(tokens, count, context)) == count
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_layers_ascend_and_schedules_never_grow(name: str) -> None:
+    method = made(name)
+    assert list(method.layers) == sorted(set(method.layers))
+    assert all(layer >= 1 for layer in method.layers)
+    if method.count != "schedule":
+        with pytest.raises(NotImplementedError, match="give keep_ratio or num_keep"):
+            method.schedule(60)
+        return
+    for total in (1, 2, 7, 60, 576):
+        stages = method.schedule(total)
+        assert tuple(stage.layer for stage in stages) == method.layers
+        counts = [total, *(stage.num_keep for stage in stages), 0]
+        assert counts == sorted(counts, reverse=True)
+
+
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 @pytest.mark.parametrize("name", MERGING)
 def test_merged_tokens_hold_their_anchor(name: str, grid: tuple[int, int, int]) -> None:
-    method, (tokens, context) = get_method(name), item(name, grid)
+    method, (tokens, context) = made(name), item(name, grid)
     for num_keep in counts(method, grid):
         merged = method.merge(tokens, num_keep, context)
         assert merged.weights.shape == (len(merged.anchors), len(tokens))
@@ -122,7 +139,7 @@ def test_merged_tokens_hold_their_anchor(name: str, grid: tuple[int, int, int]) 
 @pytest.mark.parametrize("name", MERGING)
 def test_all_tokens_kept_stay_as_they_are(name: str) -> None:
     tokens, context = item(name)
-    merged = get_method(name).merge(tokens, len(tokens), context)
+    merged = made(name).merge(tokens, len(tokens), context)
     assert merged.tokens(tokens).equal(tokens)
 
 
@@ -130,10 +147,11 @@ def test_all_tokens_kept_stay_as_they_are(name: str) -> None:
 def test_averages_weigh_one(name: str) -> None:
     tokens, context = item(name, (1, 8, 8))
     for num_keep in (1, 4, 16, 31):
-        weights = get_method(name).merge(tokens, num_keep, context).weights
+        weights = made(name).merge(tokens, num_keep, context).weights
         assert weights.sum(dim=1).allclose(torch.ones(len(weights)))
-        if name == "tome" or num_keep in (1, 4, 16):
-            # Every token is in exactly one of them, so sums weighted by sizes are those of the tokens.
+        if name == "tome" or (num_keep in (1, 4, 16) and name != "sparsevlm"):
+            # Every token is in exactly one of them, so sums weighted by sizes are those of the tokens; SparseVLM loses
+            # some.
             sizes = (weights > 0).sum(dim=1, keepdim=True).float()
             assert (sizes * weights).sum(dim=0).allclose(torch.ones(64))
 
@@ -149,5 +167,7 @@ def test_the_lists_above_are_complete() -> None:
         "prumerge-plus",
         "visionzip",
         "vispruner",
+        "sparsevlm",
+        "dart",
     }
     assert set(MERGING) - KEEPS_SUMS == {"prumerge", "prumerge-plus", "visionzip"}

@@ -7,7 +7,8 @@ import torch
 
 from divprune import VTW, DivPrune, FastV
 from divprune.methods import Method
-from tests.huggingface.handmade_layers import FullRow, full_rows, run
+from tests.huggingface.handmade_entering import FullRow
+from tests.huggingface.handmade_layers import full_rows, run
 from tests.huggingface.layer_cases import first_tokens, rule_of, settings_of
 from tests.huggingface.test_layers_calls import BEAM_STEPS, best_beams
 from tests.huggingface.tiny_models import IMAGE, NO_PLACEHOLDERS, VIDEO

@@ -1,6 +1,5 @@
 """Tiny checkpoints as engines find them: the hub's files, with random weights that react to every token."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,14 @@ from tests.huggingface.tiny_base import reactive
 TEXT_SIZES = {
     # vLLM's attention on CPUs wants heads of 32 at least.
     "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2,
-    "num_key_value_heads": 2, "max_position_embeddings": 4096, "vocab_size": 64, "tie_word_embeddings": False,
+    "num_key_value_heads": 2, "max_position_embeddings": 4096, "vocab_size": 72, "tie_word_embeddings": False,
     "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
-SPECIAL_TOKENS = ["<pad>", "<s>", "</s>", "<unk>", "<image>", "<video>", "<|vision_start|>", "<|vision_end|>"]
-VOCABULARY = {word: index for index, word in enumerate([*SPECIAL_TOKENS, *(f"word{i}" for i in range(56))])}
+SPECIAL_TOKENS = [
+    "<pad>", "<s>", "</s>", "<unk>", "<image>", "<video>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
+    "<|video_pad|>", "<img>", "</img>", "<IMG_CONTEXT>",
+]  # fmt: skip
+VOCABULARY = {word: index for index, word in enumerate([*SPECIAL_TOKENS, *(f"word{i}" for i in range(54))])}
 IMAGE, VIDEO = VOCABULARY["<image>"], VOCABULARY["<video>"]
 CHAT_TEMPLATE = (
     "{% for message in messages %}word0 {% if message['content'] is string %}{{ message['content'] }}{% else %}"
@@ -53,9 +55,6 @@ def write_llava(folder: Path) -> None:
         chat_template=chat_template("<image>", "<video>"),
     )
     write(folder, config, processor, hub_names={"vision_tower.": "vision_tower.vision_model."})
-
-
-WRITERS: dict[str, Callable[[Path], None]] = {"llava": write_llava}
 
 
 def write(folder: Path, config: Any, processor: Any, hub_names: dict[str, str] | None = None) -> None:
@@ -86,10 +85,10 @@ def chat_template(image: str, video: str) -> str:
     return CHAT_TEMPLATE.replace("IMAGE", image).replace("VIDEO", video)
 
 
-def clip(image_size: int) -> CLIPVisionConfig:
+def clip(image_size: int, patch_size: int = 14) -> CLIPVisionConfig:
     return CLIPVisionConfig(
         hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=2, image_size=image_size,
-        patch_size=14, projection_dim=64,
+        patch_size=patch_size, projection_dim=64,
     )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """`checkpoint(name)` writes a family's checkpoint once."""
-    from tests.serving.checkpoints import WRITERS
+    from tests.serving.writers import WRITERS
 
     root = tmp_path_factory.mktemp("checkpoints")
 

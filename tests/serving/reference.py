@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
+from transformers.video_utils import VideoMetadata
 
 from divprune.budget import budget
 from divprune.selection.reference import reference_select
@@ -36,6 +37,21 @@ def first_rows(keep_ratio: float) -> KeepRule:
     return lambda tokens: torch.arange(budget(len(tokens), keep_ratio=keep_ratio))
 
 
+def arguments(media: Media) -> dict[str, Any]:
+    """What a processor is given of a prompt's media; a video comes with what is known about it."""
+    given: dict[str, Any] = {}
+    if media.get("image"):
+        given["images"] = media["image"]
+    if media.get("video"):
+        given["videos"] = [frames for frames, _ in media["video"]]
+        given["video_metadata"] = [
+            VideoMetadata(**{name: value for name, value in known.items() if name != "do_sample_frames"})
+            for _, known in media["video"]
+        ]
+        given["do_sample_frames"] = False
+    return given
+
+
 @dataclass
 class Short:
     """A shortened prompt: (1, n, d) embeddings, (..., 1, n) positions, features for deeper layers."""
@@ -50,11 +66,16 @@ class Short:
 class Reference:
     """A checkpoint, as transformers reads it."""
 
-    def __init__(self, folder: Path, items: Callable[[str, Any, list[Tensor]], list[Tensor]] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        items: Callable[[str, Any, list[Tensor]], list[Tensor]] | None = None,
+        processor: Any = None,
+    ) -> None:
         loaded = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
         self.model: PreTrainedModel = loaded[0].eval()
         assert not loaded[1]["missing_keys"]
-        self.processor = AutoProcessor.from_pretrained(folder)
+        self.processor = processor or AutoProcessor.from_pretrained(folder)
         self.items = items or (lambda kind, inputs, entries: entries)
 
     @torch.no_grad()
@@ -68,8 +89,7 @@ class Reference:
         return length, ids
 
     def short_prompt(self, prompt: str, media: Media, keep: KeepRule) -> Short:
-        given = {f"{kind}s": items for kind, items in media.items() if items}
-        inputs = self.processor(text=prompt, **given, return_tensors="pt")
+        inputs = self.processor(text=prompt, **arguments(media), return_tensors="pt")
         ids = inputs["input_ids"][0]
         embeddings = self.model.get_input_embeddings()(ids).clone()
         stays, is_visual = torch.ones_like(ids, dtype=torch.bool), torch.zeros_like(ids, dtype=torch.bool)
@@ -92,7 +112,8 @@ class Reference:
     ) -> None:  # fmt: skip
         """Write the visual tokens of a kind to their placeholders, and mark those that go."""
         output = encoded(self.model, kind, inputs)
-        tokens = self.items(kind, inputs, list(output["pooler_output"]))
+        entries = [entry.flatten(0, -2) for entry in output["pooler_output"]]
+        tokens = self.items(kind, inputs, entries)
         columns = (ids == getattr(self.model.config, f"{kind}_token_id")).nonzero().squeeze(1)
         embeddings[columns] = torch.cat(tokens)
         is_visual[columns] = True

@@ -37,7 +37,12 @@ def start(model: Path, output: Path, pictures: Path, arguments: Sequence[str] = 
     command = [sys.executable, "-c", code, "batch", str(model), *asked, "--keep-ratio", "0.25", "--json", *arguments]
     environment = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
     return subprocess.Popen(
-        [*command, "--", *FLAGS], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "--", *FLAGS],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
 
 
@@ -79,12 +84,14 @@ def test_a_killed_batch_goes_on_where_it_stopped(
     deadline = time.monotonic() + 240
     while not (output.exists() and output.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.02)
-    first.send_signal(signal.SIGKILL)
+    # The engine's processes too, as when a machine goes down: they hold on to the pipes.
+    os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
-    before = answers(output) if output.read_text(encoding="utf-8").endswith("\n") else None
-    assert before is None or len(before) > 0
+    before = output.read_text(encoding="utf-8").count("\n")
+    assert before > 0
     code, _, errors = finish(start(checkpoint("llava"), output, pictures))
     assert code == 0, errors
+    assert f"{before} of {NUM_PICTURES} are answered already" in errors
     assert answers(output) == answers(whole)
 
 

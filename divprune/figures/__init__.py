@@ -1,0 +1,11 @@
+"""Figures, drawn from result records and from nothing else: no model, no torch.
+
+matplotlib (extra `viz`) is imported when something is drawn.
+"""
+
+from divprune.figures.catalog import FIGURES, FigureSpec
+from divprune.figures.drawing import Drawing, Drawn, draw_figures
+from divprune.figures.gallery import gallery_page
+from divprune.figures.sources import Sources
+
+__all__ = ["FIGURES", "Drawing", "Drawn", "FigureSpec", "Sources", "draw_figures", "gallery_page"]

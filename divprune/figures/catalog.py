@@ -1,0 +1,64 @@
+"""Every figure there is, in the order of the gallery."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from divprune.figures import (
+    kept_on_picture,
+    max_min_histogram,
+    prefill,
+    score_flops,
+    score_time,
+    selection_time,
+    tokens_tsne,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class FigureSpec:
+    """One figure.
+
+    Attributes:
+        name: of its files and for `--only`.
+        title: a few words.
+        records: what it is drawn from: keys of `sources.COMMANDS`.
+        draw: draws it, given its records.
+        caption: says what it shows, given its records.
+    """
+
+    name: str
+    title: str
+    records: tuple[str, ...]
+    draw: "Callable[..., Figure]"
+    caption: Callable[..., str]
+
+
+FIGURES: tuple[FigureSpec, ...] = (
+    FigureSpec(
+        "kept-on-picture", "Kept tokens on the picture", ("samples",), kept_on_picture.draw, kept_on_picture.caption
+    ),
+    FigureSpec("score-flops", "Score against FLOPs", ("eval-scenes",), score_flops.draw, score_flops.caption),
+    FigureSpec("score-time", "Score against time", ("eval-scenes", "samples"), score_time.draw, score_time.caption),
+    FigureSpec(
+        "max-min-histogram",
+        "How different the kept tokens are",
+        ("samples",),
+        max_min_histogram.draw,
+        max_min_histogram.caption,
+    ),
+    FigureSpec(
+        "tokens-tsne", "Where the kept tokens lie among all", ("samples",), tokens_tsne.draw, tokens_tsne.caption
+    ),
+    FigureSpec("prefill", "Time to the first token", ("bench-*",), prefill.draw, prefill.caption),
+    FigureSpec(
+        "selection-time",
+        "Selection time against the number of tokens",
+        ("selection",),
+        selection_time.draw,
+        selection_time.caption,
+    ),
+)

@@ -1,0 +1,80 @@
+"""Which patches of a picture each method keeps, side by side."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from divprune.figures.samples import patches, picture
+from divprune.figures.style import INK, canvas, color, headings, rows_of
+from divprune.records import Record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+METHODS = ("divprune", "fastv", "visionzip", "cdpruner", "random")
+VEIL = 0.65  # share of white over what is dropped
+
+
+def draw(samples: Record) -> "Figure":
+    """Draw a row a picture and a column a method; what is dropped is faded to the colour of its patch."""
+    pictures = rows_of(samples, "sample")
+    columns = 1 + len(METHODS)
+    figure, panels = canvas(0.5 + 1.42 * len(pictures), len(pictures), columns)
+    for place, sample in enumerate(pictures):
+        row, image, grid = panels[columns * place : columns * (place + 1)], picture(sample), sample["grid"]
+        _show(row[0], image)
+        for panel, method in zip(row[1:], METHODS, strict=True):
+            kept = np.zeros(grid[0] * grid[1], dtype=bool)
+            kept[sample["kept_indices"][method]] = True
+            _show(panel, faded(image, kept.reshape(grid)))
+            _outline(panel, kept.reshape(grid), image.shape[0] // grid[0])
+    for panel, title in zip(panels, ("all tokens", *METHODS), strict=False):
+        panel.set_title(title, color=INK if title == "all tokens" else color(title), weight="bold", loc="center")
+    num_kept = len(pictures[0]["kept_indices"][METHODS[0]])
+    title = f"What is kept: {num_kept} of {samples.config['num_visual_tokens']} visual tokens"
+    headings(figure, title, "Toy scenes and a toy model, not the paper's data. What is dropped is faded.")
+    return figure
+
+
+def caption(samples: Record) -> str:
+    """Say what is drawn."""
+    return (
+        f"The first held-out toy scenes and the patches whose tokens each method keeps at a share of "
+        f"{samples.config['keep_ratio']}; the question was *{samples.config['question']}* `fastv` chooses inside the "
+        f"language model, the others before it; `visionzip` also merges tokens into those shown."
+    )
+
+
+def faded(image: NDArray[np.float64], kept: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Replace each dropped patch by a light tint of its mean colour.
+
+    Args:
+        image: (height, width, 3) in [0, 1].
+        kept: (rows, columns), one entry a patch.
+    """
+    cut = patches(image, kept.shape)
+    tint = VEIL + (1 - VEIL) * cut.mean(axis=(2, 3), keepdims=True)
+    chosen = np.where(kept[:, :, None, None, None], cut, tint).swapaxes(1, 2)
+    return chosen.reshape(chosen.shape[0] * chosen.shape[1], -1, 3)
+
+
+def _show(panel: "Axes", image: NDArray[np.float64]) -> None:
+    panel.imshow(np.round(image * 255).astype(np.uint8), interpolation="none")
+    panel.set_xticks([])
+    panel.set_yticks([])
+    panel.grid(False)
+    panel.spines[:].set(visible=True, linewidth=0.6)
+
+
+def _outline(panel: "Axes", kept: NDArray[np.bool_], size: int) -> None:
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path
+    from matplotlib.transforms import Affine2D
+
+    unit = Path.unit_rectangle()
+    corners = (np.argwhere(kept) * size - 0.5).tolist()
+    squares = [unit.transformed(Affine2D().scale(size).translate(column, row)) for row, column in corners]
+    # One path for all: a tenth of the size in the SVG.
+    panel.add_patch(PathPatch(Path.make_compound_path(*squares), fill=False, edgecolor=INK, linewidth=0.8))

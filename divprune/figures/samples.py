@@ -1,0 +1,39 @@
+"""Reading the record `samples`: pictures, tokens and kept indices out of its rows."""
+
+import base64
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from divprune.figures.style import rows_of
+from divprune.records import Record
+
+
+def picture(sample: Mapping[str, Any]) -> NDArray[np.float64]:
+    """Return a sample's picture: (height, width, 3) in [0, 1]."""
+    image = Image.open(io.BytesIO(base64.b64decode(sample["picture_png_base64"])))
+    return np.asarray(image.convert("RGB"), dtype=np.float64) / 255
+
+
+def tokens(sample: Mapping[str, Any]) -> NDArray[np.float64]:
+    """Return a sample's visual tokens: (M, d)."""
+    rows, columns = sample["grid"]
+    numbers = np.frombuffer(base64.b64decode(sample["tokens_float16_base64"]), dtype="<f2")
+    return numbers.reshape(rows * columns, -1).astype(np.float64)
+
+
+def patches(image: NDArray[np.float64], grid: tuple[int, int]) -> NDArray[np.float64]:
+    """Cut a picture into the patches of its tokens: (rows, columns, patch height, patch width, 3)."""
+    rows, columns = grid
+    height, width = image.shape[0] // rows, image.shape[1] // columns
+    cut = image[: rows * height, : columns * width].reshape(rows, height, columns, width, 3)
+    return cut.swapaxes(1, 2)
+
+
+def measured_methods(record: Record) -> list[Mapping[str, Any]]:
+    """Return the rows of the methods that ran."""
+    return [row for row in rows_of(record, "method") if row["refusal"] is None]

@@ -1,0 +1,51 @@
+"""Reading the record `eval-scenes`: references, curves and single rows."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from divprune.records import Record
+
+REFERENCES = ("unpruned", "picture withheld")
+SHARE = 0.098
+"""The share of tokens kept at which all methods are compared: the paper's."""
+
+Row = Mapping[str, Any]
+
+
+def answered(suite: Record) -> Sequence[Row]:
+    """Return the rows that are no refusals."""
+    return [row for row in suite.rows if row["refusal"] is None]
+
+
+def reference(suite: Record, name: str) -> Row:
+    """Return the row of one of `REFERENCES`."""
+    return next(row for row in suite.rows if row["method"] == name)
+
+
+def curves(suite: Record) -> dict[str, list[Row]]:
+    """Return each method's rows from the cheapest to the dearest, without repetitions.
+
+    Rows in which a method finds its own number of tokens are left out where it can also be told one.
+    """
+    found: dict[str, dict[float, Row]] = {}
+    for row in answered(suite):
+        if row["method"] not in REFERENCES:
+            found.setdefault(row["method"], {}).setdefault(row["flop_percent"], row)
+    told = {row["method"] for row in answered(suite) if row["matching"] is not None}
+    return {
+        method: [row for _, row in sorted(rows.items()) if row["matching"] is not None or method not in told]
+        for method, rows in found.items()
+    }
+
+
+def at_share(suite: Record, keep_ratio: float = SHARE) -> list[Row]:
+    """Return one row a method, at equal tokens, or as the method says itself; best score last."""
+    rows = [
+        row
+        for row in answered(suite)
+        if row["method"] not in REFERENCES
+        and (row["matching"], row["keep_ratio"]) in (("tokens", keep_ratio), (None, None))
+    ]
+    told = {row["method"] for row in rows if row["matching"] is not None}
+    chosen = [row for row in rows if row["matching"] is not None or row["method"] not in told]
+    return sorted(chosen, key=lambda row: float(row["mean_percent"]))

@@ -1,0 +1,59 @@
+"""All visual tokens of one picture in the plane, and which of them are kept (the paper's Fig. 3a and 5)."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from divprune.figures.samples import patches, picture, tokens
+from divprune.figures.style import GREY, INK, canvas, color, headings, rows_of
+from divprune.records import Record
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+METHODS = ("divprune", "fastv", "random")
+PERPLEXITY, SEED = 30.0, 0
+
+
+def draw(samples: Record) -> "Figure":
+    """Draw a panel a method: every token in the colour of its patch, the kept ones large and ringed."""
+    sample = rows_of(samples, "sample")[0]
+    places = embedded(tokens(sample))
+    colors = patches(picture(sample), sample["grid"]).mean(axis=(2, 3)).reshape(-1, 3)
+    figure, panels = canvas(3.5, 1, len(METHODS), sharex=True, sharey=True)
+    for panel, method in zip(panels, METHODS, strict=True):
+        kept = np.zeros(len(places), dtype=bool)
+        kept[sample["kept_indices"][method]] = True
+        across, up = places.T
+        panel.scatter(across[~kept], up[~kept], c=colors[~kept], s=13, alpha=0.75, linewidths=0)
+        panel.scatter(across[kept], up[kept], c=colors[kept], s=38, edgecolors=INK, linewidths=1.2)
+        panel.set_title(f"{method}: {kept.sum()} of {len(kept)}", color=color(method), weight="bold", loc="center")
+        panel.set_xticks([])
+        panel.set_yticks([])
+        panel.spines[:].set(visible=True, color=GREY, linewidth=0.6)
+        panel.margins(0.06)
+    headings(
+        figure,
+        "Where the kept tokens lie among all (t-SNE)",
+        "A dot is a token, in the colour of its patch; kept ones are ringed. One toy scene, not the paper's data.",
+    )
+    return figure
+
+
+def caption(samples: Record) -> str:
+    """Say what is drawn."""
+    return (
+        f"t-SNE of the visual tokens of the first scene above (by cosine, perplexity {PERPLEXITY:g}), the kept ones "
+        f"marked: the paper's Fig. 3a and 5 on a toy scene, at a share of {samples.config['keep_ratio']}."
+    )
+
+
+def embedded(visual_tokens: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Lay tokens out in the plane: (M, d) to (M, 2), the same every time."""
+    from sklearn.manifold import TSNE
+
+    unit = visual_tokens / np.linalg.norm(visual_tokens, axis=1, keepdims=True)
+    perplexity = min(PERPLEXITY, (len(unit) - 1) / 3)
+    layout = TSNE(perplexity=perplexity, init="pca", random_state=SEED, method="exact").fit_transform(unit)
+    return np.asarray(layout, dtype=np.float64)

@@ -1,0 +1,142 @@
+"""M-RoPE: kept tokens stand at their own (frame, row, column) in the picture, text behind it where it always stood.
+
+vLLM wants the positions of a prompt when the request arrives, before the vision encoder has run and anything is chosen.
+So all placeholders of an item first get the position of its first token, and the distance of each kept token from there
+travels with it: as additional columns of the encoder's output, through the encoder cache, up to the step that reads it.
+Thus it does not matter which part of a prompt comes from the prefix cache, or where chunks of it end.
+
+The language model may run as a replayed CUDA graph, where no Python runs and tensors must stay where they are. So
+`embed_input_ids`, which is never part of a graph, writes the distances into a buffer, and `forward` adds the buffer to
+the positions in place and clears it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+from vllm.config import VllmConfig
+
+from divprune.vllm_plugin.choice import Grid
+from divprune.vllm_plugin.families import Modality
+from divprune.vllm_plugin.models import PrunedModel
+
+AXES = 3
+# bfloat16 has whole numbers up to 256 only, so that a coordinate is written as two digits.
+BASE = 256
+NUM_COLUMNS = 2 * AXES
+
+
+def as_columns(coordinates: Tensor, like: Tensor) -> Tensor:
+    """Return coordinates (3, n) below 65536 as (n, 6) columns for `like` (n, d)."""
+    digits = torch.cat([coordinates // BASE, coordinates % BASE])
+    return digits.T.to(like.device, like.dtype)
+
+
+def from_columns(columns: Tensor) -> Tensor:
+    """Return the coordinates (3, n) int64 that `as_columns` wrote."""
+    digits = columns.T.long()
+    return digits[:AXES] * BASE + digits[AXES:]
+
+
+def fields_of(kind: Modality, kwargs: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """Return what vLLM's rules for positions read of an item of a batch, as they read it: values are in `.data`."""
+    names = (f"{kind}_grid_thw", "second_per_grid_ts", "timestamps")
+    return {name: SimpleNamespace(data=kwargs[name][index]) for name in names if name in kwargs}
+
+
+class PrunedMRoPEModel(PrunedModel):
+    """Comes in front of a family's model with M-RoPE positions."""
+
+    place_buffer: Tensor
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        """Build the model and the buffer."""
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
+        size = (AXES, vllm_config.scheduler_config.max_num_batched_tokens)
+        self.register_buffer("place_buffer", torch.zeros(size, dtype=torch.int64), persistent=False)
+
+    def grids(self, kind: Modality, counts: Sequence[int], kwargs: Mapping[str, Any]) -> list[Grid | None]:
+        """See `PrunedModel`; patches are merged before the language model reads them."""
+        merge = self.config.vision_config.spatial_merge_size
+        return [(t, h // merge, w // merge) for t, h, w in kwargs[f"{kind}_grid_thw"].tolist()]
+
+    def finished(
+        self, kind: Modality, items: Sequence[Tensor], kept: Sequence[Tensor], kwargs: Mapping[str, Any]
+    ) -> list[Tensor]:
+        """Return the kept rows of each item (k, d + 6), with their coordinates behind them."""
+        return [
+            self.placed(kind, item, rows, fields_of(kind, kwargs, index))
+            for index, (item, rows) in enumerate(zip(items, kept, strict=True))
+        ]
+
+    def placed(self, kind: Modality, item: Tensor, rows: Tensor, data: Mapping[str, Any]) -> Tensor:
+        """Return the kept rows of one item with their coordinates."""
+        places = self.coordinates(kind, data, self.whole_item(kind, data, 0))[:, rows.cpu()]
+        return torch.cat([item[rows], as_columns(places, item)], dim=1)
+
+    def coordinates(self, kind: Modality, data: Mapping[str, Any], tokens: list[int]) -> Tensor:
+        """Return coordinates (3, n) of an item's part of the whole prompt (n,), by the family's own rule."""
+        alone = SimpleNamespace(modality=kind, data=data, mm_position=SimpleNamespace(offset=0))
+        positions: Tensor = super().get_mrope_input_positions(tokens, [alone])[0]
+        return positions
+
+    def get_mrope_input_positions(self, input_tokens: list[int], mm_features: list[Any]) -> tuple[Tensor, int]:
+        """Return positions (3, L) of a short prompt, and what to add to the index of a token behind it.
+
+        Text stands where it stands in the whole prompt, every placeholder where its item begins.
+        """
+        features = sorted(mm_features, key=lambda feature: feature.mm_position.offset)
+        tokens: list[int] = []
+        source: list[int] = []  # the column of the whole prompt for each one of the short prompt
+        whole = []
+        done = 0
+        for feature in features:
+            place = feature.mm_position
+            source += range(len(tokens), len(tokens) + place.offset - done)
+            tokens += input_tokens[done : place.offset]
+            source += [len(tokens)] * place.length
+            own = self.whole_item(feature.modality, feature.data, input_tokens[place.offset])
+            whole.append(replace(feature, mm_position=replace(place, offset=len(tokens), length=len(own))))
+            tokens += own
+            done = place.offset + place.length
+        source += range(len(tokens), len(tokens) + len(input_tokens) - done)
+        tokens += input_tokens[done:]
+        positions, delta = super().get_mrope_input_positions(tokens, whole)
+        return positions[:, source], delta + len(tokens) - len(input_tokens)
+
+    def whole_item(self, kind: Modality, data: Mapping[str, Any], first: int) -> list[int]:
+        """Return an item's part of the whole prompt.
+
+        Args:
+            kind: What the item is.
+            data: Its fields; their values are in `.data`.
+            first: The first token of its part of the short prompt.
+        """
+        grid = data[f"{kind}_grid_thw"].data
+        return [first] * (int(grid.prod()) // self.config.vision_config.spatial_merge_size**2)
+
+    def embed_input_ids(
+        self,
+        input_ids: Tensor,
+        multimodal_embeddings: Sequence[Tensor] | None = None,
+        *,
+        is_multimodal: Tensor | None = None,
+    ) -> Tensor:
+        """Take the coordinates off the visual tokens and put them into the buffer."""
+        if multimodal_embeddings is not None and is_multimodal is not None and len(multimodal_embeddings):
+            columns = torch.cat([rows[:, -NUM_COLUMNS:] for rows in multimodal_embeddings])
+            multimodal_embeddings = [rows[:, :-NUM_COLUMNS] for rows in multimodal_embeddings]
+            where = is_multimodal.nonzero().squeeze(1).to(self.place_buffer.device, non_blocking=True)
+            self.place_buffer[:, where] = from_columns(columns)
+        return super().embed_input_ids(input_ids, multimodal_embeddings, is_multimodal=is_multimodal)
+
+    def forward(self, input_ids: Tensor | None, positions: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Move the visual tokens of this step to their places, and run the language model."""
+        # Without Python control flow: both lines may be captured in a graph.
+        places = self.place_buffer[:, : positions.shape[-1]]
+        positions += places
+        places.zero_()
+        return super().forward(input_ids, positions, *args, **kwargs)

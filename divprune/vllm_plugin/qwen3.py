@@ -1,0 +1,64 @@
+"""Qwen3-VL: features for deeper layers, and videos with the moment of each frame in the text."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from vllm.config import VllmConfig
+from vllm.model_executor.models import qwen3_vl
+
+from divprune.vllm_plugin.families import Modality
+from divprune.vllm_plugin.models import with_pruned_processor
+from divprune.vllm_plugin.mrope import PrunedMRoPEModel, as_columns
+from divprune.vllm_plugin.processor import POSITIONS_FACTOR
+
+
+@with_pruned_processor
+class PrunedQwen3VL(PrunedMRoPEModel, qwen3_vl.Qwen3VLForConditionalGeneration):
+    """Features for deeper layers stand in columns behind a token's own, and are gathered with it."""
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        """Build the model with room for the positions of dropped tokens."""
+        # Unpruned, no position is larger than the number of tokens before it, and vLLM makes room for no more.
+        before = qwen3_vl.mrope_positions_factor
+        qwen3_vl.mrope_positions_factor = lambda _: POSITIONS_FACTOR
+        try:
+            super().__init__(vllm_config=vllm_config, prefix=prefix)
+        finally:
+            qwen3_vl.mrope_positions_factor = before
+
+    def visual_tokens(self, item: Tensor) -> Tensor:
+        """See `PrunedModel`."""
+        return item[:, : self.visual_dim]
+
+    def whole_item(self, kind: Modality, data: Mapping[str, Any], first: int) -> list[int]:
+        """See `PrunedMRoPEModel`; a video is its frames, each behind its moment and between two marks."""
+        if kind == "image":
+            return super().whole_item(kind, data, first)
+        steps, rows, columns = data["video_grid_thw"].data.tolist()
+        merge = self.config.vision_config.spatial_merge_size
+        details = qwen3_vl.Qwen3VLMultiModalProcessor.get_video_repl(
+            tokens_per_frame=[rows * columns // merge**2] * steps,
+            timestamps=data["timestamps"].data,
+            tokenizer=self._tokenizer,
+            vision_start_token_id=self.config.vision_start_token_id,
+            vision_end_token_id=self.config.vision_end_token_id,
+            video_token_id=self.config.video_token_id,
+        )
+        return list(details.full)
+
+    def placed(self, kind: Modality, item: Tensor, rows: Tensor, data: Mapping[str, Any]) -> Tensor:
+        """See `PrunedMRoPEModel`; the text between the frames of a video goes with them."""
+        if kind == "image":
+            return super().placed(kind, item, rows, data)
+        whole = self.whole_item(kind, data, 0)
+        ids = torch.tensor(whole, device=item.device)
+        is_visual = ids == self.config.video_token_id
+        stays = ~is_visual
+        stays[is_visual.nonzero().squeeze(1)[rows]] = True
+        embeddings = item.new_zeros(len(whole), item.shape[1])
+        embeddings[~is_visual, : self.visual_dim] = self.language_model.embed_input_ids(ids[~is_visual]).to(item.dtype)
+        embeddings[is_visual] = item
+        places = self.coordinates(kind, data, whole)[:, stays.cpu()]
+        return torch.cat([embeddings[stays], as_columns(places, item)], dim=1)

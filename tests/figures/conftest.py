@@ -1,0 +1,42 @@
+"""Small records, made by the code that makes the real ones."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks import samples, selection
+from divprune.cli.main import app
+from divprune.figures import Drawing, Sources, draw_figures
+from divprune.records import Record
+
+METHODS = "divprune random fastv vtw:layer=2 norm"
+
+
+def command(*arguments: object) -> None:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.stderr
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with every record that a figure is drawn from."""
+    folder = tmp_path_factory.mktemp("results")
+    shares = ("--keep-ratio", 0.5, "--keep-ratio", 0.098)
+    command("eval", "--limit", 2, "--methods", METHODS, *shares, "--output", folder)
+    command("bench", "--no-memory", "--new-tokens", 2, "--repeats", 1, "--output", folder)
+    samples.measured(2).save(folder)
+    rows = [
+        selection.compare(features, total, 32, num_keep, repeats=1)
+        for features in selection.FEATURES
+        for total, num_keep in ((64, 6), (144, 14))
+    ]
+    config = {"warm_up": selection.WARM_UP, "repeats": 1, "seed": 0, "dtype": "float32", "device": "cpu"}
+    Record("selection", config, rows).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def drawing(results: Path) -> Drawing:
+    """Every figure, drawn."""
+    return draw_figures(Sources(results))

@@ -1,0 +1,116 @@
+"""Settings and requests: what is said wrongly is refused before it reaches the engine. vLLM is not needed here."""
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from divprune.budget import Budget
+from divprune.errors import UnsupportedModelError
+from divprune.methods import EVS, ItemContext, get_method
+from divprune.vllm_plugin import FAMILIES, PruningSettings, pruned_overrides, versions
+from divprune.vllm_plugin.families import family_of
+from divprune.vllm_plugin.refusals import refuse_method
+from divprune.vllm_plugin.settings import allowed_count, as_integers, from_integers
+
+LLAVA = {"architectures": ["LlavaForConditionalGeneration"]}
+
+
+def test_overrides_name_the_pruned_architecture_and_carry_the_settings() -> None:
+    overrides = pruned_overrides(LLAVA, keep_ratio=0.098, method="random:seed=3")
+    assert overrides["architectures"] == ["DivPruneLlavaForConditionalGeneration"]
+    carried = PruningSettings.of(SimpleNamespace(divprune=overrides["divprune"]))
+    assert carried == PruningSettings(keep_ratio=0.098, method="random:seed=3")
+
+
+def test_a_model_that_is_not_served_is_refused() -> None:
+    with pytest.raises(UnsupportedModelError, match=r"architectures must name one .* got \['MistralForCausalLM'\]"):
+        pruned_overrides({"architectures": ["MistralForCausalLM"]}, keep_ratio=0.5)
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({}, "exactly one of keep_ratio and num_keep"),
+        ({"keep_ratio": 0.0}, r"keep_ratio must be in \(0, 1\]"),
+        ({"keep_ratio": 0.5, "num_keep": 3}, "exactly one"),
+        ({"keep_ratio": 0.5, "method": "divprun"}, "did you mean 'divprune'"),
+        ({"keep_ratio": 0.5, "keepratio": 0.5}, "knows keep_ratio, .* got 'keepratio'"),
+    ],
+)
+def test_wrong_settings_are_refused(given: dict[str, Any], error: str) -> None:
+    with pytest.raises(ValueError, match=error):
+        PruningSettings.of(SimpleNamespace(divprune=given))
+
+
+def test_missing_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match='must have an entry "divprune"'):
+        PruningSettings.of(SimpleNamespace())
+
+
+@pytest.mark.parametrize("wrong", [0, 2, -0.5, math.nan, math.inf, "abc", None, True, [0.5]])
+def test_wrong_ratios_of_requests_are_value_errors(wrong: object) -> None:
+    settings = PruningSettings(keep_ratio=0.5, allow_request_ratio=True)
+    with pytest.raises(ValueError, match="keep_ratio"):
+        settings.request_budget({"keep_ratio": wrong})
+
+
+def test_requests_may_not_ask_unless_allowed() -> None:
+    with pytest.raises(ValueError, match="started without"):
+        PruningSettings(keep_ratio=0.5).request_budget({"keep_ratio": 0.25})
+
+
+def test_requests_may_not_ask_for_more_than_the_server_keeps() -> None:
+    server = Budget(keep_ratio=0.25)
+    assert allowed_count(Budget(keep_ratio=0.1), server, 576) == 58
+    with pytest.raises(ValueError, match="at most 144 of 576 tokens here, got 288"):
+        allowed_count(Budget(keep_ratio=0.5), server, 576)
+
+
+@pytest.mark.parametrize("budget", [Budget(keep_ratio=0.098), Budget(keep_ratio=1.0), Budget(num_keep=56)])
+def test_a_budget_travels_as_integers(budget: Budget) -> None:
+    assert from_integers(as_integers(budget)) == budget
+
+
+SERVED = ("divprune", "divprune:metric=l2", "random:seed=3", "uniform", "norm", "otprune")
+
+
+@pytest.mark.parametrize("spec", SERVED)
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.architecture)
+def test_methods_that_need_only_the_encoders_output_are_served(spec: str, family: Any) -> None:
+    refuse_method(get_method(spec), family, family.modalities)
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ("fastv", "acts inside the language model"),
+        ("divprune:layer=2", "acts inside the language model"),
+        ("cdpruner", "needs text_embeddings"),
+        ("visionzip", "needs patch_features, vision_attention, vision_keys"),
+        ("pooling", "needs pieces"),
+        ("evs", "cannot choose from this model's images"),
+    ],
+)
+def test_other_methods_are_refused_with_the_reason(spec: str, reason: str) -> None:
+    family = family_of("Qwen2VLForConditionalGeneration")
+    assert family is not None
+    with pytest.raises(ValueError, match=reason):
+        refuse_method(get_method(spec), family, family.modalities)
+
+
+def test_a_method_for_videos_is_served_where_only_videos_are() -> None:
+    family = family_of("Qwen2VLForConditionalGeneration")
+    assert family is not None
+    refuse_method(EVS(), family, ("video",))
+    assert ItemContext().kind == "image"
+
+
+def test_other_versions_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(versions, "installed_version", lambda: "0.32.4")
+    versions.require_tested(allow_untested=False)
+    monkeypatch.setattr(versions, "installed_version", lambda: "0.40.1")
+    with pytest.raises(ValueError, match=r"tested with vLLM 0\.32, this is 0\.40\.1"):
+        versions.require_tested(allow_untested=False)
+    versions.require_tested(allow_untested=True)
