@@ -1,4 +1,4 @@
-"""docs/serving.md, run as written on a server of the tests, whose model, address and folders stand for those it names."""
+"""docs/serving.md, run as written; the model, address and folders of the tests stand for those that it names."""
 
 import os
 import re
