@@ -26,11 +26,11 @@ from tqdm import tqdm
 from benchmarks.soak_memory import MemoryLog
 from divprune.records import Record, provenance
 from tests.serving.cases import picture
-from tests.serving.checkpoints import WRITERS
 from tests.serving.clients import NUM_TOKENS as ANSWER_LENGTH
 from tests.serving.clients import Client, Part, Said, as_prompt, data_url, encoded
 from tests.serving.reference import Reference, divprune_rule
 from tests.serving.servers import Server, running_server
+from tests.serving.writers import WRITERS
 
 NAME = "soak"
 KEEP_RATIO = 0.25
