@@ -43,7 +43,7 @@ def serve(
         server = prepared_server(model, method, keep_ratio, num_keep, allow_request_ratio, tuple(flags or ()))
         show_server(server, screen, method, keep_ratio, num_keep, allow_request_ratio)
         if not dry_run:
-            # The server takes this process over: signals reach it as they would without divprune.
+            # This process has imported much that a server does not need.
             os.execv(server.command[0], server.command)
 
 

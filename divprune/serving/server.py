@@ -12,6 +12,7 @@ from divprune.serving.engine import require_vllm
 
 LOOPBACK = "127.0.0.1"
 DEFAULT_PORT = 8000
+MIDDLEWARE = "divprune.vllm_plugin.requests.RefuseUnreadablePictures"
 OWN_FLAGS = ("--model", "--hf-overrides", "--trust-request-mm-kwargs")
 """Flags of vLLM that the command sets itself."""
 
@@ -65,7 +66,8 @@ def pruned_server(
         model, keep_ratio=keep_ratio, num_keep=num_keep, method=method, allow_request_ratio=allow_request_ratio
     )
     host, port = _value(flags, "--host", LOOPBACK), _value(flags, "--port", str(DEFAULT_PORT))
-    command = [*_entry_point(model), "--hf-overrides", json.dumps(overrides)]
+    command = [sys.executable, "-m", "divprune.serving.watch", *_entry_point(model)]
+    command += ["--hf-overrides", json.dumps(overrides), "--middleware", MIDDLEWARE]
     if _value(flags, "--host", "") == "":
         command += ["--host", LOOPBACK]
     if allow_request_ratio:

@@ -80,9 +80,17 @@ class PruningSettings:
             processor_kwargs: The request's mm_processor_kwargs; `keep_ratio` and `num_keep` are read.
 
         Raises:
-            ValueError: The request may not ask, or asks for nonsense, of whatever type.
+            ValueError: The request may not ask, or asks for nonsense, of whatever type; or it asks for other things
+                where requests may ask for a budget.
         """
         asked: dict[str, Any] = {name: processor_kwargs[name] for name in REQUEST_KEYS if name in processor_kwargs}
+        others = sorted(set(processor_kwargs) - set(REQUEST_KEYS))
+        if others and self.allow_request_ratio:
+            # A picture of another size than its model reads stops the engine for everybody.
+            raise ValueError(
+                f"a request's mm_processor_kwargs may have {' or '.join(REQUEST_KEYS)} alone, got {', '.join(others)}; "
+                "other arguments are the server's own (--mm-processor-kwargs)"
+            )
         if not asked:
             return self.budget
         if not self.allow_request_ratio:

@@ -52,3 +52,40 @@ def engine(checkpoint: Callable[[str], Path]) -> Iterator[Callable[..., Any]]:
     engines = Engines(checkpoint)
     yield engines.start
     engines.stop()
+
+
+@pytest.fixture(scope="session")
+def media_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Whose files the server may read."""
+    return tmp_path_factory.mktemp("media")
+
+
+@pytest.fixture(scope="session")
+def server(
+    checkpoint: Callable[[str], Path], media_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Any]:
+    """A server that keeps a quarter of the tokens, and less where a request asks for less."""
+    from tests.serving.servers import running_server
+
+    log = tmp_path_factory.mktemp("server") / "log.txt"
+    arguments = ("--keep-ratio", "0.25", "--allow-request-ratio")
+    flags = ("--allowed-local-media-path", str(media_folder))
+    with running_server(checkpoint("llava"), log, arguments, flags) as started:
+        yield started
+        assert started.stop() == 0
+
+
+@pytest.fixture
+def client(server: Any) -> Any:
+    from tests.serving.clients import Client
+
+    return Client(server.address)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Show the end of the server's log where a test of it failed."""
+    report = (yield).get_result()
+    server = getattr(item, "funcargs", {}).get("server")
+    if report.failed and server is not None:
+        report.sections.append(("end of the server's log", server.told()[-4000:]))

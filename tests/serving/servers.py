@@ -1,0 +1,117 @@
+"""Servers of pruned models, each a process of its own, as `divprune serve` starts them."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+SECONDS_TO_START = 240
+ROOT = Path(__file__).parents[2]
+CLI = "from divprune.cli.main import app; app()"
+MAX_IMAGES = 3
+FLAGS = (
+    "--dtype", "float32", "--enforce-eager", "--max-model-len", "512", "--max-num-seqs", "16", "--block-size", "32",
+    "--disable-uvicorn-access-log", "--limit-mm-per-prompt", f'{{"image": {MAX_IMAGES}}}',
+)  # fmt: skip
+
+
+class Server:
+    """A running server."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+        self.process, self.port, self.log = process, port, log
+        self.address = f"http://127.0.0.1:{port}"
+
+    def health(self) -> int | None:
+        """The status that /health answers; None if nothing answers."""
+        try:
+            with urllib.request.urlopen(f"{self.address}/health", timeout=10) as response:
+                return int(response.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+        except OSError:
+            return None
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of a metric over all labels but the given ones."""
+        with urllib.request.urlopen(f"{self.address}/metrics", timeout=10) as response:
+            lines = response.read().decode().splitlines()
+        wanted = [f'{label}="{value}"' for label, value in labels.items()]
+        found = [line for line in lines if line.startswith(f"{name}{{") and all(label in line for label in wanted)]
+        assert found, f"no metric {name} {labels}"
+        return sum(float(line.rpartition(" ")[2]) for line in found)
+
+    def processes(self) -> dict[int, str]:
+        """All processes of the server and their names, its own first."""
+        found, new = {}, [self.process.pid]
+        while new:
+            found.update({number: _command(number) for number in new})
+            new = [child for parent in new for child in _children(parent)]
+        return found
+
+    def process_named(self, part: str) -> int:
+        return next(number for number, command in self.processes().items() if part in command)
+
+    def wait_until_healthy(self) -> None:
+        deadline = time.monotonic() + SECONDS_TO_START
+        while self.health() != 200:
+            assert self.process.poll() is None, f"the server ended:\n{self.told()}"
+            assert time.monotonic() < deadline, f"no answer after {SECONDS_TO_START} s:\n{self.told()}"
+            time.sleep(0.2)
+
+    def told(self) -> str:
+        """The end of its log."""
+        return self.log.read_text(encoding="utf-8", errors="replace")[-20_000:]
+
+    def stop(self) -> int:
+        """Ask it to stop, and see to it that nothing of it is left; its exit code."""
+        started = self.processes() if self.process.poll() is None else {}
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(60)
+        finally:
+            for number in started:
+                if _command(number):
+                    os.kill(number, signal.SIGKILL)
+            self.process.wait()
+
+
+@contextmanager
+def running_server(model: Path, log: Path, arguments: Sequence[str], flags: Sequence[str] = ()) -> Iterator[Server]:
+    """`divprune serve MODEL ARGUMENTS -- FLAGS`, on a free port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-c", CLI, "serve", str(model), *arguments, "--", "--port", str(port), *FLAGS, *flags]
+    environment = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, cwd=ROOT)
+    server = Server(process, port, log)
+    try:
+        server.wait_until_healthy()
+        yield server
+    finally:
+        server.stop()
+
+
+def _children(number: int) -> list[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{number}/task").glob("*/children"):
+        found += map(int, task.read_text().split())
+    return found
+
+
+def _command(number: int) -> str:
+    """How a process was started; nothing if it has ended."""
+    try:
+        return re.sub(r"\0", " ", Path(f"/proc/{number}/cmdline").read_text())
+    except OSError:
+        return ""
