@@ -6,8 +6,8 @@ refused, and clients that hang up. The model is tiny: answers and memory are of 
 KV blocks is small, so that prefixes are thrown out and computed again all the time.
 
 The cache of processed pictures holds them all. With one so small that it throws pictures out, a good request was once
-answered with status 500; vLLM 0.32 knows of such misses (`MultiModalCacheMissError`, "retryable"), and that it was one is
-not shown.
+answered with status 500; vLLM 0.32 knows of such misses (`MultiModalCacheMissError`, "retryable"), but that it was one
+is not shown.
 """
 
 import argparse
