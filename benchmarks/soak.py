@@ -5,8 +5,9 @@
 refused, and clients that hang up. The model is tiny: answers and memory are of interest here, speed is not. The pool of
 KV blocks is small, so that prefixes are thrown out and computed again all the time.
 
-The cache of processed pictures holds all of them. When a smaller one throws pictures out, vLLM 0.32 answers some
-requests with status 500, because the cache's two halves drift apart (`MultiModalCacheMissError`, "retryable").
+The cache of processed pictures holds them all. With one so small that it throws pictures out, a good request was once
+answered with status 500; vLLM 0.32 knows of such misses (`MultiModalCacheMissError`, "retryable"), but that it was one
+is not shown.
 """
 
 import argparse
