@@ -3,7 +3,8 @@
 `.venv-serving/bin/python -m benchmarks.soak` writes results/soak.json (`make test-serving` makes that environment).
 0 to 3 pictures of all sizes, streaming and not, budgets of the server and of the request, requests that must be
 refused, and clients that hang up. The model is tiny: answers and memory are of interest here, speed is not. The pool of
-KV blocks is small, so that prefixes are thrown out and computed again all the time.
+KV blocks is small, so that prefixes are thrown out and computed again all the time. An unpruned server is asked the same
+beside it, so that memory that grows can be told from memory that grows because of us.
 
 The cache of processed pictures holds them all. With one so small that it throws pictures out, a good request was once
 answered with status 500; vLLM 0.32 knows of such misses (`MultiModalCacheMissError`, "retryable"), but that it was one
@@ -19,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -175,9 +176,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         model = Path(name) / "model"
         WRITERS["llava"](model)
-        flags = ("--keep-ratio", str(KEEP_RATIO), "--allow-request-ratio")
-        with running_server(model, Path(name) / "log.txt", flags, FLAGS) as server:
-            rows = soaked(server, asked, Reference(model), arguments)
+        pruned = ("--keep-ratio", str(KEEP_RATIO), "--allow-request-ratio")
+        with running_server(model, Path(name) / "log.txt", pruned, FLAGS) as server:
+            rows = soaked("pruned", server, asked, Reference(model), arguments)
+        with running_server(model, Path(name) / "log.txt", None, FLAGS) as server:
+            whole = [replace(question, ratio=None) for question in asked]
+            rows += soaked("unpruned", server, whole, None, arguments)
     from vllm.version import __version__ as vllm_version
 
     config = {
@@ -196,10 +200,13 @@ def main() -> None:
     print(Record(NAME, config, rows, origin).save(arguments.output))
 
 
-def soaked(server: Server, asked: list[Question], reference: Reference, arguments: Any) -> list[dict[str, Any]]:
+def soaked(
+    kind: str, server: Server, asked: list[Question], reference: Reference | None, arguments: Any
+) -> list[dict[str, Any]]:
+    """Rows of one server; the reference, if given, says what is right of a pruned one."""
     client = Client(server.address)
     alone = [client.ask(question.parts, question.kwargs, margins=True) for question in tqdm(asked, desc="alone")]
-    right = sum(
+    right = reference and sum(
         (said.prompt_tokens, said.ids) == question.expected(reference)
         for said, question in zip(alone, asked, strict=True)
     )
@@ -211,6 +218,7 @@ def soaked(server: Server, asked: list[Question], reference: Reference, argument
         seconds = time.perf_counter() - started
     summary = {
         "what": "requests",
+        "server": kind,
         "alone_equal_reference": right,
         "outcomes": dict(soak.counts),
         "num_preempted": int(server.metric("vllm:num_preemptions_total")),
@@ -218,7 +226,7 @@ def soaked(server: Server, asked: list[Question], reference: Reference, argument
         "is_healthy": server.health() == 200,
         "duration_seconds": round(seconds, 1),
     }
-    return [summary, *memory.rows()]
+    return [summary, *({"server": kind} | row for row in memory.rows())]
 
 
 if __name__ == "__main__":

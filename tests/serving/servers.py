@@ -15,6 +15,7 @@ from pathlib import Path
 
 SECONDS_TO_START = 240
 ROOT = Path(__file__).parents[2]
+VLLM_SERVER = "vllm.entrypoints.launchers.api_server.entry"
 CLI = "from divprune.cli.main import app; app()"
 MAX_IMAGES = 3
 FLAGS = (
@@ -85,12 +86,18 @@ class Server:
 
 
 @contextmanager
-def running_server(model: Path, log: Path, arguments: Sequence[str], flags: Sequence[str] = ()) -> Iterator[Server]:
-    """`divprune serve MODEL ARGUMENTS -- FLAGS`, on a free port."""
+def running_server(
+    model: Path, log: Path, arguments: Sequence[str] | None, flags: Sequence[str] = ()
+) -> Iterator[Server]:
+    """`divprune serve MODEL ARGUMENTS -- FLAGS`, on a free port; without arguments, vLLM's own server, unpruned."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-c", CLI, "serve", str(model), *arguments, "--", "--port", str(port), *FLAGS, *flags]
+    own = ["--port", str(port), *FLAGS, *flags]
+    if arguments is None:
+        command = [sys.executable, "-m", VLLM_SERVER, "--host", "127.0.0.1", "--model", str(model), *own]
+    else:
+        command = [sys.executable, "-c", CLI, "serve", str(model), *arguments, "--", *own]
     environment = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
     with log.open("wb") as out:
         process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, cwd=ROOT)
