@@ -3,8 +3,8 @@
 `.venv-serving/bin/python -m benchmarks.soak` writes results/soak.json (`make test-serving` makes that environment).
 0 to 3 pictures of all sizes, streaming and not, budgets of the server and of the request, requests that must be
 refused, and clients that hang up. The model is tiny: answers and memory are of interest here, speed is not. The pool of
-KV blocks is small, so that prefixes are thrown out and computed again all the time. An unpruned server is asked the same
-beside it, so that memory that grows can be told from memory that grows because of us.
+KV blocks is small, so that prefixes are thrown out and computed again all the time. Afterwards an unpruned server is
+asked the same, so that memory that grows can be told from memory that grows because of pruning.
 
 The cache of processed pictures holds them all. With one so small that it throws pictures out, a good request was once
 answered with status 500; vLLM 0.32 knows of such misses (`MultiModalCacheMissError`, "retryable"), but that it was one
