@@ -4,7 +4,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from divprune.figures.style import GREY, INK, PALE, canvas, color, headings, look, toy_notice
-from divprune.figures.suite_rows import SHARE, Row, at_share, curves, reference
+from divprune.figures.suite_rows import SHARE, Row, at_share, curves, reference, short_names
 from divprune.records import Record
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def _draw_curves(panel: "Axes", suite: Record) -> None:
 def _name_curves(panel: "Axes", found: dict[str, list[Row]], ceiling: float) -> None:
     """Write each name that stands out beside the cheap end of its curve, apart from each other and below a line."""
     ends = {method: rows[0] for method, rows in found.items() if look(method) is not None}
+    names = short_names(found)
     for is_cheap in (True, False):
         side = {method: row for method, row in ends.items() if (row["flop_percent"] < INSIDE_FROM) == is_cheap}
         below = ceiling - GAP * (0.7 if is_cheap else 1.6)
@@ -69,7 +70,7 @@ def _name_curves(panel: "Axes", found: dict[str, list[Row]], ceiling: float) -> 
         for (method, row), height in zip(side.items(), heights, strict=True):
             shift, anchor = (0.9, "right") if is_cheap else (1.12, "left")
             place = (shift * row["flop_percent"], height)
-            panel.text(*place, method, color=color(method), ha=anchor, va="center", fontsize=8.5, weight="bold")
+            panel.text(*place, names[method], color=color(method), ha=anchor, va="center", fontsize=8.5, weight="bold")
 
 
 def spread(heights: list[float], gap: float) -> list[float]:
@@ -94,10 +95,10 @@ def _draw_curve(panel: "Axes", method: str, rows: list[Row]) -> None:
 
 def _draw_ranking(panel: "Axes", rows: list[Row], suite: Record) -> None:
     usual = min(row["flop_percent"] for row in rows if row["matching"] == "tokens" and row["keep_ratio"] == SHARE)
-    names = []
+    short, names = short_names(row["method"] for row in rows), []
     for place, row in enumerate(rows):
-        dearer = row["flop_percent"] > 1.5 * usual
-        names.append(f"{row['method']} ({row['flop_percent']:.0f} %)" if dearer else row["method"])
+        dearer, name = row["flop_percent"] > 1.5 * usual, short[row["method"]]
+        names.append(f"{name} ({row['flop_percent']:.0f} %)" if dearer else name)
         _draw_row(panel, place, row, is_open=dearer)
     panel.axvline(reference(suite, "unpruned")["mean_percent"], color=INK, linestyle="--", linewidth=1)
     panel.axvline(reference(suite, "picture withheld")["mean_percent"], color=INK, linestyle=":", linewidth=1)

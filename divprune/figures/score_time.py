@@ -55,6 +55,6 @@ def _draw_point(panel: "Axes", row: Row, time: Row) -> None:
         markersize=10 if is_full else 6.5 if stands_out else 4,
         linewidth=1,
         linestyle="",
-        label=row["method"] if stands_out else None,
+        label=row["method"].partition(":")[0] if stands_out else None,
         zorder=3 if stands_out else 2,
     )

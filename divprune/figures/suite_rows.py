@@ -1,6 +1,6 @@
 """Reading the record `eval-scenes`: references, curves and single rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from divprune.records import Record
@@ -49,3 +49,20 @@ def at_share(suite: Record, keep_ratio: float = SHARE) -> list[Row]:
     told = {row["method"] for row in rows if row["matching"] is not None}
     chosen = [row for row in rows if row["matching"] is not None or row["method"] not in told]
     return sorted(chosen, key=lambda row: float(row["mean_percent"]))
+
+
+def short_names(methods: Iterable[str]) -> dict[str, str]:
+    """Return each method's name without parameters, but for those that tell it from others of that name.
+
+    "vtw:layer=2" alone is "vtw"; beside "sparsevlm:tokens=64,recycle=true", "sparsevlm:tokens=192,recycle=true" is
+    "sparsevlm tokens=192".
+    """
+    parameters: dict[str, dict[str, set[str]]] = {}
+    for method in methods:
+        name, _, pairs = method.partition(":")
+        parameters.setdefault(name, {})[method] = set(filter(None, pairs.split(",")))
+    return {
+        method: " ".join([name, *sorted(own - set.intersection(*found.values()))])
+        for name, found in parameters.items()
+        for method, own in found.items()
+    }

@@ -12,7 +12,7 @@ from divprune.figures.kept_on_picture import VEIL, faded
 from divprune.figures.prefill import parts_of
 from divprune.figures.samples import patches, picture, tokens
 from divprune.figures.score_flops import spread
-from divprune.figures.suite_rows import at_share, curves
+from divprune.figures.suite_rows import at_share, curves, short_names
 from divprune.figures.tokens_tsne import embedded
 from divprune.records import Record, load_record
 from divprune.tiny import scene
@@ -45,6 +45,13 @@ SUITE = Record(
 def test_curves_run_from_cheap_to_dear_without_repetition_or_refusal() -> None:
     costs = {method: [one["flop_percent"] for one in rows] for method, rows in curves(SUITE).items()}
     assert costs == {"a": [11, 47], "b": [11], "c": [52]}
+
+
+def test_names_hold_only_the_parameters_that_tell_methods_apart() -> None:
+    methods = ["vtw:layer=2", "random", "sparsevlm:tokens=64,first_layer=1", "sparsevlm:tokens=192,first_layer=1"]
+    shown = ["vtw", "random", "sparsevlm tokens=64", "sparsevlm tokens=192"]
+    assert short_names(methods) == dict(zip(methods, shown, strict=True))
+    assert short_names(["random", "random:seed=3"]) == {"random": "random", "random:seed=3": "random seed=3"}
 
 
 def test_each_method_has_one_row_at_the_share_and_the_best_is_last() -> None:
