@@ -62,7 +62,7 @@ def short_names(methods: Iterable[str]) -> dict[str, str]:
         name, _, pairs = method.partition(":")
         parameters.setdefault(name, {})[method] = set(filter(None, pairs.split(",")))
     return {
-        method: " ".join([name, *sorted(own - set.intersection(*found.values()))])
+        method: " ".join([name, *sorted(own - set[str].intersection(*found.values()))])
         for name, found in parameters.items()
         for method, own in found.items()
     }
