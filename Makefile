@@ -14,10 +14,10 @@ INSTALL = install --quiet --disable-pip-version-check -c constraints.txt
 INSTALL_SERVING = install --quiet --disable-pip-version-check -c constraints-serving.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-floor test-serving check format bench figures readme support clean
+.PHONY: help run test test-floor test-serving check format bench bench-serving figures readme support clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
 
 run: .venv/.stamp  ## watch a small model answer from 10 % of its visual tokens, and write a report
 	.venv/bin/divprune run --report $(REPORT)
@@ -47,6 +47,11 @@ bench: .venv/.stamp .venv-test/.stamp  ## measure, and write the records under r
 	.venv/bin/python -m benchmarks.greedy
 	.venv/bin/python -m benchmarks.samples
 	$(MAKE) figures readme
+
+bench-serving: .venv-serving/.stamp  ## measure pruned servers next to unpruned ones (half an hour on two cores)
+	.venv-serving/bin/python -m benchmarks.serving
+	.venv-serving/bin/python -m benchmarks.soak
+	$(MAKE) readme
 
 figures: .venv-test/.stamp  ## draw docs/figures.md and its pictures from results/
 	.venv-test/bin/divprune figures
