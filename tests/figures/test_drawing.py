@@ -17,8 +17,8 @@ from divprune.records import Record, load_record
 NAMES = [spec.name for spec in FIGURES]
 SHOWN = {
     "kept-on-picture": ["all tokens", "divprune", "fastv", "visionzip", "cdpruner", "random"],
-    "score-flops": ["divprune", "random", "fastv", "vtw:layer=2", "norm", "unpruned", "picture withheld"],
-    "score-time": ["divprune", "random", "fastv", "vtw:layer=2", "unpruned"],
+    "score-flops": ["divprune", "random", "fastv", "vtw", "norm", "unpruned", "picture withheld"],
+    "score-time": ["divprune", "random", "fastv", "vtw", "unpruned"],
     "max-min-histogram": ["divprune, divprune-star", "random", "fastv", "minmax", "norm"],
     "tokens-tsne": ["divprune: 25 of 256", "fastv: 25 of 256", "random: 25 of 256"],
     "prefill": ["unpruned", "random, 25 kept", "divprune, 25 kept", "selection"],
