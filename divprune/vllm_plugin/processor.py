@@ -22,6 +22,7 @@ from vllm.multimodal.processing import (
 )
 
 from divprune.budget import Budget
+from divprune.errors import UnsupportedModelError
 from divprune.vllm_plugin.families import Modality, ServedFamily, family_of
 from divprune.vllm_plugin.settings import REQUEST_KEYS, PruningSettings, allowed_count, as_integers, from_integers
 
@@ -48,8 +49,10 @@ class PrunedInfo(BaseProcessingInfo):
     @cached_property
     def family(self) -> ServedFamily:
         """The model's family."""
-        family = family_of(self.ctx.model_config.architecture)
-        assert family is not None, "only models of served families have this processor"
+        architecture = self.ctx.model_config.architecture
+        family = family_of(architecture)
+        if family is None:
+            raise UnsupportedModelError(f"architectures must name one that is served pruned, got {architecture!r}")
         return family
 
     def get_supported_mm_limits(self) -> Mapping[str, int | None]:
