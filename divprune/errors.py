@@ -41,6 +41,14 @@ class ServerError(DivpruneError, ValueError):
     """A server cannot be started as asked."""
 
 
+class EvaluationError(DivpruneError, ValueError):
+    """An evaluation cannot be run as asked: something that it needs is missing, or a scorer failed."""
+
+
+class CheckpointError(DivpruneError, ValueError):
+    """A checkpoint is not there, not complete, or cannot be loaded."""
+
+
 class CalibrationError(DivpruneError, ValueError):
     """A calibration is of another model, not readable, or its target is out of reach."""
 

@@ -27,17 +27,22 @@ ALLOWED: dict[str, set[str]] = {
     "huggingface": {"budget", "calibration_file", "errors", "selection", "methods"},
     "vllm_plugin": {"budget", "errors", "selection", "methods"},
     "tiny": _ENGINES,
-    "evaluation": _ENGINES | {"tiny", "efficiency"},
     "efficiency": _ENGINES,
+    "evaluation": _ENGINES | {"tiny", "efficiency"},
+    "paper": _CHOICE | {"efficiency", "evaluation"},
+    "checkpoints": _ENGINES | {"tiny"},
+    "prompting": {"checkpoints", "errors", "media"},
+    "lmms_eval_plugin": _ENGINES | {"checkpoints", "prompting", "evaluation", "paper"},
     "figures": _BASE,
     "serving": _CHOICE | {"vllm_plugin"},
-    "cli": _ENGINES | {"tiny", "evaluation", "efficiency", "figures", "serving"},
+    "cli": _ENGINES
+    | {"checkpoints", "efficiency", "evaluation", "figures", "lmms_eval_plugin", "paper", "prompting", "serving", "tiny"},
 }
 
 # Third parties that only some parts may import, at module level or inside functions.
 CONFINED: dict[str, set[str]] = {
     "torch": set(ALLOWED) - {"errors", "records", "media", "budget", "calibration_file", "figures"},
-    "transformers": {"huggingface", "tiny", "evaluation", "efficiency", "cli"},
+    "transformers": {"huggingface", "tiny", "evaluation", "efficiency", "checkpoints", "prompting", "lmms_eval_plugin", "cli"},
     "vllm": {"vllm_plugin", "serving"},
     "ray": {"serving"},
     "typer": {"cli"},
@@ -45,8 +50,8 @@ CONFINED: dict[str, set[str]] = {
     "jinja2": {"cli"},
     "matplotlib": {"figures"},
     "sklearn": {"figures"},
-    "lmms_eval": {"evaluation"},
-    "pycocoevalcap": {"evaluation"},
+    "lmms_eval": {"lmms_eval_plugin"},
+    "pycocoevalcap": {"evaluation", "lmms_eval_plugin"},
 }
 
 PUBLIC = [

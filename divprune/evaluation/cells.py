@@ -1,0 +1,56 @@
+"""One cell of a comparison: a model, a task, a method and its budget; and the name that its record bears."""
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from divprune.methods import method_title
+
+UNPRUNED = "unpruned"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What is run to get one number.
+
+    Attributes:
+        model: checkpoint directory or hub name.
+        task: a task of lmms-eval, such as "divprune_paper_pope".
+        method: as `get_method` reads it, "unpruned" for all visual tokens.
+        keep_ratio: share of the visual tokens kept; None if `num_keep` is given, or the method needs no budget.
+        num_keep: how many are kept of each item.
+        positions: as for `prune`; None for the family's default.
+        order: as for `prune`.
+    """
+
+    model: str
+    task: str
+    method: str = UNPRUNED
+    keep_ratio: float | None = None
+    num_keep: int | None = None
+    positions: str | None = None
+    order: str = "sorted"
+
+    @property
+    def budget_title(self) -> str:
+        """How tables call the budget; empty if there is none."""
+        if self.num_keep is not None:
+            return f"{self.num_keep} tokens"
+        return "" if self.keep_ratio is None else f"{self.keep_ratio:g}"
+
+    @property
+    def model_title(self) -> str:
+        """The model's name without its folders."""
+        return re.split(r"[/\\]", self.model.rstrip("/\\"))[-1]
+
+    @property
+    def name(self) -> str:
+        """The record's name: file names of all systems can hold it."""
+        options = [self.positions or "", "" if self.order == "sorted" else self.order]
+        budget = self.budget_title.replace(" ", "-")
+        parts = [self.model_title, self.task, method_title(self.method), budget, *options]
+        return "--".join(re.sub(r"[^A-Za-z0-9.=_-]+", "_", part) for part in parts if part)
+
+    def as_config(self) -> dict[str, Any]:
+        """The fields, ready for a record; the model without its folders."""
+        return asdict(self) | {"model": self.model_title, "method": method_title(self.method)}
