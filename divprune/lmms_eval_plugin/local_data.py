@@ -115,7 +115,7 @@ class LocalData:
         return changed | ({"lmms_eval_specific_kwargs": options} if options else {})
 
 
-class PaperTaskManager(TaskManager):  # type: ignore[misc,unused-ignore]
+class PaperTaskManager(TaskManager):
     """lmms-eval's index of tasks, with ours, and with the data of ours from the user's folder."""
 
     def __init__(self, data_folder: Path | None, include_paths: Sequence[str], model_name: str | None = None) -> None:

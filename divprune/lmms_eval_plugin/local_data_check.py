@@ -8,19 +8,22 @@ from divprune.errors import EvaluationError
 from divprune.lmms_eval_plugin.local_data import LocalTable, PaperTaskManager, data_key
 from divprune.lmms_eval_plugin.scoring.documents import clip_folder, clip_name, clips
 
+_MMBENCH = ("index", "question", "hint", "answer", "category", "image", "source", "split")
+_CHOICES = ("choice_a", "choice_b", "choice_c", "choice_d")
+
 # The columns that a task's prompt, pictures and scorer read.
 COLUMNS: dict[str, tuple[str, ...]] = {
     "coco2017": ("image", "id", "answer"),
     "flickr30k": ("image", "img_id", "caption"),
     "gqa": ("imageId", "question", "answer"),
-    "mmbench": tuple("index question hint answer A B C D category image source L2-category split".split()),
+    "mmbench": (*_MMBENCH, "A", "B", "C", "D", "L2-category"),
     "mme": ("question_id", "image", "question", "answer", "category"),
     "mmmu": ("id", "question", "options", "image_1", "answer", "question_type"),
     "nocaps": ("image", "image_id", "annotations_captions"),
     "okvqa": ("question_id", "image", "question", "answers"),
     "pope": ("question_id", "question", "answer", "image"),
     "scienceqa": ("image", "question", "choices", "answer", "hint"),
-    "seedbench": tuple("image question choice_a choice_b choice_c choice_d answer data_type question_id".split()),
+    "seedbench": (*_CHOICES, "image", "question", "answer", "data_type", "question_id"),
     "activitynet": ("video_name", "question", "question_id", "answer"),
     "videochatgpt": ("video_name", "question", "answer"),
     "nextqa": ("video", "question", "answer", "type", "additional_ref_answer"),
@@ -39,14 +42,16 @@ def check_local_data(task: str, manager: PaperTaskManager) -> None:
     """
     config = manager._get_config(task)
     key = data_key(task) or task
-    table = LocalTable(config["dataset_path"], tuple(map(Path, config["dataset_kwargs"]["data_files"][config["test_split"]])))
+    files = config["dataset_kwargs"]["data_files"][config["test_split"]]
+    table = LocalTable(config["dataset_path"], tuple(map(Path, files)))
     lacking = [name for name in COLUMNS[key] if name not in columns(table)]
     where = table.files[0].parent
     if lacking:
         raise EvaluationError(f"the data of {task} in {where} must have the columns {', '.join(lacking)}")
     options = (config.get("lmms_eval_specific_kwargs") or {}).get("default", {})
-    if "pictures" in options and "image" not in columns(table) and not any(Path(options["pictures"]).rglob("*.parquet")):
-        raise EvaluationError(f"the data of {task} must have a column 'image', or parquet files in {options['pictures']}")
+    pictures = options.get("pictures")
+    if pictures and "image" not in columns(table) and not any(Path(pictures).rglob("*.parquet")):
+        raise EvaluationError(f"the data of {task} must have a column 'image', or parquet files in {pictures}")
     if "clips" in options:
         _check_clips(task, table, options)
 
@@ -56,8 +61,8 @@ def _check_clips(task: str, table: LocalTable, options: dict[str, Any]) -> None:
     if not folder.is_dir():
         raise EvaluationError(f"the clips of {task} must be in {folder}, which is not there")
     clips.cache_clear()
-    there = clips(folder)
-    names = dict.fromkeys(clip_name({options["clip_column"]: name}, options) for name in _column(table, options["clip_column"]))
+    there, column = clips(folder), options["clip_column"]
+    names = dict.fromkeys(clip_name({column: name}, options) for name in _column(table, column))
     missing = [name for name in names if name.removesuffix(".mp4") not in there]
     if missing:
         listed = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
@@ -117,8 +122,8 @@ def check_cached_data(task: str, manager: PaperTaskManager) -> None:
     near = cached.parent.glob("*") if cached.parent.is_dir() else []
     if not found.is_dir() and cached.name.lower() not in (each.name.lower() for each in near):
         raise EvaluationError(
-            f"{task} needs the data set {path}, which is not in the caches of Hugging Face, and the network is switched "
-            f"off (HF_HUB_OFFLINE); download it first, or give a folder of data with {data_key(task) or 'it'} in it"
+            f"{task} needs the data set {path}, which is not in the caches of Hugging Face, and the network is "
+            f"switched off (HF_HUB_OFFLINE); download it first, or give a folder of data that has it"
         )
     kwargs = config.get("dataset_kwargs") or {}
     if kwargs.get("video") and not clip_folder(str(kwargs["cache_dir"])).is_dir():

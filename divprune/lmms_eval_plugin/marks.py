@@ -61,7 +61,7 @@ def _reader(name: str, values: Values) -> Callable[[Values], list[float | None]]
         if {"index", "prediction", "answer", "L2-category"} <= set(first):
             return mmbench_scores
         if {"pred", "answer", "question_id"} <= set(first):
-            return lambda given: [float(each["pred"].strip().lower() == each["answer"].strip().lower()) for each in given]
+            return lambda given: [float(each["pred"].lower() == each["answer"].lower()) for each in given]
         if "parsed_pred" in first:
             return _mmmu
         if {"0", "0.9", "qtype"} <= set(first):

@@ -71,9 +71,10 @@ def check_scoring(tasks: Sequence[str], manager: PaperTaskManager, settings: Sco
     """Look for what the tasks' scorers need; see `check`."""
     found: dict[str, Any] = {}
     wanted = {task: needs(task, manager) for task in tasks}
-    if any("java" in of_task for task, of_task in wanted.items() if data_key(task) is not None):
+    with_captions = [task for task, of_task in wanted.items() if "java" in of_task]
+    if any(data_key(task) is not None for task in with_captions):
         found["tokenizer"] = chosen_tokenizer(settings)
-    if any("java" in of_task for task, of_task in wanted.items() if data_key(task) is None) and not shutil.which("java"):
+    if any(data_key(task) is None for task in with_captions) and not shutil.which("java"):
         raise EvaluationError(f"{NO_JAVA}; lmms-eval's own tasks have no such choice")
     everything = set().union(*wanted.values()) if wanted else set()
     if "judge" in everything:
@@ -97,8 +98,8 @@ def check_judge(judge: Judge) -> None:
     variable = "AZURE_API_KEY" if judge.azure else "OPENAI_API_KEY"
     if judge.key is None:
         raise EvaluationError(
-            f"a judge reads every answer of ActivityNet-QA and VideoChatGPT, and {variable} is not set; MODEL_VERSION names "
-            f"the judge (now {judge.model}) and OPENAI_API_URL its address (now {judge.url})"
+            f"a judge reads every answer of ActivityNet-QA and VideoChatGPT, and {variable} is not set; MODEL_VERSION "
+            f"names the judge (now {judge.model}) and OPENAI_API_URL its address (now {judge.url})"
         )
     try:
         judge.ask(TINY_REQUEST, max_tokens=64)
@@ -136,9 +137,9 @@ def check_server(settings: ScoringSettings) -> None:
         web.answers(settings.egoschema_url)
     except NoAnswerError as error:
         raise EvaluationError(
-            f"EgoSchema's full set is scored by a server, and {settings.egoschema_url} does not answer ({error}); it may "
-            "be asleep: try again in a minute, give another address, or evaluate divprune_paper_egoschema_subset, whose "
-            "answers are public"
+            f"EgoSchema's full set is scored by a server, and {settings.egoschema_url} does not answer ({error}); it "
+            "may be asleep: try again in a minute, give another address, or evaluate divprune_paper_egoschema_subset, "
+            "whose answers are public"
         ) from error
 
 

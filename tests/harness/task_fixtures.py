@@ -1,6 +1,7 @@
 """What the tests of tasks share: the data of all sixteen data sets, one index of tasks, and the servers."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,27 @@ from tests.harness.servers import Stub, egoschema_server, judge
 EXPECTED = {f"0074f737-{place}": place for place in range(4)}
 
 
+# One for all test files: each has its own copy of the fixtures below.
+@lru_cache
+def written(factory: pytest.TempPathFactory) -> Path:
+    return write_all(factory.mktemp("data"))
+
+
+@lru_cache
+def indexed(folder: Path | None) -> Any:
+    from divprune.lmms_eval_plugin.local_data import task_manager
+
+    return task_manager(folder)
+
+
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_all(tmp_path_factory.mktemp("data"))
+    return written(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def manager(data: Path) -> Any:
-    from divprune.lmms_eval_plugin.local_data import task_manager
-
-    return task_manager(data)
+    return indexed(data)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -70,5 +82,3 @@ def settings(tmp_path: Path, egoschema_stub: Stub) -> Iterator[Any]:
     wanted = ScoringSettings("python", tmp_path / "kept", egoschema_stub.url, tries=2, wait_seconds=0.0)
     with use(wanted):
         yield wanted
-
-

@@ -73,7 +73,8 @@ def _gqa_table(path: str, name: str | None, split: str) -> tuple[Any, dict[str, 
     from datasets import load_dataset
 
     if name is None:
-        table = load_dataset("parquet", data_files={split: sorted(map(str, Path(path).rglob("*.parquet")))}, split=split)
+        files = sorted(map(str, Path(path).rglob("*.parquet")))
+        table = load_dataset("parquet", data_files={split: files}, split=split)
     else:
         table = load_dataset(path, name, split=split)
     return table, {str(key): row for row, key in enumerate(table["id"])}

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from divprune.errors import EvaluationError
-from divprune.lmms_eval_plugin.scoring.web import NoAnswerError, post_json
 from divprune.lmms_eval_plugin.scoring.settings import ScoringSettings, current
+from divprune.lmms_eval_plugin.scoring.web import NoAnswerError, post_json
 
 PAPERS_JUDGE = "gpt-3.5-turbo-0613"
 DEFAULT_MODEL = "gpt-4o-2024-11-20"
@@ -129,8 +129,8 @@ class Bench:
     def _failed(self, what: str) -> EvaluationError:
         """Let the other threads, and lmms-eval's further tries, fail at once with the same words."""
         self._failure = (
-            f"the judge {self.judge.model} at {self.judge.url} {what}; the {len(self._known)} answers that it has given "
-            f"are kept in {self.file} and are not asked for again"
+            f"the judge {self.judge.model} at {self.judge.url} {what}; the {len(self._known)} answers that it has "
+            f"given are kept in {self.file} and are not asked for again"
         )
         return EvaluationError(self._failure)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from divprune.errors import EvaluationError
-from divprune.lmms_eval_plugin.scoring.web import NoAnswerError, post_json
 from divprune.lmms_eval_plugin.scoring.settings import current
+from divprune.lmms_eval_plugin.scoring.web import NoAnswerError, post_json
 
 SUBMISSION_FILE = "egoschema-submission.json"
 _RESULT = re.compile(r"\d+ correct, \d+ wrong, \d+ missing, \d+ invalid, accuracy: ([\d.]+)")

@@ -1,9 +1,9 @@
 """NExT-QA's open-ended answers by WUPS: how near the words of two short answers are in WordNet.
 
-M. Malinowski, M. Fritz, "A Multi-World Approach to Question Answering about Real-World Scenes", NeurIPS 2014, as NExT-QA
-uses it (J. Xiao et al., CVPR 2021): words without stop words, as lemmas; the product over one answer's words of the
-nearest of the other's, both ways, the smaller. lmms-eval's own function downloads its corpora when it is imported and
-needs the package pywsd for the lemmas; this one needs the corpora only.
+M. Malinowski, M. Fritz, "A Multi-World Approach to Question Answering about Real-World Scenes", NeurIPS 2014, as
+NExT-QA uses it (J. Xiao et al., CVPR 2021): words without stop words, as lemmas; the product over one answer's words of
+the nearest of the other's, both ways, the smaller. lmms-eval's own function downloads its corpora when it is imported
+and needs the package pywsd for the lemmas; this one needs the corpora only.
 """
 
 import threading
