@@ -16,8 +16,8 @@ EXPECTED = {f"0074f737-{place}": place for place in range(4)}
 
 # One for all test files: each has its own copy of the fixtures below.
 @lru_cache
-def written(factory: pytest.TempPathFactory) -> Path:
-    return write_all(factory.mktemp("data"))
+def written(folder: Path) -> Path:
+    return write_all(folder / "data")
 
 
 @lru_cache
@@ -29,7 +29,7 @@ def indexed(folder: Path | None) -> Any:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written(tmp_path_factory)
+    return written(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="session")

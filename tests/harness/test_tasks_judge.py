@@ -1,6 +1,7 @@
 """The judge of ActivityNet-QA and VideoChatGPT: asked in lmms-eval's words, never twice, and never silently missing."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +114,6 @@ def test_a_judge_that_cannot_be_read_fails_the_run(
     judge_stub.answer = lambda method, content: answer
     with pytest.raises(RetryError) as caught:
         run(manager)
-    assert pytest.raises(EvaluationError, match=message)
-    import re
-
     assert re.search(message, str(cause(caught.value)))
 
 
@@ -178,7 +176,7 @@ def test_a_missing_key_is_found_before_anything_is_generated(
         preflight.check([ACTIVITYNET], manager)
     monkeypatch.setenv("OPENAI_API_KEY", "YOUR_API_KEY")  # lmms-eval's own placeholder
     with pytest.raises(EvaluationError, match="OPENAI_API_KEY is not set"):
-        preflight.check(["activitynetqa"], manager)
+        preflight.check([VIDEOCHATGPT], manager)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +198,7 @@ def test_a_judge_that_does_not_work_is_found_before_anything_is_generated(
 def test_a_judge_that_is_not_there_is_found(settings: Any, manager: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "a-key")
     monkeypatch.setenv("OPENAI_API_URL", "http://127.0.0.1:9/v1/chat/completions")
-    with pytest.raises(EvaluationError, match="127.0.0.1:9/v1/chat/completions does not answer: URLError"):
+    with pytest.raises(EvaluationError, match=r"127.0.0.1:9/v1/chat/completions does not answer: URLError"):
         preflight.check([VIDEOCHATGPT], manager)
     monkeypatch.setenv("OPENAI_API_URL", "api.example")
     with pytest.raises(EvaluationError, match="must begin with http"):

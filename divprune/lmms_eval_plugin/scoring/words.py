@@ -13,7 +13,7 @@ PUNCTUATION = frozenset(
     ["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", ".", "?", "!", ",", ":", "-", "--", "...", ";"]
 )
 _ABBREVIATIONS = re.compile(
-    r"(?:mr|mrs|ms|dr|prof|st|mt|ft|jr|sr|vs|etc|no|inc|co|corp|ltd|ave|blvd|rd|gen|col|lt|sgt|capt|gov|sen|rep|jan|feb"
+    r"(?:mr|mrs|ms|dr|prof|st|mt|ft|jr|sr|vs|etc|inc|co|corp|ltd|ave|blvd|rd|gen|col|lt|sgt|capt|gov|sen|rep|jan|feb"
     r"|mar|apr|aug|sept|oct|nov|dec|(?:[a-z]\.)+[a-z])\."
 )
 _QUOTES = {0x2019: "'", 0x2018: "`", 0x201C: '"', 0x201D: '"'}
@@ -35,7 +35,9 @@ def split_words(text: str) -> str:
         text = text.replace(written, words)
     text = _TIME.sub(r"\1 \2", text)
     found = [word.lower() for word in _tokenizer().tokenize(text, convert_parentheses=True)]
-    return " ".join(word for word in map(_without_full_stop, _joined(found)) if word and word not in PUNCTUATION)
+    words = [word for word in _joined(found) if word not in PUNCTUATION]
+    followed = zip(words, [*words[1:], ""], strict=False)
+    return " ".join(_without_full_stop(word, after) for word, after in followed).strip()
 
 
 def _joined(words: list[str]) -> Iterator[str]:
@@ -54,9 +56,11 @@ def _joined(words: list[str]) -> Iterator[str]:
         place += 1
 
 
-def _without_full_stop(word: str) -> str:
+def _without_full_stop(word: str, following: str) -> str:
+    """The word as it is if its full stop is part of it: initials, abbreviations, and "no." before a number."""
+    numbered = word == "no." and following[:1].isdigit()
     single = re.fullmatch(r"[a-z]\.", word) is not None
-    return word if not word.endswith(".") or single or _keeps_full_stop(word) else word.rstrip(".")
+    return word if numbered or single or _keeps_full_stop(word) else word.rstrip(".")
 
 
 def _keeps_full_stop(word: str) -> bool:
