@@ -1,5 +1,6 @@
 """Whether a data set is complete, before a model is loaded: files, columns and clips."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -116,11 +117,7 @@ def check_cached_data(task: str, manager: PaperTaskManager) -> None:
     path = str(config.get("dataset_path") or "")
     if path.count("/") != 1 or Path(path).exists():
         return
-    found = Path(constants.HF_HUB_CACHE) / f"datasets--{path.replace('/', '--')}"
-    cached = Path(datasets.config.HF_DATASETS_CACHE) / path.replace("/", "___")
-    # The datasets library writes names in lower case with underscores.
-    near = cached.parent.glob("*") if cached.parent.is_dir() else []
-    if not found.is_dir() and cached.name.lower() not in (each.name.lower() for each in near):
+    if not _is_cached(path, Path(constants.HF_HUB_CACHE), Path(datasets.config.HF_DATASETS_CACHE)):
         raise EvaluationError(
             f"{task} needs the data set {path}, which is not in the caches of Hugging Face, and the network is "
             f"switched off (HF_HUB_OFFLINE); download it first, or give a folder of data that has it"
@@ -128,3 +125,18 @@ def check_cached_data(task: str, manager: PaperTaskManager) -> None:
     kwargs = config.get("dataset_kwargs") or {}
     if kwargs.get("video") and not clip_folder(str(kwargs["cache_dir"])).is_dir():
         raise EvaluationError(f"the clips of {task} must be in {clip_folder(str(kwargs['cache_dir']))}")
+
+
+def _is_cached(path: str, hub: Path, *tables: Path) -> bool:
+    """Whether a data set's files, or its tables, are in a cache.
+
+    The datasets library names tables in lower case with underscores within words.
+    """
+    own = os.environ.get("LMMS_EVAL_DATASETS_CACHE")  # lmms-eval's place for tables
+    folders = [folder for folder in (*tables, *([Path(own)] if own else [])) if folder.is_dir()]
+    names = {_plain(each.name) for folder in folders for each in folder.iterdir()}
+    return (hub / f"datasets--{path.replace('/', '--')}").is_dir() or _plain(path.replace("/", "___")) in names
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "")

@@ -10,7 +10,6 @@ import pytest
 
 pytest.importorskip("lmms_eval")
 
-from divprune.lmms_eval_plugin.local_data import LocalData
 from divprune.lmms_eval_plugin.marks import marks
 from divprune.lmms_eval_plugin.scoring import answers
 from divprune.paper.data_sets import data_set
@@ -77,21 +76,17 @@ AGREE = ["mmbench", "mme", "mmmu", "okvqa", "pope", "seedbench", "seedbench_vide
 
 @pytest.mark.parametrize("key", AGREE)
 def test_todays_task_gives_the_same_score_and_the_same_marks(
-    key: str, data: Path, manager: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    key: str, manager: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With capital letters, and answers that both parsers read; today's files are the ones of lmms-eval."""
     monkeypatch.chdir(tmp_path)
     row = data_set(key)
     todays = {"mmbench": "mmbench_en_dev_static"}.get(key, row.todays_task)
     config = manager._get_config(row.task)
-    spec = {"task": todays, **LocalData(data).changes(row.task, config), "process_docs": config.get("process_docs")}
-    spec.pop("lmms_eval_specific_kwargs", None)
-    if key == "gqa":
-        spec |= {
-            "lmms_eval_specific_kwargs": config["lmms_eval_specific_kwargs"],
-            "doc_to_visual": config["doc_to_visual"],
-        }
-    said = ["A" if key in ("scienceqa", "seedbench") else each for each in MADE[key].half]
+    names = ["dataset_path", "dataset_name", "dataset_kwargs", "process_docs"]
+    names += ["lmms_eval_specific_kwargs", "doc_to_visual"] if key == "gqa" else []
+    spec = {"task": todays, **{name: config.get(name) for name in names}}
+    said = ["A" if key.startswith(("scienceqa", "seedbench")) else each for each in MADE[key].half]
     found = evaluate(ScriptedSimple({todays: said}), [spec], manager)
     ours = evaluate(ScriptedSimple({row.task: said}), [row.task], manager)
     assert metric(found, todays, row.metric) == pytest.approx(metric(ours, row.task, row.metric))

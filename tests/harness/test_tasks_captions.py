@@ -126,7 +126,7 @@ def test_captions_without_references_in_common_score_zero_and_copies_ten() -> No
 def test_without_java_captions_are_refused_unless_the_fallback_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     for tokenizer in ("auto", "java"):
-        with pytest.raises(EvaluationError, match="default-jre-headless.*tokenizer in Python"):
+        with pytest.raises(EvaluationError, match=r"default-jre-headless.*tokenizer in Python"):
             scores_with(tokenizer, made_captions(2))
     assert scores_with("python", made_captions(2))
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tenacity import RetryError
 
 pytest.importorskip("lmms_eval")
+
+from tenacity import RetryError
 
 from divprune.errors import EvaluationError
 from divprune.lmms_eval_plugin import preflight
