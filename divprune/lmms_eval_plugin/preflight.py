@@ -12,7 +12,7 @@ from divprune.errors import EvaluationError
 from divprune.lmms_eval_plugin.local_data import PaperTaskManager, data_key
 from divprune.lmms_eval_plugin.local_data_check import check_cached_data, check_local_data
 from divprune.lmms_eval_plugin.scoring import web
-from divprune.lmms_eval_plugin.scoring.captions import NO_JAVA, chosen_tokenizer
+from divprune.lmms_eval_plugin.scoring.captions import NO_JAVA, chosen_tokenizer, java_words
 from divprune.lmms_eval_plugin.scoring.judge import PAPERS_JUDGE, Judge, judge_from_environment
 from divprune.lmms_eval_plugin.scoring.settings import ScoringSettings, current
 from divprune.lmms_eval_plugin.scoring.web import NoAnswerError
@@ -73,7 +73,7 @@ def check_scoring(tasks: Sequence[str], manager: PaperTaskManager, settings: Sco
     wanted = {task: needs(task, manager) for task in tasks}
     with_captions = [task for task, of_task in wanted.items() if "java" in of_task]
     if any(data_key(task) is not None for task in with_captions):
-        found["tokenizer"] = chosen_tokenizer(settings)
+        found["tokenizer"] = check_tokenizer(settings)
     if any(data_key(task) is None for task in with_captions) and not shutil.which("java"):
         raise EvaluationError(f"{NO_JAVA}; lmms-eval's own tasks have no such choice")
     everything = set().union(*wanted.values()) if wanted else set()
@@ -87,6 +87,21 @@ def check_scoring(tasks: Sequence[str], manager: PaperTaskManager, settings: Sco
         check_server(settings)
         found["egoschema_url"] = settings.egoschema_url
     return found
+
+
+def check_tokenizer(settings: ScoringSettings) -> str:
+    """Let the tokenizer of captions split one.
+
+    Returns:
+        Which it is: "java" or "python".
+
+    Raises:
+        EvaluationError: there is no Java, or it does not work.
+    """
+    chosen = chosen_tokenizer(settings)
+    if chosen == "java" and java_words(["A dog."]) != ["a dog"]:
+        raise EvaluationError("the official caption tokenizer does not split words; look at 'java -version'")
+    return chosen
 
 
 def check_judge(judge: Judge) -> None:

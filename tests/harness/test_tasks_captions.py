@@ -131,6 +131,13 @@ def test_without_java_captions_are_refused_unless_the_fallback_is_allowed(monkey
     assert scores_with("python", made_captions(2))
 
 
+@needs_java
+def test_java_is_tried_before_anything_is_generated(manager: Any) -> None:
+    from divprune.lmms_eval_plugin import preflight
+
+    assert preflight.check(["divprune_paper_nocaps"], manager, ScoringSettings()) == {"tokenizer": "java"}
+
+
 def test_a_java_that_fails_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     java = tmp_path / "java"
     java.write_text("#!/bin/sh\necho no room for the heap >&2\nexit 1\n")

@@ -218,3 +218,15 @@ def test_a_line_cut_off_by_a_crash_is_left_out(judge_stub: Stub, settings: Any) 
     close_benches()
     judged.activitynet(DOCUMENT, ["a cat"])
     assert len(judge_stub.posts) == 1
+
+
+def test_processes_of_a_run_write_their_own_files_and_read_all(
+    judge_stub: Stub, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    judged.activitynet(DOCUMENT, ["a cat"])
+    assert [path.name for path in settings.folder.iterdir()] == ["judged-1.jsonl"]
+    monkeypatch.setenv("RANK", "0")
+    close_benches()
+    judged.activitynet(DOCUMENT, ["a cat"])
+    assert len(judge_stub.posts) == 1

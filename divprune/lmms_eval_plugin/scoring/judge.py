@@ -80,15 +80,16 @@ class Bench:
 
     Attributes:
         judge: who is asked.
-        file: one JSON object a line, with "key", "model" and "said".
+        file: one JSON object a line, with "key", "model" and "said"; each process writes its own and reads all.
     """
 
     def __init__(self, judge: Judge, settings: ScoringSettings) -> None:
         self.judge = judge
-        self.file = settings.kept_in / ANSWERS_FILE
+        rank = os.environ.get("RANK", "0")
+        self.file = settings.kept_in / (ANSWERS_FILE if rank == "0" else f"judged-{rank}.jsonl")
         self._settings = settings
         self._lock = threading.Lock()
-        self._known = _kept_answers(self.file)
+        self._known = _kept_answers(settings.kept_in)
         self._failure: str | None = None
 
     def read(self, messages: Messages, max_tokens: int, parse: Callable[[str], Read | None]) -> Read:
@@ -143,10 +144,10 @@ class Bench:
                 file.write(line + "\n")
 
 
-def _kept_answers(file: Path) -> dict[str, str]:
-    """What a judge has said before; a last line that a crash cut off is left out."""
+def _kept_answers(folder: Path) -> dict[str, str]:
+    """What judges have said before; a last line that a crash cut off is left out."""
     known: dict[str, str] = {}
-    if file.is_file():
+    for file in sorted(folder.glob("judged*.jsonl")):
         for line in file.read_text(encoding="utf-8").splitlines():
             try:
                 entry = json.loads(line)

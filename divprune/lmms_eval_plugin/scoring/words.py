@@ -31,8 +31,8 @@ def _tokenizer() -> Any:
 def split_words(text: str) -> str:
     """The text in lower case, its words apart by single blanks, without punctuation."""
     text = " ".join(text.split()).translate(_QUOTES)
-    for written, words in _WRITTEN_OUT.items():
-        text = text.replace(written, words)
+    for written, plain in _WRITTEN_OUT.items():
+        text = text.replace(written, plain)
     text = _TIME.sub(r"\1 \2", text)
     found = [word.lower() for word in _tokenizer().tokenize(text, convert_parentheses=True)]
     words = [word for word in _joined(found) if word not in PUNCTUATION]
