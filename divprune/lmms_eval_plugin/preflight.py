@@ -13,7 +13,7 @@ from divprune.lmms_eval_plugin.local_data import PaperTaskManager, data_key
 from divprune.lmms_eval_plugin.local_data_check import check_cached_data, check_local_data
 from divprune.lmms_eval_plugin.scoring import web
 from divprune.lmms_eval_plugin.scoring.captions import NO_JAVA, chosen_tokenizer, java_words
-from divprune.lmms_eval_plugin.scoring.judge import PAPERS_JUDGE, Judge, judge_from_environment
+from divprune.lmms_eval_plugin.scoring.judge import PAPERS_JUDGE, Judge, close_benches, judge_from_environment
 from divprune.lmms_eval_plugin.scoring.settings import ScoringSettings, current
 from divprune.lmms_eval_plugin.scoring.web import NoAnswerError
 from divprune.lmms_eval_plugin.scoring.wups import missing_corpora
@@ -80,6 +80,7 @@ def check_scoring(tasks: Sequence[str], manager: PaperTaskManager, settings: Sco
     if "judge" in everything:
         judge = judge_from_environment()
         check_judge(judge)
+        close_benches()  # it may have failed in an earlier run of this process
         found["judge"] = {"model": judge.model, "url": judge.url, "papers_model": PAPERS_JUDGE}
     if "wordnet" in everything:
         check_wordnet([task for task in tasks if data_key(task) is None and "wordnet" in wanted[task]])

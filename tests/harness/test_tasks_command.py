@@ -77,3 +77,19 @@ def test_every_row_has_one_file_that_is_complete_in_itself() -> None:
         assert plain["generation_kwargs"]["max_new_tokens"] > 0
     for row in DATA_SETS:
         assert f"- metric: {row.metric}\n" in files[row.key]
+
+
+def test_the_page_about_the_tasks_says_what_the_files_say() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "paper-tasks.md").read_text(encoding="utf-8")
+    lines = [line for line in page.splitlines() if line.startswith("| `") and line.count("|") == 7]
+    rows = {line.split("`")[1]: line for line in lines}
+    for row in DATA_SETS:
+        said = rows[row.key]
+        plain = yaml.safe_load((TASKS / f"{row.key}.yaml").read_text(encoding="utf-8").replace("!function ", ""))
+        options = (plain.get("lmms_eval_specific_kwargs") or {}).get("default", {})
+        assert plain["dataset_path"] in said or "the same" in said
+        for name in ("post_prompt", "multiple_choice_prompt", "open_ended_prompt", "prompt"):
+            assert options.get(name, "").replace("\n", "\\n").strip() in said or "the same" in said
+        assert f"`{row.metric}`" in said
+        assert f"`{row.todays_task}`" in said
+        assert ("100 x" in said) == (row.scale == 100)
