@@ -119,7 +119,7 @@ class PaperTaskManager(TaskManager):
     """lmms-eval's index of tasks, with ours, and with the data of ours from the user's folder."""
 
     def __init__(self, data_folder: Path | None, include_paths: Sequence[str], model_name: str | None = None) -> None:
-        self.local = LocalData(data_folder) if data_folder else None
+        self.local = LocalData(data_folder.resolve()) if data_folder else None
         super().__init__(include_path=[str(TASKS), *include_paths], model_name=model_name)
 
     def _get_config(self, name: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 lmms-eval finds out that a scorer cannot work when all answers are there, and then loses them.
 """
 
+import os
 import shutil
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -164,4 +165,7 @@ def check_data(task: str, manager: PaperTaskManager) -> None:
     if manager.local is not None and data_key(task) is not None:
         check_local_data(task, manager)
     else:
+        known = _TODAYS.get(task)
+        if known and known.needs & {"judge", "wordnet"} and "HF_HOME" not in os.environ:
+            raise EvaluationError(f"lmms-eval's task {task} needs HF_HOME to be set; {known.task} does without it")
         check_cached_data(task, manager)

@@ -171,6 +171,14 @@ def test_data_that_is_not_in_the_caches_is_found_without_network(
     assert preflight.check(["divprune_paper_egoschema_subset"], manager) == {}
 
 
+def test_todays_video_tasks_need_a_home_of_hugging_face(
+    manager: PaperTaskManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_HOME", raising=False)
+    with pytest.raises(EvaluationError, match="activitynetqa needs HF_HOME to be set; divprune_paper_activitynet does"):
+        preflight.check(["activitynetqa"], manager)
+
+
 def test_unknown_tasks_are_refused_with_the_nearest_name(manager: PaperTaskManager) -> None:
     with pytest.raises(EvaluationError, match="no task 'divprune_paper_popes'; did you mean 'divprune_paper_pope'"):
         preflight.check(["divprune_paper_popes"], manager)

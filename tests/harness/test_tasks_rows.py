@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("lmms_eval")
 
 from divprune.lmms_eval_plugin.marks import marks
+from divprune.lmms_eval_plugin.scoring.judged import _private_copy
 from divprune.paper.data_sets import DATA_SETS, TASK_PREFIX
 from tests.harness.data_schemas import MADE, Made
 from tests.harness.scripted import ScriptedChat, ScriptedSimple, evaluate, metric
@@ -51,6 +52,21 @@ def check_marks(key: str, made: Made, results: dict[str, Any], score: float) -> 
         assert mme(found) == pytest.approx(score)
     else:
         assert sum(scores) / len(scores) == pytest.approx(score)
+
+
+@pytest.mark.parametrize(
+    ("key", "module", "function"),
+    [
+        ("mmmu", "mmmu", "mmmu_doc_to_text"),
+        ("activitynet", "activitynetqa", "activitynetqa_doc_to_text"),
+        ("videochatgpt", "videochatgpt", "videochatgpt_doc_to_text"),
+        ("egoschema", "egoschema", "egoschema_doc_to_text"),
+    ],
+)
+def test_our_own_prompts_are_those_of_lmms_evals_functions(key: str, module: str, function: str, manager: Any) -> None:
+    options = manager.simple_config(TASKS[key])["lmms_eval_specific_kwargs"]["default"] | {"prompt_type": "format"}
+    theirs = getattr(_private_copy(module), function)
+    assert [theirs(document, options) for document in MADE[key].documents] == MADE[key].prompts
 
 
 def mme(found: list[dict[str, Any]]) -> float:

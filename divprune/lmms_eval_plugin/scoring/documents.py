@@ -72,11 +72,12 @@ def _gqa_table(path: str, name: str | None, split: str) -> tuple[Any, dict[str, 
     """The table of pictures, undecoded, and the row of each picture's id."""
     from datasets import load_dataset
 
+    cache = os.environ.get("LMMS_EVAL_DATASETS_CACHE") or None  # lmms-eval's place for tables
     if name is None:
         files = sorted(map(str, Path(path).rglob("*.parquet")))
-        table = load_dataset("parquet", data_files={split: files}, split=split)
+        table = load_dataset("parquet", data_files={split: files}, split=split, cache_dir=cache)
     else:
-        table = load_dataset(path, name, split=split)
+        table = load_dataset(path, name, split=split, cache_dir=cache)
     return table, {str(key): row for row, key in enumerate(table["id"])}
 
 
