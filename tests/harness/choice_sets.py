@@ -47,46 +47,45 @@ def mme() -> Made:
     return Made("mme", "test", features, documents, right, wrong, prompts, (400.0, 250.0, 0.0))
 
 
+MMMU_ROWS = [
+    (
+        "Math_1",
+        "Compare <image 1> with these.",
+        "['<image 2> is larger', 'equal', 'neither']",
+        "A",
+        "multiple-choice",
+        2,
+    ),
+    ("Math_2", "How many shapes are in <image 1>?", "[]", "12", "open", 1),
+    ("Art_1", "Who drew <image 1>?", "['Nobody', 'Somebody']", "B", "multiple-choice", 1),
+    ("Art_2", "Name the colour of <image 1>.", "[]", "red", "open", 1),
+]
+DIRECT = "Answer with the option's letter from the given choices directly."
+SINGLE = "Answer the question using a single word or phrase."
+
+
 def mmmu() -> Made:
+    asked = ["id", "question", "options", "answer", "question_type"]
+    blank = dict.fromkeys(["explanation", "img_type", "topic_difficulty", "subfield"], "?")
     images = [f"image_{place}" for place in range(1, 8)]
-    names = [
-        "id",
-        "question",
-        "options",
-        "explanation",
-        "img_type",
-        "answer",
-        "topic_difficulty",
-        "question_type",
-        "subfield",
-    ]
-    features = dict.fromkeys(names, TEXT) | dict.fromkeys(images, Image())
-    choices = "['<image 2> is larger', 'they are equal', 'neither']"
-    rows = [
-        ("validation_Math_1", "Compare <image 1> with the options.", choices, "A", "multiple-choice", 2),
-        ("validation_Math_2", "How many shapes are in <image 1>?", "[]", "12", "open", 1),
-        ("validation_Art_1", "Who drew <image 1>?", "['Nobody', 'Somebody']", "B", "multiple-choice", 1),
-        ("validation_Art_2", "Name the colour of <image 1>.", "[]", "red", "open", 1),
-    ]
-    blank = dict.fromkeys(images) | dict.fromkeys(["explanation", "img_type", "topic_difficulty", "subfield"], "?")
+    features = dict.fromkeys([*asked, *blank], TEXT) | dict.fromkeys(images, Image())
     documents = [
         blank
-        | {"id": name, "question": question, "options": options, "answer": answer, "question_type": kind}
-        | {f"image_{each + 1}": picture(each) for each in range(count)}
-        for name, question, options, answer, kind, count in rows
+        | dict.fromkeys(images)
+        | dict(zip(asked, (f"validation_{row[0]}", *row[1:-1]), strict=True))
+        | {image: picture(place) for place, image in enumerate(images[: row[-1]])}
+        for row in MMMU_ROWS
     ]
-    direct = "Answer with the option's letter from the given choices directly."
-    single = "Answer the question using a single word or phrase."
+    questions = [row[1] for row in MMMU_ROWS]
     prompts = [
-        f"{rows[0][1]}\nA. <image 2> is larger\nB. they are equal\nC. neither\n\n{direct}",
-        f"{rows[1][1]}\n\n{single}",
-        f"{rows[2][1]}\nA. Nobody\nB. Somebody\n\n{direct}",
-        f"{rows[3][1]}\n\n{single}",
+        f"{questions[0]}\nA. <image 2> is larger\nB. equal\nC. neither\n\n{DIRECT}",
+        f"{questions[1]}\n\n{SINGLE}",
+        f"{questions[2]}\nA. Nobody\nB. Somebody\n\n{DIRECT}",
+        f"{questions[3]}\n\n{SINGLE}",
     ]
     right, wrong = ["A", "12", "(B)", "It is red."], ["C", "13", "A", "blue"]
-    return Made(
-        "mmmu", "validation", features, documents, right, wrong, prompts, num_pictures=[count for *_, count in rows]
-    )
+    shown = [row[-1] for row in MMMU_ROWS]
+    return Made("mmmu", "validation", features, documents, right, wrong, prompts, num_pictures=shown)
 
 
 def okvqa() -> Made:

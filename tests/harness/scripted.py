@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from lmms_eval.api.model import lmms
 from lmms_eval.evaluator import simple_evaluate
 
@@ -16,6 +17,7 @@ class ScriptedSimple(lmms):
     def __init__(self, answers: dict[str, list[str]]) -> None:
         super().__init__()
         self.answers = answers
+        self.device = torch.device("cpu")
         self.prompts: dict[tuple[str, int], str] = {}
         self.shown: dict[tuple[str, int], list[Any]] = {}
 
