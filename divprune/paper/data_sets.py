@@ -68,12 +68,12 @@ IMAGE_SETS = (
     DataSet("seedbench", "SEED", "image", "seedbench", "seed_image", 100, 14233, 2),
 )
 VIDEO_SETS = (
-    DataSet("activitynet", "ActivityNet", "video", "activitynetqa", "gpt_eval_accuracy", 100, 8000, 10, _JUDGE),
+    DataSet("activitynet", "ActivityNet", "video", "activitynetqa", "gpt_eval_accuracy", 1, 8000, 10, _JUDGE),
     DataSet("seedbench_video", "SEED", "video", "seedbench", "seed_video", 100, 3757, 2),
     DataSet(
         "videochatgpt", "VideoChatGPT", "video", "videochatgpt_temporal", "gpt_eval_score_temporal", 1, 499, 60, _JUDGE
     ),
-    DataSet("nextqa", "NextQA", "video", "nextqa_oe_test", "WUPS", 100, 9178, 5, _WORDNET),
+    DataSet("nextqa", "NextQA", "video", "nextqa_oe_test", "WUPS", 1, 9178, 5, _WORDNET),
     DataSet("egoschema", "EgoSchema", "video", "egoschema", "submission", 1, 5031, 2, _SERVER),
 )
 DATA_SETS = IMAGE_SETS + VIDEO_SETS
