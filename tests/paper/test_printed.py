@@ -73,7 +73,9 @@ def test_table_1_is_as_printed() -> None:
 def test_table_2_is_as_printed() -> None:
     for row, line in zip(TABLE2, lines(TABLE2_TEXT), strict=True):
         assert row.label == line.split()[0]
-        assert [row.tflops, row.flop_percent, *row.values.values()] == [float(each) for each in re.findall(NUMBER, line)]
+        assert [row.tflops, row.flop_percent, *row.values.values()] == [
+            float(each) for each in re.findall(NUMBER, line)
+        ]
         assert list(row.values) == [column.key for column in (*VIDEO_COLUMNS, *EFFICIENCY_COLUMNS)]
 
 
