@@ -1,26 +1,17 @@
-"""What the answers to a task are worth: its score, an interval, and a paired test against the unpruned model.
+"""What the answers to a task are worth: its score, an interval, and a paired test against the unpruned model."""
 
-Marks are mappings, one a question: always "doc_id" and "score" (a number, on the scale of the task's metric); for the
-statistic "f1" also "said_yes" and "is_yes"; for "mme" also "category" and "question_id", which names the picture.
-"""
-
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from divprune.evaluation.resampling import Array, ends, ratio, resampled_sums, swapped_sums
+from divprune.evaluation.marks import Mark, MarkedSample, Statistic, by_document, sample_of
+from divprune.evaluation.resampling import Array, ends, resampled_sums, swapped_sums
 
-Statistic = Literal["mean", "f1", "mme"]
-Mark = Mapping[str, Any]
 Test = Literal["exact McNemar", "paired permutation"]
 
 NUM_PERMUTATIONS = 9999
-COGNITION = frozenset({"code_reasoning", "commonsense_reasoning", "numerical_calculation", "text_translation"})
-"""MME's categories that are no part of its perception score."""
-_QUESTIONS_PER_PICTURE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +48,6 @@ class Comparison:
     num_documents: int
 
 
-@dataclass(frozen=True)
-class _Sample:
-    """What a score is a function of: sums over units that are drawn, documents or pictures.
-
-    Attributes:
-        values: (n, k), one row a unit.
-        strata: places of units that are drawn among themselves; None for all together.
-        score: from sums (..., k) to scores.
-    """
-
-    values: Array
-    strata: Sequence[NDArray[np.int64]] | None
-    score: Callable[[Array], Array]
-
-
 def score(marks: Iterable[Mark], statistic: Statistic) -> float:
     """Return the score of a task.
 
@@ -84,7 +60,7 @@ def score(marks: Iterable[Mark], statistic: Statistic) -> float:
     Raises:
         ValueError: there are no marks, or two of one document.
     """
-    sample = _SAMPLES[statistic](_by_document(marks))
+    sample = sample_of(by_document(marks), statistic)
     return float(sample.score(sample.values.sum(axis=0)))
 
 
@@ -97,7 +73,7 @@ def interval(marks: Iterable[Mark], statistic: Statistic) -> Estimate:
     Raises:
         ValueError: there are no marks, or two of one document.
     """
-    sample = _SAMPLES[statistic](_by_document(marks))
+    sample = sample_of(by_document(marks), statistic)
     return _estimate(sample.score(resampled_sums(sample.values, sample.strata)))
 
 
@@ -171,13 +147,13 @@ def _share(drawn: Array, drawn_unpruned: Array) -> Estimate | None:
     return _estimate(drawn / drawn_unpruned) if bool((drawn_unpruned > 0).all()) else None
 
 
-def _resampled_scores(pruned: _Sample, unpruned: _Sample, seed: int) -> tuple[Array, Array]:
+def _resampled_scores(pruned: MarkedSample, unpruned: MarkedSample, seed: int) -> tuple[Array, Array]:
     both = resampled_sums(np.hstack([pruned.values, unpruned.values]), pruned.strata, seed)
     width = pruned.values.shape[1]
     return pruned.score(both[:, :width]), unpruned.score(both[:, width:])
 
 
-def _permutation(pruned: _Sample, unpruned: _Sample) -> float:
+def _permutation(pruned: MarkedSample, unpruned: MarkedSample) -> float:
     gains = unpruned.values - pruned.values
     swapped = swapped_sums(gains[(gains != 0).any(axis=1)], NUM_PERMUTATIONS)
     first, second = pruned.values.sum(axis=0), unpruned.values.sum(axis=0)
@@ -188,7 +164,7 @@ def _permutation(pruned: _Sample, unpruned: _Sample) -> float:
     return (1 + as_large) / (1 + NUM_PERMUTATIONS)
 
 
-def _is_binary(sample: _Sample) -> bool:
+def _is_binary(sample: MarkedSample) -> bool:
     return bool(np.isin(sample.values[:, 0], (0.0, 1.0)).all())
 
 
@@ -196,61 +172,15 @@ def _discordant(pruned: Array, unpruned: Array) -> tuple[int, int]:
     return int((pruned < unpruned).sum()), int((pruned > unpruned).sum())
 
 
-def _by_document(marks: Iterable[Mark]) -> dict[Any, Mark]:
-    found: dict[Any, Mark] = {}
-    for mark in marks:
-        if mark["doc_id"] in found:
-            raise ValueError(f"marks must name each document once, got doc_id {mark['doc_id']!r} twice")
-        found[mark["doc_id"]] = mark
-    if not found:
-        raise ValueError("marks must be of at least one document, got none")
-    return found
-
-
 def _paired(
     marks: Iterable[Mark], unpruned_marks: Iterable[Mark], statistic: Statistic
-) -> tuple[_Sample, _Sample, int]:
-    ours, theirs = _by_document(marks), _by_document(unpruned_marks)
+) -> tuple[MarkedSample, MarkedSample, int]:
+    ours, theirs = by_document(marks), by_document(unpruned_marks)
     common = [document for document in ours if document in theirs]
     if not common:
         raise ValueError(f"marks must share documents with the unpruned ones, got {len(ours)} and {len(theirs)} others")
-    build = _SAMPLES[statistic]
     return (
-        build({document: ours[document] for document in common}),
-        build({document: theirs[document] for document in common}),
+        sample_of({document: ours[document] for document in common}, statistic),
+        sample_of({document: theirs[document] for document in common}, statistic),
         len(common),
     )
-
-
-def _mean_sample(marks: Mapping[Any, Mark]) -> _Sample:
-    values = np.array([(float(mark["score"]), 1.0) for mark in marks.values()])
-    return _Sample(values, None, lambda sums: sums[..., 0] / sums[..., 1])
-
-
-def _f1_sample(marks: Mapping[Any, Mark]) -> _Sample:
-    pairs = [(bool(mark["said_yes"]), bool(mark["is_yes"])) for mark in marks.values()]
-    values = np.array([(said and meant, said, meant) for said, meant in pairs], dtype=np.float64)
-    return _Sample(values, None, lambda sums: np.nan_to_num(ratio(2 * sums[..., 0], sums[..., 1] + sums[..., 2])))
-
-
-def _mme_sample(marks: Mapping[Any, Mark]) -> _Sample:
-    pictures: dict[tuple[str, Any], list[float]] = {}
-    for mark in marks.values():
-        if mark["category"] not in COGNITION:
-            pictures.setdefault((mark["category"], mark["question_id"]), []).append(float(mark["score"]))
-    whole = {key: found for key, found in sorted(pictures.items()) if len(found) == _QUESTIONS_PER_PICTURE}
-    if not whole:
-        raise ValueError("marks must hold both questions about at least one picture of a perception category, got none")
-    of_pictures = np.array([category for category, _ in whole])
-    strata = [np.flatnonzero(of_pictures == category) for category in dict.fromkeys(of_pictures.tolist())]
-    values = np.array([[100 * (np.mean(found) + float(min(found) == 1))] for found in whole.values()])
-    for places in strata:
-        values[places] /= len(places)
-    return _Sample(values, strata, lambda sums: sums[..., 0])
-
-
-_SAMPLES: Mapping[Statistic, Callable[[Mapping[Any, Mark]], _Sample]] = {
-    "mean": _mean_sample,
-    "f1": _f1_sample,
-    "mme": _mme_sample,
-}
