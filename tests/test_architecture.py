@@ -36,13 +36,32 @@ ALLOWED: dict[str, set[str]] = {
     "figures": _BASE,
     "serving": _CHOICE | {"vllm_plugin"},
     "cli": _ENGINES
-    | {"checkpoints", "efficiency", "evaluation", "figures", "lmms_eval_plugin", "paper", "prompting", "serving", "tiny"},
+    | {
+        "checkpoints",
+        "efficiency",
+        "evaluation",
+        "figures",
+        "lmms_eval_plugin",
+        "paper",
+        "prompting",
+        "serving",
+        "tiny",
+    },
 }
 
 # Third parties that only some parts may import, at module level or inside functions.
 CONFINED: dict[str, set[str]] = {
     "torch": set(ALLOWED) - {"errors", "records", "media", "budget", "calibration_file", "figures"},
-    "transformers": {"huggingface", "tiny", "evaluation", "efficiency", "checkpoints", "prompting", "lmms_eval_plugin", "cli"},
+    "transformers": {
+        "huggingface",
+        "tiny",
+        "evaluation",
+        "efficiency",
+        "checkpoints",
+        "prompting",
+        "lmms_eval_plugin",
+        "cli",
+    },
     "vllm": {"vllm_plugin", "serving"},
     "ray": {"serving"},
     "typer": {"cli"},

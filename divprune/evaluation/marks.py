@@ -1,7 +1,8 @@
 """Marks of answers, and the sums that scores are made of.
 
-A mark is a mapping: always "doc_id" and "score" (a number, on the scale of the task's metric); for the statistic "f1"
-also "said_yes" and "is_yes"; for "mme" also "category" and "question_id", which names the picture.
+A mark is a mapping: always "doc_id" and "score" (a number, on the scale of the task's metric, None for a document that
+has no part in it); for the statistic "f1" also "said_yes" and "is_yes"; for "mme" also "category" and "question_id",
+which names the picture.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -37,7 +38,7 @@ class MarkedSample:
 
 
 def by_document(marks: Iterable[Mark]) -> dict[Any, Mark]:
-    """Return marks by their document.
+    """Return the marks that have a score, by their document.
 
     Raises:
         ValueError: there are none, or two of one document.
@@ -47,9 +48,10 @@ def by_document(marks: Iterable[Mark]) -> dict[Any, Mark]:
         if mark["doc_id"] in found:
             raise ValueError(f"marks must name each document once, got doc_id {mark['doc_id']!r} twice")
         found[mark["doc_id"]] = mark
-    if not found:
-        raise ValueError("marks must be of at least one document, got none")
-    return found
+    scored = {document: mark for document, mark in found.items() if mark["score"] is not None}
+    if not scored:
+        raise ValueError("marks must be of at least one document with a score, got none")
+    return scored
 
 
 def sample_of(marks: Mapping[Any, Mark], statistic: Statistic) -> MarkedSample:

@@ -81,9 +81,9 @@ def compare(marks: Iterable[Mark], unpruned_marks: Iterable[Mark], statistic: St
     """Compare with the unpruned model on the documents that both have answered.
 
     The intervals are those of a paired bootstrap, which draws both models' answers to a document together. The test is
-    McNemar's in its exact form where all scores are 0 or 1 and the statistic is their mean (Q. McNemar, Psychometrika
-    12, 1947: a binomial test of the documents on which the two differ), and otherwise a permutation test that swaps
-    the two models' answers to documents, for MME to pictures, at random (9999 times, the p-value after B. Phipson and
+    McNemar's in its exact form where answers are right or wrong and the statistic is their mean (Q. McNemar,
+    Psychometrika 12, 1947: a binomial test of the documents on which the two differ), and otherwise a permutation test
+    that swaps the two models' answers to documents, for MME to pictures, at random (9999 times, the p-value after B. Phipson and
     G. Smyth, Stat. Appl. Genet. Mol. Biol. 9, 2010); see also R. Dror et al., "The Hitchhiker's Guide to Testing
     Statistical Significance in Natural Language Processing", ACL 2018.
 
@@ -92,7 +92,7 @@ def compare(marks: Iterable[Mark], unpruned_marks: Iterable[Mark], statistic: St
     """
     pruned, unpruned, num_documents = _paired(marks, unpruned_marks, statistic)
     drawn, drawn_unpruned = _resampled_scores(pruned, unpruned, seed=0)
-    if statistic == "mean" and _is_binary(pruned) and _is_binary(unpruned):
+    if statistic == "mean" and _is_right_or_wrong(pruned, unpruned):
         test: Test = "exact McNemar"
         p_value = mcnemar(*_discordant(pruned.values[:, 0], unpruned.values[:, 0]))
     else:
@@ -164,8 +164,10 @@ def _permutation(pruned: MarkedSample, unpruned: MarkedSample) -> float:
     return (1 + as_large) / (1 + NUM_PERMUTATIONS)
 
 
-def _is_binary(sample: MarkedSample) -> bool:
-    return bool(np.isin(sample.values[:, 0], (0.0, 1.0)).all())
+def _is_right_or_wrong(*samples: MarkedSample) -> bool:
+    """Whether all scores are 0 or one other number: 1, or 100 where the metric is in percent."""
+    seen = np.unique(np.concatenate([sample.values[:, 0] for sample in samples]))
+    return len(seen[seen != 0]) <= 1
 
 
 def _discordant(pruned: Array, unpruned: Array) -> tuple[int, int]:

@@ -36,12 +36,14 @@ class Setting:
         keep_ratio: share kept; None if `num_keep` is given, or the method needs no budget.
         num_keep: how many are kept of each item.
         refusal: why the model cannot run it; None if nothing is known against it.
+        flop_ratio: what it costs, pruned / unpruned, where only the file of its recipe tells more; else None.
     """
 
     method: str
     keep_ratio: float | None = None
     num_keep: int | None = None
     refusal: str | None = None
+    flop_ratio: float | None = None
 
 
 def is_papers(subject: Subject, keep_ratio: float) -> bool:
@@ -132,4 +134,29 @@ def fitprune(subject: Subject, keep_ratio: float, folder: str) -> Setting:
     if subject.architecture == LLAVA_7B and is_papers(subject, keep_ratio):
         percent = FITPRUNE_PERCENT
     name = f"fitprune-{subject.model.rstrip('/').rpartition('/')[2]}-{percent:.2f}-percent.json"
-    return Setting(f"fitprune:recipe={folder}/{name}")
+    return Setting(f"fitprune:recipe={folder}/{name}", flop_ratio=percent / 100)
+
+
+def recipe_file(method: str) -> str | None:
+    """Return the file that a FitPrune spec reads its recipe from; None for other methods."""
+    name, _, file = method.partition(":recipe=")
+    return file if name == "fitprune" and file else None
+
+
+def recipe_percent(file: str) -> float:
+    """Return what a prefill with a recipe of this file name costs, in percent of the unpruned one.
+
+    Raises:
+        ValueError: the name does not tell.
+    """
+    parts = file.removesuffix(".json").rsplit("-", 2)
+    try:
+        return float(parts[-2])
+    except (ValueError, IndexError):
+        raise ValueError(f"recipe must be named NAME-PERCENT-percent.json, got {file!r}") from None
+
+
+def recipe_command(model: str, file: str) -> str:
+    """Return the command that makes a recipe; for real models it wants pictures such as the data sets'."""
+    target = f"--target-percent {recipe_percent(file):.2f}"
+    return f"divprune calibrate fitprune --model {model} --image FOLDER {target} --output {file}"

@@ -69,6 +69,20 @@ def test_right_or_wrong_is_tested_by_mcnemar() -> None:
     assert found.share_kept is None or found.share_kept.value == pytest.approx(2 / 5)
 
 
+def test_percent_is_tested_like_right_or_wrong() -> None:
+    ours, theirs = [0, 0, 1, 1, 0], [1, 1, 1, 0, 1]
+    alike = compare(means(ours), means(theirs), "mean")
+    percent = compare(means(100 * np.array(ours)), means(100 * np.array(theirs)), "mean")
+    assert (percent.test, percent.p_value) == (alike.test, alike.p_value)
+    assert percent.difference.value == pytest.approx(100 * alike.difference.value)
+
+
+def test_documents_without_a_score_do_not_count() -> None:
+    marks = [*means([1, 0]), {"doc_id": 7, "said": "", "score": None}]
+    assert score(marks, "mean") == 0.5
+    assert compare(marks, marks, "mean").num_documents == 2
+
+
 def test_a_permutation_test_by_hand() -> None:
     # All four differ by -1 and +1: of 16 swaps, 2 give a difference as large.
     found = compare(means([0.5, 1.5, 2.5, 3.5]), means([1.5, 2.5, 3.5, 4.5]), "mean")
