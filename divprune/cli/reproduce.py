@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from divprune.cli.reproduce_subjects import subjects
 from divprune.cli.reproduce_tables import assumptions, preparations, refusals, rows_table, totals, works_table
 from divprune.cli.screen import Screen
 from divprune.errors import DivpruneError
+from divprune.evaluation.cells import Cell
 from divprune.paper.data_sets import data_set
 from divprune.paper.plan import PlannedCell, plan
 from divprune.paper.presets import PRESETS, Choice, Entry, Preset, entries, get_preset
@@ -72,6 +74,22 @@ def reproduce(options: ReproduceOptions, screen: Screen) -> None:
     from divprune.cli.reproduce_run import run_and_compare
 
     run_and_compare(tables, options, screen)
+
+
+def run_plan(cells: Sequence[Cell], options: ReproduceOptions, screen: Screen) -> None:
+    """Have cells answered and scored; each leaves its record in the output folder, and one that has it is not run again.
+
+    Raises:
+        EvaluationError: something that a cell needs is missing, or a scorer failed.
+    """
+    try:
+        harness: Any = import_module("divprune.lmms_eval_plugin.harness")
+    except ModuleNotFoundError as error:
+        raise CommandError(f"running data sets needs lmms-eval: {error}; --dry-run works without it") from None
+    settings = harness.HarnessOptions(
+        output=options.output, limit=options.limit, device=options.device, dtype=options.dtype
+    )
+    harness.run_cells(cells, settings, screen)
 
 
 def planned_tables(options: ReproduceOptions) -> list[PlannedTable]:

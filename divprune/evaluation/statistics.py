@@ -83,9 +83,9 @@ def compare(marks: Iterable[Mark], unpruned_marks: Iterable[Mark], statistic: St
     The intervals are those of a paired bootstrap, which draws both models' answers to a document together. The test is
     McNemar's in its exact form where answers are right or wrong and the statistic is their mean (Q. McNemar,
     Psychometrika 12, 1947: a binomial test of the documents on which the two differ), and otherwise a permutation test
-    that swaps the two models' answers to documents, for MME to pictures, at random (9999 times, the p-value after B. Phipson and
-    G. Smyth, Stat. Appl. Genet. Mol. Biol. 9, 2010); see also R. Dror et al., "The Hitchhiker's Guide to Testing
-    Statistical Significance in Natural Language Processing", ACL 2018.
+    that swaps the two models' answers to documents, for MME to pictures, at random (9999 times, the p-value after
+    B. Phipson and G. Smyth, Stat. Appl. Genet. Mol. Biol. 9, 2010); see also R. Dror et al., "The Hitchhiker's Guide to
+    Testing Statistical Significance in Natural Language Processing", ACL 2018.
 
     Raises:
         ValueError: there is no document that both have, or there are two marks of one document.
