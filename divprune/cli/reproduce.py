@@ -77,7 +77,7 @@ def reproduce(options: ReproduceOptions, screen: Screen) -> None:
 
 
 def run_plan(cells: Sequence[Cell], options: ReproduceOptions, screen: Screen) -> None:
-    """Have cells answered and scored; each leaves its record in the output folder, and one that has it is not run again.
+    """Have cells answered and scored; each leaves its record in the output folder, and is not run again if it is there.
 
     Raises:
         EvaluationError: something that a cell needs is missing, or a scorer failed.

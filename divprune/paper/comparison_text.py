@@ -22,8 +22,8 @@ def sections(compared: Compared) -> Iterator[tuple[str, list[Sequence[str]]]]:
     for column, results in groups.items():
         yield column.title, [_line(result) for result in results]
     if compared.shares and all(column.data_set != MEAN for column in groups):
-        lines = [(label, "", "", "", "", "", _kept(share)) for label, share in compared.shares.items()]
-        yield "all data sets", lines
+        shares = compared.shares.items()
+        yield "all data sets", [(label, "", "", "", "", "", _kept(share)) for label, share in shares]
 
 
 def markdown(compared: Compared) -> str:
