@@ -18,7 +18,7 @@ from divprune.cli.screen import Screen
 from divprune.errors import CalibrationError
 from divprune.paper.columns import EFFICIENCY, PICTURES
 from divprune.paper.comparison import Compared, compared
-from divprune.paper.comparison_text import HEADER, LEGEND, markdown, reasons, sections
+from divprune.paper.comparison_text import LEGEND, markdown, reasons, sections
 from divprune.paper.plan import PlannedCell
 from divprune.paper.presets import NOT_TASKS
 from divprune.paper.results import Results
@@ -118,11 +118,11 @@ def _show(
 
 
 def _table(found: Compared) -> Table:
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    shown.add_column(HEADER[0], style="bold", overflow="fold")
-    for column in HEADER[1:]:
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    shown.add_column("row", style="bold", overflow="fold")
+    for column in ("ours, 95 %", "paper", "diff.", "unpruned, 95 %", "p", "kept"):
         shown.add_column(column, justify="right", overflow="fold")
-    for title, lines in sections(found):
+    for title, lines in sections(found, is_short=True):
         shown.add_row(Text(title, style="bold underline"))
         for line in lines:
             shown.add_row(*map(Text, line))

@@ -43,7 +43,8 @@ def draw(samples: Record) -> "Figure":
     _color_labels(panel, rows)
     panel.set_xlabel("smallest cosine distance between two kept tokens of a picture (max-min distance)")
     kept = f"{rows[0]['num_kept']:.0f} of {samples.config['num_visual_tokens']} tokens kept"
-    footer = f"{data_notice(samples)}. {kept}; heights are shares of the pictures, | is the median."
+    shown = "pictures" if "num_pictures" in samples.config else "scenes"
+    footer = f"{data_notice(samples)}. {kept}; heights are shares of the {shown}, | is the median."
     headings(figure, "How different the kept tokens are", footer)
     return figure
 
@@ -51,8 +52,8 @@ def draw(samples: Record) -> "Figure":
 def caption(samples: Record) -> str:
     """Say what is drawn."""
     return (
-        f"Histograms of the smallest cosine distance between two kept tokens, at a share of "
-        f"{samples.config['keep_ratio']}: the paper's Fig. 3b and 5f. {data_notice(samples)}. For methods that "
+        f"Histograms over {samples.config['num_scenes']} held-out toy scenes of the smallest cosine distance between "
+        f"two kept tokens, at a share of {samples.config['keep_ratio']}: the paper's Fig. 3b and 5f. For methods that "
         "act inside the language model it is the distance of the visual tokens before it, for merging ones that of "
         "what the language model reads. Methods that cannot keep just as many tokens are left out; those that choose "
         "the same ones share a line."

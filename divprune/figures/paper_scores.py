@@ -12,7 +12,14 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 
-OTHERS = (Look("#7f7f00", "<"), Look("#8c564b", ">"), Look("#5a5a5a", "p"), Look("#a0a0a0", "h"))
+OTHERS = (
+    Look("#7f7f00", "<"),
+    Look("#8c564b", ">"),
+    Look("#00a693", "2"),
+    Look("#5a5a5a", "p"),
+    Look("#a0a0a0", "h"),
+    Look(GREY, "d"),
+)
 """For methods that stand out in no other figure, in the order in which they come."""
 
 
@@ -63,14 +70,10 @@ def _footer(scores: Record, has_own: bool) -> str:
 
 def _looks(series: Sequence[str]) -> dict[str, Look]:
     """A look of its own for each method but the unpruned model, which is a line."""
-    left = list(OTHERS)
-    found: dict[str, Look] = {}
-    for name in dict.fromkeys(series):
-        if name != "unpruned":
-            known = look(name.partition(" ")[0])
-            is_free = known is not None and known not in found.values()
-            found[name] = known if known is not None and is_free else left.pop(0) if left else Look(GREY, ".")
-    return found
+    names = [name for name in dict.fromkeys(series) if name != "unpruned"]
+    known = {name: found for name in names if (found := look(name)) is not None}
+    left = iter(OTHERS)
+    return {name: known.get(name) or next(left, Look(GREY, ".")) for name in names}
 
 
 def _ours(panel: "Axes", series: str, rows: Sequence[Row], found: Look) -> None:

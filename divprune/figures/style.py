@@ -114,7 +114,7 @@ def data_notice(record: Record, one: bool = False) -> str:
     given = record.config.get("num_pictures")
     if given is not None:
         return f"{'One' if one else given} of the pictures given, {record.config['model']}"
-    return "One toy scene and a toy model, not the paper's data" if one else toy_notice(record)
+    return "One toy scene, not the paper's data" if one else toy_notice(record)
 
 
 def measured_on(record: Record) -> str:

@@ -16,6 +16,7 @@ from divprune.paper.rows import TRAINED
 REFERENCE = "reference only"
 NOT_YET = "not run yet"
 NO_SCORE = "no score: the record says why"
+INCOMPLETE = "no score of"
 _CLOSE = 0.01
 """Marks whose score differs by a larger share from the metric's do not tell its interval."""
 
@@ -187,7 +188,7 @@ class _Reader:
         if entry.refusal is not None:
             return Result(entry, None, missing=_reason(entry.refusal))
         if lacking or not scores:
-            return Result(entry, None, missing=f"no score of {', '.join(lacking)}" if lacking else NOT_YET)
+            return Result(entry, None, missing=f"{INCOMPLETE} {', '.join(lacking)}" if lacking else NOT_YET)
         value = fmean(result.entry.column.percent * (result.value or 0.0) for result in scores)
         return Result(entry, value, share_kept=share)
 

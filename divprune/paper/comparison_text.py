@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from divprune.evaluation.statistics import Estimate
 from divprune.paper.columns import MEAN, Column
-from divprune.paper.comparison import REFERENCE, Compared, Result
+from divprune.paper.comparison import INCOMPLETE, Compared, Result
 
 HEADER = ("row", "ours, 95 %", "paper", "diff.", "against unpruned", "p", "kept")
 LEGEND = (
@@ -14,16 +14,21 @@ LEGEND = (
 )
 
 
-def sections(compared: Compared) -> Iterator[tuple[str, list[Sequence[str]]]]:
-    """Yield each column's heading and its lines, one a row of the table."""
+def sections(compared: Compared, is_short: bool = False) -> Iterator[tuple[str, list[Sequence[str]]]]:
+    """Yield each column's heading and its lines, one a row of the table.
+
+    Args:
+        compared: a table on one model.
+        is_short: whether lines must fit 80 columns: a digit less, and no interval of what is kept.
+    """
     groups: dict[Column, list[Result]] = {}
     for result in compared.results:
         groups.setdefault(result.entry.column, []).append(result)
     for column, results in groups.items():
-        yield column.title, [_line(result) for result in results]
+        yield column.title, [_line(result, is_short) for result in results]
     if compared.shares and all(column.data_set != MEAN for column in groups):
         shares = compared.shares.items()
-        yield "all data sets", [(label, "", "", "", "", "", _kept(share)) for label, share in shares]
+        yield "all data sets", [(label, "", "", "", "", "", _kept(share, is_short)) for label, share in shares]
 
 
 def markdown(compared: Compared) -> str:
@@ -34,28 +39,27 @@ def markdown(compared: Compared) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{LEGEND}\n"
 
 
-def _line(result: Result) -> Sequence[str]:
-    digits, printed = result.entry.column.digits, result.entry.printed
-    paper = "" if printed is None else f"{printed:.{digits}f}"
-    label = result.entry.row.label
+def _line(result: Result, is_short: bool) -> Sequence[str]:
+    column, printed, label = result.entry.column, result.entry.printed, result.entry.row.label
+    paper = "" if printed is None else f"{printed:.{column.digits}f}"
     if result.value is None:
         return (label, _short(result.missing), paper, "", "", "", "")
-    own, against = result.interval, result.against
+    digits = 1 if is_short and column.digits == 2 and column.percent == 1 else column.digits
+    own, against, difference = result.interval, result.against, result.difference
     return (
         label,
-        _number(result.value, own, digits),
+        _number(result.value, own, digits, is_short),
         paper,
-        "" if result.difference is None else f"{result.difference:+.{digits}f}",
-        "" if against is None else _number(against.difference.value, against.difference, digits, "+"),
+        "" if difference is None else f"{difference:+.{digits}f}",
+        "" if against is None else _number(against.difference.value, against.difference, digits, is_short, "+"),
         "" if against is None else _p_value(against.p_value),
-        _kept(result.share_kept),
+        _kept(result.share_kept, is_short),
     )
 
 
 def _short(missing: str | None) -> str:
     """The reason in a word or two; the whole of it stands below the table."""
-    text = missing or ""
-    return text if text == REFERENCE or len(text) <= 14 else text.partition(":")[0]
+    return "incomplete" if missing is not None and missing.startswith(INCOMPLETE) else (missing or "").partition(":")[0]
 
 
 def reasons(compared: Compared) -> list[str]:
@@ -67,17 +71,19 @@ def reasons(compared: Compared) -> list[str]:
     return [f"{reason}: {', '.join(labels)}" for reason, labels in found.items()]
 
 
-def _number(value: float, around: Estimate | None, digits: int, sign: str = "") -> str:
+def _number(value: float, around: Estimate | None, digits: int, is_short: bool, sign: str = "") -> str:
     text = f"{value:{sign}.{digits}f}"
-    return text if around is None else f"{text} ({around.low:{sign}.{digits}f} to {around.high:{sign}.{digits}f})"
+    between = "," if is_short else " to "
+    return text if around is None else f"{text} ({around.low:{sign}.{digits}f}{between}{around.high:{sign}.{digits}f})"
 
 
 def _p_value(value: float) -> str:
     return "<.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _kept(share: Estimate | None) -> str:
+def _kept(share: Estimate | None, is_short: bool) -> str:
     if share is None:
         return ""
-    text = f"{100 * share.value:.1f} %"
-    return text if share.low == share.high else f"{text} ({100 * share.low:.0f} to {100 * share.high:.0f})"
+    text = f"{100 * share.value:.1f}%" if is_short else f"{100 * share.value:.1f} %"
+    is_exact = is_short or share.low == share.high
+    return text if is_exact else f"{text} ({100 * share.low:.1f} to {100 * share.high:.1f})"
