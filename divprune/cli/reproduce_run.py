@@ -49,12 +49,12 @@ def run_and_compare(tables: Sequence[PlannedTable], options: ReproduceOptions, s
         sample_pictures(_of(able, table, PICTURES), table, options, screen)
     results, shown = Results(options.output), []
     for table in tables:
-        found = compared(table.entries, results)
-        _show(table, found, refused, options, screen)
+        found = compared(table.entries, results, refused)
+        _show(table, found, options, screen)
         shown.append((table, found))
     files = draw_presets(shown, options, screen)
     rows = [result.as_row() for _, found in shown for result in found.results]
-    screen.result({"output": str(options.output), "rows": rows, "files": files, "refused": dict(refused)})
+    screen.result({"output": str(options.output), "rows": rows, "files": files})
 
 
 def _of(able: Sequence[PlannedCell], table: PlannedTable, task: str) -> list[PlannedCell]:
@@ -86,7 +86,7 @@ def _calibrated(planned: Sequence[PlannedCell], options: ReproduceOptions, scree
             if asked[each.recipe] is not None:
                 refused[each.cell.name] = str(asked[each.recipe])
     for reason in dict.fromkeys(refused.values()):
-        screen.note(reason)
+        screen.note(f"FitPrune is not run: {reason}")
     return refused
 
 
@@ -94,21 +94,19 @@ def _calibrate(model: str, recipe: str, options: ReproduceOptions, screen: Scree
     """Make a recipe; return why that cannot be done, None if it is."""
     images = () if options.images is None else (options.images,)
     if not images and model != EMBEDDED:
-        return f"FitPrune is not run, it needs a recipe: {recipe_command(model, recipe)}, or give --images FOLDER"
+        return f"it needs a recipe; give --images FOLDER, or make it: {recipe_command(model, recipe)}"
     settings = CalibrateOptions(model, images, (), CALIBRATION_SCENES, Path(recipe), options.device, options.dtype)
     try:
         calibrate_recipe(settings, recipe_percent(recipe), "paper", _Part(as_json=True))
     except CalibrationError as error:
-        return f"FitPrune is not run: {error}"
+        return str(error)
     return None
 
 
-def _show(
-    table: PlannedTable, found: Compared, refused: Mapping[str, str], options: ReproduceOptions, screen: Screen
-) -> None:
+def _show(table: PlannedTable, found: Compared, options: ReproduceOptions, screen: Screen) -> None:
     screen.show(table.title)
     screen.show(_table(found))
-    for line in (*reasons(found), *dict.fromkeys(refused.values()), LEGEND):
+    for line in (*reasons(found), LEGEND):
         screen.show(line)
     if options.limit is not None:
         screen.show(f"Only {options.limit} samples of each data set: the paper's numbers are of all.")

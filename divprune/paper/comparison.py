@@ -89,12 +89,13 @@ class Compared:
     shares: Mapping[str, Estimate]
 
 
-def compared(listed: Sequence[Entry], results: Results) -> Compared:
+def compared(listed: Sequence[Entry], results: Results, refused: Mapping[str, str] | None = None) -> Compared:
     """Put every number of a table on one model beside the paper's.
 
     Args:
         listed: the table's entries, row by row.
         results: the folder with what has run.
+        refused: why cells were not run, by name.
 
     Raises:
         RecordError: a record, or a file of marks, is broken.
@@ -103,15 +104,15 @@ def compared(listed: Sequence[Entry], results: Results) -> Compared:
     rows: dict[str, list[Entry]] = {}
     for entry in listed:
         rows.setdefault(entry.row.label, []).append(entry)
-    reader = _Reader(results, unpruned)
+    reader = _Reader(results, unpruned, refused or {})
     return Compared([result for row in rows.values() for result in reader.row(row)], reader.shares)
 
 
 class _Reader:
     """Reads a table row by row; the unpruned model's marks stay in memory."""
 
-    def __init__(self, results: Results, unpruned: dict[str, Entry]) -> None:
-        self._results, self._unpruned = results, unpruned
+    def __init__(self, results: Results, unpruned: Mapping[str, Entry], refused: Mapping[str, str]) -> None:
+        self._results, self._unpruned, self._refused = results, unpruned, refused
         self._unpruned_marks: dict[str, Sequence[Mark]] = {}
         self.shares: dict[str, Estimate] = {}
 
@@ -129,11 +130,18 @@ class _Reader:
         whole = all(each.value is not None for each in scores) and len(marked) == len(main)
         return overall_share_kept(marked) if whole else None
 
+    def _missing(self, entry: Entry) -> str | None:
+        name = "" if entry.cell is None else entry.cell.name
+        refusal = entry.refusal or self._refused.get(name)
+        if refusal is not None:
+            return _reason(refusal)
+        return None if entry.cell is not None and self._results.record(entry.cell) is not None else NOT_YET
+
     def _is_main(self, entry: Entry) -> bool:
         return entry.cell is not None and self._results.is_main(entry.cell, entry.column.metric)
 
     def _result(self, entry: Entry, marked: list[_Marked]) -> Result:
-        missing = _missing(entry, self._results)
+        missing = self._missing(entry)
         if missing is not None or entry.cell is None:
             return Result(entry, None, missing=missing)
         column, record = entry.column, self._results.record(entry.cell)
@@ -191,12 +199,6 @@ class _Reader:
             return Result(entry, None, missing=f"{INCOMPLETE} {', '.join(lacking)}" if lacking else NOT_YET)
         value = fmean(result.entry.column.percent * (result.value or 0.0) for result in scores)
         return Result(entry, value, share_kept=share)
-
-
-def _missing(entry: Entry, results: Results) -> str | None:
-    if entry.refusal is not None:
-        return _reason(entry.refusal)
-    return None if entry.cell is not None and results.record(entry.cell) is not None else NOT_YET
 
 
 def _reason(refusal: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from divprune.cli import reproduce as command
-from divprune.cli import reproduce_run
+from divprune.cli import reproduce_efficiency, reproduce_run
 from divprune.evaluation.cells import Cell
 from divprune.paper.data_sets import data_set
 from divprune.paper.presets import PRESET_NAMES
@@ -113,13 +113,25 @@ def test_a_run_on_the_embedded_model_ends_in_the_table(
     assert rows["DivPrune", "gqa"]["value"] == 50
     assert rows["DivPrune", "gqa"]["unpruned_difference"] == -25
     assert rows["FastV", "gqa"]["missing"].startswith("not run: the FLOP target")
-    # The recipe was made on the spot.
-    assert rows["FitPrune", "gqa"]["value"] == 50
+    assert "the FLOP target must lie between" in rows["FitPrune", "gqa"]["missing"]
     assert (tmp_path / "table1-embedded.md").read_text().startswith("# Table 1")
+
+
+def test_a_recipe_is_made_on_the_spot(divprune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reproduce_run, "run_plan", answered)
+    arguments = ("table1", "--methods", "fitprune", "--keep-ratios", "0.5", "--tasks", "gqa", "--output", tmp_path)
+    outcome = divprune("reproduce", *arguments, "--model", "embedded", "--json")
+    assert outcome.exit_code == 0, outcome.stderr
+    assert len(outcome.stdout.splitlines()) == 1
+    rows = {row["row"]: row for row in outcome.json["rows"]}
+    assert rows["FitPrune"]["value"] == 50
+    assert [path.name for path in tmp_path.glob("fitprune-embedded-*-percent.json")]
 
 
 def test_time_and_memory_of_table_2(divprune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reproduce_run, "run_plan", answered)
+    # In this process, which has a torchvision that can be imported.
+    monkeypatch.setattr(reproduce_efficiency, "in_own_process", lambda function, *arguments: function(*arguments))
     arguments = (
         "table2",
         "--model",

@@ -54,7 +54,7 @@ def test_the_share_of_a_gpus_peak_is_the_papers_own_measurement() -> None:
     cell = planned(subject, "table2")["Original", "videochatgpt"]
     encoder = encoder_flop(subject.shape.tower) * get_architecture("llava-next-video-7b").encoder_passes
     reached = (cell.prefill_flop - encoder) / TABLE2[0].values["prefill"]
-    assert reached / 1e12 == pytest.approx(PEAK_SHARE * V100.peak_tflops, rel=0.02)
+    assert reached / 1e12 == pytest.approx(PEAK_SHARE * V100.peak_tflops, rel=0.05)
 
 
 def test_hours_by_hand() -> None:
