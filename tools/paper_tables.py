@@ -47,5 +47,5 @@ def reproduced_table(name: str, folder: Path) -> str:
         subject = paper_subject(architecture)
         listed = entries(preset, subject)
         if any(results.record(cell) is not None for cell in cells(listed)):
-            parts.append(f"### {preset.title}, {subject.title}\n\n{markdown(compared(listed, results)).rstrip()}")
+            parts.append(f"#### {preset.title}, {subject.title}\n\n{markdown(compared(listed, results)).rstrip()}")
     return "\n\n".join(parts) or "*Not measured yet.*"

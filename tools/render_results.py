@@ -13,7 +13,6 @@ from typing import Any
 
 from divprune.huggingface import supported_families
 from divprune.methods import MethodInfo, available_methods
-from divprune.paper.presets import PRESET_NAMES
 from divprune.records import Record, load_record
 from tools.cost_tables import bench_table, serving_table
 from tools.figure_block import figure_block
@@ -22,7 +21,8 @@ from tools.paper_tables import plan_table, reproduced_table
 from tools.scene_tables import greedy_table, suite_table
 
 ROOT = Path(__file__).parent.parent
-FILES = ("README.md", "docs/results.md")
+FILES = ("README.md", "docs/results.md", "docs/reproduce.md")
+PRINTED_TABLES = ("table1", "table2", "table3", "ablations")
 SUMMARY_KEEP_RATIO = 0.098
 
 Rows = Sequence[Mapping[str, Any]]
@@ -202,7 +202,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "methods": methods_table,
     "figures": figure_block,
     "paper-plan": plan_table,
-    **{f"paper-{name}": partial(reproduced_table, name, ROOT / "results" / "paper") for name in PRESET_NAMES},
+    **{f"paper-{name}": partial(reproduced_table, name, ROOT / "results" / "paper") for name in PRINTED_TABLES},
 }
 RESULTS: dict[str, tuple[str, Callable[[Record], str]]] = {
     "pipeline": ("pipeline", pipeline_table),

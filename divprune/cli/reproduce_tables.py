@@ -6,6 +6,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from divprune.cli.reproduce_subjects import EMBEDDED
 from divprune.paper.plan import RECIPE, PlannedCell, total_hours
 from divprune.paper.presets import Entry
 from divprune.paper.settings import recipe_command
@@ -94,7 +95,8 @@ def assumptions(planned: Sequence[PlannedCell]) -> list[str]:
 
 def preparations(planned: Sequence[PlannedCell]) -> list[str]:
     """Say which files must be made first, and how; a line each."""
-    found = dict.fromkeys((each.model, each.cell.model, each.recipe) for each in planned if each.recipe is not None)
+    wanted = [each for each in planned if each.cell.model != EMBEDDED]  # made on the spot, from generated scenes
+    found = dict.fromkeys((each.model, each.cell.model, each.recipe) for each in wanted if each.recipe is not None)
     return [f"FitPrune on {title} needs a recipe: {recipe_command(model, recipe)}" for title, model, recipe in found]
 
 

@@ -24,5 +24,5 @@ def test_our_numbers_stand_beside_the_papers(llava: Subject, tmp_path: Path) -> 
     row = {"metric": "pope_f1_score", "value": 0.86, "stderr": None, "num_samples": 9000}
     Record(cell.name, config, [row], {}).save(tmp_path)
     table = reproduced_table("table3", tmp_path)
-    assert table.startswith("### Table 3: the layer at which tokens go, LLaVA-1.5-7B")
+    assert table.startswith("#### Table 3: the layer at which tokens go, LLaVA-1.5-7B")
     assert "| POPE | Original | 86.00 | 85.84 | +0.16 |  |  |  |" in table
