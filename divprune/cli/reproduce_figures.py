@@ -39,14 +39,14 @@ def sample_pictures(
     Raises:
         CommandError: there are no pictures, or the model cannot be loaded.
     """
-    path = options.output / f"{_record_name(table)}.json"
-    done = path.is_file() and all((options.output / f"{each.cell.name}.json").is_file() for each in planned)
-    if not planned or done:
+    if not planned:
         return
     from divprune.evaluation.token_samples import MethodSamples, token_rows
 
     subject, origin = table.entries[0].subject, provenance()
     pictures = _pictures(options, subject.model, planned[0].work.num_samples)
+    if _is_done(planned, table, options, len(pictures)):
+        return
     with screen.working("loading the model"):
         loaded = load_model(subject.model, choose_device(options.device), options.dtype)
     cells = [each.cell for each in planned]
@@ -61,16 +61,28 @@ def sample_pictures(
     config = {
         "model": subject.title,
         "keep_ratio": subject.keep_ratio,
+        _counted(options): len(pictures),
         "num_visual_tokens": len(samples[0]["token_colors"]),
         "warm_up": 1,
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
         "device": loaded.model.device.type,
     }
-    config |= {"num_scenes": len(pictures)} if options.images is None else {"num_pictures": len(pictures)}
     origin |= {"machine": provenance()["machine"]}
     Record(_record_name(table), config, rows, origin).save(options.output)
     for cell, method in zip(cells, methods, strict=True):
         _save_cell(cell, method, config, origin, options.output)
+
+
+def _is_done(planned: Sequence[PlannedCell], table: PlannedTable, options: ReproduceOptions, count: int) -> bool:
+    """Whether the records are there, of as many pictures from the same source."""
+    path = options.output / f"{_record_name(table)}.json"
+    if not path.is_file() or not all((options.output / f"{each.cell.name}.json").is_file() for each in planned):
+        return False
+    return load_record(path).config.get(_counted(options)) == count
+
+
+def _counted(options: ReproduceOptions) -> str:
+    return "num_scenes" if options.images is None else "num_pictures"
 
 
 def _record_name(table: PlannedTable) -> str:

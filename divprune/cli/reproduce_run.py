@@ -18,7 +18,7 @@ from divprune.cli.screen import Screen
 from divprune.errors import CalibrationError
 from divprune.paper.columns import EFFICIENCY, PICTURES
 from divprune.paper.comparison import Compared, compared
-from divprune.paper.comparison_text import LEGEND, markdown, reasons, sections
+from divprune.paper.comparison_text import LEGEND, markdown, reasons, sections, shortfalls
 from divprune.paper.plan import PlannedCell
 from divprune.paper.presets import NOT_TASKS
 from divprune.paper.results import Results
@@ -49,7 +49,8 @@ def run_and_compare(tables: Sequence[PlannedTable], options: ReproduceOptions, s
         sample_pictures(_of(able, table, PICTURES), table, options, screen)
     results, shown = Results(options.output), []
     for table in tables:
-        found = compared(table.entries, results, refused)
+        with screen.working("comparing"):
+            found = compared(table.entries, results, refused)
         _show(table, found, options, screen)
         shown.append((table, found))
     files = draw_presets(shown, options, screen)
@@ -106,10 +107,8 @@ def _calibrate(model: str, recipe: str, options: ReproduceOptions, screen: Scree
 def _show(table: PlannedTable, found: Compared, options: ReproduceOptions, screen: Screen) -> None:
     screen.show(table.title)
     screen.show(_table(found))
-    for line in (*reasons(found), LEGEND):
+    for line in (*shortfalls(found), *reasons(found), LEGEND):
         screen.show(line)
-    if options.limit is not None:
-        screen.show(f"Only {options.limit} samples of each data set: the paper's numbers are of all.")
     path = options.output / f"{table.preset.name}-{table.entries[0].subject.title}.md"
     write_whole(path, f"# {table.title}\n\n{markdown(found)}")
     screen.show(f"Table: {path}")

@@ -1,7 +1,7 @@
 """How far apart the kept tokens are at least, method by method over many pictures (the paper's Fig. 3b and 5f)."""
 
 from collections.abc import Mapping
-from statistics import median
+from statistics import median, mode
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,7 +63,7 @@ def caption(samples: Record) -> str:
 def _compared(samples: Record) -> list[Mapping[str, Any]]:
     """Those that keep as many tokens as the others (fewer are farther apart by themselves), twins together."""
     rows = [row for row in measured_methods(samples) if row["max_min_distances"]]
-    usual = median(row["num_kept"] for row in rows)
+    usual = mode(row["num_kept"] for row in rows)
     twins: dict[tuple[float, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
         if row["num_kept"] == usual:

@@ -15,7 +15,7 @@ Row = Mapping[str, Any]
 OTHERS = (
     Look("#7f7f00", "<"),
     Look("#8c564b", ">"),
-    Look("#00a693", "2"),
+    Look("#5b2c83", "*"),
     Look("#5a5a5a", "p"),
     Look("#a0a0a0", "h"),
     Look(GREY, "d"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from divprune.evaluation.cells import UNPRUNED
 from divprune.evaluation.marks import Mark, Statistic
-from divprune.evaluation.statistics import Comparison, Estimate, compare, interval, overall_share_kept
+from divprune.evaluation.statistics import Comparison, Estimate, compare, interval, overall_share_kept, score
 from divprune.paper.columns import MEAN
 from divprune.paper.presets import Entry
 from divprune.paper.results import Results
@@ -173,7 +173,7 @@ class _Reader:
         marks, statistic = self._results.marks(cell), self._results.statistic(cell)
         if not any(mark["score"] is not None for mark in marks):
             return [], [], statistic
-        seen = interval(marks, statistic).value
+        seen = score(marks, statistic)
         if abs(seen - value) > _CLOSE * max(abs(seen), abs(value)):
             return [], [], statistic
         base = self._unpruned.get(entry.column.key)

@@ -36,7 +36,8 @@ def markdown(compared: Compared) -> str:
     lines = [("data set", *HEADER), ("---", "---", *("---:",) * (len(HEADER) - 1))]
     for title, found in sections(compared):
         lines += [(title, *line) for line in found]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{LEGEND}\n"
+    notes = [*(f"- {line}" for line in (*shortfalls(compared), *reasons(compared))), "", LEGEND]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n\n" + "\n".join(notes) + "\n"
 
 
 def _line(result: Result, is_short: bool) -> Sequence[str]:
@@ -69,6 +70,16 @@ def reasons(compared: Compared) -> list[str]:
         if result.missing is not None:
             found.setdefault(result.missing, {})[result.entry.row.label] = None
     return [f"{reason}: {', '.join(labels)}" for reason, labels in found.items()]
+
+
+def shortfalls(compared: Compared) -> list[str]:
+    """Say which numbers rest on fewer samples than the paper's; a line a number of samples."""
+    found: dict[int, dict[str, None]] = {}
+    for result in compared.results:
+        column, count = result.entry.column, result.num_samples
+        if result.value is not None and column.is_score and count is not None and count < column.source.num_samples:
+            found.setdefault(count, {})[f"{column.title} ({column.source.num_samples:,})"] = None
+    return [f"only {count:,} samples, where the paper has: {', '.join(titles)}" for count, titles in found.items()]
 
 
 def _number(value: float, around: Estimate | None, digits: int, is_short: bool, sign: str = "") -> str:

@@ -88,6 +88,8 @@ def test_the_table_in_words(gqa: Compared) -> None:
     assert "| 0.002 | 83.3 % (" in line
     assert "| GQA | M3 | reference only | 60.81 |  |  |  |  |" in page
     assert "| all data sets | DivPrune |" in page
+    assert "- only 100 samples, where the paper has: GQA (12,578)" in page
+    assert "- reference only: M3, PruMerge-LoRA" in page
     titles = dict(sections(gqa, is_short=True))
     assert next(line for line in titles["GQA"] if line[0] == "DivPrune")[1].startswith("50.0 (")
     assert all(len(line) == 7 for lines in titles.values() for line in lines)
