@@ -60,7 +60,7 @@ def sample_pictures(
     samples = [row for row in rows if row["case"] == "sample"]
     config = {
         "model": subject.title,
-        "keep_ratio": subject.keep_ratio,
+        "keep_ratio": next((cell.keep_ratio for cell in cells if cell.keep_ratio), subject.keep_ratio),
         _counted(options): len(pictures),
         "num_visual_tokens": len(samples[0]["token_colors"]),
         "warm_up": 1,

@@ -172,6 +172,18 @@ def test_figures_of_pictures_and_of_scores(
     assert {Path(file).name for file in scores.json["files"]} == {"figure1-embedded.png", "figure1-embedded.svg"}
 
 
+def test_figures_of_another_model_are_drawn_from_pictures(
+    divprune: Command, llava: Path, picture: Path, tmp_path: Path
+) -> None:
+    shared = ("--model", llava, "--images", picture.parent, "--output", tmp_path, "--json")
+    outcome = divprune("reproduce", "figure3", "--methods", "divprune norm", "--keep-ratios", "0.5", *shared)
+    assert outcome.exit_code == 0, outcome.stderr
+    assert len(outcome.json["files"]) == 4
+    record = json.loads((tmp_path / "figure3-llava.json").read_text())
+    assert record["config"]["num_pictures"] == 1
+    assert len(next(row for row in record["rows"] if row["case"] == "sample")["token_colors"]) == 16
+
+
 def test_pictures_are_asked_for_where_toy_scenes_do_not_fit(divprune: Command, llava: Path, tmp_path: Path) -> None:
     outcome = divprune("reproduce", "figure3", "--model", llava, "--output", tmp_path)
     assert outcome.exit_code == 2
