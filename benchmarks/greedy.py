@@ -20,8 +20,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from divprune import certificate, get_method
 from divprune.efficiency.shapes import model_shape
 from divprune.evaluation.answer_log import AnswerLog
+from divprune.evaluation.resampling import NUM_RESAMPLES
 from divprune.evaluation.scenes import ANSWER_KINDS
-from divprune.evaluation.scores import NUM_RESAMPLES
 from divprune.evaluation.suite import NOTICE, Suite
 from divprune.evaluation.suite_cases import Case, suite_cases
 from divprune.methods import ItemContext

@@ -6,6 +6,7 @@ A table between `<!-- results:NAME -->` and `<!-- /results -->` comes from a rec
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,10 +17,12 @@ from divprune.records import Record, load_record
 from tools.cost_tables import bench_table, serving_table
 from tools.figure_block import figure_block
 from tools.markdown import markdown_table
+from tools.paper_tables import plan_table, reproduced_table
 from tools.scene_tables import greedy_table, suite_table
 
 ROOT = Path(__file__).parent.parent
-FILES = ("README.md", "docs/results.md")
+FILES = ("README.md", "docs/results.md", "docs/reproduce.md")
+PRINTED_TABLES = ("table1", "table2", "table3", "ablations")
 SUMMARY_KEEP_RATIO = 0.098
 
 Rows = Sequence[Mapping[str, Any]]
@@ -194,7 +197,13 @@ def _without_seeds(rows: Rows) -> Rows:
     return [{**group[0], **average} for group, average in zip(groups.values(), averages, strict=True)]
 
 
-TABLES: dict[str, Callable[[], str]] = {"families": families_list, "methods": methods_table, "figures": figure_block}
+TABLES: dict[str, Callable[[], str]] = {
+    "families": families_list,
+    "methods": methods_table,
+    "figures": figure_block,
+    "paper-plan": plan_table,
+    **{f"paper-{name}": partial(reproduced_table, name, ROOT / "results" / "paper") for name in PRINTED_TABLES},
+}
 RESULTS: dict[str, tuple[str, Callable[[Record], str]]] = {
     "pipeline": ("pipeline", pipeline_table),
     "selection": ("selection", selection_table),

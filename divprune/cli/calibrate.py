@@ -96,14 +96,14 @@ def _prepared(options: CalibrateOptions, screen: Screen) -> tuple[LoadedModel, l
 
 def _asks(options: CalibrateOptions) -> Sequence[Ask]:
     if options.images:
-        pictures = [load_picture(path) for each in options.images for path in _files(each)]
+        pictures = [load_picture(path) for each in options.images for path in picture_files(each)]
         return [Ask((picture,), prompt) for picture in pictures for prompt in options.prompts or (DEFAULT_PROMPT,)]
     if options.model not in (None, EMBEDDED):
         raise CommandError("--image is needed with --model: generated scenes are for the embedded model only")
     return training_scenes(options.num_scenes, options.prompts)
 
 
-def _files(path: Path) -> list[Path]:
+def picture_files(path: Path) -> list[Path]:
     """A picture, or those in a folder."""
     if not path.is_dir():
         return [path]

@@ -17,7 +17,7 @@ from divprune.efficiency.shapes import model_shape
 from divprune.errors import DivpruneError, MissingDependencyError
 from divprune.evaluation.answer_log import AnswerLog
 from divprune.evaluation.cider import cider_scores
-from divprune.evaluation.scores import CONFIDENCE, NUM_RESAMPLES
+from divprune.evaluation.resampling import CONFIDENCE, NUM_RESAMPLES
 from divprune.evaluation.suite import NOTICE, SCENES_PER_BATCH, Suite
 from divprune.evaluation.suite_cases import KEEP_RATIOS, MATCHINGS, Case, every_method, suite_cases
 from divprune.evaluation.suite_recipes import NUM_TRAINING_SCENES, recipe_tailor

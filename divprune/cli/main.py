@@ -12,6 +12,7 @@ from divprune.cli.cost_commands import bench, flops
 from divprune.cli.eval_command import evaluate
 from divprune.cli.failures import one_line_errors
 from divprune.cli.figures_command import figures
+from divprune.cli.reproduce_command import reproduce
 from divprune.cli.screen import Screen, quiet_logs, quiet_progress_bars
 from divprune.cli.serve_commands import batch, serve
 
@@ -138,6 +139,7 @@ app.command()(flops)
 app.command()(bench)
 app.add_typer(calibrate)
 app.command("eval")(evaluate)
+app.command()(reproduce)
 app.command()(figures)
 app.command()(serve)
 app.command()(batch)

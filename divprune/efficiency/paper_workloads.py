@@ -32,7 +32,7 @@ _IMAGE_SETS = {
     "scienceqa": (91, 1598),
     "seedbench": (57, 2116),
 }
-_VIDEO_SETS = {"activitynet": 28, "seedbench": 63, "videochatgpt": 21, "nextqa": 38, "egoschema": 196}
+_VIDEO_SETS = {"activitynet": 28, "seedbench_video": 63, "videochatgpt": 21, "nextqa": 38, "egoschema": 196}
 
 
 def paper_workloads(architecture: Architecture) -> list[Workload]:
@@ -46,3 +46,26 @@ def paper_workloads(architecture: Architecture) -> list[Workload]:
 def paper_text_lengths() -> list[int]:
     """Return the mean text tokens of each of the paper's picture data sets."""
     return [text for text, _ in _IMAGE_SETS.values()]
+
+
+def paper_text_tokens(data_set: str) -> int:
+    """Return the mean text tokens of one data set.
+
+    Raises:
+        ValueError: the paper has no such data set.
+    """
+    lengths = {name: text for name, (text, _) in _IMAGE_SETS.items()} | _VIDEO_SETS
+    if data_set not in lengths:
+        raise ValueError(f"data_set must be one of {', '.join(lengths)}, got {data_set!r}")
+    return lengths[data_set]
+
+
+def tiled_visual_tokens(data_set: str) -> int:
+    """Return the mean visual tokens that LLaVA-1.6 makes of a data set's pictures.
+
+    Raises:
+        ValueError: the paper has no such data set, or it is one of clips.
+    """
+    if data_set not in _IMAGE_SETS:
+        raise ValueError(f"data_set must be one of {', '.join(_IMAGE_SETS)}, got {data_set!r}")
+    return _IMAGE_SETS[data_set][1]

@@ -35,7 +35,7 @@ class Cell:
     def budget_title(self) -> str:
         """How tables call the budget; empty if there is none."""
         if self.num_keep is not None:
-            return f"{self.num_keep} tokens"
+            return "1 token" if self.num_keep == 1 else f"{self.num_keep} tokens"
         return "" if self.keep_ratio is None else f"{self.keep_ratio:g}"
 
     @property

@@ -4,16 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from divprune.evaluation.cider import cider_scores
+from divprune.evaluation.resampling import NUM_RESAMPLES, Array, ends, ratio, resampled_sums
 from divprune.evaluation.scenes import ANSWER_KINDS
 from divprune.tiny import KINDS, Question
-
-NUM_RESAMPLES = 1000
-CONFIDENCE = 0.95
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -51,18 +46,11 @@ def scores(answered: Sequence[Answered], num_scenes: int, with_cider: bool) -> d
         `{score}_{unit}`, `{score}_low_{unit}` and `{score}_high_{unit}`, ready for a record; None where nothing was
         asked or the score was not wanted.
     """
-    # The first row is the sample itself, the others are drawn from it.
-    weights = np.concatenate([np.ones((1, num_scenes)), _resampled(num_scenes)])
-    values = {f"{kind}_percent": 100 * _accuracy(answered, kind, weights) for kind in KINDS}
-    values["existence_f1_percent"] = 100 * _f1(answered, weights)
+    values = {f"{kind}_percent": 100 * _accuracy(answered, kind, num_scenes) for kind in KINDS}
+    values["existence_f1_percent"] = 100 * _f1(answered, num_scenes)
     values["mean_percent"] = np.mean([values[f"{kind}_percent"] for kind in ANSWER_KINDS], axis=0)
-    values["caption_cider"] = _cider(answered, weights) if with_cider else np.full(len(weights), np.nan)
+    values["caption_cider"] = _cider(answered, num_scenes) if with_cider else np.full(1 + NUM_RESAMPLES, np.nan)
     return {name: number for score, sample in values.items() for name, number in _interval(score, sample).items()}
-
-
-def _resampled(num_scenes: int) -> Array:
-    draw = np.random.default_rng(0)
-    return draw.multinomial(num_scenes, np.full(num_scenes, 1 / num_scenes), size=NUM_RESAMPLES).astype(np.float64)
 
 
 def _interval(score: str, sample: Array) -> dict[str, float | None]:
@@ -70,38 +58,32 @@ def _interval(score: str, sample: Array) -> dict[str, float | None]:
     names = [f"{name}{which}_{unit}" for which in ("", "_low", "_high")]
     if np.isnan(sample[0]):
         return dict.fromkeys(names)
-    tail = (1 - CONFIDENCE) / 2
-    numbers = (sample[0], np.nanquantile(sample, tail), np.nanquantile(sample, 1 - tail))
+    numbers = (sample[0], *ends(sample))
     return {name: float(number) for name, number in zip(names, numbers, strict=True)}
 
 
-def _sums(answered: Sequence[Answered], weights: Array, marks: Sequence[float]) -> Array:
-    """Sum marks under each weighting of the scenes: (1 + NUM_RESAMPLES,)."""
-    by_scene = np.zeros(weights.shape[1])
-    for one, mark in zip(answered, marks, strict=True):
-        by_scene[one.place] += mark
-    return weights @ by_scene
+def _sums(answered: Sequence[Answered], num_scenes: int, *marks: Sequence[float]) -> Array:
+    """Sum several marks of each answer over the scenes, and over scenes drawn from them: (marks, 1 + NUM_RESAMPLES)."""
+    by_scene = np.zeros((num_scenes, len(marks)))
+    for one, *values in zip(answered, *marks, strict=True):
+        by_scene[one.place] += values
+    return resampled_sums(by_scene).T
 
 
-def _ratio(part: Array, whole: Array) -> Array:
-    return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
-
-
-def _accuracy(answered: Sequence[Answered], kind: str, weights: Array) -> Array:
+def _accuracy(answered: Sequence[Answered], kind: str, num_scenes: int) -> Array:
     asked = [one for one in answered if one.question.kind == kind]
-    right = _sums(asked, weights, [one.is_right for one in asked])
-    return _ratio(right, _sums(asked, weights, [1.0] * len(asked)))
+    return ratio(*_sums(asked, num_scenes, [one.is_right for one in asked], [1.0] * len(asked)))
 
 
-def _f1(answered: Sequence[Answered], weights: Array) -> Array:
+def _f1(answered: Sequence[Answered], num_scenes: int) -> Array:
     asked = [one for one in answered if one.question.kind == "existence"]
     said = [one.said == "yes" for one in asked]
     true = [one.question.answer == "yes" for one in asked]
-    both = _sums(asked, weights, [a and b for a, b in zip(said, true, strict=True)])
-    return _ratio(2 * both, _sums(asked, weights, said) + _sums(asked, weights, true))
+    both, num_said, num_true = _sums(asked, num_scenes, [a and b for a, b in zip(said, true, strict=True)], said, true)
+    return ratio(2 * both, num_said + num_true)
 
 
-def _cider(answered: Sequence[Answered], weights: Array) -> Array:
+def _cider(answered: Sequence[Answered], num_scenes: int) -> Array:
     captions = [one for one in answered if one.question.kind == "caption"]
     marks = cider_scores([one.said for one in captions], [one.question.answer for one in captions])
-    return _ratio(_sums(captions, weights, marks), _sums(captions, weights, [1.0] * len(captions)))
+    return ratio(*_sums(captions, num_scenes, marks, [1.0] * len(captions)))

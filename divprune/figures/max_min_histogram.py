@@ -1,14 +1,14 @@
 """How far apart the kept tokens are at least, method by method over many pictures (the paper's Fig. 3b and 5f)."""
 
 from collections.abc import Mapping
-from statistics import median
+from statistics import median, mode
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from divprune.figures.samples import measured_methods
-from divprune.figures.style import canvas, color, headings, look, toy_notice
+from divprune.figures.style import canvas, color, data_notice, headings, look
 from divprune.records import Record
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ def draw(samples: Record) -> "Figure":
     _color_labels(panel, rows)
     panel.set_xlabel("smallest cosine distance between two kept tokens of a picture (max-min distance)")
     kept = f"{rows[0]['num_kept']:.0f} of {samples.config['num_visual_tokens']} tokens kept"
-    footer = f"{toy_notice(samples)}. {kept}; heights are shares of the scenes, | is the median."
+    shown = "pictures" if "num_pictures" in samples.config else "scenes"
+    footer = f"{data_notice(samples)}. {kept}; heights are shares of the {shown}, | is the median."
     headings(figure, "How different the kept tokens are", footer)
     return figure
 
@@ -62,7 +63,7 @@ def caption(samples: Record) -> str:
 def _compared(samples: Record) -> list[Mapping[str, Any]]:
     """Those that keep as many tokens as the others (fewer are farther apart by themselves), twins together."""
     rows = [row for row in measured_methods(samples) if row["max_min_distances"]]
-    usual = median(row["num_kept"] for row in rows)
+    usual = mode(row["num_kept"] for row in rows)
     twins: dict[tuple[float, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
         if row["num_kept"] == usual:

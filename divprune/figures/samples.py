@@ -21,9 +21,33 @@ def picture(sample: Mapping[str, Any]) -> NDArray[np.float64]:
 
 def tokens(sample: Mapping[str, Any]) -> NDArray[np.float64]:
     """Return a sample's visual tokens: (M, d)."""
-    rows, columns = sample["grid"]
     numbers = np.frombuffer(base64.b64decode(sample["tokens_float16_base64"]), dtype="<f2")
-    return numbers.reshape(rows * columns, -1).astype(np.float64)
+    return numbers.reshape(num_tokens(sample), -1).astype(np.float64)
+
+
+def num_tokens(sample: Mapping[str, Any]) -> int:
+    """Return M."""
+    if sample.get("token_colors") is not None:
+        return len(sample["token_colors"])
+    rows, columns = sample["grid"]
+    return int(rows * columns)
+
+
+def token_colors(sample: Mapping[str, Any]) -> NDArray[np.float64]:
+    """Return the colour of each token's place on the picture: (M, 3) in [0, 1]."""
+    if sample.get("token_colors") is not None:
+        return np.asarray(sample["token_colors"], dtype=np.float64) / 255
+    means: NDArray[np.float64] = patches(picture(sample), sample["grid"]).mean(axis=(2, 3))
+    return means.reshape(-1, 3)
+
+
+def sample_of(sample: Mapping[str, Any], method: str) -> tuple[str, list[int]] | None:
+    """Return the name and the kept indices of a method, whatever its parameters; of several rows that of most tokens.
+
+    None if the record has no row of it.
+    """
+    found = [(name, kept) for name, kept in sample["kept_indices"].items() if name.partition(":")[0] == method]
+    return max(found, key=lambda each: len(each[1]), default=None)
 
 
 def patches(image: NDArray[np.float64], grid: tuple[int, int]) -> NDArray[np.float64]:

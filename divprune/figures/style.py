@@ -109,6 +109,14 @@ def toy_notice(record: Record) -> str:
     return f"{record.config['num_scenes']} toy scenes and a toy model, not the paper's data"
 
 
+def data_notice(record: Record, one: bool = False) -> str:
+    """Say what pictures a record is about, for one of them or for all."""
+    given = record.config.get("num_pictures")
+    if given is not None:
+        return f"{f'One of {given}' if one else given} pictures given, as {record.config['model']} sees them"
+    return "One toy scene, not the paper's data" if one else toy_notice(record)
+
+
 def measured_on(record: Record) -> str:
     """Say on what machine a record was measured."""
     machine, versions = record.provenance["machine"], record.provenance["versions"]

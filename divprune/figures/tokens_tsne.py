@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from divprune.figures.samples import patches, picture, tokens
-from divprune.figures.style import GREY, INK, canvas, color, headings, rows_of
+from divprune.figures.samples import sample_of, token_colors, tokens
+from divprune.figures.style import GREY, INK, canvas, color, data_notice, headings, rows_of
 from divprune.records import Record
 
 if TYPE_CHECKING:
@@ -20,11 +20,12 @@ def draw(samples: Record) -> "Figure":
     """Draw a panel a method: every token in the colour of its patch, the kept ones large and ringed."""
     sample = rows_of(samples, "sample")[0]
     places = embedded(tokens(sample))
-    colors = patches(picture(sample), sample["grid"]).mean(axis=(2, 3)).reshape(-1, 3)
-    figure, panels = canvas(3.5, 1, len(METHODS), sharex=True, sharey=True)
-    for panel, method in zip(panels, METHODS, strict=True):
+    colors = token_colors(sample)
+    chosen = [found for found in (sample_of(sample, method) for method in METHODS) if found is not None]
+    figure, panels = canvas(3.5, 1, len(chosen), sharex=True, sharey=True)
+    for panel, (method, indices) in zip(panels, chosen, strict=True):
         kept = np.zeros(len(places), dtype=bool)
-        kept[sample["kept_indices"][method]] = True
+        kept[indices] = True
         across, up = places.T
         panel.scatter(across[~kept], up[~kept], c=colors[~kept], s=13, alpha=0.75, linewidths=0)
         panel.scatter(across[kept], up[kept], c=colors[kept], s=38, edgecolors=INK, linewidths=1.2)
@@ -36,7 +37,7 @@ def draw(samples: Record) -> "Figure":
     headings(
         figure,
         "Where the kept tokens lie among all (t-SNE)",
-        "A dot is a token, in the colour of its patch; kept ones are ringed. One toy scene, not the paper's data.",
+        f"A dot is a token, in the colour of its patch; kept ones are ringed. {data_notice(samples, one=True)}.",
     )
     return figure
 

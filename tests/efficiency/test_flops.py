@@ -10,6 +10,7 @@ from transformers import CONFIG_MAPPING, AutoModel, AutoModelForImageTextToText,
 
 from divprune.budget import Budget
 from divprune.efficiency.architectures import architecture_config, get_architecture
+from divprune.efficiency.decoding import decode_flop, num_weights
 from divprune.efficiency.equal_flops import nearest_count, num_keep_for_ratio
 from divprune.efficiency.flops import Cost, compare, encoder_flop, prefill_flop, selection_flop
 from divprune.efficiency.paper_workloads import paper_workloads
@@ -227,3 +228,18 @@ def test_methods_with_a_schedule_have_no_count_to_find() -> None:
         num_keep_for_ratio(0.5, shape, workloads, VTW(), "paper")
     with pytest.raises(ValueError, match=r"target_ratio must be in \(0, 1\], got 1.5"):
         num_keep_for_ratio(1.5, shape, workloads, DivPrune(), "paper")
+
+
+def test_a_token_of_the_answer_costs_what_one_more_token_of_text_does() -> None:
+    language = named_shape("llava-1.5-7b").language
+    schedule = DropSchedule(576, ((0, 56),))
+    # The prefill of 41 tokens beyond that of 40, less the attention of the other 40 + 56 to the new one.
+    more = prefill_flop(language, 41, schedule) - prefill_flop(language, 40, schedule)
+    attention = 4 * 4096 * 32 * (40 + 56)
+    assert decode_flop(language, 40, schedule, 2) == more - attention + 2 * 4096 * 32064
+    assert decode_flop(language, 40, schedule, 1) == 0
+    two = decode_flop(language, 40, schedule, 3)
+    assert two == decode_flop(language, 40, schedule, 2) + decode_flop(language, 41, schedule, 2)
+    assert num_weights(language) == pytest.approx(6.6e9, rel=0.01)
+    with pytest.raises(ValueError, match="num_new_tokens must be at least 1"):
+        decode_flop(language, 40, schedule, 0)

@@ -1,0 +1,102 @@
+"""The models of a comparison: the paper's four by name, or any other whose sizes are known."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from divprune.paper.data_sets import DATA_SETS, Medium
+
+if TYPE_CHECKING:
+    from divprune.efficiency.paper_workloads import Workload
+    from divprune.efficiency.shapes import ModelShape
+
+CHECKPOINTS: Mapping[str, str] = {
+    "llava-1.5-7b": "llava-hf/llava-1.5-7b-hf",
+    "llava-1.5-13b": "llava-hf/llava-1.5-13b-hf",
+    "llava-1.6-7b": "llava-hf/llava-v1.6-vicuna-7b-hf",
+    "llava-next-video-7b": "llava-hf/LLaVA-NeXT-Video-7B-hf",
+}
+"""The checkpoint of each of the paper's models, by the name of its architecture."""
+KEEP_RATIO = 0.098
+VIDEO_FRAMES = 8
+"""Frames of a clip, as in the paper."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model whose cells are planned.
+
+    Attributes:
+        model: checkpoint directory or hub name.
+        title: how tables call it.
+        architecture: which of the paper's models it is, so that its cells have printed ones; None for any other.
+        shape: its sizes.
+        workloads: its mean prompt for each data set, by key; data sets of media that it does not take are left out.
+        keep_ratio: the share of visual tokens kept where nothing else is said.
+    """
+
+    model: str
+    title: str
+    architecture: str | None
+    shape: "ModelShape"
+    workloads: Mapping[str, "Workload"]
+    keep_ratio: float = KEEP_RATIO
+
+    @property
+    def prompts(self) -> list["Workload"]:
+        """Its mean prompts, over which costs are averaged."""
+        return list(self.workloads.values())
+
+
+def paper_subject(architecture: str, model: str | None = None) -> Subject:
+    """Return one of the paper's models.
+
+    Args:
+        architecture: its name, one of `CHECKPOINTS`.
+        model: another checkpoint of it, by directory or hub name.
+
+    Raises:
+        ValueError: there is no such architecture.
+    """
+    from divprune.efficiency.architectures import architecture_config, get_architecture
+    from divprune.efficiency.paper_workloads import Workload, paper_text_tokens, tiled_visual_tokens
+    from divprune.efficiency.shapes import model_shape
+
+    known = get_architecture(architecture)
+    is_video = bool(known.frames)
+    shape = model_shape(architecture_config(known.name), known.encoder_passes, pooled_video=is_video)
+    sets = [each for each in DATA_SETS if each.medium == ("video" if is_video else "image")]
+    prompts = {
+        each.key: Workload(paper_text_tokens(each.key), known.num_visual_tokens or tiled_visual_tokens(each.key))
+        for each in sets
+    }
+    return Subject(model or CHECKPOINTS[known.name], known.title, known.name, shape, prompts, known.keep_ratio)
+
+
+def other_subject(
+    model: str,
+    shape: "ModelShape",
+    num_visual_tokens: int,
+    media: Iterable[Medium] = ("image",),
+    keep_ratio: float = KEEP_RATIO,
+) -> Subject:
+    """Return any other model.
+
+    Args:
+        model: checkpoint directory or hub name.
+        shape: its sizes.
+        num_visual_tokens: M of one picture; a clip is taken for `VIDEO_FRAMES` pictures.
+        media: what it takes.
+        keep_ratio: the share of visual tokens kept where nothing else is said.
+    """
+    from divprune.efficiency.paper_workloads import Workload, paper_text_tokens
+
+    counts: dict[Medium, int] = {"image": num_visual_tokens, "video": VIDEO_FRAMES * num_visual_tokens}
+    taken = set(media)
+    prompts = {
+        each.key: Workload(paper_text_tokens(each.key), counts[each.medium])
+        for each in DATA_SETS
+        if each.medium in taken
+    }
+    title = model.rstrip("/\\").replace("\\", "/").rpartition("/")[2]
+    return Subject(model, title, None, shape, prompts, keep_ratio)
