@@ -49,6 +49,10 @@ class CheckpointError(DivpruneError, ValueError):
     """A checkpoint is not there, not complete, or cannot be loaded."""
 
 
+class PromptError(DivpruneError, ValueError):
+    """A question and its media are not a prompt of the model at hand."""
+
+
 class CalibrationError(DivpruneError, ValueError):
     """A calibration is of another model, not readable, or its target is out of reach."""
 

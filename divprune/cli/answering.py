@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from divprune.budget import Budget
+from divprune.checkpoints import LoadedModel
 from divprune.cli.examples import Ask
-from divprune.cli.loading import LoadedModel
-from divprune.cli.prompting import build_inputs, decode_answer
 from divprune.efficiency import Latency, interleave, prefill_seconds
 from divprune.huggingface import Pruning, PruningReport, prune
 from divprune.methods.base import Method
+from divprune.prompting import build_inputs, decode_answer
 
 if TYPE_CHECKING:
     from torch import Tensor

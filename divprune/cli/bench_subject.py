@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from divprune.budget import Budget
+from divprune.checkpoints import EMBEDDED, choose_device, load_model
 from divprune.cli.examples import Ask, bundled_scenes
 from divprune.cli.failures import CommandError
-from divprune.cli.loading import EMBEDDED, choose_device, load_model
 from divprune.cli.options import DEFAULT_KEEP_RATIO, DEFAULT_PROMPT
 from divprune.cli.screen import quiet_logs, quiet_progress_bars
 from divprune.efficiency import (
@@ -121,7 +121,7 @@ def load_subject(options: BenchOptions) -> Subject:
 
 
 def _checkpoint(options: BenchOptions, device: Any) -> Subject:
-    from divprune.cli.prompting import build_inputs
+    from divprune.prompting import build_inputs
 
     ask = _ask(options)
     loaded = load_model(options.model, device, options.dtype)

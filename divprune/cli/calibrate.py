@@ -5,11 +5,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from divprune.checkpoints import EMBEDDED, LoadedModel, choose_device, load_model
 from divprune.cli.examples import Ask, training_scenes
 from divprune.cli.failures import CommandError
-from divprune.cli.loading import EMBEDDED, LoadedModel, choose_device, load_model
 from divprune.cli.options import DEFAULT_PROMPT, check_output_file
-from divprune.cli.prompting import build_inputs
 from divprune.cli.screen import Screen, advance
 from divprune.cli.tables import listing
 from divprune.efficiency import calibrate_fitprune
@@ -18,6 +17,7 @@ from divprune.errors import DivpruneError
 from divprune.huggingface import VTWCalibration, calibrate_vtw
 from divprune.huggingface.inside import num_layers
 from divprune.media import load_picture
+from divprune.prompting import build_inputs
 
 Calibration = TypeVar("Calibration")
 

@@ -10,8 +10,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from divprune.checkpoints import EMBEDDED, LoadedModel, load_model
 from divprune.cli.failures import CommandError
-from divprune.cli.loading import EMBEDDED, LoadedModel, load_model
 from divprune.cli.screen import Screen, advance
 from divprune.efficiency.shapes import model_shape
 from divprune.errors import DivpruneError, MissingDependencyError

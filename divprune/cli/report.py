@@ -14,8 +14,8 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import divprune
+from divprune.checkpoints import LoadedModel
 from divprune.cli.answering import Pruner, Row
-from divprune.cli.loading import LoadedModel
 from divprune.cli.report_pictures import Figure, draw_media
 from divprune.cli.summary import Summary
 from divprune.cli.tables import seconds_text

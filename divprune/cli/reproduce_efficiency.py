@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from divprune.budget import Budget
+from divprune.checkpoints import choose_device, load_model
 from divprune.cli.examples import bundled_scenes
-from divprune.cli.loading import choose_device, load_model
-from divprune.cli.prompting import build_inputs
 from divprune.cli.reproduce import ReproduceOptions
 from divprune.cli.screen import Screen, advance, quiet_logs, quiet_progress_bars
 from divprune.efficiency import (
@@ -29,6 +28,7 @@ from divprune.methods import get_method, method_title
 from divprune.paper.columns import EFFICIENCY_COLUMNS
 from divprune.paper.plan import EFFICIENCY_CALLS, EFFICIENCY_TOKENS
 from divprune.paper.subjects import Subject
+from divprune.prompting import build_inputs
 from divprune.records import Record, provenance
 
 if TYPE_CHECKING:

@@ -4,10 +4,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from divprune.checkpoints import LoadedModel, choose_device, load_model
 from divprune.cli.calibrate import picture_files
 from divprune.cli.failures import CommandError
-from divprune.cli.loading import LoadedModel, choose_device, load_model
-from divprune.cli.prompting import build_inputs
 from divprune.cli.reproduce import PlannedTable, ReproduceOptions
 from divprune.cli.reproduce_subjects import EMBEDDED
 from divprune.cli.screen import Screen, advance
@@ -20,6 +19,7 @@ from divprune.paper.comparison import Compared
 from divprune.paper.figure_rows import figure_rows
 from divprune.paper.plan import PlannedCell
 from divprune.paper.results import Results
+from divprune.prompting import build_inputs
 from divprune.records import Record, load_record, provenance, write_whole
 
 if TYPE_CHECKING:

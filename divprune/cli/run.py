@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
+from divprune.checkpoints import EMBEDDED, LoadedModel, choose_device, load_model
 from divprune.cli.answering import Pruner, Row, answer
 from divprune.cli.examples import Ask
 from divprune.cli.failures import CommandError
-from divprune.cli.loading import EMBEDDED, LoadedModel, choose_device, load_model
 from divprune.cli.options import RunOptions
-from divprune.cli.prompting import has_chat_template
 from divprune.cli.report import write_report
 from divprune.cli.screen import Screen, advance
 from divprune.cli.summary import Summary
@@ -15,6 +14,7 @@ from divprune.cli.tables import answers_table, summary_text
 from divprune.errors import UnknownMethodError
 from divprune.huggingface import supported_families
 from divprune.methods import get_method
+from divprune.prompting import has_chat_template
 
 
 def run(options: RunOptions, asks: Sequence[Ask], screen: Screen) -> None:

@@ -92,6 +92,13 @@ class AnswerFile:
             if path != self.path:
                 self._read(path, is_own=False)
 
+    def emptied(self) -> "AnswerFile":
+        """Forget everything, this process's file included."""
+        self._said.clear()
+        self._measured.clear()
+        self.path.unlink(missing_ok=True)
+        return self
+
     def delete(self) -> None:
         """Remove the files: their answers are in a record now."""
         for path in self._paths():

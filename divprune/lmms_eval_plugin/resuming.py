@@ -1,7 +1,7 @@
 """A model of lmms-eval whose answers survive a crash, whatever the model is.
 
-lmms-eval's own cache keeps answers only after the last one is there. Here requests are handed on in groups; the answers of
-a group are on disk before the next one is asked, and groups are the same after a restart, so that an interrupted run
+lmms-eval's own cache keeps answers only after the last one is there. Here requests are handed on in groups; the answers
+of a group are on disk before the next one is asked, and groups are the same after a restart, so that an interrupted run
 ends with what an uninterrupted one would have said.
 """
 
@@ -19,7 +19,7 @@ FAILED = "[LMMS_EVAL_REQUEST_FAILED"
 """How lmms-eval's client of servers begins an answer that is none."""
 
 
-class ResumingModel(lmms):  # type: ignore[misc]  # lmms-eval has no types
+class ResumingModel(lmms):
     """Asks another model what no earlier run has asked."""
 
     def __init__(
@@ -105,7 +105,7 @@ class ResumingModel(lmms):  # type: ignore[misc]  # lmms-eval has no types
 def _keys(kind: str, requests: Sequence[Any]) -> list[str]:
     """One key a request. What the evaluator adds to give all processes equally many repeats the last request's."""
     seen: Counter[int] = Counter()
-    keys = []
+    keys: list[str] = []
     for request in requests:
         if (request.metadata or {}).get("__padding_only__"):
             keys.append(keys[-1])

@@ -9,8 +9,8 @@ import pytest
 import torch
 import typer
 
+from divprune.checkpoints import _hub_error
 from divprune.cli.failures import one_line_errors
-from divprune.cli.loading import _hub_error
 from divprune.huggingface.refusals import NO_CLASS
 from tests import tiny_checkpoints
 from tests.cli.conftest import Command

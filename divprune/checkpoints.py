@@ -1,5 +1,6 @@
 """A checkpoint by directory or hub name, or the embedded one: always the same path through transformers."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from divprune.cli.failures import CommandError
-from divprune.errors import DivpruneError, UnsupportedModelError, first_line
+from divprune.errors import CheckpointError, DivpruneError, UnsupportedModelError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
@@ -19,6 +19,7 @@ EMBEDDED = "embedded"
 """Name of the model that comes with the package."""
 
 _CHECKPOINT_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+_BEGINNING = 1 << 20  # bytes of a weight file that tell it from another
 _OTHER_FORMATS = ["original/*", "consolidated*"]  # the same weights again, in layouts that transformers does not read
 
 
@@ -37,21 +38,29 @@ class LoadedModel:
     processor: "ProcessorMixin"
 
 
-def load_model(name: str | None, device: torch.device, dtype: str, *, show_download: bool = False) -> LoadedModel:
+def load_model(
+    name: str | None,
+    device: torch.device,
+    dtype: str,
+    *,
+    revision: str | None = None,
+    show_download: bool = False,
+) -> LoadedModel:
     """Load a checkpoint of a supported family.
 
     Args:
         name: directory or hub name; None or "embedded" for the embedded model.
         device: where it runs.
         dtype: "float32", "float16", "bfloat16", or "auto" for the checkpoint's own (float32 for float16 on a CPU).
+        revision: branch, tag or commit of the hub's checkpoint; None for its newest.
         show_download: whether the hub may draw its progress bars.
 
     Raises:
-        CommandError: no such checkpoint, not complete, or not loadable; the message says why.
+        CheckpointError: no such checkpoint, not complete, or not loadable; the message says why.
         UnsupportedModelError: the family has no adapter; found out before the weights are read.
     """
     called = name or EMBEDDED
-    path = _embedded_checkpoint() if called == EMBEDDED else _local_checkpoint(called, show_download)
+    path = _embedded_checkpoint() if called == EMBEDDED else _local_checkpoint(called, revision, show_download)
     config = _loaded(called, lambda: _read_config(path))
     _require_supported(called, config.model_type)
     processor = _loaded(called, lambda: _read_processor(path))
@@ -60,11 +69,42 @@ def load_model(name: str | None, device: torch.device, dtype: str, *, show_downl
     return LoadedModel(called, model, processor)
 
 
+def checkpoint_revision(name: str | None) -> str | None:
+    """Name the version of a checkpoint, without loading or downloading anything.
+
+    Returns:
+        The commit of a hub's checkpoint as the local cache has it, None if it has none; of a directory, and of the
+        embedded model, a checksum over its config and its weight files' sizes and beginnings.
+    """
+    called = name or EMBEDDED
+    path = _embedded_checkpoint() if called == EMBEDDED else Path(called).expanduser()
+    if not path.is_dir():
+        return _cached_commit(called)
+    digest = hashlib.sha256()
+    for file in sorted([path / "config.json", *path.glob("*.safetensors")]):
+        if file.is_file():
+            digest.update(f"{file.name} {file.stat().st_size}\n".encode())
+            with file.open("rb") as content:
+                digest.update(content.read(_BEGINNING))
+    return digest.hexdigest()[:16]
+
+
+def _cached_commit(name: str) -> str | None:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:
+        return None
+    return Path(found).parent.name if isinstance(found, str) else None
+
+
 def choose_device(name: str) -> torch.device:
     """Turn "auto", "cpu", "cuda", "cuda:1", "mps" into a device that is there.
 
     Raises:
-        CommandError: torch knows no such device, or this machine has none.
+        CheckpointError: torch knows no such device, or this machine has none.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -72,7 +112,7 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device).tolist()
     except (RuntimeError, AssertionError, NotImplementedError, ValueError):
-        raise CommandError(f"--device {name} is not available on this machine; use --device auto or cpu") from None
+        raise CheckpointError(f"--device {name} is not available on this machine; use --device auto or cpu") from None
     return device
 
 
@@ -82,31 +122,35 @@ def _embedded_checkpoint() -> Path:
     try:
         return checkpoint_path()
     except FileNotFoundError as error:
-        raise CommandError(str(error)) from None
+        raise CheckpointError(str(error)) from None
 
 
-def _local_checkpoint(name: str, show_download: bool) -> Path:
+def _local_checkpoint(name: str, revision: str | None, show_download: bool) -> Path:
     path = Path(name).expanduser()
     if path.is_dir():
+        if revision is not None:
+            raise CheckpointError(f"{name} is a directory, which has no revision {revision!r}; leave the revision out")
         if not (path / "config.json").is_file():
-            raise CommandError(f"{name} is no checkpoint: it has no config.json")
+            raise CheckpointError(f"{name} is no checkpoint: it has no config.json")
         return path
     if path.exists():
-        raise CommandError(f"{name} is a file; --model takes the directory of a checkpoint, or a hub name")
+        raise CheckpointError(f"{name} is a file; --model takes the directory of a checkpoint, or a hub name")
     if name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1:
-        raise CommandError(f"no such checkpoint directory: {name}")
-    return _hub_checkpoint(name, show_download)
+        raise CheckpointError(f"no such checkpoint directory: {name}")
+    return _hub_checkpoint(name, revision, show_download)
 
 
-def _hub_checkpoint(name: str, show_download: bool) -> Path:
+def _hub_checkpoint(name: str, revision: str | None, show_download: bool) -> Path:
     """Download (or find in the local cache) a checkpoint; its family is checked before its weights are fetched."""
     from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
     def fetch() -> str:
-        config = _read_config(Path(hf_hub_download(name, "config.json")).parent)
+        config = _read_config(Path(hf_hub_download(name, "config.json", revision=revision)).parent)
         _require_supported(name, config.model_type)
-        return snapshot_download(name, allow_patterns=_CHECKPOINT_FILES, ignore_patterns=_OTHER_FORMATS)
+        return snapshot_download(
+            name, revision=revision, allow_patterns=_CHECKPOINT_FILES, ignore_patterns=_OTHER_FORMATS
+        )
 
     if show_download:
         enable_progress_bars()
@@ -120,7 +164,7 @@ def _hub_checkpoint(name: str, show_download: bool) -> Path:
         disable_progress_bars()
 
 
-def _hub_error(name: str, error: Exception) -> CommandError:
+def _hub_error(name: str, error: Exception) -> CheckpointError:
     from huggingface_hub import errors
 
     # The first kind that fits; subclasses stand before their bases.
@@ -132,8 +176,8 @@ def _hub_error(name: str, error: Exception) -> CommandError:
     ]
     for kind, message in kinds:
         if isinstance(error, kind):
-            return CommandError(message)
-    return CommandError(
+            return CheckpointError(message)
+    return CheckpointError(
         f"{name} is no directory here and not in the local cache, and the hub cannot be reached: "
         "check the name and the connection, or download the checkpoint elsewhere and give its directory"
     )
@@ -155,10 +199,10 @@ def _loaded(name: str, load: Callable[[], Part]) -> Part:
     except (DivpruneError, MemoryError, torch.OutOfMemoryError):
         raise
     except ImportError as error:
-        raise CommandError(_missing_package(name, error)) from None
+        raise CheckpointError(_missing_package(name, error)) from None
     # Damaged files raise whatever the parser of the day raises.
     except Exception as error:
-        raise CommandError(f"cannot load {name}: {first_line(error)}") from None
+        raise CheckpointError(f"cannot load {name}: {first_line(error)}") from None
 
 
 def _missing_package(name: str, error: ImportError) -> str:
@@ -178,7 +222,9 @@ def _read_processor(path: Path) -> "ProcessorMixin":
 
     processor = AutoProcessor.from_pretrained(path, trust_remote_code=False, local_files_only=True)
     if not isinstance(processor, ProcessorMixin):
-        raise CommandError(f"{path} has no processor for pictures (processor_config.json or preprocessor_config.json)")
+        raise CheckpointError(
+            f"{path} has no processor for pictures (processor_config.json or preprocessor_config.json)"
+        )
     return processor
 
 
@@ -197,7 +243,7 @@ def _read_model(path: Path, dtype: torch.dtype | str) -> "PreTrainedModel":
     missing = sorted(report["missing_keys"])
     if missing:
         # transformers would go on with random numbers in their place.
-        raise CommandError(f"{path} is incomplete: {len(missing)} weights are missing, such as {missing[0]}")
+        raise CheckpointError(f"{path} is incomplete: {len(missing)} weights are missing, such as {missing[0]}")
     loaded: PreTrainedModel = model.eval()
     return loaded
 

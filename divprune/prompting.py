@@ -1,0 +1,165 @@
+"""Conversations about media as a model wants them: chat template, placeholders, tensors, and the answers back.
+
+image / video -> **processor** -> vision encoder -> ... -> LLM -> **answer**.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy
+from PIL import Image
+from torch import Tensor
+
+from divprune.checkpoints import LoadedModel
+from divprune.errors import PromptError, first_line
+from divprune.media import Medium
+
+Part = str | Image.Image | Medium
+"""A piece of a message: words, a picture, or a picture or clip from a file."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """What somebody says.
+
+    Attributes:
+        role: "user", "assistant" or "system".
+        parts: words and media, in order.
+    """
+
+    role: str
+    parts: tuple[Part, ...]
+
+
+Conversation = Sequence[Message]
+
+
+def build_inputs(loaded: LoadedModel, media: Sequence[Medium], prompt: str) -> dict[str, Any]:
+    """Build the inputs of `generate` for one question about some pictures and clips.
+
+    Returns:
+        The processor's tensors, batch of one, on the model's device.
+
+    Raises:
+        PromptError: the question contains a placeholder, or the processor refuses these media.
+    """
+    return build_batch(loaded, [[Message("user", (*media, prompt))]])
+
+
+def build_batch(loaded: LoadedModel, conversations: Sequence[Conversation]) -> dict[str, Any]:
+    """Build the inputs of `generate` for conversations that wait for an answer each.
+
+    Args:
+        loaded: the model and its processor.
+        conversations: at least one; their prompts are padded on the left.
+
+    Returns:
+        The processor's tensors, one row a conversation, on the model's device.
+
+    Raises:
+        PromptError: words contain a placeholder, or the processor refuses these media, or takes them only one by one.
+    """
+    arguments: dict[str, Any] = {"text": [_prompt_text(loaded, each) for each in conversations], "return_tensors": "pt"}
+    pictures = [[_picture(part) for part in _media(each, "image")] for each in conversations]
+    clips = [part for each in conversations for part in _media(each, "video") if isinstance(part, Medium)]
+    if any(pictures):
+        flat = [picture for of_row in pictures for picture in of_row]
+        arguments["images"] = pictures if len(pictures) > 1 and all(pictures) else flat
+    if clips:
+        arguments |= _video_arguments(clips)
+    if len(conversations) > 1:
+        arguments |= {"padding": True, "padding_side": "left"}
+    try:
+        inputs = loaded.processor(**arguments)
+    except (ValueError, TypeError, IndexError) as error:
+        raise PromptError(f"the processor of {loaded.name} refuses the input: {first_line(error)}") from None
+    wanted = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
+    return {name: _on_device(value, loaded) for name, value in wanted.items()}
+
+
+def decode_answer(loaded: LoadedModel, inputs: dict[str, Any], sequences: Tensor) -> str:
+    """The text that `generate` added to the prompt of a batch of one."""
+    return decode_answers(loaded, inputs, sequences)[0]
+
+
+def decode_answers(loaded: LoadedModel, inputs: dict[str, Any], sequences: Tensor) -> list[str]:
+    """The texts that `generate` added to the prompts."""
+    new_tokens = sequences[:, inputs["input_ids"].shape[1] :]
+    return [text.strip() for text in loaded.processor.batch_decode(new_tokens, skip_special_tokens=True)]
+
+
+def has_chat_template(loaded: LoadedModel) -> bool:
+    """Whether the checkpoint says how a conversation is written."""
+    return bool(getattr(loaded.processor, "chat_template", None))
+
+
+def placeholder(loaded: LoadedModel, kind: str) -> str | None:
+    """What stands for a picture ("image") or clip ("video") in a prompt, None if the processor does not tell."""
+    token = getattr(loaded.processor, f"{kind}_token", None)
+    return token if isinstance(token, str) else None
+
+
+def _prompt_text(loaded: LoadedModel, conversation: Conversation) -> str:
+    for message in conversation:
+        _refuse_placeholders(loaded, message.parts)
+    if has_chat_template(loaded):
+        messages: list[Any] = [{"role": each.role, "content": list(_content(each.parts))} for each in conversation]
+        return str(loaded.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+    return "\n".join(_written(loaded, part) for message in conversation for part in message.parts)
+
+
+def _content(parts: Iterable[Part]) -> Iterator[dict[str, str]]:
+    for part in parts:
+        yield {"type": "text", "text": part} if isinstance(part, str) else {"type": _kind(part)}
+
+
+def _written(loaded: LoadedModel, part: Part) -> str:
+    if isinstance(part, str):
+        return part
+    token = placeholder(loaded, _kind(part))
+    if token is None:
+        raise PromptError(f"{loaded.name} has neither a chat template nor a placeholder for a {_kind(part)}")
+    return token
+
+
+def _refuse_placeholders(loaded: LoadedModel, parts: Iterable[Part]) -> None:
+    tokens = [placeholder(loaded, kind) for kind in ("image", "video")]
+    for words in parts:
+        for token in tokens:
+            if isinstance(words, str) and token is not None and token in words:
+                raise PromptError(f"the prompt contains {token!r}, which stands for a picture; leave it out")
+
+
+def _kind(part: Image.Image | Medium) -> str:
+    return part.kind if isinstance(part, Medium) else "image"
+
+
+def _media(conversation: Conversation, kind: str) -> list[Image.Image | Medium]:
+    parts = [part for message in conversation for part in message.parts if not isinstance(part, str)]
+    return [part for part in parts if _kind(part) == kind]
+
+
+def _picture(part: Image.Image | Medium) -> Image.Image:
+    return part.frames[0] if isinstance(part, Medium) else part.convert("RGB")
+
+
+def _video_arguments(clips: Sequence[Medium]) -> dict[str, Any]:
+    """Frames are sampled already; the metadata tell models that know time when each one was."""
+    metadata = [
+        {
+            "total_num_frames": clip.num_frames,
+            "fps": clip.frames_per_second,
+            "frames_indices": list(clip.frame_indices),
+            "width": clip.frames[0].width,
+            "height": clip.frames[0].height,
+        }
+        for clip in clips
+    ]
+    videos = [numpy.stack([numpy.asarray(frame) for frame in clip.frames]) for clip in clips]
+    return {"videos": videos, "video_metadata": metadata, "do_sample_frames": False}
+
+
+def _on_device(value: Tensor, loaded: LoadedModel) -> Tensor:
+    """Pictures get the model's dtype, ids and masks keep theirs."""
+    return value.to(loaded.model.device, loaded.model.dtype if value.is_floating_point() else None)
