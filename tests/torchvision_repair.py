@@ -4,7 +4,7 @@ PyPI's torchvision is built for CUDA. Next to a CPU build of torch its operators
 because they are not declared. The transforms that transformers uses need none of them, so declaring them is enough.
 Where torchvision works, or is not installed, nothing happens.
 
-tests/serving/prepare_environment.py installs a copy of this file, so it imports nothing heavy before it is needed.
+tests/prepare_environment.py installs a copy of this file, so it imports nothing heavy before it is needed.
 """
 
 import sys
