@@ -4,7 +4,7 @@ from pathlib import Path
 
 from divprune.cli.eval_cells import asked_cells
 from divprune.cli.eval_choice import EvalArguments, check_harness
-from divprune.cli.eval_table import as_rows, entries_of, scores_table
+from divprune.cli.eval_table import as_rows, entries_of, metrics_line, scores_table
 from divprune.cli.harness_run import run_in_harness
 from divprune.cli.screen import Screen
 from divprune.paper.comparison import compared
@@ -43,7 +43,7 @@ def evaluate_suite(typed: EvalArguments, screen: Screen) -> None:
     with screen.working("comparing"):
         found = compared(entries_of(asked, results), results)
     screen.show(scores_table(found, results))
-    for line in (*shortfalls(found), *reasons(found), LEGEND, TOKENS):
+    for line in (*shortfalls(found), *reasons(found), metrics_line(found), LEGEND, TOKENS):
         screen.show(line)
     screen.show(f"Records: {output}")
     shares = {

@@ -1,4 +1,4 @@
-"""The table in which `divprune eval` ends: scores beside the unpruned ones, and beside the paper's where it has them."""
+"""The table in which `divprune eval` ends: scores beside the unpruned ones and, where it has them, the paper's."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from divprune.cli.eval_cells import Asked
-from divprune.cli.eval_choice import AS_IN_LMMS_EVAL
+from divprune.cli.eval_choice import AS_IN_LMMS_EVAL, UNPRUNED
 from divprune.cli.reproduce_subjects import architecture_of
 from divprune.evaluation.cells import Cell
 from divprune.paper.columns import IMAGE_COLUMNS, VIDEO_COLUMNS, Column
@@ -64,7 +64,7 @@ def _columns(task: str, asked: Sequence[Asked], results: Results) -> list[Column
     known = next((each for each in DATA_SETS if each.task == task), None)
     if known is not None:
         own = [column for column in (*IMAGE_COLUMNS, *VIDEO_COLUMNS) if column.data_set == known.key]
-        return [replace(column, title=_heading(column.key, column.metric, column.scale)) for column in own]
+        return [replace(column, title=column.key) for column in own]
     records = [results.record(each.cell) for each in asked if each.cell.task == task]
     metrics = [
         str(record.config["metric"]).partition(",")[0] for record in records if record and "metric" in record.config
@@ -72,12 +72,14 @@ def _columns(task: str, asked: Sequence[Asked], results: Results) -> list[Column
     metric = metrics[0] if metrics else ""
     scale = next((each.scale for each in DATA_SETS if each.todays_task == task and each.metric == metric), 1)
     key = AS_IN_LMMS_EVAL + task if any(each.key == task for each in DATA_SETS) else task
-    return [Column(key, _heading(key, metric, scale), key, metric, scale, 2 if scale == 100 else 3)]
+    return [Column(key, key, key, metric, scale, 2 if scale == 100 else 3)]
 
 
-def _heading(key: str, metric: str, scale: float) -> str:
-    unit = f"{metric} in %" if scale == 100 else metric
-    return f"{key}, {unit}" if unit else key
+def metrics_line(found: Compared) -> str:
+    """Say what is printed of each data set."""
+    columns = dict.fromkeys(result.entry.column for result in found.results)
+    named = [f"{each.title} {each.metric}{' in %' if each.scale == 100 else ''}" for each in columns if each.metric]
+    return f"Scores: {', '.join(named)}."
 
 
 def _printed(model: str) -> Mapping[tuple[Cell, str], float]:
@@ -120,9 +122,14 @@ def scores_table(found: Compared, results: Results) -> Table:
 def _counts(found: Compared, results: Results) -> list[Sequence[str]]:
     groups: dict[Column, list[str]] = {}
     for result in found.results:
-        kept = _measured(result, results)["num_kept_mean"]
-        groups.setdefault(result.entry.column, []).append("" if kept is None else f"{kept:.0f}")
+        kept = "all" if result.entry.row.method == UNPRUNED else _kept(result, results)
+        groups.setdefault(result.entry.column, []).append(kept)
     return list(groups.values())
+
+
+def _kept(result: Result, results: Results) -> str:
+    kept = _measured(result, results)["num_kept_mean"]
+    return "" if kept is None else f"{kept:.0f}"
 
 
 def _measured(result: Result, results: Results) -> dict[str, Any]:

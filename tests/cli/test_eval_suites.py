@@ -78,7 +78,13 @@ def test_the_table_ends_beside_the_paper(divprune: Command, harness: Harness, tm
     assert rows["my_task", "random"]["metric"] == "exact_match"
     assert outcome.json["shares_kept"]["divprune 0.098"]["share_kept"] == pytest.approx(5 / 6)
     shown = divprune("eval", *arguments).stdout
-    for words in ("gqa, exact_match in %", "my_task, exact_match", "56.85", "+5.6", "all data sets", "only 8 samples"):
+    for words in (
+        "Scores: gqa exact_match in %, my_task exact_match.",
+        "56.85",
+        "+5.6",
+        "all data sets",
+        "only 8 samples",
+    ):
         assert words in " ".join(shown.split())
 
 
