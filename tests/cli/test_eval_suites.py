@@ -181,6 +181,17 @@ def test_a_server_answers_for_one_method(divprune: Command, harness: Harness, tm
     assert [row["unpruned_difference"] for row in outcome.json["rows"]] == [None, -12.5]
 
 
+def test_reproduce_takes_the_same_options(divprune: Command, harness: Harness, tmp_path: Path) -> None:
+    table = ("reproduce", "table3", "--model", "embedded", "--tasks", "gqa", "--limit", 8, "--output", tmp_path)
+    outcome = divprune(*table, "--batch-size", 4, "--cider-tokenizer", "python", "--data", tmp_path, "--no-resume")
+    assert outcome.exit_code == 0, outcome.stderr
+    seen = harness.options
+    assert (seen.limit, seen.batch_size, seen.tokenizer, seen.data, seen.resume) == (8, 4, "python", tmp_path, False)
+    assert (seen.device, seen.dtype) == ("auto", "auto")
+    refused = divprune(*table, "--backend", "vllm", "--system-prompt", "Be brief.")
+    assert "--system-prompt is for --backend hf, not for vllm" in refused.error
+
+
 def test_only_the_first_process_shows_results(divprune: Command, harness: Harness, tmp_path: Path) -> None:
     harness.is_main = False
     outcome = divprune("eval", "--suite", "gqa", "--output", tmp_path, *EMBEDDED)
