@@ -37,6 +37,7 @@ class EvalOptions:
     equal: str
     limit: int
     output: Path
+    resume: bool
 
 
 def evaluate_and_show(options: EvalOptions, screen: Screen) -> None:
@@ -50,6 +51,9 @@ def evaluate_and_show(options: EvalOptions, screen: Screen) -> None:
     with screen.working("loading the embedded model"):
         loaded = load_model(EMBEDDED, torch.device("cpu"), "float32")
     log = AnswerLog(options.output, RECORD_NAME, _identity(origin))
+    if not options.resume:
+        log.delete()
+        log = AnswerLog(options.output, RECORD_NAME, _identity(origin))
     if len(log):
         screen.note(f"an earlier run was interrupted: {len(log)} pieces of it are there and not repeated")
     suite = Suite(loaded.model, loaded.processor, options.limit, log)

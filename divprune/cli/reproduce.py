@@ -1,12 +1,13 @@
 """What `divprune reproduce` does: plan a table of the paper, run its cells, and show them beside the printed ones."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib import import_module
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from divprune.cli.failures import CommandError
+from divprune.cli.harness_arguments import Running
+from divprune.cli.harness_run import run_in_harness
 from divprune.cli.reproduce_subjects import subjects
 from divprune.cli.reproduce_tables import assumptions, preparations, refusals, rows_table, totals, works_table
 from divprune.cli.screen import Screen
@@ -38,6 +39,9 @@ class ReproduceOptions:
     images: Path | None
     device: str
     dtype: str
+    running: Running
+    resume: bool
+    debug: bool
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ def reproduce(options: ReproduceOptions, screen: Screen) -> None:
     Raises:
         CommandError: an option cannot work.
     """
+    options.running.check()
     try:
         throughput = usual_throughput() if options.gpu_tflops is None else throughput_of(options.gpu_tflops)
         with screen.working("planning"):
@@ -76,20 +81,29 @@ def reproduce(options: ReproduceOptions, screen: Screen) -> None:
     run_and_compare(tables, options, screen)
 
 
-def run_plan(cells: Sequence[Cell], options: ReproduceOptions, screen: Screen) -> None:
+def run_plan(cells: Sequence[Cell], options: ReproduceOptions, screen: Screen) -> bool:
     """Have cells answered and scored; each leaves its record in the output folder, and is not run again if it is there.
 
+    Returns:
+        Whether this is the process that shows the results; under torchrun only the first one is.
+
     Raises:
+        MissingDependencyError: lmms-eval is not installed.
         EvaluationError: something that a cell needs is missing, or a scorer failed.
     """
-    try:
-        harness: Any = import_module("divprune.lmms_eval_plugin.harness")
-    except ModuleNotFoundError as error:
-        raise CommandError(f"running data sets needs lmms-eval: {error}; --dry-run works without it") from None
-    settings = harness.HarnessOptions(
-        output=options.output, limit=options.limit, device=options.device, dtype=options.dtype
+    is_hugging_face = (options.running.backend or "hf") == "hf"
+    running = options.running
+    if is_hugging_face:
+        running = replace(running, device=options.device, dtype=options.dtype)
+    return run_in_harness(
+        cells,
+        running,
+        screen,
+        output=options.output,
+        limit=options.limit,
+        resume=options.resume,
+        debug=options.debug,
     )
-    harness.run_cells(cells, settings, screen)
 
 
 def planned_tables(options: ReproduceOptions) -> list[PlannedTable]:

@@ -7,6 +7,18 @@ import typer
 
 from divprune.cli.arguments import Debug, Dtype, Json
 from divprune.cli.failures import one_line_errors
+from divprune.cli.harness_arguments import (
+    BatchSize,
+    CiderTokenizer,
+    Data,
+    EgoschemaUrl,
+    LocalBackend,
+    NumFrames,
+    Resume,
+    Running,
+    SystemPrompt,
+    shares_of,
+)
 from divprune.cli.screen import Screen, quiet_logs, quiet_progress_bars
 
 
@@ -64,13 +76,29 @@ def reproduce(
     dtype: Annotated[
         Dtype, typer.Option(metavar="NAME", help="Weights as auto, float32, float16 or bfloat16.")
     ] = Dtype.auto,
+    backend: LocalBackend = None,
+    batch_size: BatchSize = None,
+    num_frames: NumFrames = None,
+    system_prompt: SystemPrompt = None,
+    data: Data = None,
+    resume: Resume = None,
+    cider_tokenizer: CiderTokenizer = None,
+    egoschema_url: EgoschemaUrl = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Reproduce a table or figure of the paper, or show what that would take."""
     with one_line_errors(debug), quiet_logs(debug):
         screen = Screen(json)
-        shares = _numbers(keep_ratios)
+        running = Running(
+            backend=backend and backend.value,
+            batch_size=batch_size,
+            num_frames=num_frames,
+            system_prompt=system_prompt,
+            data=data,
+            tokenizer=cider_tokenizer and cider_tokenizer.value,
+            egoschema_url=egoschema_url,
+        )
         with screen.working("starting"):
             from divprune.cli.reproduce import ReproduceOptions
             from divprune.cli.reproduce import reproduce as plan_and_run
@@ -80,7 +108,7 @@ def reproduce(
             model=model,
             tasks=None if tasks is None else tuple(tasks.split()),
             methods=None if methods is None else tuple(methods.split()),
-            keep_ratios=shares,
+            keep_ratios=None if keep_ratios is None else shares_of(keep_ratios),
             limit=limit,
             output=output,
             gpu_tflops=gpu_tflops,
@@ -89,17 +117,9 @@ def reproduce(
             images=images,
             device=device,
             dtype=dtype.value,
+            running=running,
+            resume=resume is not False,
+            debug=debug,
         )
         with quiet_progress_bars(debug):
             plan_and_run(options, screen)
-
-
-def _numbers(text: str | None) -> tuple[float, ...] | None:
-    from divprune.cli.failures import CommandError
-
-    if text is None:
-        return None
-    try:
-        return tuple(float(word) for word in text.replace(",", " ").split())
-    except ValueError:
-        raise CommandError(f"--keep-ratios must be numbers in (0, 1], separated by spaces, got {text!r}") from None

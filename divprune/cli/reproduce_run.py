@@ -41,8 +41,8 @@ def run_and_compare(tables: Sequence[PlannedTable], options: ReproduceOptions, s
     refused = _calibrated(planned, options, screen)
     able = [each for each in planned if each.cell.name not in refused]
     tasks = [each.cell for each in able if each.cell.task not in NOT_TASKS]
-    if tasks:
-        run_plan(tasks, options, screen)
+    if tasks and not run_plan(tasks, options, screen):
+        return
     for table in tables:
         subject = table.entries[0].subject
         measure_efficiency([each.cell for each in _of(able, table, EFFICIENCY)], subject, options, screen)

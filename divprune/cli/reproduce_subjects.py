@@ -24,13 +24,23 @@ def subjects(preset: Preset, model: str | None, num_visual_tokens: int | None) -
     """
     if model is None:
         return [paper_subject(architecture) for architecture in preset.architectures]
-    known = _known(model)
+    return [subject_of(model, num_visual_tokens)]
+
+
+def subject_of(model: str, num_visual_tokens: int | None) -> Subject:
+    """Return a model with its sizes.
+
+    Raises:
+        CommandError: its config cannot be read, or does not tell how many tokens it makes of a picture.
+        UnsupportedModelError: its family cannot be pruned.
+    """
+    known = architecture_of(model)
     if known is not None:
-        return [paper_subject(known, None if model.lower() == known else model)]
-    return [_other(model, num_visual_tokens)]
+        return paper_subject(known, None if model.lower() == known else model)
+    return _other(model, num_visual_tokens)
 
 
-def _known(model: str) -> str | None:
+def architecture_of(model: str) -> str | None:
     """The paper's model that a checkpoint is, by the last part of its name."""
     last = model.rstrip("/\\").replace("\\", "/").rpartition("/")[2].lower()
     names = {checkpoint.rpartition("/")[2].lower(): name for name, checkpoint in CHECKPOINTS.items()}

@@ -62,10 +62,10 @@ class Screen:
         return Progress(*lead, *columns, console=self._progress, transient=True, disable=not self.is_terminal)
 
 
-def advance(progress: Progress) -> None:
-    """One step of `Screen.counting` is done."""
+def advance(progress: Progress, num_steps: int = 1) -> None:
+    """Steps of `Screen.counting` are done."""
     for task in progress.tasks:
-        progress.advance(task.id)
+        progress.advance(task.id, num_steps)
 
 
 @contextmanager

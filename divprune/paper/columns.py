@@ -35,6 +35,11 @@ class Column:
         return self.data_set not in (MEAN, EFFICIENCY, PICTURES)
 
     @property
+    def is_papers(self) -> bool:
+        """Whether it comes from the answers to one of the paper's data sets."""
+        return any(self.data_set == each.key for each in (*IMAGE_SETS, *VIDEO_SETS))
+
+    @property
     def percent(self) -> float:
         """What brings its printed numbers to percent, for a mean: CIDEr is printed near 1."""
         return 100.0 if self.metric.endswith("CIDEr") else 1.0

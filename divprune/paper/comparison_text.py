@@ -77,7 +77,9 @@ def shortfalls(compared: Compared) -> list[str]:
     found: dict[int, dict[str, None]] = {}
     for result in compared.results:
         column, count = result.entry.column, result.num_samples
-        if result.value is not None and column.is_score and count is not None and count < column.source.num_samples:
+        if result.value is None or count is None or not column.is_papers:
+            continue
+        if count < column.source.num_samples:
             found.setdefault(count, {})[f"{column.title} ({column.source.num_samples:,})"] = None
     return [f"only {count:,} samples, where the paper has: {', '.join(titles)}" for count, titles in found.items()]
 

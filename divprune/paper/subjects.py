@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from divprune.paper.data_sets import DATA_SETS, Medium
 
@@ -100,3 +100,9 @@ def other_subject(
     }
     title = model.rstrip("/\\").replace("\\", "/").rpartition("/")[2]
     return Subject(model, title, None, shape, prompts, keep_ratio)
+
+
+def named_subject(model: str, title: str) -> Subject:
+    """Return a model of which only the name is known: its cells can be compared, not planned."""
+    unknown: Any = None
+    return Subject(model, title, None, unknown, {})

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from divprune.cli import reproduce as command
-from divprune.cli import reproduce_efficiency, reproduce_run
+from divprune.cli import harness_run, reproduce_efficiency, reproduce_run
 from divprune.evaluation.cells import Cell
 from divprune.paper.data_sets import data_set
 from divprune.paper.presets import PRESET_NAMES
@@ -79,7 +78,7 @@ def test_mistakes_are_told_in_one_line(divprune: Command, arguments: tuple[str, 
     assert message in outcome.error
 
 
-def answered(cells: list[Cell], options: Any, screen: Any) -> None:
+def answered(cells: list[Cell], options: Any, screen: Any) -> bool:
     """In place of the harness: the unpruned model has 6 of 8 right, every other one 4."""
     for cell in cells:
         source, count = data_set(cell.task), 6 if cell.method == "unpruned" else 4
@@ -88,6 +87,7 @@ def answered(cells: list[Cell], options: Any, screen: Any) -> None:
         row = {"metric": source.metric, "value": count / 8, "stderr": None, "num_samples": 8}
         Record(cell.name, config, [row], {}).save(options.output)
         (options.output / f"{cell.name}.samples.jsonl").write_text("\n".join(map(json.dumps, marks)))
+    return True
 
 
 def test_a_run_on_the_embedded_model_ends_in_the_table(
@@ -196,7 +196,7 @@ def test_without_the_harness_the_plan_still_works(
     def missing(name: str) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}")
 
-    monkeypatch.setattr(command, "import_module", missing)
+    monkeypatch.setattr(harness_run, "import_module", missing)
     outcome = divprune("reproduce", "table3", "--model", "embedded", "--output", tmp_path)
     assert outcome.exit_code == 2
-    assert "running data sets needs lmms-eval" in outcome.error
+    assert 'running data sets needs lmms-eval: pip install "divprune[eval]"' in outcome.error

@@ -1,0 +1,154 @@
+"""The table in which `divprune eval` ends: scores beside the unpruned ones and, where it has them, the paper's."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from divprune.cli.eval_cells import Asked
+from divprune.cli.eval_choice import AS_IN_LMMS_EVAL, UNPRUNED
+from divprune.cli.reproduce_subjects import architecture_of
+from divprune.evaluation.cells import Cell
+from divprune.paper.columns import IMAGE_COLUMNS, VIDEO_COLUMNS, Column
+from divprune.paper.comparison import Compared, Result
+from divprune.paper.comparison_text import sections
+from divprune.paper.data_sets import DATA_SETS
+from divprune.paper.presets import PRESETS, Entry, entries
+from divprune.paper.results import Results
+from divprune.paper.rows import Row
+from divprune.paper.settings import Setting
+from divprune.paper.subjects import named_subject, paper_subject
+
+EVAL = "eval"
+_PRINTED_IN = ("table1", "table2", "table3", "ablations")
+_PAPER = slice(2, 4)
+"""Where the paper's number and the difference stand in a line."""
+_CELL_FIELDS = ("task", "method", "keep_ratio", "num_keep")
+
+
+def entries_of(asked: Sequence[Asked], results: Results) -> list[Entry]:
+    """Return what the table shows, method by method.
+
+    Args:
+        asked: the cells that were asked for.
+        results: what has run; of a server's cells, the unpruned one may be there from another server.
+    """
+    others = {Cell(each.cell.model, each.cell.task): None for each in asked}
+    earlier = [Asked(cell) for cell in others if results.record(cell) is not None]
+    seen = {each.cell for each in asked if each.refusal is None}
+    every = [*(each for each in earlier if each.cell not in seen), *asked]
+    printed = _printed(every[0].cell.model)
+    subject = named_subject(every[0].cell.model, every[0].cell.model_title)
+    headings = {task: _columns(task, every, results) for task in dict.fromkeys(each.cell.task for each in every)}
+    found = []
+    for each in every:
+        cell = each.cell
+        row = Row(_label(each), Setting(cell.method, cell.keep_ratio, cell.num_keep), each.matching, each.asked_ratio)
+        for column in headings[cell.task]:
+            number = printed.get((cell, column.key)) if each.refusal is None else None
+            found.append(Entry(EVAL, subject, row, column, cell, each.refusal, number))
+    return found
+
+
+def _label(asked: Asked) -> str:
+    parts = (str(asked.cell.as_config()["method"]), asked.cell.budget_title, "at equal FLOPs" if asked.refusal else "")
+    return " ".join(part for part in parts if part)
+
+
+def _columns(task: str, asked: Sequence[Asked], results: Results) -> list[Column]:
+    """What is shown of a task: what the paper prints, or the metric by which records say that it was scored."""
+    known = next((each for each in DATA_SETS if each.task == task), None)
+    if known is not None:
+        own = [column for column in (*IMAGE_COLUMNS, *VIDEO_COLUMNS) if column.data_set == known.key]
+        return [replace(column, title=column.key) for column in own]
+    records = [results.record(each.cell) for each in asked if each.cell.task == task]
+    metrics = [
+        str(record.config["metric"]).partition(",")[0] for record in records if record and "metric" in record.config
+    ]
+    metric = metrics[0] if metrics else ""
+    scale = next((each.scale for each in DATA_SETS if each.todays_task == task and each.metric == metric), 1)
+    key = AS_IN_LMMS_EVAL + task if any(each.key == task for each in DATA_SETS) else task
+    return [Column(key, key, key, metric, scale, 2 if scale == 100 else 3)]
+
+
+def metrics_line(found: Compared) -> str:
+    """Say what is printed of each data set."""
+    columns = dict.fromkeys(result.entry.column for result in found.results)
+    named = [f"{each.title} {each.metric}{' in %' if each.scale == 100 else ''}" for each in columns if each.metric]
+    return f"Scores: {', '.join(named)}."
+
+
+def _printed(model: str) -> Mapping[tuple[Cell, str], float]:
+    """The paper's numbers of a model, by the cell that gives them and the column; none if it is not the paper's."""
+    architecture = architecture_of(model)
+    if architecture is None:
+        return {}
+    subject = paper_subject(architecture, model)
+    tables = [each for each in PRESETS if each.name in _PRINTED_IN and architecture in each.architectures]
+    listed = [entry for preset in tables for entry in entries(preset, subject)]
+    return {
+        (entry.cell, entry.column.key): entry.printed
+        for entry in listed
+        if entry.cell is not None and entry.printed is not None
+    }
+
+
+def scores_table(found: Compared, results: Results) -> Table:
+    """Return the table for the terminal; without the paper's columns if it prints none of the numbers."""
+    is_papers = any(result.entry.printed is not None for result in found.results)
+    paper = ("paper", "diff.") if is_papers else ()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("method", style="bold", overflow="fold")
+    for heading in ("ours, 95 %", *paper, "unpruned, 95 %", "p", "kept", "tokens"):
+        table.add_column(heading, justify="right", overflow="fold")
+    groups = list(sections(found, is_short=True))
+    counts = _counts(found, results)
+    for place, (title, lines) in enumerate(groups):
+        table.add_row(Text(title, style="bold underline"))
+        of_group = counts[place] if place < len(counts) else ()
+        for line, count in zip_longest(lines, of_group, fillvalue=""):
+            shown = list(line)
+            if not is_papers:
+                del shown[_PAPER]
+            table.add_row(*map(Text, (*shown, count)))
+        table.add_section()
+    return table
+
+
+def _counts(found: Compared, results: Results) -> list[Sequence[str]]:
+    groups: dict[Column, list[str]] = {}
+    for result in found.results:
+        kept = "all" if result.entry.row.method == UNPRUNED else _kept(result, results)
+        groups.setdefault(result.entry.column, []).append(kept)
+    return list(groups.values())
+
+
+def _kept(result: Result, results: Results) -> str:
+    kept = _measured(result, results)["num_kept_mean"]
+    return "" if kept is None else f"{kept:.0f}"
+
+
+def _measured(result: Result, results: Results) -> dict[str, Any]:
+    cell, refusal = result.entry.cell, result.entry.refusal
+    record = None if cell is None or refusal is not None else results.record(cell)
+    config = {"refusal": refusal} if record is None else record.config
+    return {name: config.get(name) for name in ("num_kept_mean", "num_visual_tokens_mean", "refusal")}
+
+
+def as_rows(found: Compared, results: Results) -> list[dict[str, Any]]:
+    """Return one row a number, ready for JSON."""
+    rows = []
+    for result in found.results:
+        entry, cell = result.entry, result.entry.cell
+        named = {} if cell is None else {name: cell.as_config()[name] for name in _CELL_FIELDS}
+        settings = {
+            "metric": entry.column.metric,
+            "matching": entry.row.matching,
+            "asked_keep_ratio": entry.row.keep_ratio,
+        }
+        rows.append(result.as_row() | named | settings | _measured(result, results))
+    return rows

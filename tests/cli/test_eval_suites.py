@@ -1,0 +1,249 @@
+"""`divprune eval` on data sets: which cells it asks for, what it refuses, and the table in which it ends."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from divprune.cli import harness_run
+from divprune.evaluation.cells import Cell
+from divprune.paper.data_sets import DATA_SETS
+from divprune.records import Record
+from tests.cli.conftest import Command
+
+RIGHT = {"unpruned": 6, "divprune": 5}
+EMBEDDED = ("--model", "embedded", "--json")
+
+
+class Harness:
+    """In place of lmms-eval: the unpruned model has 6 of 8 right, DivPrune 5, every other one 4; VTW is refused."""
+
+    def __init__(self) -> None:
+        self.cells: list[Cell] = []
+        self.options: Any = None
+        self.HarnessOptions = SimpleNamespace
+        self.is_main = True
+
+    def is_main_process(self) -> bool:
+        return self.is_main
+
+    def run_cells(self, cells: Sequence[Cell], options: Any, progress: Any) -> None:
+        self.cells, self.options = list(cells), options
+        options.output.mkdir(parents=True, exist_ok=True)
+        for cell in cells:
+            progress.cell(cell, 8)
+            progress.answered(8)
+            self._write(cell, options.output)
+        progress.note("all done")
+
+    def _write(self, cell: Cell, folder: Path) -> None:
+        if cell.method.startswith("vtw"):
+            Record(cell.name, cell.as_config() | {"refusal": "no such layer"}, [], {}).save(folder)
+            return
+        count = RIGHT.get(cell.method, 4)
+        metric = next((each.metric for each in DATA_SETS if each.task == cell.task), "exact_match")
+        marks = [{"doc_id": n, "said": "", "score": float(n < count)} for n in range(8)]
+        config = {"metric": metric, "statistic": "mean", "num_samples": 8, "num_kept_mean": 26.0}
+        row = {"metric": metric, "value": count / 8, "stderr": None, "num_samples": 8}
+        Record(cell.name, cell.as_config() | config, [row], {}).save(folder)
+        (folder / f"{cell.name}.samples.jsonl").write_text("\n".join(map(json.dumps, marks)))
+
+
+@pytest.fixture
+def harness(monkeypatch: pytest.MonkeyPatch) -> Harness:
+    stand_in = Harness()
+    monkeypatch.setattr(harness_run, "import_module", lambda name: stand_in)
+    return stand_in
+
+
+def test_the_table_ends_beside_the_paper(divprune: Command, harness: Harness, tmp_path: Path) -> None:
+    arguments = ("--suite", "gqa my_task", "--model", "models/llava-1.5-7b-hf", "--output", tmp_path)
+    outcome = divprune("eval", *arguments, "--json")
+    assert outcome.exit_code == 0, outcome.stderr
+    assert "note: all done" in outcome.stderr
+    rows = {(row["column"], row["method"]): row for row in outcome.json["rows"]}
+    assert len(rows) == len(harness.cells) == 6
+    ours = rows["gqa", "divprune"]
+    assert (ours["task"], ours["keep_ratio"], ours["num_kept_mean"]) == ("divprune_paper_gqa", 0.098, 26)
+    assert (ours["value"], ours["printed"], ours["unpruned_difference"]) == (62.5, 56.85, -12.5)
+    assert ours["difference"] == pytest.approx(62.5 - 56.85)
+    assert ours["value_low"] < 62.5 < ours["value_high"]
+    assert ours["share_kept"] == pytest.approx(5 / 6)
+    assert rows["gqa", "unpruned"]["printed"] == 61.96
+    assert rows["gqa", "random"]["printed"] is None
+    assert rows["my_task", "random"]["value"] == 0.5
+    assert rows["my_task", "random"]["metric"] == "exact_match"
+    assert outcome.json["shares_kept"]["divprune 0.098"]["share_kept"] == pytest.approx(5 / 6)
+    shown = divprune("eval", *arguments).stdout
+    for words in (
+        "Scores: gqa exact_match in %, my_task exact_match.",
+        "56.85",
+        "+5.6",
+        "all data sets",
+        "only 8 samples",
+    ):
+        assert words in " ".join(shown.split())
+
+
+def test_other_models_have_no_columns_of_the_paper(divprune: Command, harness: Harness, tmp_path: Path) -> None:
+    arguments = ("--suite", "gqa", "--model", "embedded", "--methods", "divprune vtw:layer=2", "--output", tmp_path)
+    shown = " ".join(divprune("eval", *arguments).stdout.split())
+    assert "paper diff." not in shown
+    assert "not run: no such layer: vtw:layer=2" in shown
+
+
+def test_cells_that_are_asked_for(divprune: Command, harness: Harness, tmp_path: Path) -> None:
+    shared = (*EMBEDDED, "--output", tmp_path)
+    outcome = divprune("eval", "--suite", "paper-video lmms:gqa", "--keep-ratios", "0.1 0.05", *shared)
+    assert outcome.exit_code == 0, outcome.stderr
+    assert len(harness.cells) == 6 * (1 + 2 * 2)
+    assert [cell.task for cell in harness.cells[-5:]] == ["gqa"] * 5
+    assert {row["column"] for row in outcome.json["rows"]} >= {"activitynet", "activitynet_score", "lmms:gqa"}
+    divprune("eval", "--suite", "gqa", "--keep-ratio", 0.1, "--keep-ratio", 0.5, "--methods", "norm prumerge", *shared)
+    asked = [(cell.method, cell.keep_ratio) for cell in harness.cells]
+    # PruMerge finds a number of its own.
+    assert asked == [
+        ("unpruned", None),
+        ("norm", 0.1),
+        ("norm", 0.5),
+        ("prumerge", None),
+        ("prumerge", 0.1),
+        ("prumerge", 0.5),
+    ]
+
+
+def test_shares_at_equal_flops(divprune: Command, harness: Harness, tmp_path: Path) -> None:
+    wanted = ("--suite", "gqa", "--methods", "divprune divprune:layer=1 fastv:layer=3", "--equal", "both")
+    outcome = divprune("eval", *wanted, "--model", "llava-1.5-7b", "--output", tmp_path, "--json")
+    assert outcome.exit_code == 0, outcome.stderr
+    assert {cell.model for cell in harness.cells} == {"llava-hf/llava-1.5-7b-hf"}
+    # Table 3 of the paper: 39 tokens at layer 1 cost what 56 cost before the model. FastV at layer 3 keeps one.
+    shares = [(cell.method, round(576 * (cell.keep_ratio or 1))) for cell in harness.cells]
+    assert shares == [
+        ("unpruned", 576),
+        ("divprune", 56),
+        ("divprune:layer=1", 56),
+        ("divprune:layer=1", 39),
+        ("fastv:layer=3", 56),
+        ("fastv:layer=3", 1),
+    ]
+    outcome = divprune(
+        "eval", "--suite", "gqa", "--methods", "fastv", "--equal", "flops", "--output", tmp_path, *EMBEDDED
+    )
+    assert [cell.method for cell in harness.cells] == ["unpruned"]
+    assert outcome.json["rows"][1]["refusal"].startswith("the FLOP target must lie between")
+    assert outcome.json["rows"][1]["task"] == "divprune_paper_gqa"
+
+
+def test_options_reach_the_harness(divprune: Command, harness: Harness, tmp_path: Path) -> None:
+    given = (
+        "--limit",
+        8,
+        "--no-resume",
+        "--batch-size",
+        4,
+        "--num-frames",
+        16,
+        "--dtype",
+        "float32",
+        "--device",
+        "cpu",
+    )
+    places = ("--data", tmp_path, "--tasks-folder", tmp_path, "--cider-tokenizer", "python", "--output", tmp_path)
+    outcome = divprune("eval", "--suite", "gqa", *given, *places, *EMBEDDED)
+    assert outcome.exit_code == 0, outcome.stderr
+    assert vars(harness.options) == {
+        "output": tmp_path,
+        "limit": 8,
+        "resume": False,
+        "debug": False,
+        "batch_size": 4,
+        "num_frames": 16,
+        "dtype": "float32",
+        "device": "cpu",
+        "data": tmp_path,
+        "include_paths": (tmp_path,),
+        "tokenizer": "python",
+    }
+
+
+def test_a_server_answers_for_one_method(divprune: Command, harness: Harness, tmp_path: Path) -> None:
+    server = ("--suite", "gqa", "--backend", "openai-server", "--base-url", "http://127.0.0.1:8000/v1", "--json")
+    shared = (*server, "--served-model", "toy", "--num-concurrent", 4, "--output", tmp_path)
+    assert divprune("eval", *shared, "--methods", "unpruned").exit_code == 0
+    outcome = divprune("eval", *shared, "--methods", "divprune", "--keep-ratios", 0.1)
+    assert outcome.exit_code == 0, outcome.stderr
+    assert [cell.name for cell in harness.cells] == ["toy--divprune_paper_gqa--divprune--0.1"]
+    # The unpruned server was asked before.
+    assert [row["unpruned_difference"] for row in outcome.json["rows"]] == [None, -12.5]
+
+
+def test_reproduce_takes_the_same_options(divprune: Command, harness: Harness, tmp_path: Path) -> None:
+    table = ("reproduce", "table3", "--model", "embedded", "--tasks", "gqa", "--limit", 8, "--output", tmp_path)
+    outcome = divprune(*table, "--batch-size", 4, "--cider-tokenizer", "python", "--data", tmp_path, "--no-resume")
+    assert outcome.exit_code == 0, outcome.stderr
+    seen = harness.options
+    assert (seen.limit, seen.batch_size, seen.tokenizer, seen.data, seen.resume) == (8, 4, "python", tmp_path, False)
+    assert (seen.device, seen.dtype) == ("auto", "auto")
+    refused = divprune(*table, "--backend", "vllm", "--system-prompt", "Be brief.")
+    assert "--system-prompt is for --backend hf, not for vllm" in refused.error
+
+
+def test_only_the_first_process_shows_results(divprune: Command, harness: Harness, tmp_path: Path) -> None:
+    harness.is_main = False
+    outcome = divprune("eval", "--suite", "gqa", "--output", tmp_path, *EMBEDDED)
+    assert (outcome.exit_code, outcome.stdout, outcome.stderr) == (0, "", "")
+
+
+SERVER = ("--suite", "gqa", "--model", "toy", "--backend", "openai-server")
+REACHED = (*SERVER, "--base-url", "http://127.0.0.1:8000/v1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--suite", "scenes", "--model", "llava"), "--suite scenes asks the embedded model"),
+        (("--suite", "scenes", "--batch-size", 2, "--data", "x"), "--batch-size, --data: not for --suite scenes"),
+        (("--suite", "scenes gqa", *EMBEDDED), "cannot be combined"),
+        (("--suite", " ", *EMBEDDED), "--suite is empty"),
+        (("--suite", "gqa"), "--model is needed"),
+        (("--suite", "gqa", "--methods", "divprun", *EMBEDDED), "did you mean 'divprune'"),
+        (("--suite", "gqa", "--keep-ratios", "0.1 x", *EMBEDDED), "--keep-ratios must be numbers"),
+        (("--suite", "gqa", "--keep-ratios", "0.1 2", *EMBEDDED), "keep_ratio must be in (0, 1], got 2"),
+        (("--suite", "gqa", "--visual-tokens", 9, *EMBEDDED), "--visual-tokens is for --equal flops"),
+        (("--suite", "gqa", "--base-url", "x", *EMBEDDED), "--base-url is for --backend openai-server, not for hf"),
+        (("--suite", "gqa", "--backend", "vllm", "--device", "cpu", *EMBEDDED), "--device is for --backend hf"),
+        (("--suite", "gqa", "--data", "no/such", *EMBEDDED), "--data no/such: there is no such folder"),
+        (SERVER, "--backend openai-server needs --base-url"),
+        (REACHED, "needs --methods and --keep-ratios with one method and one share"),
+        ((*REACHED, "--methods", "divprune random", "--keep-ratios", 0.1), "got 2 and 1"),
+        ((*REACHED, "--methods", "divprune", "--equal", "flops"), "--equal flops: not for --backend openai-server"),
+        ((*REACHED, "--methods", "unpruned", "--keep-ratios", 0.1), "not for --methods unpruned"),
+        (
+            ("--suite", "gqa", "--model", "llava-1.6-7b", "--methods", "fastv", "--equal", "flops"),
+            "--equal flops needs --visual-tokens",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused(
+    divprune: Command, harness: Harness, tmp_path: Path, arguments: tuple[object, ...], message: str
+) -> None:
+    outcome = divprune("eval", *arguments, "--output", tmp_path / "new")
+    assert outcome.exit_code == 2, outcome.stdout
+    assert message in outcome.error
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_lmms_eval_the_extra_is_named(
+    divprune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError("No module named 'lmms_eval'")
+
+    monkeypatch.setattr(harness_run, "import_module", missing)
+    outcome = divprune("eval", "--suite", "gqa", "--model", "embedded", "--output", tmp_path)
+    assert outcome.exit_code == 2
+    assert 'pip install "divprune[eval]"' in outcome.error
