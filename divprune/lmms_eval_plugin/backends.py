@@ -6,6 +6,7 @@ A model is loaded once and pruned anew for each cell where the backend can.
 import gc
 import os
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -123,10 +124,8 @@ class ModelPool:
         return self._model
 
     def _vllm(self, cell: Cell) -> Any:
-        try:
-            import vllm  # noqa: F401
-        except ImportError as error:
-            raise MissingDependencyError(f"--backend vllm needs vLLM beside lmms-eval: {error}") from None
+        if find_spec("vllm") is None:
+            raise MissingDependencyError('--backend vllm needs vLLM too: pip install "divprune[eval,vllm]"')
         from lmms_eval.models.chat.vllm import VLLM
 
         from divprune.vllm_plugin import pruned_overrides
