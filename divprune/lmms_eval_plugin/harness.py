@@ -151,6 +151,7 @@ class _Run:
             results: dict[str, Any] | None = lmms_eval.evaluator.simple_evaluate(
                 model=model,
                 tasks=[task],
+                task_manager=self.manager,
                 limit=self.options.limit,
                 bootstrap_iters=0,
                 log_samples=True,

@@ -1,30 +1,28 @@
 """The embedded model through lmms-eval says what it says in the scenes suite, and scores as much."""
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
 import torch
 
 from divprune.checkpoints import EMBEDDED, load_model
-from divprune.errors import EvaluationError
 from divprune.evaluation.answer_log import AnswerLog
 from divprune.evaluation.cells import Cell
 from divprune.evaluation.scores import scores
 from divprune.evaluation.suite import Suite
 from divprune.evaluation.suite_cases import Case
+from divprune.lmms_eval_plugin import harness
 from divprune.lmms_eval_plugin.backends import HarnessOptions
 from divprune.lmms_eval_plugin.harness import run_cells
 from divprune.records import Record
-from tests.harness.scene_tasks import CAPTIONS, CHOICE, POPE, write_scene_tasks
+from tests.harness.scene_tasks import CAPTIONS, POPE, write_scene_tasks
 from tests.harness.task_fixtures import *  # noqa: F403
 
 NUM_SCENES = 12
-SETTINGS = {"unpruned": None, "divprune": 0.098, "uniform": 0.25}
+SETTINGS = {"unpruned": None, "divprune": 0.098}
 
 
 class Silent:
@@ -45,6 +43,14 @@ class Silent:
 @pytest.fixture(scope="session")
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_scene_tasks(tmp_path_factory.mktemp("tasks"), NUM_SCENES)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_index(tasks: Path) -> Iterator[None]:
+    """lmms-eval's index of tasks takes seconds, and is the same in all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(harness, "task_manager", lru_cache(harness.task_manager))
+        yield
 
 
 @pytest.fixture
@@ -139,80 +145,3 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
     # A finished cell is not run again.
     run([cell], output=tmp_path / "broken")
     assert sum(generated) == 2 * NUM_SCENES
-
-
-def test_two_processes_end_like_one(run: Callable[..., list[Record]], tasks: Path, tmp_path: Path) -> None:
-    cell = Cell(EMBEDDED, POPE, "divprune", 0.098)
-    (alone,) = run([cell], output=tmp_path / "one", limit=9, batch_size=1)
-    code = f"""
-from pathlib import Path
-from divprune.evaluation.cells import Cell
-from divprune.lmms_eval_plugin.backends import HarnessOptions
-from divprune.lmms_eval_plugin.harness import run_cells
-from tests.harness.test_embedded import Silent
-run_cells([Cell({EMBEDDED!r}, {POPE!r}, "divprune", 0.098)], HarnessOptions(
-    Path({str(tmp_path / "two")!r}), limit=9, include_paths=(Path({str(tasks)!r}),), tokenizer="python"), Silent())
-"""
-    script = tmp_path / "run.py"
-    script.write_text(code)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", str(script)]
-    root = Path(__file__).parents[2]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert marks(tmp_path / "two", cell) == marks(tmp_path / "one", cell)
-    two = json.loads((tmp_path / "two" / f"{cell.name}.json").read_text())
-    assert two["rows"] == [dict(row) for row in alone.rows]
-    assert two["config"]["num_kept_mean"] == 25
-    assert not list((tmp_path / "two").glob(".*.answers*"))
-
-
-def test_continuations_are_weighed_with_the_kept_tokens(run: Callable[..., list[Record]]) -> None:
-    generated, weighed = run([Cell(EMBEDDED, task, "divprune", 0.098) for task in (POPE, CHOICE)])
-    assert value(weighed, "acc") == pytest.approx(value(generated, "pope_accuracy"))
-
-
-def test_a_record_of_another_run_is_not_overwritten(run: Callable[..., list[Record]]) -> None:
-    cell = Cell(EMBEDDED, POPE, "divprune", 0.098)
-    run([cell], limit=2)
-    with pytest.raises(EvaluationError, match="limit 2, now 4"):
-        run([cell], limit=4)
-    (record,) = run([cell], limit=4, resume=False)
-    assert record.config["num_samples"] == 4
-
-
-def test_a_method_that_cannot_be_used_is_a_record_with_the_reason(run: Callable[..., list[Record]]) -> None:
-    refused, done = run([Cell(EMBEDDED, POPE, "fitprune"), Cell(EMBEDDED, POPE, "random", 0.1)], limit=2)
-    assert "calibrate fitprune" in refused.config["refusal"]
-    assert done.config["num_kept_mean"] == 26
-
-
-@pytest.mark.parametrize(
-    ("task", "reason"),
-    [("divprune_paper_popo", "did you mean 'divprune_paper_pope'"), ("divprune_paper_image", "is a group")],
-)
-def test_tasks_are_checked_first(task: str, reason: str, run: Callable[..., list[Record]]) -> None:
-    with pytest.raises(EvaluationError, match=reason):
-        run([Cell("no/such-model", task)])
-
-
-def test_a_full_disk_loses_nothing(run: Callable[..., list[Record]], monkeypatch: pytest.MonkeyPatch) -> None:
-    from divprune.lmms_eval_plugin import answer_file
-
-    written: list[int] = []
-    original = answer_file.os.fsync
-
-    def full(descriptor: int) -> None:
-        written.append(descriptor)
-        if len(written) == 2:
-            raise OSError(28, "No space left on device")
-        original(descriptor)
-
-    cell = Cell(EMBEDDED, POPE, "divprune", 0.098)
-    monkeypatch.setattr(answer_file.os, "fsync", full)
-    with pytest.raises(EvaluationError, match=r"No space left on device.*make room"):
-        run([cell], limit=12)
-    progress = Silent()
-    (record,) = run([cell], limit=12, progress=progress)
-    assert record.config["num_samples"] == 12
-    assert progress.notes

@@ -118,11 +118,11 @@ def test_a_second_metric_has_a_value_but_no_test(tmp_path: Path) -> None:
     cell = cell_of(listed, "Original", "activitynet")
     rows = [
         {"metric": metric, "value": value, "stderr": None, "num_samples": 2}
-        for metric, value in (("gpt_eval_accuracy,none", 0.5), ("gpt_eval_score,none", 2.5))
+        for metric, value in (("gpt_eval_accuracy,none", 50.0), ("gpt_eval_score,none", 2.5))
     ]
     config = {"metric": "gpt_eval_accuracy", "statistic": "mean", "num_samples": 2}
     Record(cell.name, cell.as_config() | config, rows, {}).save(tmp_path)
-    (tmp_path / f"{cell.name}.samples.jsonl").write_text('{"doc_id": 0, "score": 1}\n{"doc_id": 1, "score": 0}\n')
+    (tmp_path / f"{cell.name}.samples.jsonl").write_text('{"doc_id": 0, "score": 100}\n{"doc_id": 1, "score": 0}\n')
     found = compared(listed, Results(tmp_path))
     assert result_of(found, "Original", "activitynet").value == 50
     assert result_of(found, "Original", "activitynet").interval is not None
