@@ -60,6 +60,8 @@ def load_model(
         UnsupportedModelError: the family has no adapter; found out before the weights are read.
     """
     called = name or EMBEDDED
+    if called == EMBEDDED and revision is not None:
+        raise CheckpointError(f"the embedded model has no revision {revision!r}; leave the revision out")
     path = _embedded_checkpoint() if called == EMBEDDED else _local_checkpoint(called, revision, show_download)
     config = _loaded(called, lambda: _read_config(path))
     _require_supported(called, config.model_type)
@@ -172,6 +174,10 @@ def _hub_error(name: str, error: Exception) -> CheckpointError:
         (errors.HFValidationError, f"{name!r} is neither a directory here nor a valid hub name"),
         (errors.GatedRepoError, f"{name} is gated: accept its terms on the hub, then log in with `hf auth login`"),
         (errors.RepositoryNotFoundError, f"{name} is neither a directory here nor a model on the hub"),
+        (
+            errors.RevisionNotFoundError,
+            f"{name} on the hub has no such revision: take a branch, a tag or a commit of it",
+        ),
         (errors.RemoteEntryNotFoundError, f"{name} on the hub is no transformers checkpoint: it has no config.json"),
     ]
     for kind, message in kinds:

@@ -102,6 +102,7 @@ def test_hub_answers_are_told_apart() -> None:
     cases: tuple[tuple[type[Exception], str], ...] = (
         (errors.GatedRepoError, "gated"),
         (errors.RepositoryNotFoundError, "nor a model on the hub"),
+        (errors.RevisionNotFoundError, "no such revision"),
         (errors.RemoteEntryNotFoundError, "no config.json"),
         (ConnectionError, "cannot be reached"),
     )

@@ -14,12 +14,7 @@ from tests.harness.servers import Stub, egoschema_server, judge
 EXPECTED = {f"0074f737-{place}": place for place in range(4)}
 
 
-# One for all test files: each has its own copy of the fixtures below.
-@lru_cache
-def written(folder: Path) -> Path:
-    return write_all(folder / "data")
-
-
+# One for all that ask, fixture or not: indexing takes seconds.
 @lru_cache
 def indexed(folder: Path | None) -> Any:
     from divprune.lmms_eval_plugin.local_data import task_manager
@@ -29,7 +24,7 @@ def indexed(folder: Path | None) -> Any:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written(tmp_path_factory.getbasetemp())
+    return write_all(tmp_path_factory.getbasetemp() / "data")
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,6 @@ from divprune.lmms_eval_plugin.scoring import answers
 from divprune.paper.data_sets import data_set
 from tests.harness.data_schemas import MADE
 from tests.harness.scripted import ScriptedChat, ScriptedSimple, evaluate, metric
-from tests.harness.task_fixtures import *  # noqa: F403
 
 MMMU, EGOSCHEMA = MADE["mmmu"].documents[0], MADE["egoschema_subset"].documents[0]
 Scorer = Callable[[Any, list[str]], dict[str, Any]]

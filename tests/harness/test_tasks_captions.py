@@ -13,7 +13,6 @@ from divprune.errors import EvaluationError
 from divprune.lmms_eval_plugin.scoring import captions
 from divprune.lmms_eval_plugin.scoring.settings import ScoringSettings, use
 from divprune.lmms_eval_plugin.scoring.words import split_words
-from tests.harness.task_fixtures import *  # noqa: F403
 
 needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="the official tokenizer needs Java")
 

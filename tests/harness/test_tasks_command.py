@@ -19,7 +19,6 @@ from divprune.lmms_eval_plugin.local_data import TASKS, data_revision
 from divprune.paper.data_sets import DATA_SETS, TASK_PREFIX
 from tests.harness.data_making import table
 from tests.harness.data_schemas import MADE
-from tests.harness.task_fixtures import *  # noqa: F403
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -20,7 +20,6 @@ from divprune.paper.data_sets import DATA_SETS, TASK_PREFIX
 from tests.harness.data_making import picture, table, write_clip
 from tests.harness.data_schemas import MADE
 from tests.harness.scripted import ScriptedChat, evaluate, metric
-from tests.harness.task_fixtures import *  # noqa: F403
 
 POPE = TASK_PREFIX + "pope"
 

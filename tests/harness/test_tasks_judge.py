@@ -18,7 +18,6 @@ from divprune.lmms_eval_plugin.scoring.judge import ANSWERS_FILE, close_benches,
 from tests.harness.data_schemas import MADE
 from tests.harness.scripted import ScriptedSimple, evaluate, metric
 from tests.harness.servers import Answer, Stub, completion, judge
-from tests.harness.task_fixtures import *  # noqa: F403
 
 ACTIVITYNET, VIDEOCHATGPT = "divprune_paper_activitynet", "divprune_paper_videochatgpt"
 DOCUMENT = {"question": "what is it", "answer": "a dog", "question_id": "v_1", "video_name": "clip"}

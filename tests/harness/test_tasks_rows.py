@@ -11,7 +11,6 @@ from divprune.lmms_eval_plugin.scoring.judged import _private_copy
 from divprune.paper.data_sets import DATA_SETS, TASK_PREFIX
 from tests.harness.data_schemas import MADE, Made
 from tests.harness.scripted import ScriptedChat, ScriptedSimple, evaluate, metric
-from tests.harness.task_fixtures import *  # noqa: F403
 
 METRICS = {each.key: each.metric for each in DATA_SETS} | {"egoschema_subset": "score"}
 TASKS = {key: TASK_PREFIX + key for key in METRICS}

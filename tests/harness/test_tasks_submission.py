@@ -16,7 +16,6 @@ from divprune.lmms_eval_plugin.scoring.submission import SUBMISSION_FILE, egosch
 from tests.harness.data_schemas import MADE
 from tests.harness.scripted import ScriptedSimple, evaluate, metric
 from tests.harness.servers import Answer, Stub
-from tests.harness.task_fixtures import *  # noqa: F403
 
 TASK = "divprune_paper_egoschema"
 RESULTS = [{"clip-a": 0}, {"clip-b": 4}]

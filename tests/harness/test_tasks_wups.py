@@ -11,7 +11,6 @@ import nltk
 from divprune.errors import EvaluationError
 from divprune.lmms_eval_plugin import preflight
 from divprune.lmms_eval_plugin.scoring import wups
-from tests.harness.task_fixtures import *  # noqa: F403
 
 
 def score(said: str, expected: str, kind: str = "DO", more: str | None = None) -> float:
