@@ -1,7 +1,9 @@
 """A pruned Hugging Face model as lmms-eval asks it: what the chat and the simple class share."""
 
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from divprune.huggingface import Pruning, attach
 from divprune.lmms_eval_plugin.arguments import PruningArguments, split_arguments
 from divprune.lmms_eval_plugin.generation_settings import cut_at, generate_options
 from divprune.lmms_eval_plugin.measurement import Measurement, measurement, summary
+from divprune.methods import Method, RandomTokens
 from divprune.prompting import Conversation, build_batch, decode_answers
 
 
@@ -43,13 +46,15 @@ class PrunedModel(lmms):
         given.pop("max_batch_size", None)
         self.arguments, pruning = split_arguments(given)
         self.batch_size = self.arguments.prompts_per_batch
-        self.accelerator = Accelerator()
+        self.accelerator = Accelerator(cpu=choose_device(self.arguments.device).type == "cpu")
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
         self._system_prompt = self._resolve_system_prompt(self.arguments.system_prompt)
         self.loaded = load_model(
             self.arguments.pretrained, self._choose_device(), self.arguments.dtype, revision=self.arguments.revision
         )
         self._handle: Pruning | None = None
+        self._method: Method | None = None
+        self._options: dict[str, Any] = {}
         self.shows_progress = self.rank == 0
         self._measured: list[Measurement] = []
         self._prune(pruning)
@@ -123,8 +128,18 @@ class PrunedModel(lmms):
         except DivpruneError as error:
             raise EvaluationError(f"document {request.doc_id} of {request.task_name}: {error}") from error
 
+    def draw_for(self, request: Instance) -> None:
+        """Have a method that draws tokens draw by the document: anew for each, the same in any batch and process."""
+        if isinstance(self._method, RandomTokens):
+            document = zlib.crc32(f"{request.task_name} {request.doc_id}".encode())
+            seed = self._method.seed * 1_000_003 + document
+            self._attach(replace(self._method, seed=seed), self._options)
+
     def _answer(self, requests: Sequence[Instance]) -> list[GenerationResult]:
-        """Answer a batch; in halves where memory is short, one by one where media do not go together."""
+        """Answer a batch; in halves where memory is short, one by one where tokens are drawn or media do not go together."""
+        if isinstance(self._method, RandomTokens) and len(requests) > 1:
+            return [answer for request in requests for answer in self._answer([request])]
+        self.draw_for(requests[0])
         conversations = [self.named(each, self.conversation_of) for each in requests]
         try:
             return self._generated(conversations, _settings(requests[0]))
@@ -170,13 +185,17 @@ class PrunedModel(lmms):
     def _prune(self, pruning: PruningArguments) -> None:
         try:
             method, options = pruning.chosen_method(), pruning.attach_options()
-            if self._handle is not None:
-                self._handle.detach()
-            self._handle = attach(self.loaded.model, method, **options) if method else None
+            self._attach(method, options)
         except DivpruneError:
             raise
         except (ValueError, TypeError) as error:
             raise EvaluationError(str(error)) from None
+        self._method, self._options = method, options
+
+    def _attach(self, method: Method | None, options: dict[str, Any]) -> None:
+        if self._handle is not None:
+            self._handle.detach()
+        self._handle = attach(self.loaded.model, method, **options) if method else None
 
     def _choose_device(self) -> torch.device:
         if self._world_size > 1 and self.arguments.device == "auto":

@@ -14,6 +14,7 @@ from lmms_eval.api.model import lmms
 
 from divprune.errors import EvaluationError
 from divprune.lmms_eval_plugin.answer_file import AnswerFile, Said, request_key
+from divprune.lmms_eval_plugin.weighing import weighed
 
 FAILED = "[LMMS_EVAL_REQUEST_FAILED"
 """How lmms-eval's client of servers begins an answer that is none."""
@@ -96,7 +97,7 @@ class ResumingModel(lmms):
         if said is None:
             raise RuntimeError(f"request {key} was not answered")
         if kind == "loglikelihood":
-            return tuple(said.response)
+            return weighed(*said.response)
         if isinstance(said.response, str):
             return GenerationResult(said.response, TokenCounts(said.input_tokens, said.output_tokens))
         return said.response
@@ -123,8 +124,6 @@ def _shape(request: Any) -> tuple[str, int]:
 
 
 def _said(key: str, response: Any) -> Said:
-    if isinstance(response, tuple) and len(response) == 2 and not isinstance(response[0], str):
-        return Said(key, [float(response[0]), bool(response[1])])
     text, tokens = unwrap_generation_output(response)
     if tokens is None:
         return Said(key, text)

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from lmms_eval.api.instance import Instance
+from lmms_eval.api.instance import GenerationResult, Instance
 from torch import Tensor
 
 from divprune.lmms_eval_plugin.conversations import from_context
 from divprune.lmms_eval_plugin.pruned_model import PrunedModel
+from divprune.lmms_eval_plugin.weighing import weighed
 from divprune.prompting import Conversation, build_batch, placeholder
 
 
@@ -22,12 +23,12 @@ class DivPruneSimple(PrunedModel):
         context, _, doc_to_visual, doc_id, task, split = request.args
         return self._conversation(context, doc_to_visual, self.task_dict[task][split][doc_id])
 
-    def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: Sequence[Instance]) -> list[GenerationResult]:
         """Weigh continuations, one by one, with the visual tokens pruned as in `generate`.
 
         Returns:
             For each, the mean negative log-likelihood of its tokens (lmms-eval takes the least), and whether greedy
-            decoding would have said it.
+            decoding would have said it, as `weighed` wraps them.
 
         Raises:
             EvaluationError: a document cannot be asked; the message names it.
@@ -41,9 +42,10 @@ class DivPruneSimple(PrunedModel):
         return from_context(context, visuals or [], self.arguments.num_frames, stand_ins, self._system_prompt)
 
     @torch.inference_mode()
-    def _weighed(self, request: Instance) -> tuple[float, bool]:
+    def _weighed(self, request: Instance) -> GenerationResult:
         context, continuation, doc_to_visual, doc_id, task, split = request.args
         doc = self.task_dict[task][split][doc_id]
+        self.draw_for(request)
         words = continuation if isinstance(continuation, str) else continuation(doc)
         inputs = build_batch(self.loaded, [self._conversation(context, doc_to_visual, doc)])
         tokenizer: Any = self.loaded.processor.tokenizer
@@ -52,7 +54,7 @@ class DivPruneSimple(PrunedModel):
         # The prompt is shorter than what was given, but its end is there.
         scores = logits[-ids.shape[1] - 1 : -1].float().log_softmax(dim=-1)
         chosen = scores.gather(1, ids[0, :, None])
-        return float(-chosen.mean()), bool((scores.argmax(dim=-1) == ids[0]).all())
+        return weighed(float(-chosen.mean()), bool((scores.argmax(dim=-1) == ids[0]).all()))
 
 
 def _continued(inputs: dict[str, Any], ids: Tensor) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """The embedded model through lmms-eval says what it says in the scenes suite, and scores as much."""
 
 import json
-from collections.abc import Callable, Iterator
-from functools import lru_cache
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,71 +12,16 @@ import torch
 
 from divprune.checkpoints import EMBEDDED, load_model
 from divprune.evaluation.answer_log import AnswerLog
-from divprune.evaluation.cells import Cell
+from divprune.evaluation.cells import UNPRUNED, Cell
 from divprune.evaluation.scores import scores
 from divprune.evaluation.suite import Suite
 from divprune.evaluation.suite_cases import Case
-from divprune.lmms_eval_plugin import harness
-from divprune.lmms_eval_plugin.backends import HarnessOptions
-from divprune.lmms_eval_plugin.harness import run_cells
 from divprune.records import Record
-from tests.harness.scene_tasks import CAPTIONS, POPE, write_scene_tasks
-from tests.harness.task_fixtures import *  # noqa: F403
+from tests.harness.scene_runs import NUM_SCENES, said, value
+from tests.harness.scene_tasks import CAPTIONS, CHOICE, POPE
 
-NUM_SCENES = 12
-SETTINGS = {"unpruned": None, "divprune": 0.098}
-
-
-class Silent:
-    def __init__(self) -> None:
-        self.num_answered = 0
-        self.notes: list[str] = []
-
-    def cell(self, cell: Cell, num_requests: int) -> None:
-        pass
-
-    def answered(self, count: int) -> None:
-        self.num_answered += count
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
-@pytest.fixture(scope="session")
-def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_scene_tasks(tmp_path_factory.mktemp("tasks"), NUM_SCENES)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_index(tasks: Path) -> Iterator[None]:
-    """lmms-eval's index of tasks takes seconds, and is the same in all tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(harness, "task_manager", lru_cache(harness.task_manager))
-        yield
-
-
-@pytest.fixture
-def run(tasks: Path, tmp_path: Path) -> Callable[..., list[Record]]:
-    def finished(cells: list[Cell], **options: object) -> list[Record]:
-        given = {"output": tmp_path, "include_paths": (tasks,), "batch_size": 4, "tokenizer": "python"} | options
-        progress = given.pop("progress", Silent())
-        return run_cells(cells, HarnessOptions(**given), progress)
-
-    return finished
-
-
-def said(folder: Path, cell: Cell) -> list[str]:
-    return [mark["said"] for mark in marks(folder, cell)]
-
-
-def marks(folder: Path, cell: Cell) -> list[dict]:
-    lines = (folder / f"{cell.name}.samples.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def value(record: Record, metric: str) -> float:
-    (found,) = [row["value"] for row in record.rows if row["metric"] == metric]
-    return float(found)
+# Not `uniform`: with a grid, which tasks of the harness cannot give it, it keeps other tokens. `random` draws by document.
+SETTINGS = {UNPRUNED: None, "divprune": 0.098, "norm": 0.25}
 
 
 @pytest.fixture(scope="session")
@@ -101,6 +48,13 @@ def test_same_answers_and_scores_as_the_scenes_suite(
     assert pope.config["num_samples"] == 2 * NUM_SCENES
 
 
+def test_pruning_changes_what_is_said(run: Callable[..., list[Record]], tmp_path: Path) -> None:
+    cells = [Cell(EMBEDDED, CAPTIONS, UNPRUNED), *(Cell(EMBEDDED, CAPTIONS, "random", share) for share in (0.5, 0.02))]
+    run(cells)
+    whole, half, little = (said(tmp_path, cell) for cell in cells)
+    assert whole != half != little
+
+
 def test_records_say_what_was_kept(run: Callable[..., list[Record]]) -> None:
     (record,) = run([Cell(EMBEDDED, POPE, "divprune", 0.098)], limit=4)
     config = record.config
@@ -112,36 +66,22 @@ def test_records_say_what_was_kept(run: Callable[..., list[Record]]) -> None:
     assert config["selection_seconds_per_prompt"] > 0
 
 
-def test_an_interrupted_run_ends_like_an_uninterrupted_one(
-    run: Callable[..., list[Record]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from divprune.lmms_eval_plugin import pruned_model
+def test_continuations_are_weighed_with_the_kept_tokens(run: Callable[..., list[Record]]) -> None:
+    for method, ratio in (("divprune", 0.098), ("norm", 0.02)):
+        generated, weighed = run([Cell(EMBEDDED, task, method, ratio) for task in (POPE, CHOICE)])
+        assert value(weighed, "acc") == pytest.approx(value(generated, "pope_accuracy"))
+        assert weighed.config["num_samples"] == generated.config["num_samples"] == 2 * NUM_SCENES
 
-    cell = Cell(EMBEDDED, POPE, "divprune", 0.098)
-    (whole,) = run([cell], output=tmp_path / "whole")
-    generated: list[int] = []
-    original = pruned_model.PrunedModel._generated
 
-    def counting(self: object, conversations: list, settings: dict) -> list:
-        if sum(generated) == 8 and not (tmp_path / "again").exists():
-            raise KeyboardInterrupt
-        generated.append(len(conversations))
-        return original(self, conversations, settings)
-
-    monkeypatch.setattr(pruned_model.PrunedModel, "_generated", counting)
-    with pytest.raises(KeyboardInterrupt):
-        run([cell], output=tmp_path / "broken")
-    assert sum(generated) == 8
-    (tmp_path / "again").touch()
-    progress = Silent()
-    (resumed,) = run([cell], output=tmp_path / "broken", progress=progress)
-    assert sum(generated) == 2 * NUM_SCENES, "nothing is generated twice"
-    assert progress.num_answered == 2 * NUM_SCENES
-    assert "8 answers" in progress.notes[0]
-    assert resumed.rows == whole.rows
-    assert marks(tmp_path / "broken", cell) == marks(tmp_path / "whole", cell)
-    assert resumed.config["num_visual_tokens_mean"] == whole.config["num_visual_tokens_mean"]
-    assert not list((tmp_path / "broken").glob(".*.answers*"))
-    # A finished cell is not run again.
-    run([cell], output=tmp_path / "broken")
-    assert sum(generated) == 2 * NUM_SCENES
+@pytest.mark.parametrize(("task", "flags"), [(POPE, []), (CHOICE, ["--force_simple"])])
+def test_lmms_evals_own_command_knows_the_model(task: str, flags: list[str], tasks: Path, tmp_path: Path) -> None:
+    arguments = ["--model", "divprune", "--model_args", "pretrained=embedded,method=divprune,keep_ratio=0.098,layer=0"]
+    arguments += ["--tasks", task, "--include_path", str(tasks), "--limit", "6", "--batch_size", "2"]
+    arguments += ["--output_path", str(tmp_path / "out"), "--log_samples", "--timezone", "UTC"]
+    command = [sys.executable, "-m", "lmms_eval", *arguments, *flags]
+    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=240, check=False)
+    found = list((tmp_path / "out").rglob("*_results.json"))
+    assert found, done.stdout[-2000:] + done.stderr[-2000:]
+    metrics = json.loads(found[0].read_text())["results"][task]
+    (score,) = [metrics[name] for name in ("pope_accuracy,none", "acc,none") if name in metrics]
+    assert score == 1.0

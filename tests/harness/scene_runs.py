@@ -1,0 +1,75 @@
+"""Cells about generated scenes, run with the embedded model: what several test files share."""
+
+import json
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+from divprune.evaluation.cells import Cell
+from divprune.records import Record
+from tests.harness.scene_tasks import write_scene_tasks
+
+NUM_SCENES = 12
+
+
+class Silent:
+    """Progress that nobody sees."""
+
+    def __init__(self) -> None:
+        self.num_answered = 0
+        self.notes: list[str] = []
+
+    def cell(self, cell: Cell, num_requests: int) -> None:
+        pass
+
+    def answered(self, count: int) -> None:
+        self.num_answered += count
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture(scope="session")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_scene_tasks(tmp_path_factory.mktemp("tasks"), NUM_SCENES)
+
+
+@pytest.fixture(scope="session")
+def one_index(tasks: Path) -> Iterator[None]:
+    """lmms-eval's index of tasks takes seconds, and is the same in all tests."""
+    from divprune.lmms_eval_plugin import harness
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(harness, "task_manager", lru_cache(harness.task_manager))
+        yield
+
+
+@pytest.fixture
+def run(one_index: None, tasks: Path, tmp_path: Path) -> Callable[..., list[Record]]:
+    """`run(cells, **options)` returns the records."""
+    from divprune.lmms_eval_plugin.backends import HarnessOptions
+    from divprune.lmms_eval_plugin.harness import run_cells
+
+    def finished(cells: list[Cell], **options: object) -> list[Record]:
+        given = {"output": tmp_path, "include_paths": (tasks,), "batch_size": 4, "tokenizer": "python"} | options
+        progress = given.pop("progress", Silent())
+        return run_cells(cells, HarnessOptions(**given), progress)
+
+    return finished
+
+
+def marks(folder: Path, cell: Cell) -> list[dict]:
+    """What is known of each document."""
+    lines = (folder / f"{cell.name}.samples.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def said(folder: Path, cell: Cell) -> list[str]:
+    return [mark["said"] for mark in marks(folder, cell)]
+
+
+def value(record: Record, metric: str) -> float:
+    (found,) = [row["value"] for row in record.rows if row["metric"] == metric]
+    return float(found)

@@ -1,0 +1,168 @@
+"""Runs that are interrupted, shared by processes, refused or short of disk end right, and nothing is lost."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from divprune.checkpoints import EMBEDDED
+from divprune.errors import EvaluationError
+from divprune.evaluation.cells import Cell
+from divprune.records import Record
+from tests.harness.scene_runs import NUM_SCENES, Silent, marks
+from tests.harness.scene_tasks import POPE
+
+CELL = Cell(EMBEDDED, POPE, "divprune", 0.098)
+
+
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(
+    run: Callable[..., list[Record]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from divprune.lmms_eval_plugin import pruned_model
+
+    (whole,) = run([CELL], output=tmp_path / "whole")
+    generated: list[int] = []
+    original = pruned_model.PrunedModel._generated
+
+    def counting(self: object, conversations: list, settings: dict) -> list:
+        if sum(generated) == 8 and not (tmp_path / "again").exists():
+            raise KeyboardInterrupt
+        generated.append(len(conversations))
+        return original(self, conversations, settings)
+
+    monkeypatch.setattr(pruned_model.PrunedModel, "_generated", counting)
+    with pytest.raises(KeyboardInterrupt):
+        run([CELL], output=tmp_path / "broken")
+    assert sum(generated) == 8
+    (tmp_path / "again").touch()
+    progress = Silent()
+    (resumed,) = run([CELL], output=tmp_path / "broken", progress=progress)
+    assert sum(generated) == 2 * NUM_SCENES, "nothing is generated twice"
+    assert progress.num_answered == 2 * NUM_SCENES
+    assert "8 answers" in progress.notes[0]
+    assert resumed.rows == whole.rows
+    assert marks(tmp_path / "broken", CELL) == marks(tmp_path / "whole", CELL)
+    assert resumed.config["num_visual_tokens_mean"] == whole.config["num_visual_tokens_mean"]
+    assert not list((tmp_path / "broken").glob(".*.answers*"))
+    # A finished cell is not run again.
+    run([CELL], output=tmp_path / "broken")
+    assert sum(generated) == 2 * NUM_SCENES
+
+
+@pytest.mark.parametrize("signal", ["none", "kill"])
+def test_two_processes_end_like_one(
+    signal: str, run: Callable[..., list[Record]], tasks: Path, tmp_path: Path
+) -> None:
+    """Also if both were killed after two answers each, and the same command is given again."""
+    limit = 9
+    (alone,) = run([CELL], output=tmp_path / "one", limit=limit, batch_size=1)
+    together = tmp_path / "two"
+    script = tmp_path / "run.py"
+    script.write_text(f"""
+import os
+from pathlib import Path
+from divprune.evaluation.cells import Cell
+from divprune.lmms_eval_plugin.backends import HarnessOptions
+from divprune.lmms_eval_plugin.harness import run_cells
+from tests.harness.scene_runs import Silent
+
+class Killing(Silent):
+    def answered(self, count):
+        super().answered(count)
+        if os.environ.get("KILLED_AFTER") == str(self.num_answered):
+            os.kill(os.getpid(), 9)
+
+run_cells([Cell({EMBEDDED!r}, {POPE!r}, "divprune", 0.098)], HarnessOptions(
+    Path({str(together)!r}), limit={limit}, include_paths=(Path({str(tasks)!r}),), tokenizer="python"), Killing())
+""")
+    if signal == "kill":
+        assert torchrun(script, KILLED_AFTER="2").returncode != 0
+        kept = [line for path in together.glob(".*.answers-*.jsonl") for line in path.read_text().splitlines()]
+        assert 2 <= len(kept) <= 4
+        assert not list(together.glob("*.json"))
+    done = torchrun(script)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert marks(together, CELL) == marks(tmp_path / "one", CELL)
+    record = json.loads((together / f"{CELL.name}.json").read_text())
+    assert record["rows"] == [dict(row) for row in alone.rows]
+    assert record["config"]["num_samples"] == limit
+    assert record["config"]["num_kept_mean"] == 25
+    assert not list(together.glob(".*.answers*"))
+
+
+def torchrun(script: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)} | variables
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=240, check=False)
+
+
+def test_a_record_of_another_run_is_not_overwritten(run: Callable[..., list[Record]]) -> None:
+    run([CELL], limit=2)
+    with pytest.raises(EvaluationError, match="limit 2, now 4"):
+        run([CELL], limit=4)
+    (record,) = run([CELL], limit=4, resume=False)
+    assert record.config["num_samples"] == 4
+
+
+def test_a_method_that_cannot_be_used_is_a_record_with_the_reason(run: Callable[..., list[Record]]) -> None:
+    refused, done = run([Cell(EMBEDDED, POPE, "fitprune"), Cell(EMBEDDED, POPE, "random", 0.1)], limit=2)
+    assert "calibrate fitprune" in refused.config["refusal"]
+    assert done.config["num_kept_mean"] == 26
+
+
+@pytest.mark.parametrize(
+    ("task", "reason"),
+    [("divprune_paper_popo", "did you mean 'divprune_paper_pope'"), ("divprune_paper_image", "is a group")],
+)
+def test_tasks_are_checked_first(task: str, reason: str, run: Callable[..., list[Record]]) -> None:
+    with pytest.raises(EvaluationError, match=reason):
+        run([Cell("no/such-model", task)])
+
+
+def test_a_full_disk_loses_nothing(
+    run: Callable[..., list[Record]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from divprune.lmms_eval_plugin import answer_file
+
+    written: list[int] = []
+    original = answer_file.os.fsync
+
+    def full(descriptor: int) -> None:
+        written.append(descriptor)
+        if len(written) == 2:
+            raise OSError(28, "No space left on device")
+        original(descriptor)
+
+    monkeypatch.setattr(answer_file.os, "fsync", full)
+    with pytest.raises(EvaluationError, match=r"No space left on device.*make room"):
+        run([CELL], limit=12)
+    progress = Silent()
+    (record,) = run([CELL], limit=12, progress=progress)
+    assert record.config["num_samples"] == 12
+    assert progress.notes
+    monkeypatch.undo()
+    (whole,) = run([CELL], output=tmp_path / "whole", limit=12)
+    assert record.rows == whole.rows
+
+
+def test_a_disk_that_is_full_when_the_record_is_written_keeps_the_answers(
+    run: Callable[..., list[Record]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from divprune.lmms_eval_plugin import pruned_model
+
+    def full(self: Record, folder: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Record, "save", full)
+        with pytest.raises((EvaluationError, OSError), match="No space left"):
+            run([CELL], limit=4)
+    assert list(tmp_path.glob(".*.answers*"))
+    monkeypatch.setattr(pruned_model.PrunedModel, "_generated", None)  # nothing is asked again
+    (record,) = run([CELL], limit=4)
+    assert record.config["num_samples"] == 4
