@@ -1,8 +1,7 @@
 """The models that `divprune reproduce` plans for: the paper's by name, any other by its config."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from divprune.cli.failures import CommandError
 from divprune.errors import first_line
@@ -52,7 +51,8 @@ def _other(model: str, num_visual_tokens: int | None) -> Subject:
     from divprune.huggingface.families import family_named
 
     config = _config(model)
-    family, shape = family_named(config.model_type), model_shape(config)
+    family_named(config.model_type)
+    shape = model_shape(config)
     count = num_visual_tokens
     if count is None:
         if shape.tower is None or config.model_type != "llava":
@@ -61,11 +61,7 @@ def _other(model: str, num_visual_tokens: int | None) -> Subject:
                 "its config alone"
             )
         count = shape.tower.projected_tokens
-    return other_subject(model, shape, count, _media(family.kinds))
-
-
-def _media(kinds: Sequence[str]) -> list[Any]:
-    return [kind for kind in kinds if kind in ("image", "video")]
+    return other_subject(model, shape, count)
 
 
 def _config(model: str) -> "PreTrainedConfig":

@@ -17,7 +17,9 @@ from tqdm import tqdm
 from divprune.checkpoints import choose_device, load_model
 from divprune.errors import DivpruneError, EvaluationError, PromptError
 from divprune.huggingface import Pruning, attach
+from divprune.huggingface.families import family_of
 from divprune.lmms_eval_plugin.arguments import PruningArguments, split_arguments
+from divprune.lmms_eval_plugin.conversations import Clips
 from divprune.lmms_eval_plugin.generation_settings import cut_at, generate_options
 from divprune.lmms_eval_plugin.measurement import Measurement, measurement, summary
 from divprune.methods import Method, RandomTokens
@@ -52,6 +54,8 @@ class PrunedModel(lmms):
         self.loaded = load_model(
             self.arguments.pretrained, self._choose_device(), self.arguments.dtype, revision=self.arguments.revision
         )
+        takes_clips = "video" in family_of(self.loaded.model).kinds
+        self.clips = Clips(self.arguments.num_frames, as_pictures=not takes_clips)
         self._handle: Pruning | None = None
         self._method: Method | None = None
         self._options: dict[str, Any] = {}
@@ -136,7 +140,7 @@ class PrunedModel(lmms):
             self._attach(replace(self._method, seed=seed), self._options)
 
     def _answer(self, requests: Sequence[Instance]) -> list[GenerationResult]:
-        """Answer a batch; in halves where memory is short, one by one where tokens are drawn or media do not go together."""
+        """Answer a batch; in halves where memory is short, one by one where tokens are drawn or media differ."""
         if isinstance(self._method, RandomTokens) and len(requests) > 1:
             return [answer for request in requests for answer in self._answer([request])]
         self.draw_for(requests[0])

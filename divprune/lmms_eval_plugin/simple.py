@@ -39,7 +39,7 @@ class DivPruneSimple(PrunedModel):
         visuals = doc_to_visual(doc) if doc_to_visual else []
         tokens = (placeholder(self.loaded, kind) for kind in ("image", "video"))
         stand_ins = [token for token in tokens if token is not None]
-        return from_context(context, visuals or [], self.arguments.num_frames, stand_ins, self._system_prompt)
+        return from_context(context, visuals or [], self.clips, stand_ins, self._system_prompt)
 
     @torch.inference_mode()
     def _weighed(self, request: Instance) -> GenerationResult:

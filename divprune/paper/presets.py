@@ -154,6 +154,8 @@ def entries(preset: Preset, subject: Subject, choice: Choice | None = None) -> l
     """
     wanted = choice or Choice()
     chosen = _columns(preset, wanted)
+    media = {column.source.medium for column in chosen if column.is_score}
+    subject = subject.showing(media or {"image"})
     return [_entry(preset, subject, row, column) for row in _rows(preset, subject, wanted) for column in chosen]
 
 

@@ -1,10 +1,10 @@
 """The models of a comparison: the paper's four by name, or any other whose sizes are known."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from divprune.paper.data_sets import DATA_SETS, Medium
+from divprune.paper.data_sets import DATA_SETS, Medium, data_set
 
 if TYPE_CHECKING:
     from divprune.efficiency.paper_workloads import Workload
@@ -47,6 +47,11 @@ class Subject:
         """Its mean prompts, over which costs are averaged."""
         return list(self.workloads.values())
 
+    def showing(self, media: Collection[Medium]) -> "Subject":
+        """The same model with its prompts about these media, with all if it takes none of them."""
+        shown = {key: prompt for key, prompt in self.workloads.items() if data_set(key).medium in media}
+        return replace(self, workloads=shown) if shown else self
+
 
 def paper_subject(architecture: str, model: str | None = None) -> Subject:
     """Return one of the paper's models.
@@ -77,7 +82,6 @@ def other_subject(
     model: str,
     shape: "ModelShape",
     num_visual_tokens: int,
-    media: Iterable[Medium] = ("image",),
     keep_ratio: float = KEEP_RATIO,
 ) -> Subject:
     """Return any other model.
@@ -86,18 +90,12 @@ def other_subject(
         model: checkpoint directory or hub name.
         shape: its sizes.
         num_visual_tokens: M of one picture; a clip is taken for `VIDEO_FRAMES` pictures.
-        media: what it takes.
         keep_ratio: the share of visual tokens kept where nothing else is said.
     """
     from divprune.efficiency.paper_workloads import Workload, paper_text_tokens
 
     counts: dict[Medium, int] = {"image": num_visual_tokens, "video": VIDEO_FRAMES * num_visual_tokens}
-    taken = set(media)
-    prompts = {
-        each.key: Workload(paper_text_tokens(each.key), counts[each.medium])
-        for each in DATA_SETS
-        if each.medium in taken
-    }
+    prompts = {each.key: Workload(paper_text_tokens(each.key), counts[each.medium]) for each in DATA_SETS}
     title = model.rstrip("/\\").replace("\\", "/").rpartition("/")[2]
     return Subject(model, title, None, shape, prompts, keep_ratio)
 

@@ -97,6 +97,16 @@ def test_media_take_the_places_that_words_name(llava: Path) -> None:
     assert answers[0] == simple(model, [Document("<image> <image> word5 word6", media)])[0]
 
 
+@pytest.mark.parametrize(("kind", "ask"), [(DivPruneChat, chat), (DivPruneSimple, simple)], ids=["chat", "simple"])
+def test_frames_are_pictures_for_a_model_of_pictures(kind: Any, ask: Any, llava: Path, tmp_path: Path) -> None:
+    clip = documents(tmp_path, with_clip=True)[-1]
+    with av.open(clip.media[0]) as container:
+        frames = [frame.to_image() for frame in container.decode(video=0)]
+    model = kind(pretrained=str(llava), keep_ratio=KEEP, num_frames=4, device="cpu")
+    assert ask(model, [clip]) == list(by_hand(llava, [Document(clip.words, tuple(frames[1::2]))], KEEP))
+    assert [one.num_items for one in model.take_measurements()] == [4]
+
+
 def test_an_answer_ends_where_the_task_says(llava: Path) -> None:
     asked = [Document("word5 word6", tuple(pictures(1)))]
     model = DivPruneChat(pretrained=str(llava), keep_ratio=KEEP, device="cpu")
@@ -113,7 +123,7 @@ def test_an_answer_ends_where_the_task_says(llava: Path) -> None:
 def test_documents_that_cannot_be_asked_are_named(llava: Path, tmp_path: Path) -> None:
     model = DivPruneChat(pretrained=str(llava), keep_ratio=KEEP, batch_size=2, device="cpu")
     good = Document("word5", tuple(pictures(1)))
-    with pytest.raises(EvaluationError, match="document 1 of made_up: .*<image>"):
+    with pytest.raises(EvaluationError, match=r"document 1 of made_up: .*<image>"):
         chat(model, [good, Document("word6 <image>", tuple(pictures(1)))])
     missing = str(tmp_path / "missing.mp4")
     with pytest.raises(EvaluationError, match=r"document 1 of made_up: .*missing\.mp4"):

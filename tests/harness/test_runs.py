@@ -54,9 +54,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
 
 
 @pytest.mark.parametrize("signal", ["none", "kill"])
-def test_two_processes_end_like_one(
-    signal: str, run: Callable[..., list[Record]], tasks: Path, tmp_path: Path
-) -> None:
+def test_two_processes_end_like_one(signal: str, run: Callable[..., list[Record]], tasks: Path, tmp_path: Path) -> None:
     """Also if both were killed after two answers each, and the same command is given again."""
     limit = 9
     (alone,) = run([CELL], output=tmp_path / "one", limit=limit, batch_size=1)

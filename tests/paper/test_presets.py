@@ -121,9 +121,11 @@ def test_fastv_out_of_reach_is_refused_with_the_reason(embedded: Subject) -> Non
     assert rows["VTW"].setting.method == "vtw:layer=1"
 
 
-def test_a_model_without_clips_says_so(embedded: Subject) -> None:
-    listed = entries(get_preset("table2"), embedded)
-    assert {entry.refusal for entry in listed if entry.column.key == "nextqa"} >= {"embedded takes no videos"}
+def test_clips_are_planned_as_the_model_takes_them(embedded: Subject, llava: Subject) -> None:
+    listed = entries(get_preset("table2"), llava)
+    refused = {entry.refusal for entry in listed if entry.column.key == "nextqa"}
+    assert refused >= {"LLaVA-1.5-7B takes no videos"}
+    assert embedded.workloads["nextqa"].num_visual_tokens == 8 * 256, "frames as pictures"
     on_pictures = entries(get_preset("table2"), embedded, Choice(data_sets=("pope",)))
     assert {cell.task for cell in cells(on_pictures)} == {"divprune_paper_pope", "efficiency"}
 

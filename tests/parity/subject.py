@@ -15,7 +15,8 @@ from tests.huggingface.handmade import KeepRule, ShortRow, short_rows
 from tests.huggingface.handmade_logits import greedy_logits
 from tests.huggingface.tiny_models import IMAGE, VIDEO, Case, Row, make_inputs
 
-TOLERANCE = 1e-4
+# Logits go up to 15, and how they are rounded depends on the processor: 1.2e-4 was met where there is no AVX-512.
+TOLERANCE = 3e-4
 RATIO = 0.3
 STEPS = 9  # prefill and 8 decoded tokens
 # A generated placeholder means nothing, and Gemma 4 embeds it as padding.
