@@ -20,8 +20,8 @@ from divprune.records import Record
 from tests.harness.scene_runs import NUM_SCENES, said, value
 from tests.harness.scene_tasks import CAPTIONS, CHOICE, POPE
 
-# Not `uniform`: with a grid, which tasks of the harness cannot give it, it keeps other tokens. Nor `random`, which draws
-# by document.
+# Not `uniform`, which keeps other tokens where it knows their grid, as tasks of the harness cannot tell; nor `random`,
+# which draws by document.
 SETTINGS = {UNPRUNED: None, "divprune": 0.098, "norm": 0.25}
 
 
