@@ -17,6 +17,7 @@ Backend = Literal["hf", "vllm", "openai-server"]
 CIDER_TOKENIZERS = Literal["auto", "java", "python"]
 REQUESTS_FOR_VLLM = 64
 SERVER_SECONDS = 600
+SERVER_BACKOFF_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,7 @@ class ModelPool:
             max_frames_num=self.options.num_frames,
             timeout=SERVER_SECONDS,
             max_retries=3,
+            retry_backoff_s=SERVER_BACKOFF_SECONDS,
         )
 
 

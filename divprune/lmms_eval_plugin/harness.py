@@ -75,6 +75,8 @@ def run_cells(cells: Sequence[Cell], options: HarnessOptions, progress: Progress
         EvaluationError: something is missing, found before the first question; or a scorer or server failed. All
             answers so far are on disk, and the same call goes on from them.
     """
+    if options.backend != "hf" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise EvaluationError(f"--backend {options.backend} runs in one process; leave torchrun out")
     _prepare_folder(options)
     url = options.egoschema_url or EGOSCHEMA_URL
     scoring = ScoringSettings(options.tokenizer, options.output / ".scoring", url)

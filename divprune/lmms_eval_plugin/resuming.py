@@ -82,14 +82,14 @@ class ResumingModel(lmms):
     def _ask(self, kind: str, requests: list[Any], keys: list[str]) -> None:
         responses = getattr(self._model, kind)(requests)
         answers = [_said(key, response) for key, response in zip(keys, responses, strict=True)]
-        for request, answer in zip(requests, answers, strict=True):
-            if isinstance(answer.response, str) and answer.response.startswith(FAILED):
-                raise EvaluationError(
-                    f"document {request.doc_id} of {request.task_name} got no answer from the server: "
-                    f"{' '.join(answer.response.split())}; run the same command again when it is well"
-                )
+        failed = [pair for pair in zip(requests, answers, strict=True) if _is_failure(pair[1])]
         measure = getattr(self._model, "take_measurements", list)
-        self._answers.add(answers, [_plain(one) for one in measure()])
+        self._answers.add([each for each in answers if not _is_failure(each)], [_plain(one) for one in measure()])
+        for request, answer in failed:
+            raise EvaluationError(
+                f"document {request.doc_id} of {request.task_name} got no answer from the server: "
+                f"{' '.join(answer.response.split())}; run the same command again when it is well"
+            )
         self.num_asked += len(requests)
 
     def _response(self, kind: str, key: str) -> Any:
@@ -128,6 +128,10 @@ def _said(key: str, response: Any) -> Said:
     if tokens is None:
         return Said(key, text)
     return Said(key, text, tokens.input_tokens, tokens.output_tokens)
+
+
+def _is_failure(answer: Said) -> bool:
+    return isinstance(answer.response, str) and answer.response.startswith(FAILED)
 
 
 def _plain(measurement: Any) -> dict[str, Any]:
