@@ -7,6 +7,7 @@ from divprune.cli.eval_choice import EvalArguments, check_harness
 from divprune.cli.eval_table import as_rows, entries_of, metrics_line, scores_table
 from divprune.cli.harness_run import run_in_harness
 from divprune.cli.screen import Screen
+from divprune.evaluation.processes import is_main_process
 from divprune.paper.comparison import compared
 from divprune.paper.comparison_text import LEGEND, reasons, shortfalls
 from divprune.paper.results import Results
@@ -28,7 +29,7 @@ def evaluate_suite(typed: EvalArguments, screen: Screen) -> None:
     with screen.working("planning"):
         asked = asked_cells(typed)
     output = typed.output or OUTPUT
-    is_main = run_in_harness(
+    run_in_harness(
         [each.cell for each in asked if each.refusal is None],
         typed.running,
         screen,
@@ -37,7 +38,7 @@ def evaluate_suite(typed: EvalArguments, screen: Screen) -> None:
         resume=typed.resume,
         debug=typed.debug,
     )
-    if not is_main:
+    if not is_main_process():
         return
     results = Results(output)
     with screen.working("comparing"):

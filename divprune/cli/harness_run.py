@@ -12,6 +12,7 @@ from divprune.cli.harness_arguments import Running
 from divprune.cli.screen import Screen, advance
 from divprune.errors import MissingDependencyError
 from divprune.evaluation.cells import Cell
+from divprune.evaluation.processes import is_main_process
 
 HARNESS = "divprune.lmms_eval_plugin.harness"
 
@@ -61,11 +62,8 @@ def run_in_harness(
     limit: int | None,
     resume: bool,
     debug: bool,
-) -> bool:
+) -> None:
     """Have cells answered and scored; each leaves its record in the output folder.
-
-    Returns:
-        Whether this is the process that shows the results; under torchrun only the first one is.
 
     Raises:
         MissingDependencyError: lmms-eval is not installed.
@@ -73,13 +71,11 @@ def run_in_harness(
     """
     harness = _harness()
     settings = harness.HarnessOptions(output=output, limit=limit, resume=resume, debug=debug, **running.given)
-    is_main = bool(harness.is_main_process())
-    progress = CellProgress(screen, len(cells), is_silent=not is_main)
+    progress = CellProgress(screen, len(cells), is_silent=not is_main_process())
     try:
         harness.run_cells(cells, settings, progress)
     finally:
         progress.close()
-    return is_main
 
 
 def _harness() -> Any:

@@ -81,11 +81,8 @@ def reproduce(options: ReproduceOptions, screen: Screen) -> None:
     run_and_compare(tables, options, screen)
 
 
-def run_plan(cells: Sequence[Cell], options: ReproduceOptions, screen: Screen) -> bool:
+def run_plan(cells: Sequence[Cell], options: ReproduceOptions, screen: Screen) -> None:
     """Have cells answered and scored; each leaves its record in the output folder, and is not run again if it is there.
-
-    Returns:
-        Whether this is the process that shows the results; under torchrun only the first one is.
 
     Raises:
         MissingDependencyError: lmms-eval is not installed.
@@ -95,7 +92,7 @@ def run_plan(cells: Sequence[Cell], options: ReproduceOptions, screen: Screen) -
     running = options.running
     if is_hugging_face:
         running = replace(running, device=options.device, dtype=options.dtype)
-    return run_in_harness(
+    run_in_harness(
         cells,
         running,
         screen,

@@ -16,6 +16,7 @@ from divprune.cli.reproduce_figures import draw_presets, sample_pictures
 from divprune.cli.reproduce_subjects import EMBEDDED
 from divprune.cli.screen import Screen
 from divprune.errors import CalibrationError
+from divprune.evaluation.processes import is_main_process, num_processes
 from divprune.paper.columns import EFFICIENCY, PICTURES
 from divprune.paper.comparison import Compared, compared
 from divprune.paper.comparison_text import LEGEND, markdown, reasons, sections, shortfalls
@@ -41,7 +42,9 @@ def run_and_compare(tables: Sequence[PlannedTable], options: ReproduceOptions, s
     refused = _calibrated(planned, options, screen)
     able = [each for each in planned if each.cell.name not in refused]
     tasks = [each.cell for each in able if each.cell.task not in NOT_TASKS]
-    if tasks and not run_plan(tasks, options, screen):
+    if tasks:
+        run_plan(tasks, options, screen)
+    if not is_main_process():
         return
     for table in tables:
         subject = table.entries[0].subject
@@ -93,6 +96,8 @@ def _calibrated(planned: Sequence[PlannedCell], options: ReproduceOptions, scree
 
 def _calibrate(model: str, recipe: str, options: ReproduceOptions, screen: Screen) -> str | None:
     """Make a recipe; return why that cannot be done, None if it is."""
+    if num_processes() > 1:
+        return f"it needs a recipe, which a single process makes: {recipe_command(model, recipe)}"
     images = () if options.images is None else (options.images,)
     if not images and model != EMBEDDED:
         return f"it needs a recipe; give --images FOLDER, or make it: {recipe_command(model, recipe)}"

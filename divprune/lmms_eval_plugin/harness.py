@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from divprune.errors import DivpruneError, EvaluationError, PruningError, UnsupportedModelError, first_line
 from divprune.evaluation.cells import Cell
+from divprune.evaluation.processes import is_main_process, num_processes
 from divprune.lmms_eval_plugin import preflight
 from divprune.lmms_eval_plugin.answer_file import AnswerFile
 from divprune.lmms_eval_plugin.backends import Backend, HarnessOptions, ModelPool
@@ -35,7 +36,7 @@ from divprune.lmms_eval_plugin.revisions import data_revision
 from divprune.lmms_eval_plugin.scoring.settings import EGOSCHEMA_URL, ScoringSettings, use
 from divprune.records import Record
 
-__all__ = ["Backend", "HarnessOptions", "Progress", "is_main_process", "run_cells"]
+__all__ = ["Backend", "HarnessOptions", "Progress", "run_cells"]
 
 JUDGE_THREADS = 4
 
@@ -51,11 +52,6 @@ class Progress(Protocol):
 
     def note(self, text: str) -> None:
         """Tell something else, in one line."""
-
-
-def is_main_process() -> bool:
-    """Whether this process writes the records: the first of those that torchrun started, or the only one."""
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def run_cells(cells: Sequence[Cell], options: HarnessOptions, progress: Progress) -> list[Record]:
@@ -75,7 +71,7 @@ def run_cells(cells: Sequence[Cell], options: HarnessOptions, progress: Progress
         EvaluationError: something is missing, found before the first question; or a scorer or server failed. All
             answers so far are on disk, and the same call goes on from them.
     """
-    if options.backend != "hf" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if options.backend != "hf" and num_processes() > 1:
         raise EvaluationError(f"--backend {options.backend} runs in one process; leave torchrun out")
     _prepare_folder(options)
     url = options.egoschema_url or EGOSCHEMA_URL

@@ -25,10 +25,6 @@ class Harness:
         self.cells: list[Cell] = []
         self.options: Any = None
         self.HarnessOptions = SimpleNamespace
-        self.is_main = True
-
-    def is_main_process(self) -> bool:
-        return self.is_main
 
     def run_cells(self, cells: Sequence[Cell], options: Any, progress: Any) -> None:
         self.cells, self.options = list(cells), options
@@ -192,8 +188,11 @@ def test_reproduce_takes_the_same_options(divprune: Command, harness: Harness, t
     assert "--system-prompt is for --backend hf, not for vllm" in refused.error
 
 
-def test_only_the_first_process_shows_results(divprune: Command, harness: Harness, tmp_path: Path) -> None:
-    harness.is_main = False
+@pytest.mark.usefixtures("harness")
+def test_only_the_first_process_shows_results(
+    divprune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
     outcome = divprune("eval", "--suite", "gqa", "--output", tmp_path, *EMBEDDED)
     assert (outcome.exit_code, outcome.stdout, outcome.stderr) == (0, "", "")
 

@@ -78,7 +78,7 @@ def test_mistakes_are_told_in_one_line(divprune: Command, arguments: tuple[str, 
     assert message in outcome.error
 
 
-def answered(cells: list[Cell], options: Any, screen: Any) -> bool:
+def answered(cells: list[Cell], options: Any, screen: Any) -> None:
     """In place of the harness: the unpruned model has 6 of 8 right, every other one 4."""
     for cell in cells:
         source, count = data_set(cell.task), 6 if cell.method == "unpruned" else 4
@@ -87,7 +87,6 @@ def answered(cells: list[Cell], options: Any, screen: Any) -> bool:
         row = {"metric": source.metric, "value": count / 8, "stderr": None, "num_samples": 8}
         Record(cell.name, config, [row], {}).save(options.output)
         (options.output / f"{cell.name}.samples.jsonl").write_text("\n".join(map(json.dumps, marks)))
-    return True
 
 
 def test_a_run_on_the_embedded_model_ends_in_the_table(
@@ -126,6 +125,24 @@ def test_a_recipe_is_made_on_the_spot(divprune: Command, tmp_path: Path, monkeyp
     rows = {row["row"]: row for row in outcome.json["rows"]}
     assert rows["FitPrune"]["value"] == 50
     assert [path.name for path in tmp_path.glob("fitprune-embedded-*-percent.json")]
+
+
+def test_one_of_several_processes_does_what_cannot_be_shared(
+    divprune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reproduce_run, "run_plan", answered)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    shared = ("--model", "embedded", "--output", tmp_path, "--json")
+    recipe = ("table1", "--methods", "fitprune", "--keep-ratios", "0.5", "--tasks", "gqa")
+    outcome = divprune("reproduce", *recipe, *shared)
+    (row,) = [row for row in outcome.json["rows"] if row["row"] == "FitPrune"]
+    assert "which a single process makes: divprune calibrate fitprune --model embedded" in row["missing"]
+    monkeypatch.setenv("RANK", "1")
+    before = sorted(tmp_path.iterdir())
+    for arguments in (recipe, ("figure3", "--limit", 2)):
+        second = divprune("reproduce", *arguments, *shared)
+        assert (second.exit_code, second.stdout) == (0, "")
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_time_and_memory_of_table_2(divprune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

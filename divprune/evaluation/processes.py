@@ -1,0 +1,13 @@
+"""The processes that torchrun or accelerate started, each with a share of the questions."""
+
+import os
+
+
+def is_main_process() -> bool:
+    """Whether this process writes records and shows tables: the first one, or the only one."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def num_processes() -> int:
+    """How many there are, 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
