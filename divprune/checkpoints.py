@@ -1,6 +1,5 @@
 """A checkpoint by directory or hub name, or the embedded one: always the same path through transformers."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from divprune.checksums import checksum
 from divprune.errors import CheckpointError, DivpruneError, UnsupportedModelError, first_line
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ EMBEDDED = "embedded"
 """Name of the model that comes with the package."""
 
 _CHECKPOINT_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
-_BEGINNING = 1 << 20  # bytes of a weight file that tell it from another
 _OTHER_FORMATS = ["original/*", "consolidated*"]  # the same weights again, in layouts that transformers does not read
 
 
@@ -76,19 +75,14 @@ def checkpoint_revision(name: str | None) -> str | None:
 
     Returns:
         The commit of a hub's checkpoint as the local cache has it, None if it has none; of a directory, and of the
-        embedded model, a checksum over its config and its weight files' sizes and beginnings.
+        embedded model, a checksum over its config and pieces of its weight files.
     """
     called = name or EMBEDDED
     path = _embedded_checkpoint() if called == EMBEDDED else Path(called).expanduser()
     if not path.is_dir():
         return _cached_commit(called)
-    digest = hashlib.sha256()
-    for file in sorted([path / "config.json", *path.glob("*.safetensors")]):
-        if file.is_file():
-            digest.update(f"{file.name} {file.stat().st_size}\n".encode())
-            with file.open("rb") as content:
-                digest.update(content.read(_BEGINNING))
-    return digest.hexdigest()[:16]
+    files = [file for file in (path / "config.json", *sorted(path.glob("*.safetensors"))) if file.is_file()]
+    return checksum(files)[:16]
 
 
 def _cached_commit(name: str) -> str | None:

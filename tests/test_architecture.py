@@ -18,6 +18,7 @@ _CHOICE = _BASE | {"budget", "calibration_file", "media", "selection", "methods"
 _ENGINES = _CHOICE | {"huggingface", "vllm_plugin"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "checksums": set(),
     "records": {"errors"},
     "media": {"errors"},
     "budget": {"errors"},
@@ -30,9 +31,9 @@ ALLOWED: dict[str, set[str]] = {
     "efficiency": _ENGINES,
     "evaluation": _ENGINES | {"tiny", "efficiency"},
     "paper": _CHOICE | {"efficiency", "evaluation"},
-    "checkpoints": _ENGINES | {"tiny"},
+    "checkpoints": _ENGINES | {"checksums", "tiny"},
     "prompting": {"checkpoints", "errors", "media"},
-    "lmms_eval_plugin": _ENGINES | {"checkpoints", "prompting", "evaluation", "paper"},
+    "lmms_eval_plugin": _ENGINES | {"checkpoints", "checksums", "prompting", "evaluation", "paper"},
     "figures": _BASE,
     "serving": _CHOICE | {"vllm_plugin"},
     "cli": _ENGINES
@@ -51,7 +52,7 @@ ALLOWED: dict[str, set[str]] = {
 
 # Third parties that only some parts may import, at module level or inside functions.
 CONFINED: dict[str, set[str]] = {
-    "torch": set(ALLOWED) - {"errors", "records", "media", "budget", "calibration_file", "figures"},
+    "torch": set(ALLOWED) - {"errors", "checksums", "records", "media", "budget", "calibration_file", "figures"},
     "transformers": {
         "huggingface",
         "tiny",

@@ -97,7 +97,7 @@ def test_revision_of_a_directory_does_not_depend_on_its_place(llava: Path, tmp_p
 
 def retrain(folder: Path) -> None:
     weights = bytearray((folder / "model.safetensors").read_bytes())
-    weights[min(len(weights), 1 << 20) - 1] ^= 1
+    weights[-1] ^= 1
     (folder / "model.safetensors").write_bytes(weights)
 
 

@@ -1,14 +1,12 @@
 """Which version of a data set a task was evaluated on."""
 
-import hashlib
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from divprune.checksums import checksum
+
 _COMMIT = re.compile(r"(?:@|/)([0-9a-f]{40})(?:/|$)")
-_PIECE = 65536  # bytes
-_NUM_PIECES = 256
 
 
 def data_revision(task: Any) -> dict[str, Any]:
@@ -23,7 +21,7 @@ def data_revision(task: Any) -> dict[str, Any]:
     found: dict[str, Any] = {"path": task.config.dataset_path, "name": task.config.dataset_name, "split": split}
     files = _local_files(task)
     if files:
-        found |= {"path": _common_folder(files), "fingerprint": fingerprint(files)}
+        found |= {"path": _common_folder(files), "fingerprint": checksum(files)}
     elif commit := _commit(table):
         found["revision"] = commit
     return found | {"num_samples": len(table)}
@@ -49,22 +47,3 @@ def _commit(table: Any) -> str | None:
     sources += [str(each.get("filename", "")) for each in getattr(table, "cache_files", None) or []]
     commits = [match[1] for source in sources if (match := _COMMIT.search(source))]
     return commits[0] if commits else None
-
-
-def fingerprint(files: Iterable[Path]) -> str:
-    """A checksum of the files' names, sizes and content; of large files, of pieces spread over the content."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path in files:
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
-        with path.open("rb") as file:
-            for start in _starts(size):
-                file.seek(start)
-                digest.update(file.read(_PIECE))
-    return digest.hexdigest()
-
-
-def _starts(size: int) -> Iterable[int]:
-    if size <= _PIECE * _NUM_PIECES:
-        return range(0, size, _PIECE)
-    return (place * (size - _PIECE) // (_NUM_PIECES - 1) for place in range(_NUM_PIECES))

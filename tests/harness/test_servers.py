@@ -80,9 +80,7 @@ def test_a_server_that_breaks_down_costs_no_answers(
         return well(method, content) if len(server.posts) <= 6 else (503, json.dumps({"error": "overloaded"}))
 
     server.answer = failing
-    with pytest.raises(
-        EvaluationError, match=r"document \d of scenes_pope got no answer from the server.*same"
-    ):
+    with pytest.raises(EvaluationError, match=r"document \d of scenes_pope got no answer from the server.*same"):
         run([CELL], **given)
     server.answer, asked = well, len(server.posts)
     progress = Silent()

@@ -11,10 +11,10 @@ pytest.importorskip("lmms_eval")
 
 import datasets
 
+from divprune.checksums import checksum
 from divprune.errors import EvaluationError
 from divprune.lmms_eval_plugin import preflight
 from divprune.lmms_eval_plugin.local_data import LocalData, PaperTaskManager, data_revision, task_manager, task_spec
-from divprune.lmms_eval_plugin.revisions import fingerprint
 from divprune.lmms_eval_plugin.scoring.documents import clip_folder
 from divprune.paper.data_sets import DATA_SETS, TASK_PREFIX
 from tests.harness.data_making import picture, table, write_clip
@@ -207,11 +207,11 @@ def test_revisions_of_local_data_change_with_its_content(manager: PaperTaskManag
     expected = {"path": str(data / "pope"), "name": None, "split": "test", "num_samples": 4}
     assert found == expected | {"fingerprint": found["fingerprint"]}
     (copy,) = shutil.copytree(data / "pope", tmp_path / "pope").glob("*.parquet")
-    assert fingerprint([copy]) == found["fingerprint"]
+    assert checksum([copy]) == found["fingerprint"]
     with copy.open("r+b") as file:
         file.seek(100)
         file.write(b"changed")
-    assert fingerprint([copy]) != found["fingerprint"]
+    assert checksum([copy]) != found["fingerprint"]
 
 
 def test_revisions_of_the_hub_are_commits() -> None:
@@ -242,8 +242,8 @@ def test_revisions_of_the_hub_are_commits() -> None:
 def test_large_files_are_fingerprinted_by_pieces(tmp_path: Path) -> None:
     file = tmp_path / "large"
     file.write_bytes(bytes(20_000_000))
-    before = fingerprint([file])
+    before = checksum([file])
     with file.open("r+b") as opened:
         opened.seek(-10, 2)
         opened.write(b"end")
-    assert fingerprint([file]) != before
+    assert checksum([file]) != before
