@@ -1,6 +1,7 @@
 """One pruned engine that answers questions of a batch: picture files -> vLLM with the plugin -> answers."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from divprune.errors import BatchError, MediaError, MissingDependencyError
 from divprune.media import load_picture
 from divprune.serving.answers import Answer
 from divprune.serving.questions import Question
+from divprune.vllm_plugin.orphans import end_engines_with_owner
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class PrunedEngine:
             UnsupportedModelError: the model, or the method, cannot be served pruned.
         """
         require_vllm()
+        end_engines_with_owner(os.environ)
         from vllm import LLM, SamplingParams
         from vllm.exceptions import VLLMClientError
         from vllm.sampling_params import RequestOutputKind

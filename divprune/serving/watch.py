@@ -1,16 +1,19 @@
 """The process that a server runs under.
 
 vLLM reports a lost worker and stops, but its exit code is then that of a server that was asked to stop. What restarts
-failed servers (systemd, Kubernetes, Docker) would not notice, so this process tells the two apart. It imports nothing
-but the standard library: it lives as long as the server.
+failed servers (systemd, Kubernetes, Docker) would not notice, so this process tells the two apart. It imports little:
+it lives as long as the server.
 """
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from types import FrameType
+
+from divprune.vllm_plugin.orphans import end_engines_with_owner
 
 STOPPED_BY_ITSELF = 1
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -36,7 +39,9 @@ def watch(command: Sequence[str]) -> int:
 
     for number in STOP_SIGNALS:
         signal.signal(number, stop)
-    server = subprocess.Popen(command, preexec_fn=_stop_with_parent)
+    environment = dict(os.environ)
+    end_engines_with_owner(environment)
+    server = subprocess.Popen(command, env=environment, preexec_fn=_stop_with_parent)
     if asked:
         server.send_signal(asked[-1])
     code = server.wait()

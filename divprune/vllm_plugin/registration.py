@@ -3,6 +3,7 @@
 from typing import Any
 
 from divprune.vllm_plugin.families import FAMILIES
+from divprune.vllm_plugin.orphans import watch_owner
 from divprune.vllm_plugin.versions import is_tested
 
 
@@ -14,6 +15,7 @@ def register() -> None:
         ModelRegistry.register_model(family.pruned_architecture, f"divprune.vllm_plugin.served:{family.model}")
     if is_tested():
         _check_at_startup()
+    watch_owner()
 
 
 def _check_at_startup() -> None:

@@ -9,11 +9,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 SECONDS_TO_START = 240
+SECONDS_TO_END = 30
 ROOT = Path(__file__).parents[2]
 VLLM_SERVER = "vllm.entrypoints.launchers.api_server.entry"
 CLI = "from divprune.cli.main import app; app()"
@@ -52,11 +53,7 @@ class Server:
 
     def processes(self) -> dict[int, str]:
         """All processes of the server and their names, its own first."""
-        found, new = {}, [self.process.pid]
-        while new:
-            found.update({number: _command(number) for number in new})
-            new = [child for parent in new for child in _children(parent)]
-        return found
+        return processes_of(self.process.pid)
 
     def process_named(self, part: str) -> int:
         return next(number for number, command in self.processes().items() if part in command)
@@ -90,15 +87,27 @@ def running_server(
     model: Path, log: Path, arguments: Sequence[str] | None, flags: Sequence[str] = ()
 ) -> Iterator[Server]:
     """`divprune serve MODEL ARGUMENTS -- FLAGS`, on a free port; without arguments, vLLM's own server, unpruned."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     own = ["--port", str(port), *FLAGS, *flags]
     if arguments is None:
         command = [sys.executable, "-m", VLLM_SERVER, "--host", "127.0.0.1", "--model", str(model), *own]
     else:
         command = [sys.executable, "-c", CLI, "serve", str(model), *arguments, "--", *own]
     environment = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+    with running(command, port, log, environment) as server:
+        yield server
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running(command: Sequence[str], port: int, log: Path, environment: Mapping[str, str]) -> Iterator[Server]:
+    """A server that a command starts, until it is no longer needed."""
     with log.open("wb") as out:
         process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, cwd=ROOT)
     server = Server(process, port, log)
@@ -107,6 +116,31 @@ def running_server(
         yield server
     finally:
         server.stop()
+
+
+def processes_of(number: int) -> dict[int, str]:
+    """A process and all that it started, with their names."""
+    found, new = {}, [number]
+    while new:
+        found.update({each: _command(each) for each in new})
+        new = [child for parent in new for child in _children(parent)]
+    return found
+
+
+def wait_until_gone(processes: Mapping[int, str]) -> None:
+    """Wait until none of them runs any more."""
+    deadline = time.monotonic() + SECONDS_TO_END
+    while any(map(_is_running, processes)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not [command for number, command in processes.items() if _is_running(number)]
+
+
+def _is_running(number: int) -> bool:
+    """Whether a process runs; one that nobody has waited for does not."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def _children(number: int) -> list[int]:

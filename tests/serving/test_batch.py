@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +12,8 @@ from typing import Any
 import numpy
 import pytest
 from PIL import Image
+
+from tests.serving.servers import processes_of, wait_until_gone
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -84,8 +85,11 @@ def test_a_killed_batch_goes_on_where_it_stopped(
     deadline = time.monotonic() + 240
     while not (output.exists() and output.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.02)
-    # The engine's processes too, as when a machine goes down: they hold on to the pipes.
-    os.killpg(first.pid, signal.SIGKILL)
+    engine = processes_of(first.pid)
+    assert any("EngineCore" in command for command in engine.values())
+    first.kill()
+    # Nobody but the engine itself can know now that it is of no use.
+    wait_until_gone(engine)
     first.communicate()
     before = output.read_text(encoding="utf-8").count("\n")
     assert before > 0

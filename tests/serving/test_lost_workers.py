@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,11 +11,10 @@ from openai import APIError, APIStatusError
 from tests.serving.cases import RATIO, picture, reference
 from tests.serving.clients import NUM_TOKENS, Client, Part, as_prompt
 from tests.serving.reference import divprune_rule
-from tests.serving.servers import Server, running_server
+from tests.serving.servers import SECONDS_TO_END, VLLM_SERVER, Server, running_server, wait_until_gone
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
-SECONDS_TO_END = 30
 QUESTION: list[Part] = [picture(0), "word3 word4 word5"]
 
 
@@ -36,19 +34,8 @@ def ended(server: Server) -> int:
     """The exit code; nothing of the server may run on."""
     started = server.processes()
     code = server.process.wait(SECONDS_TO_END)
-    deadline = time.monotonic() + SECONDS_TO_END
-    while any(map(running, started)) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not [command for number, command in started.items() if running(number)]
+    wait_until_gone(started)
     return code
-
-
-def running(number: int) -> bool:
-    """Whether a process runs; one that nobody has waited for does not."""
-    try:
-        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def test_a_killed_engine(fresh_server: Server) -> None:
@@ -73,3 +60,11 @@ def test_a_worker_killed_while_it_answers(fresh_server: Server) -> None:
     with pytest.raises(APIError, match="EngineCore encountered an issue"):
         list(tokens)
     assert ended(fresh_server) == 1
+
+
+def test_a_killed_front_end_leaves_no_engine(fresh_server: Server) -> None:
+    started = fresh_server.processes()
+    _, front_end = (number for number, command in started.items() if VLLM_SERVER in command)
+    os.kill(front_end, signal.SIGKILL)
+    assert fresh_server.process.wait(SECONDS_TO_END) == 128 + signal.SIGKILL
+    wait_until_gone(started)
