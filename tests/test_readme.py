@@ -8,6 +8,7 @@ import pytest
 
 from divprune.huggingface.support import load_support
 from divprune.records import Record
+from tools.cost_tables import soak_table
 from tools.render_results import FILES, RESULTS, TABLES, render, scenes_table, selection_table
 from tools.render_support import PAGE, page
 
@@ -63,6 +64,27 @@ def test_selection_table_shows_both_times_and_their_ratio() -> None:
     table = selection_table(Record("selection", config, [row | {"speedup_median_ratio": 2.706}], provenance))
     assert "| 576 | 56 | gaussian | 123 ms | 45.6 ms | 40.0 ms | 2.71 x |" in table
     assert table.endswith("float32 on the cpu; A Processor, 2 threads, torch 2.13.0.")
+
+
+def soak_rows(server: str, right: int | None, outcomes: dict[str, int], end_bytes: int) -> list[dict[str, Any]]:
+    asked = {"what": "requests", "server": server, "alone_equal_reference": right, "outcomes": outcomes}
+    memory = {"what": "resident memory", "server": server, "start_bytes": 2_000_000_000}
+    worker = memory | {"process": "worker", "end_bytes": 1}
+    return [asked, worker, memory | {"process": "all", "end_bytes": end_bytes}]
+
+
+def test_soak_table_shows_every_outcome_and_how_memory_grew() -> None:
+    outcomes = {"whole": 50, "streamed": 20, "refused": 10, "hung up": 5, "differs": 2, "failed with 500": 1}
+    rows = soak_rows("pruned", 7, outcomes, 2_005_000_000)
+    rows += soak_rows("unpruned", None, {"whole": 88}, 1_999_000_000)
+    config = {"num_requests": 88, "num_warm_up_requests": 400, "concurrency": 8, "num_questions": 9}
+    config |= {"model": "tiny", "keep_ratio": 0.25, "vllm": "0.32.0"}
+    provenance = {"machine": {"processor": "A Processor", "num_cores": 2}}
+    table = soak_table(Record("soak", config, rows, provenance))
+    assert "| pruned | 70 | 10 | 5 | 3 | 2000.0 MB | 2005.0 MB | 0.25% |" in table
+    assert "| unpruned | 88 | 0 | 0 | 0 | 2000.0 MB | 1999.0 MB | -0.05% |" in table
+    assert "88 requests to each server, after 400 before" in table
+    assert "the pruned server answered 7 of 9" in table
 
 
 def test_python_examples_run(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,7 @@
-"""Tables of what methods cost: `divprune bench` and `benchmarks.serving`."""
+"""Tables of what methods cost: `divprune bench`, `benchmarks.serving` and `benchmarks.soak`."""
+
+from collections.abc import Mapping
+from typing import Any
 
 from divprune.records import Record
 from tools.markdown import markdown_table
@@ -86,3 +89,31 @@ def serving_table(record: Record) -> str:
         f"Medians of {config['rounds']} rounds in turns by vLLM's bench client; {machine['processor']}, "
         f"{machine['num_cores']} cores for server and client."
     )
+
+
+def soak_table(record: Record) -> str:
+    """What each server answered, and how much its memory grew meanwhile."""
+    asked = {row["server"]: row for row in record.rows if row["what"] == "requests"}
+    held = {row["server"]: row for row in record.rows if row.get("process") == "all"}
+    cells = [_soak_cells(row, held[server]) for server, row in asked.items()]
+    header = ("server", "answered", "refused", "hung up", "anything else", "memory before", "after", "grew by")
+    config, machine = record.config, record.provenance["machine"]
+    right = next(row["alone_equal_reference"] for row in asked.values() if row["alone_equal_reference"] is not None)
+    return (
+        f"{markdown_table(header, cells, numbers_from=1)}\n\n{config['num_requests']} requests to each server, after "
+        f"{config['num_warm_up_requests']} before memory was looked at; {config['concurrency']} at once. Answered: the "
+        f"tokens that the same question gets alone; alone, the pruned server answered {right} of "
+        f"{config['num_questions']} as a reference made by hand. Memory is the resident memory of all processes. "
+        f"{config['model']}, keep_ratio {config['keep_ratio']}; vLLM {config['vllm']}, {machine['processor']}, "
+        f"{machine['num_cores']} cores for server and client."
+    )
+
+
+def _soak_cells(asked: Mapping[str, Any], held: Mapping[str, Any]) -> tuple[str, ...]:
+    outcomes = dict(asked["outcomes"])
+    answered = outcomes.pop("whole", 0) + outcomes.pop("streamed", 0)
+    refused, hung_up = outcomes.pop("refused", 0), outcomes.pop("hung up", 0)
+    counts = (answered, refused, hung_up, sum(outcomes.values()))
+    start, end = held["start_bytes"], held["end_bytes"]
+    memory = (f"{start / 1e6:.1f} MB", f"{end / 1e6:.1f} MB", f"{(end - start) / start:.2%}")
+    return (asked["server"], *map(str, counts), *memory)

@@ -14,7 +14,7 @@ from typing import Any
 from divprune.huggingface import supported_families
 from divprune.methods import MethodInfo, available_methods
 from divprune.records import Record, load_record
-from tools.cost_tables import bench_table, serving_table
+from tools.cost_tables import bench_table, serving_table, soak_table
 from tools.figure_block import figure_block
 from tools.markdown import markdown_table
 from tools.paper_tables import plan_table, reproduced_table
@@ -214,6 +214,7 @@ RESULTS: dict[str, tuple[str, Callable[[Record], str]]] = {
     "greedy": ("greedy", greedy_table),
     "bench-7b": ("bench-llava-1.5-7b", bench_table),
     "serving": ("serving", serving_table),
+    "soak": ("soak", soak_table),
 }
 
 if __name__ == "__main__":
