@@ -75,14 +75,31 @@ def checkpoint_revision(name: str | None) -> str | None:
 
     Returns:
         The commit of a hub's checkpoint as the local cache has it, None if it has none; of a directory, and of the
-        embedded model, a checksum over its config and pieces of its weight files.
+        embedded model, a checksum over its files and pieces of the large ones.
     """
     called = name or EMBEDDED
     path = _embedded_checkpoint() if called == EMBEDDED else Path(called).expanduser()
     if not path.is_dir():
         return _cached_commit(called)
-    files = [file for file in (path / "config.json", *sorted(path.glob("*.safetensors"))) if file.is_file()]
-    return checksum(files)[:16]
+    files = {file for pattern in _CHECKPOINT_FILES for file in path.glob(pattern) if file.is_file()}
+    return checksum(sorted(files))[:16]
+
+
+def fetched_revision(name: str | None) -> str | None:
+    """Name the version of a checkpoint as `checkpoint_revision` does; of a hub's, the newest, whose config is fetched.
+
+    Raises:
+        CheckpointError: no such checkpoint.
+    """
+    called = name or EMBEDDED
+    if called == EMBEDDED or Path(called).expanduser().is_dir():
+        return checkpoint_revision(called)
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(called, "config.json")).parent.name
+    except Exception as error:
+        raise _hub_error(called, error) from None
 
 
 def _cached_commit(name: str) -> str | None:

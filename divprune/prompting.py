@@ -94,6 +94,11 @@ def has_chat_template(loaded: LoadedModel) -> bool:
     return bool(getattr(loaded.processor, "chat_template", None))
 
 
+def takes_clips(loaded: LoadedModel) -> bool:
+    """Whether the checkpoint's processor reads clips; others would leave them out without a word."""
+    return placeholder(loaded, "video") is not None or hasattr(loaded.processor, "video_processor")
+
+
 def placeholder(loaded: LoadedModel, kind: str) -> str | None:
     """What stands for a picture ("image") or clip ("video") in a prompt, None if the processor does not tell."""
     token = getattr(loaded.processor, f"{kind}_token", None)

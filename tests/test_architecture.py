@@ -39,6 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": _ENGINES
     | {
         "checkpoints",
+        "checksums",
         "efficiency",
         "evaluation",
         "figures",

@@ -27,6 +27,7 @@ EVAL = "eval"
 _PRINTED_IN = ("table1", "table2", "table3", "ablations")
 _PAPER = slice(2, 4)
 """Where the paper's number and the difference stand in a line."""
+_SHARED = ("num_samples", "num_frames", "system_prompt", "dataset", "tokenizer", "judge", "egoschema_url")
 _CELL_FIELDS = ("task", "method", "keep_ratio", "num_keep")
 
 
@@ -38,7 +39,7 @@ def entries_of(asked: Sequence[Asked], results: Results) -> list[Entry]:
         results: what has run; of a server's cells, the unpruned one may be there from another server.
     """
     others = {Cell(each.cell.model, each.cell.task): None for each in asked}
-    earlier = [Asked(cell) for cell in others if results.record(cell) is not None]
+    earlier = [Asked(cell) for cell in others if _is_comparable(cell, asked, results)]
     seen = {each.cell for each in asked if each.refusal is None}
     every = [*(each for each in earlier if each.cell not in seen), *asked]
     printed = _printed(every[0].cell.model)
@@ -52,6 +53,18 @@ def entries_of(asked: Sequence[Asked], results: Results) -> list[Entry]:
             number = printed.get((cell, column.key)) if each.refusal is None else None
             found.append(Entry(EVAL, subject, row, column, cell, each.refusal, number))
     return found
+
+
+def _is_comparable(unpruned: Cell, asked: Sequence[Asked], results: Results) -> bool:
+    """Whether there is a record of the unpruned model, of the same documents, shown and scored alike."""
+    base = results.record(unpruned)
+    records = [results.record(each.cell) for each in asked if each.refusal is None and each.cell.task == unpruned.task]
+    return base is not None and all(
+        record.config.get(name) == base.config.get(name)
+        for record in records
+        if record is not None and "refusal" not in record.config
+        for name in _SHARED
+    )
 
 
 def _label(asked: Asked) -> str:

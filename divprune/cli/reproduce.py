@@ -65,6 +65,8 @@ def reproduce(options: ReproduceOptions, screen: Screen) -> None:
         CommandError: an option cannot work.
     """
     options.running.check()
+    if options.running.backend == "vllm" and (options.device, options.dtype) != ("auto", "auto"):
+        raise CommandError("--device and --dtype are for --backend hf, not for vllm")
     try:
         throughput = usual_throughput() if options.gpu_tflops is None else throughput_of(options.gpu_tflops)
         with screen.working("planning"):

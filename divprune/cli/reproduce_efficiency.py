@@ -67,7 +67,7 @@ def measure_efficiency(cells: Sequence[Cell], subject: Subject, options: Reprodu
     Raises:
         CommandError: the model cannot be loaded.
     """
-    if all((options.output / f"{cell.name}.json").is_file() for cell in cells):
+    if options.resume and all((options.output / f"{cell.name}.json").is_file() for cell in cells):
         return
     prompt = subject.workloads.get(VIDEO_TASK, subject.prompts[0])
     words = max(2, prompt.num_text_tokens)

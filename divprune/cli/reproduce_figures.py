@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from divprune.checkpoints import LoadedModel, choose_device, load_model
+from divprune.checksums import checksum
 from divprune.cli.calibrate import picture_files
 from divprune.cli.failures import CommandError
 from divprune.cli.reproduce import PlannedTable, ReproduceOptions
@@ -62,6 +63,7 @@ def sample_pictures(
         "model": subject.title,
         "keep_ratio": next((cell.keep_ratio for cell in cells if cell.keep_ratio), subject.keep_ratio),
         _counted(options): len(pictures),
+        "pictures": _checksum(options, len(pictures)),
         "num_visual_tokens": len(samples[0]["token_colors"]),
         "warm_up": 1,
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
@@ -74,11 +76,21 @@ def sample_pictures(
 
 
 def _is_done(planned: Sequence[PlannedCell], table: PlannedTable, options: ReproduceOptions, count: int) -> bool:
-    """Whether the records are there, of as many pictures from the same source."""
+    """Whether the records are there, of the same pictures."""
     path = options.output / f"{_record_name(table)}.json"
-    if not path.is_file() or not all((options.output / f"{each.cell.name}.json").is_file() for each in planned):
+    if (
+        not options.resume
+        or not path.is_file()
+        or not all((options.output / f"{each.cell.name}.json").is_file() for each in planned)
+    ):
         return False
-    return load_record(path).config.get(_counted(options)) == count
+    config = load_record(path).config
+    return config.get(_counted(options)) == count and config.get("pictures") == _checksum(options, count)
+
+
+def _checksum(options: ReproduceOptions, count: int) -> str | None:
+    """What tells the user's pictures from others; None for generated scenes."""
+    return None if options.images is None else checksum(picture_files(options.images)[:count])
 
 
 def _counted(options: ReproduceOptions) -> str:
@@ -104,13 +116,22 @@ def _save_cell(
     Record(cell.name, cell.as_config() | config | own | {"model": cell.model_title}, [row], origin).save(folder)
 
 
-def _pictures(options: ReproduceOptions, model: str, count: int) -> list[Medium]:
-    if options.images is not None:
-        if not options.images.exists():
-            raise CommandError(f"--images {options.images} is not there")
-        return [load_picture(path) for path in picture_files(options.images)[:count]]
-    if model != EMBEDDED:
+def require_pictures(options: ReproduceOptions, model: str) -> None:
+    """Find out early whether there are pictures for a model.
+
+    Raises:
+        CommandError: there are none.
+    """
+    if options.images is None and model != EMBEDDED:
         raise CommandError("--images FOLDER is needed: generated scenes are for the embedded model only")
+    if options.images is not None and not options.images.exists():
+        raise CommandError(f"--images {options.images} is not there")
+
+
+def _pictures(options: ReproduceOptions, model: str, count: int) -> list[Medium]:
+    require_pictures(options, model)
+    if options.images is not None:
+        return [load_picture(path) for path in picture_files(options.images)[:count]]
     from divprune.tiny import scene
 
     return [Medium(f"scene {seed}", "image", (scene(seed, "test").image,)) for seed in range(count)]

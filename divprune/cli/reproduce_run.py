@@ -12,7 +12,7 @@ from divprune.cli.calibrate import CalibrateOptions, calibrate_recipe
 from divprune.cli.failures import CommandError
 from divprune.cli.reproduce import PlannedTable, ReproduceOptions, run_plan
 from divprune.cli.reproduce_efficiency import measure_efficiency
-from divprune.cli.reproduce_figures import draw_presets, sample_pictures
+from divprune.cli.reproduce_figures import draw_presets, require_pictures, sample_pictures
 from divprune.cli.reproduce_subjects import EMBEDDED
 from divprune.cli.screen import Screen
 from divprune.errors import CalibrationError
@@ -37,6 +37,9 @@ def run_and_compare(tables: Sequence[PlannedTable], options: ReproduceOptions, s
         EvaluationError: something that a cell needs is missing, or a scorer failed.
         RecordError: a record that is there is broken.
     """
+    for table in tables:
+        if _of(table.cells, table, PICTURES):
+            require_pictures(options, table.entries[0].subject.model)
     _make_folder(options.output)
     planned = [cell for table in tables for cell in table.cells]
     refused = _calibrated(planned, options, screen)

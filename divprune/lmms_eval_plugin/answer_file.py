@@ -92,12 +92,13 @@ class AnswerFile:
             if path != self.path:
                 self._read(path, is_own=False)
 
-    def emptied(self) -> "AnswerFile":
-        """Forget everything, this process's file included."""
+    def empty(self, num_processes: int) -> None:
+        """Forget everything: this process's file, and those of processes that are not there any more."""
         self._said.clear()
         self._measured.clear()
-        self.path.unlink(missing_ok=True)
-        return self
+        others = [path for path in self._paths() if int(path.stem.rpartition("-")[2]) >= num_processes]
+        for path in (self.path, *others):
+            path.unlink(missing_ok=True)
 
     def delete(self) -> None:
         """Remove the files: their answers are in a record now."""
@@ -116,6 +117,9 @@ class AnswerFile:
                 if any(one.key not in self._said for one in answers):
                     self._measured += line["measured"]
                 self._said.update((one.key, one) for one in answers)
+        except FileNotFoundError:
+            # Another process has deleted it meanwhile.
+            return
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise EvaluationError(
                 f"{path} cannot be read ({first_line(error)}); delete it, and its answers are asked for again"

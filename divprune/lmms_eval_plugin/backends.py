@@ -5,11 +5,13 @@ A model is loaded once and pruned anew for each cell where the backend can.
 
 import gc
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from divprune.checkpoints import EMBEDDED
 from divprune.errors import EvaluationError, MissingDependencyError
 from divprune.evaluation.cells import UNPRUNED, Cell
 
@@ -72,9 +74,15 @@ class HarnessOptions:
 
 @dataclass
 class ModelPool:
-    """The model of the cell at hand."""
+    """The model of the cell at hand.
+
+    Attributes:
+        options: how cells are run.
+        revisions: of each model, see `fetched_revision`.
+    """
 
     options: HarnessOptions
+    revisions: Mapping[str, str | None]
     _loaded: tuple[Any, ...] = ()
     _model: Any = field(default=None, repr=False)
 
@@ -112,7 +120,7 @@ class ModelPool:
             kind = DivPruneSimple if is_simple else DivPruneChat
             names = ("dtype", "device", "batch_size", "num_frames", "system_prompt")
             given = {name: getattr(self.options, name) for name in names}
-            self._model = kind(pretrained=cell.model, method=UNPRUNED, **given)
+            self._model = kind(pretrained=cell.model, method=UNPRUNED, revision=self._commit(cell.model), **given)
             self._model.shows_progress = self.options.debug
             self._loaded = wanted
         self._model.set_pruning(
@@ -145,11 +153,17 @@ class ModelPool:
                 batch_size=self.options.group_size,
                 nframes=self.options.num_frames,
                 trust_remote_code=False,
+                revision=self._commit(cell.model),
                 disable_log_stats=True,
                 **overrides,
             )
             self._loaded = wanted
         return self._model
+
+    def _commit(self, model: str) -> str | None:
+        """The commit of a hub's model, so that what is recorded is what is loaded."""
+        is_local = model == EMBEDDED or Path(model).expanduser().is_dir()
+        return None if is_local else self.revisions[model]
 
     def _server(self, cell: Cell) -> Any:
         from lmms_eval.models.chat.openai import OpenAICompatible

@@ -1,13 +1,15 @@
 """From lmms-eval's results to the record of a cell, and the marks of its documents beside it."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from divprune.checkpoints import checkpoint_revision
+from divprune.checkpoints import choose_device
+from divprune.checksums import checksum
 from divprune.errors import EvaluationError
 from divprune.evaluation.cells import Cell
 from divprune.lmms_eval_plugin.backends import HarnessOptions
@@ -16,21 +18,39 @@ from divprune.lmms_eval_plugin.measurement import summary
 from divprune.paper.data_sets import DATA_SETS, DataSet
 from divprune.records import Record, load_record, provenance, write_whole
 
+LONGEST_PATH = 1024
 PACKAGES = ("divprune", "lmms-eval", "torch", "transformers")
 
 
-def settings_of(cell: Cell, options: HarnessOptions) -> dict[str, Any]:
-    """Everything that a cell's score depends on, apart from the data."""
-    names = ("limit", "backend", "served_model", "dtype", "num_frames", "system_prompt")
-    given = {name: getattr(options, name) for name in names}
-    revision = checkpoint_revision(cell.model) if options.backend != "openai-server" else None
+def settings_of(cell: Cell, options: HarnessOptions, revision: str | None) -> dict[str, Any]:
+    """Everything that a cell's answers depend on, apart from the data, and how many are asked for.
+
+    Args:
+        cell: the cell.
+        options: how it is run.
+        revision: of the model; None where a server has it.
+    """
+    names = ("limit", "backend", "served_model", "dtype", "num_frames")
+    given: dict[str, Any] = {name: getattr(options, name) for name in names}
+    given["system_prompt"] = _words(options.system_prompt)
+    given["device"] = choose_device(options.device).type if options.backend == "hf" else None
+    files = [path for path in map(Path, re.split(r"[=,]", cell.method)) if path.is_file()]
+    given["method_files"] = checksum(files) if files else None
     return cell.as_config() | given | {"model_revision": revision}
 
 
+def _words(prompt: str) -> str:
+    """A system prompt, read if it names a file."""
+    path = Path(prompt)
+    is_file = bool(prompt) and len(prompt) < LONGEST_PATH and path.is_file()
+    return path.read_text(encoding="utf-8").strip() if is_file else prompt
+
+
 def answer_identity(settings: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that the answer to a document depends on: not how many documents are asked about."""
-    without_limit = {name: value for name, value in settings.items() if name != "limit"}
-    return without_limit | {"dataset": dict(data), "versions": {name: version(name) for name in PACKAGES}}
+    """Everything that the answer to a document depends on: not how many there are, nor who scores it."""
+    others = ("limit", "tokenizer", "judge", "egoschema_url")
+    own = {name: value for name, value in settings.items() if name not in others}
+    return own | {"dataset": dict(data), "versions": {name: version(name) for name in PACKAGES}}
 
 
 def finished_record(cell: Cell, settings: Mapping[str, Any], options: HarnessOptions) -> Record | None:

@@ -16,6 +16,7 @@ from loguru import logger
 from tenacity import RetryError
 from tqdm import tqdm
 
+from divprune.checkpoints import fetched_revision
 from divprune.errors import DivpruneError, EvaluationError, PruningError, UnsupportedModelError, first_line
 from divprune.evaluation.cells import Cell
 from divprune.evaluation.processes import is_main_process, num_processes
@@ -79,8 +80,9 @@ def run_cells(cells: Sequence[Cell], options: HarnessOptions, progress: Progress
     with use(scoring), _quiet(options.debug):
         manager = task_manager(options.data, options.include_paths)
         found = _checked(cells, manager, scoring)
-        run = _Run(options, progress, manager, found, ModelPool(options))
         models = list(dict.fromkeys(cell.model for cell in cells))
+        revisions = {model: None if options.backend == "openai-server" else fetched_revision(model) for model in models}
+        run = _Run(options, progress, manager, found, ModelPool(options, revisions))
         order = sorted(range(len(cells)), key=lambda place: models.index(cells[place].model))
         try:
             records = {place: run.record_of(cells[place]) for place in order}
@@ -103,7 +105,7 @@ class _Run:
 
     def record_of(self, cell: Cell) -> Record | None:
         """Return a cell's record, from an earlier run if it has finished there."""
-        settings = settings_of(cell, self.options)
+        settings = settings_of(cell, self.options, self.pool.revisions[cell.model]) | self._scoring(cell.task)
         finished = finished_record(cell, settings, self.options)
         if finished is not None:
             self.progress.note(f"{cell.name} has run already")
@@ -115,20 +117,31 @@ class _Run:
             return self._refused(cell, settings, error)
         return self._evaluated(cell, settings, model)
 
+    def _scoring(self, task: str) -> dict[str, Any]:
+        """What the scores of a task come from."""
+        needs = preflight.needs(task, self.manager)
+        named = {"tokenizer": "java", "judge": "judge", "egoschema_url": "egoschema server"}
+        return {name: value for name, value in self.found.items() if named[name] in needs}
+
     def _evaluated(self, cell: Cell, settings: dict[str, Any], model: Any) -> Record | None:
         kind = "simple" if model.is_simple else "chat"
         (task,) = self.manager.load_task_or_group([cell.task], kind).values()
         data = data_revision(task)
+        num_documents = min(self.options.limit or data["num_samples"], data["num_samples"])
+        if num_documents < num_processes():
+            raise EvaluationError(
+                f"{cell.task} has {num_documents} documents for {num_processes()} processes; start fewer processes"
+            )
         rank = int(os.environ.get("RANK", "0"))
         answers = AnswerFile(self.options.output, cell.name, answer_identity(settings, data), rank)
         if not self.options.resume:
-            answers = answers.emptied()
+            answers.empty(num_processes())
         elif len(answers):
             self.progress.note(f"{cell.name}: {len(answers)} answers of an earlier run are there and not asked again")
-        self.progress.cell(cell, min(self.options.limit or data["num_samples"], data["num_samples"]))
+        self.progress.cell(cell, num_documents // num_processes())
         asked = ResumingModel(model, answers, self.options.group_size, self.progress.answered)
         try:
-            results = self._scored(asked, task)
+            results = self._scored(asked, task, JUDGE_THREADS if "judge" in settings else 1)
         except EvaluationError as error:
             if len(answers) == 0 and isinstance(error.__cause__, (UnsupportedModelError, PruningError)):
                 return self._refused(cell, settings, error.__cause__)
@@ -136,13 +149,13 @@ class _Run:
         if results is None:
             return None
         answers.reread()
-        record, marks = cell_record(cell, settings | self.found, data, results, answers.measured())
+        record, marks = cell_record(cell, settings, data, results, answers.measured())
         save_marks(cell, marks, self.options.output)
         record.save(self.options.output)
         answers.delete()
         return record
 
-    def _scored(self, model: ResumingModel, task: Any) -> dict[str, Any] | None:
+    def _scored(self, model: ResumingModel, task: Any, num_threads: int) -> dict[str, Any] | None:
         """Have the harness ask and score; errors of its own say that answers are kept."""
         arguments = Namespace(output_path=str(self.options.output / ".scoring"), process_with_media=True)
         try:
@@ -154,7 +167,7 @@ class _Run:
                 bootstrap_iters=0,
                 log_samples=True,
                 cli_args=arguments,
-                process_docs_parallel=JUDGE_THREADS if "judge" in self.found else 1,
+                process_docs_parallel=num_threads,
                 verbosity="DEBUG" if self.options.debug else "ERROR",
             )
             return results

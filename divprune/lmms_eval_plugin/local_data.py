@@ -20,7 +20,7 @@ from divprune.errors import EvaluationError
 from divprune.lmms_eval_plugin.revisions import data_revision
 from divprune.paper.data_sets import TASK_PREFIX
 
-__all__ = ["TASKS", "data_revision", "task_manager", "task_spec"]
+__all__ = ["TASKS", "data_revision", "task_manager"]
 
 TASKS = Path(__file__).parent / "tasks"
 VIDEOS = "videos"
@@ -165,17 +165,3 @@ def task_manager(
     if data_folder is not None and not data_folder.is_dir():
         raise EvaluationError(f"data must be a folder, got {data_folder}")
     return PaperTaskManager(data_folder, [str(path) for path in include_paths], model_name)
-
-
-def task_spec(task: str, data: Path | None) -> str:
-    """What `simple_evaluate(tasks=[...])` is given for a task.
-
-    It is the name: the manager knows where the data is. (lmms-eval takes a configuration of its own only for simple
-    models: given one, it builds a task whose requests chat models cannot read.)
-
-    Raises:
-        EvaluationError: the folder has no data for the task.
-    """
-    if data is not None and data_key(task) is not None:
-        data_folder_of(task, data)
-    return task

@@ -90,7 +90,8 @@ def _extras(name: str, value: Any) -> dict[str, Any]:
     if name in _MME:
         return {"category": value["category"], "question_id": value["question_id"]}
     if isinstance(value, Mapping) and {"prediction", "ground_truth", "score"} <= set(value):
-        truth = str(value["ground_truth"]).lower()
+        truth, said = (str(value[key]).lower() for key in ("ground_truth", "prediction"))
         if truth in ("yes", "no"):
-            return {"said_yes": str(value["prediction"]).lower() == "yes", "is_yes": truth == "yes"}
+            # As lmms-eval's F1: what is neither yes nor no is no miss.
+            return {"said_yes": said == "yes", "is_yes": truth == "yes" and said in ("yes", "no")}
     return {}

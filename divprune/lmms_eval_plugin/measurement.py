@@ -22,7 +22,7 @@ class Measurement:
         encoding_seconds: the vision encoder's part; 0 if nothing was pruned.
         selection_seconds: the selection's part.
         generation_seconds: the whole call.
-        peak_memory_bytes: of the GPU since the process began; None without one.
+        peak_memory_bytes: of the GPU since the model was pruned so; None without one.
     """
 
     num_prompts: int

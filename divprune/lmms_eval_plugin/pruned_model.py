@@ -4,10 +4,11 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
 from lmms_eval.models.model_utils.gen_metrics import log_metrics
@@ -15,15 +16,17 @@ from lmms_eval.utils import Collator
 from tqdm import tqdm
 
 from divprune.checkpoints import choose_device, load_model
-from divprune.errors import DivpruneError, EvaluationError, PromptError
+from divprune.errors import DivpruneError, EvaluationError, PromptError, PruningError
 from divprune.huggingface import Pruning, attach
-from divprune.huggingface.families import family_of
 from divprune.lmms_eval_plugin.arguments import PruningArguments, split_arguments
 from divprune.lmms_eval_plugin.conversations import Clips
 from divprune.lmms_eval_plugin.generation_settings import cut_at, generate_options
 from divprune.lmms_eval_plugin.measurement import Measurement, measurement, summary
 from divprune.methods import Method, RandomTokens
-from divprune.prompting import Conversation, build_batch, decode_answers
+from divprune.prompting import Conversation, build_batch, decode_answers, takes_clips
+
+PATIENCE = timedelta(weeks=52)
+"""How long processes wait for one another: the first one fetches the data sets, and scores."""
 
 
 class PrunedModel(lmms):
@@ -48,14 +51,14 @@ class PrunedModel(lmms):
         given.pop("max_batch_size", None)
         self.arguments, pruning = split_arguments(given)
         self.batch_size = self.arguments.prompts_per_batch
-        self.accelerator = Accelerator(cpu=choose_device(self.arguments.device).type == "cpu")
+        on_cpu = choose_device(self.arguments.device).type == "cpu"
+        self.accelerator = Accelerator(cpu=on_cpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
         self._system_prompt = self._resolve_system_prompt(self.arguments.system_prompt)
         self.loaded = load_model(
             self.arguments.pretrained, self._choose_device(), self.arguments.dtype, revision=self.arguments.revision
         )
-        takes_clips = "video" in family_of(self.loaded.model).kinds
-        self.clips = Clips(self.arguments.num_frames, as_pictures=not takes_clips)
+        self.clips = Clips(self.arguments.num_frames, as_pictures=not takes_clips(self.loaded))
         self._handle: Pruning | None = None
         self._method: Method | None = None
         self._options: dict[str, Any] = {}
@@ -78,7 +81,9 @@ class PrunedModel(lmms):
         order: str = "sorted",
         scope: str = "item",
     ) -> None:
-        """Prune the loaded model in another way; arguments and errors as for a new one."""
+        """Prune the loaded model in another way, and begin its peak of memory anew; else as for a new one."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
         self._prune(PruningArguments(method, keep_ratio, num_keep, None, positions, order, scope))
 
     def take_measurements(self) -> list[Measurement]:
@@ -121,6 +126,8 @@ class PrunedModel(lmms):
                 batch = [requests[place] for place, *_ in chunk]
                 said += self._answer(batch)
                 bar.update(len(batch))
+        if len(said) != len(requests):
+            raise RuntimeError(f"{len(requests)} requests got {len(said)} answers")
         self._log(self._measured[started:])
         answers: list[GenerationResult] = order.get_original(said)
         return answers
@@ -150,13 +157,17 @@ class PrunedModel(lmms):
         except torch.OutOfMemoryError:
             if len(requests) == 1:
                 raise
-            torch.cuda.empty_cache()
-            self.batch_size = max(1, len(requests) // 2)
-            return [*self._answer(requests[: self.batch_size]), *self._answer(requests[self.batch_size :])]
-        except (PromptError, ValueError) as error:
+            size = max(1, len(requests) // 2)
+            self.batch_size = min(size, self.batch_size)
+        except (PromptError, PruningError, ValueError) as error:
             if len(requests) == 1:
                 raise EvaluationError(f"document {requests[0].doc_id} of {requests[0].task_name}: {error}") from error
-            return [answer for request in requests for answer in self._answer([request])]
+            size = 1
+        # Here the failed call is forgotten, and with it what it holds of the memory.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        parts = [requests[start : start + size] for start in range(0, len(requests), size)]
+        return [answer for part in parts for answer in self._answer(part)]
 
     @torch.inference_mode()
     def _generated(self, conversations: Sequence[Conversation], settings: dict[str, Any]) -> list[GenerationResult]:

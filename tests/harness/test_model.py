@@ -140,14 +140,22 @@ def test_half_a_batch_is_tried_where_memory_is_short(llava: Path, monkeypatch: p
     assert [one.num_prompts for one in model.take_measurements()] == [5]
     original = model.loaded.model.generate
 
-    def small(**inputs: Any) -> Any:
-        if len(inputs["input_ids"]) > 2:
-            raise torch.OutOfMemoryError
-        return original(**inputs)
+    def small(fits: int) -> Any:
+        def generate(**inputs: Any) -> Any:
+            if len(inputs["input_ids"]) > fits:
+                raise torch.OutOfMemoryError
+            return original(**inputs)
 
-    monkeypatch.setattr(model.loaded.model, "generate", small)
-    assert chat(model, asked) == expected
-    assert sorted(one.num_prompts for one in model.take_measurements()) == [1, 2, 2]
+        return generate
+
+    for fits, counts in ((2, [1, 2, 2]), (1, [1] * 5)):
+        monkeypatch.setattr(model.loaded.model, "generate", small(fits))
+        model.batch_size = 16
+        assert chat(model, asked) == expected
+        assert sorted(one.num_prompts for one in model.take_measurements()) == counts
+    monkeypatch.setattr(model.loaded.model, "generate", small(0))
+    with pytest.raises(torch.OutOfMemoryError):
+        chat(model, asked)
 
 
 @pytest.mark.parametrize(

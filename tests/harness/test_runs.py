@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from divprune.checkpoints import EMBEDDED
-from divprune.errors import EvaluationError
+from divprune.errors import EvaluationError, PruningError
 from divprune.evaluation.cells import Cell
 from divprune.records import Record
 from tests.harness.scene_runs import NUM_SCENES, Silent, marks
@@ -111,6 +111,67 @@ def test_a_method_that_cannot_be_used_is_a_record_with_the_reason(run: Callable[
     refused, done = run([Cell(EMBEDDED, POPE, "fitprune"), Cell(EMBEDDED, POPE, "random", 0.1)], limit=2)
     assert "calibrate fitprune" in refused.config["refusal"]
     assert done.config["num_kept_mean"] == 26
+
+
+def test_a_method_that_is_refused_by_the_first_call_is_a_record_too(
+    run: Callable[..., list[Record]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from divprune.lmms_eval_plugin import pruned_model
+
+    original = pruned_model.PrunedModel._generated
+
+    def refusing(self: object, conversations: list, settings: dict) -> list:
+        if self._method.name == "norm":
+            raise PruningError("it has no grid")
+        return original(self, conversations, settings)
+
+    monkeypatch.setattr(pruned_model.PrunedModel, "_generated", refusing)
+    refused, done = run([Cell(EMBEDDED, POPE, "norm", 0.1), Cell(EMBEDDED, POPE, "divprune", 0.1)], limit=3)
+    assert "it has no grid" in refused.config["refusal"]
+    assert done.config["num_kept_mean"] == 26
+
+
+def test_answers_of_other_settings_are_not_taken(run: Callable[..., list[Record]], tmp_path: Path) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("Be brief.")
+    (first,) = run([CELL], limit=2, system_prompt=str(words), output=tmp_path / "out")
+    assert first.config["system_prompt"] == "Be brief."
+    words.write_text("Be long.")
+    with pytest.raises(EvaluationError, match=r"system_prompt 'Be brief.', now 'Be long.'"):
+        run([CELL], limit=2, system_prompt=str(words), output=tmp_path / "out")
+
+
+def test_recipes_are_told_apart_by_what_they_hold(tmp_path: Path) -> None:
+    from divprune.lmms_eval_plugin.backends import HarnessOptions
+    from divprune.lmms_eval_plugin.cell_records import settings_of
+
+    recipe, seen = tmp_path / "recipe.json", set()
+    for content in ("{}", "[]"):
+        recipe.write_text(content)
+        cell = Cell(EMBEDDED, POPE, f"fitprune:recipe={recipe}")
+        seen.add(settings_of(cell, HarnessOptions(tmp_path), None)["method_files"])
+    assert len(seen) == 2
+    assert settings_of(CELL, HarnessOptions(tmp_path), None)["method_files"] is None
+
+
+def test_no_resume_forgets_what_all_processes_said(tmp_path: Path) -> None:
+    from divprune.lmms_eval_plugin.answer_file import AnswerFile, Said
+
+    files = [AnswerFile(tmp_path, "cell", {}, rank) for rank in range(3)]
+    for number, file in enumerate(files):
+        file.add([Said(f"key {number}", "yes")])
+    alone = AnswerFile(tmp_path, "cell", {})
+    assert len(alone) == 3
+    alone.empty(num_processes=1)
+    assert len(alone) == len(AnswerFile(tmp_path, "cell", {})) == 0
+
+
+def test_processes_without_documents_are_refused(
+    run: Callable[..., list[Record]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("divprune.lmms_eval_plugin.harness.num_processes", lambda: 3)
+    with pytest.raises(EvaluationError, match="2 documents for 3 processes"):
+        run([CELL], limit=2)
 
 
 @pytest.mark.parametrize(

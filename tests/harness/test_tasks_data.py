@@ -14,7 +14,7 @@ import datasets
 from divprune.checksums import checksum
 from divprune.errors import EvaluationError
 from divprune.lmms_eval_plugin import preflight
-from divprune.lmms_eval_plugin.local_data import LocalData, PaperTaskManager, data_revision, task_manager, task_spec
+from divprune.lmms_eval_plugin.local_data import LocalData, PaperTaskManager, data_revision, task_manager
 from divprune.lmms_eval_plugin.scoring.documents import clip_folder
 from divprune.paper.data_sets import DATA_SETS, TASK_PREFIX
 from tests.harness.data_making import picture, table, write_clip
@@ -88,13 +88,6 @@ def test_gqas_pictures_may_stand_in_the_table_of_questions(
     manager = of_folder(manager, tmp_path, monkeypatch)
     assert preflight.check(["divprune_paper_gqa"], manager) == {}
     assert score(manager, "gqa") == 0.5
-
-
-def test_a_spec_is_a_name_whose_data_is_there(data: Path, tmp_path: Path) -> None:
-    assert task_spec(POPE, data) == task_spec(POPE, None) == POPE
-    assert task_spec("pope", data) == "pope"
-    with pytest.raises(EvaluationError, match="must hold seedbench_video or seedbench for the task"):
-        task_spec("divprune_paper_seedbench_video", tmp_path)
 
 
 def test_all_data_is_found_complete(manager: PaperTaskManager, settings: Any, judge_stub: Any) -> None:

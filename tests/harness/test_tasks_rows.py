@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("lmms_eval")
 
-from divprune.lmms_eval_plugin.marks import marks
+from divprune.lmms_eval_plugin.marks import _extras, marks
 from divprune.lmms_eval_plugin.scoring.judged import _private_copy
 from divprune.paper.data_sets import DATA_SETS, TASK_PREFIX
 from tests.harness.data_schemas import MADE, Made
@@ -74,3 +74,21 @@ def mme(found: list[dict[str, Any]]) -> float:
         scores = [mark["score"] for mark in found if mark["category"] == category]
         total += 50 * sum(scores) + 100 * (sum(scores) == 2)
     return total
+
+
+def test_the_f1_of_marks_is_that_of_lmms_eval_also_for_answers_that_cannot_be_read() -> None:
+    from lmms_eval.tasks.pope.utils import pope_aggregate_f1_score
+
+    from divprune.evaluation.statistics import score
+
+    said = ["yes", "yes", "no", "maybe", "", "no", "yes", "no"]
+    truth = ["yes", "no", "yes", "yes", "yes", "no", "yes", "no"]
+    values = [
+        {"question_id": place, "score": float(a == b), "prediction": a, "ground_truth": b, "category": "random"}
+        for place, (a, b) in enumerate(zip(said, truth, strict=True))
+    ]
+    found = [
+        {"doc_id": place, "score": value["score"], **_extras("pope_f1_score", value)}
+        for place, value in enumerate(values)
+    ]
+    assert score(found, "f1") == pytest.approx(pope_aggregate_f1_score(values))

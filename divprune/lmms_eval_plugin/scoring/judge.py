@@ -113,7 +113,11 @@ class Bench:
                 self._keep(key, said)
                 return read
             time.sleep(self._settings.wait_seconds * tried)
-        raise self._failed(f"said {said!r} to {messages[-1]['content'][:300]!r}, which has no score that can be read")
+        asked = messages[-1]["content"][:300]
+        raise self._failed(
+            f"said {said!r} to {asked!r}, which has no score that can be read; name another judge by MODEL_VERSION, or "
+            "leave the task out"
+        )
 
     def _asked(self, messages: Messages, max_tokens: int) -> str:
         for tried in range(self._settings.tries):

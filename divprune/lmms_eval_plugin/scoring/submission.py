@@ -15,7 +15,7 @@ from divprune.lmms_eval_plugin.scoring.settings import current
 from divprune.lmms_eval_plugin.scoring.web import NoAnswerError, post_json
 
 SUBMISSION_FILE = "egoschema-submission.json"
-_RESULT = re.compile(r"\d+ correct, \d+ wrong, \d+ missing, \d+ invalid, accuracy: ([\d.]+)")
+_RESULT = re.compile(r"Total result: \d+ correct, \d+ wrong, \d+ missing, \d+ invalid, accuracy: ([\d.]+)")
 
 
 def egoschema(results: Sequence[Mapping[str, int]], args: Any = None) -> float:
