@@ -150,8 +150,14 @@ class _Run:
             return None
         answers.reread()
         record, marks = cell_record(cell, settings, data, results, answers.measured())
-        save_marks(cell, marks, self.options.output)
-        record.save(self.options.output)
+        try:
+            save_marks(cell, marks, self.options.output)
+            record.save(self.options.output)
+        except OSError as error:
+            raise EvaluationError(
+                f"the record of {cell.name} cannot be written to {self.options.output} ({error.strerror}); make room, "
+                "and run the same command again: its answers are kept"
+            ) from None
         answers.delete()
         return record
 
