@@ -77,7 +77,7 @@ _ONLY_WITH = {
     "num_concurrent": ("openai-server",),
     "batch_size": ("hf", "vllm"),
     "device": ("hf",),
-    "dtype": ("hf",),
+    "dtype": ("hf", "vllm"),
     "system_prompt": ("hf",),
 }
 

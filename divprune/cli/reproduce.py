@@ -65,8 +65,8 @@ def reproduce(options: ReproduceOptions, screen: Screen) -> None:
         CommandError: an option cannot work.
     """
     options.running.check()
-    if options.running.backend == "vllm" and (options.device, options.dtype) != ("auto", "auto"):
-        raise CommandError("--device and --dtype are for --backend hf, not for vllm")
+    if options.running.backend == "vllm" and options.device != "auto":
+        raise CommandError("--device is for --backend hf, not for vllm")
     try:
         throughput = usual_throughput() if options.gpu_tflops is None else throughput_of(options.gpu_tflops)
         with screen.working("planning"):
@@ -90,10 +90,9 @@ def run_plan(cells: Sequence[Cell], options: ReproduceOptions, screen: Screen) -
         MissingDependencyError: lmms-eval is not installed.
         EvaluationError: something that a cell needs is missing, or a scorer failed.
     """
-    is_hugging_face = (options.running.backend or "hf") == "hf"
-    running = options.running
-    if is_hugging_face:
-        running = replace(running, device=options.device, dtype=options.dtype)
+    running = replace(options.running, dtype=options.dtype)
+    if (running.backend or "hf") == "hf":
+        running = replace(running, device=options.device)
     run_in_harness(
         cells,
         running,

@@ -18,6 +18,7 @@ from divprune.evaluation.cells import UNPRUNED, Cell
 Backend = Literal["hf", "vllm", "openai-server"]
 CIDER_TOKENIZERS = Literal["auto", "java", "python"]
 REQUESTS_FOR_VLLM = 64
+LONGEST_ANSWER = 1024  # where a task does not say, as in `ModelArguments`
 SERVER_SECONDS = 600
 SERVER_BACKOFF_SECONDS = 1.0
 
@@ -35,7 +36,7 @@ class HarnessOptions:
         num_concurrent: requests to the server at a time.
         batch_size: prompts answered together; with vLLM at least 64 are handed over.
         device: of a Hugging Face model.
-        dtype: of its weights.
+        dtype: of the weights, in this process.
         num_frames: frames sampled from a clip.
         system_prompt: words before each conversation, or the file that holds them.
         data: folder of local data sets; None for the hub and its cache.
@@ -135,8 +136,7 @@ class ModelPool:
     def _vllm(self, cell: Cell) -> Any:
         if find_spec("vllm") is None:
             raise MissingDependencyError('--backend vllm needs vLLM too: pip install "divprune[eval,vllm]"')
-        from lmms_eval.models.chat.vllm import VLLM
-
+        from divprune.lmms_eval_plugin.vllm_model import TasksLengthVLLM
         from divprune.vllm_plugin import pruned_overrides
 
         _refuse_options_of_prune(cell, "vllm")
@@ -148,8 +148,10 @@ class ModelPool:
                 overrides["hf_overrides"] = pruned_overrides(
                     cell.model, method=cell.method, keep_ratio=cell.keep_ratio, num_keep=cell.num_keep
                 )
-            self._model = VLLM(
+            self._model = TasksLengthVLLM(
                 model=cell.model,
+                dtype=self.options.dtype,
+                max_new_tokens=LONGEST_ANSWER,
                 batch_size=self.options.group_size,
                 nframes=self.options.num_frames,
                 trust_remote_code=False,

@@ -14,7 +14,7 @@ from PIL import Image
 
 from divprune import prune
 from divprune.checkpoints import EMBEDDED, load_model
-from divprune.errors import EvaluationError
+from divprune.errors import EvaluationError, MissingDependencyError
 from divprune.evaluation.cells import Cell
 from divprune.prompting import Message, build_batch, decode_answer
 from divprune.records import Record
@@ -104,3 +104,16 @@ def test_what_a_server_cannot_do_is_said_first(
     with pytest.raises(EvaluationError, match="runs in one process"):
         run([CELL], **given)
     assert not server.posts
+
+
+def test_answers_of_vllm_are_as_long_as_the_task_says() -> None:
+    from divprune.lmms_eval_plugin.vllm_model import TasksLengthVLLM
+
+    model = object.__new__(TasksLengthVLLM)
+    model.max_new_tokens = 1024
+    assert [model._select_max_new_tokens(asked) for asked in (6, "16", None)] == [6, 16, 1024]
+
+
+def test_vllm_that_is_missing_is_said(run: Callable[..., list[Record]]) -> None:
+    with pytest.raises(MissingDependencyError, match=r"divprune\[eval,vllm\]"):
+        run([CELL], backend="vllm", limit=2)
