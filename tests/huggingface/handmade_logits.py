@@ -93,7 +93,8 @@ def written_masks(case: Case, model: PreTrainedModel, row: ShortRow, length: int
     sees = causal | same_block
     config = model.config.get_text_config()
     window = getattr(config, "sliding_window", None)
-    full = _additive(causal if case.block == "sliding runs" else sees)
+    dtype = torch.promote_types(torch.float32, model.dtype)
+    full = _additive(causal if case.block == "sliding runs" else sees, dtype)
     kinds = set(getattr(config, "layer_types", None) or [])
     if window is None or not {"sliding_attention", "hybrid_sliding"} & kinds:
         return {"full_attention": full}
@@ -102,13 +103,13 @@ def written_masks(case: Case, model: PreTrainedModel, row: ShortRow, length: int
         near = near | same_block
     # Layers that mix neighbours instead of attending need a mask for padding only.
     return {
-        "full_attention": full, "indexed_attention": full, "sliding_attention": _additive(near), "conv": None,
+        "full_attention": full, "indexed_attention": full, "sliding_attention": _additive(near, dtype), "conv": None,
         "linear_attention": None,
     }  # fmt: skip
 
 
-def _additive(sees: Tensor) -> Tensor:
-    return torch.zeros(sees.shape).masked_fill(~sees, torch.finfo(torch.float32).min)[None, None]
+def _additive(sees: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros(sees.shape, dtype=dtype).masked_fill(~sees, torch.finfo(torch.float32).min)[None, None]
 
 
 def _blocks(case: Case, row: ShortRow) -> Tensor:

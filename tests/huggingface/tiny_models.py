@@ -1,8 +1,6 @@
 """Tiny models of each family, built from their configs with weights that react, and batches to call them with."""
 
 import inspect
-import operator
-from collections import deque
 from typing import Any
 
 import torch
@@ -73,24 +71,8 @@ def features(case: Case, model: PreTrainedModel, kind: str, inputs: dict[str, An
     return [item.reshape(-1, item.shape[-1]) for item in items]
 
 
-_KEPT: deque[tuple[Any, ...]] = deque(maxlen=8)
-
-
-def encoded(model: PreTrainedModel, kind: str, inputs: dict[str, Any]) -> Any:
-    """What the model's encoder says of the inputs; asked again about the same, it says the same."""
-    given = [value for value in inputs.values() if isinstance(value, torch.Tensor)]
-    version = sum(parameter._version for parameter in model.parameters())
-    for of_model, of_kind, of_version, of_given, output in _KEPT:
-        is_same = (of_model is model, of_kind == kind, of_version == version, len(of_given) == len(given))
-        if all(is_same) and all(map(operator.is_, of_given, given)):
-            return output
-    output = _encoded(model, kind, inputs)
-    _KEPT.append((model, kind, version, given, output))
-    return output
-
-
 @torch.no_grad()
-def _encoded(model: PreTrainedModel, kind: str, inputs: dict[str, Any]) -> Any:
+def encoded(model: PreTrainedModel, kind: str, inputs: dict[str, Any]) -> Any:
     encoder = getattr(model.base_model, f"get_{kind}_features", None)
     if encoder is None:  # Perception LM has one encoder for both
         return model.base_model.get_image_features(inputs["pixel_values_videos"], return_dict=True)
