@@ -70,47 +70,27 @@ def load_model(
     return LoadedModel(called, model, processor)
 
 
-def checkpoint_revision(name: str | None) -> str | None:
-    """Name the version of a checkpoint, without loading or downloading anything.
+def checkpoint_revision(name: str | None) -> str:
+    """Name the version of a checkpoint, without loading it.
 
     Returns:
-        The commit of a hub's checkpoint as the local cache has it, None if it has none; of a directory, and of the
-        embedded model, a checksum over its files and pieces of the large ones.
-    """
-    called = name or EMBEDDED
-    path = _embedded_checkpoint() if called == EMBEDDED else Path(called).expanduser()
-    if not path.is_dir():
-        return _cached_commit(called)
-    files = {file for pattern in _CHECKPOINT_FILES for file in path.glob(pattern) if file.is_file()}
-    return checksum(sorted(files))[:16]
-
-
-def fetched_revision(name: str | None) -> str | None:
-    """Name the version of a checkpoint as `checkpoint_revision` does; of a hub's, the newest, whose config is fetched.
+        The newest commit of a hub's checkpoint (the cached one without a connection), whose config is fetched; of a
+        directory, and of the embedded model, a checksum over its files and pieces of the large ones.
 
     Raises:
         CheckpointError: no such checkpoint.
     """
-    called = name or EMBEDDED
-    if called == EMBEDDED or Path(called).expanduser().is_dir():
-        return checkpoint_revision(called)
     from huggingface_hub import hf_hub_download
 
+    called = name or EMBEDDED
+    path = _embedded_checkpoint() if called == EMBEDDED else Path(called).expanduser()
+    if path.is_dir():
+        files = {file for pattern in _CHECKPOINT_FILES for file in path.glob(pattern) if file.is_file()}
+        return checksum(sorted(files))[:16]
     try:
         return Path(hf_hub_download(called, "config.json")).parent.name
     except Exception as error:
         raise _hub_error(called, error) from None
-
-
-def _cached_commit(name: str) -> str | None:
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = try_to_load_from_cache(name, "config.json")
-    except HFValidationError:
-        return None
-    return Path(found).parent.name if isinstance(found, str) else None
 
 
 def choose_device(name: str) -> torch.device:

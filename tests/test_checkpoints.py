@@ -1,6 +1,7 @@
 """Checkpoints by name: which version is loaded, and how it is told from others."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -76,7 +77,8 @@ def test_revision_of_a_hub_name_is_the_cached_commit() -> None:
 
 @pytest.mark.parametrize("name", ["somebody/other", "no such name", "./nowhere", "a/b/c"])
 def test_what_is_not_there_has_no_revision(cache: Path, name: str) -> None:
-    assert checkpoint_revision(name) is None
+    with pytest.raises(CheckpointError, match=re.escape(name)):
+        checkpoint_revision(name)
 
 
 def test_embedded_model_has_one_revision(tmp_path: Path) -> None:

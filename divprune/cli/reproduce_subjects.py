@@ -51,7 +51,7 @@ def _other(model: str, num_visual_tokens: int | None) -> Subject:
     from divprune.huggingface.families import family_named
 
     config = _config(model)
-    family_named(config.model_type)
+    family_named(config.model_type)  # refuses what cannot be pruned
     shape = model_shape(config)
     count = num_visual_tokens
     if count is None:

@@ -79,7 +79,7 @@ class ModelPool:
 
     Attributes:
         options: how cells are run.
-        revisions: of each model, see `fetched_revision`.
+        revisions: of each model, see `checkpoint_revision`.
     """
 
     options: HarnessOptions

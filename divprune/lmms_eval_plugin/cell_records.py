@@ -8,6 +8,8 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
+from lmms_eval.api.model import lmms
+
 from divprune.checkpoints import choose_device
 from divprune.checksums import checksum
 from divprune.errors import EvaluationError
@@ -18,7 +20,6 @@ from divprune.lmms_eval_plugin.measurement import summary
 from divprune.paper.data_sets import DATA_SETS, DataSet
 from divprune.records import Record, load_record, provenance, write_whole
 
-LONGEST_PATH = 1024
 PACKAGES = ("divprune", "lmms-eval", "torch", "transformers")
 
 
@@ -32,18 +33,11 @@ def settings_of(cell: Cell, options: HarnessOptions, revision: str | None) -> di
     """
     names = ("limit", "backend", "served_model", "dtype", "num_frames")
     given: dict[str, Any] = {name: getattr(options, name) for name in names}
-    given["system_prompt"] = _words(options.system_prompt)
+    given["system_prompt"] = lmms._resolve_system_prompt(options.system_prompt)
     given["device"] = choose_device(options.device).type if options.backend == "hf" else None
     files = [path for path in map(Path, re.split(r"[=,]", cell.method)) if path.is_file()]
     given["method_files"] = checksum(files) if files else None
     return cell.as_config() | given | {"model_revision": revision}
-
-
-def _words(prompt: str) -> str:
-    """A system prompt, read if it names a file."""
-    path = Path(prompt)
-    is_file = bool(prompt) and len(prompt) < LONGEST_PATH and path.is_file()
-    return path.read_text(encoding="utf-8").strip() if is_file else prompt
 
 
 def answer_identity(settings: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 documents -> conversations -> pruned model -> answers on disk -> lmms-eval's scorers -> record and marks.
 """
 
-import os
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,7 +15,7 @@ from loguru import logger
 from tenacity import RetryError
 from tqdm import tqdm
 
-from divprune.checkpoints import fetched_revision
+from divprune.checkpoints import checkpoint_revision
 from divprune.errors import DivpruneError, EvaluationError, PruningError, UnsupportedModelError, first_line
 from divprune.evaluation.cells import Cell
 from divprune.evaluation.processes import is_main_process, num_processes
@@ -81,7 +80,8 @@ def run_cells(cells: Sequence[Cell], options: HarnessOptions, progress: Progress
         manager = task_manager(options.data, options.include_paths)
         found = _checked(cells, manager, scoring)
         models = list(dict.fromkeys(cell.model for cell in cells))
-        revisions = {model: None if options.backend == "openai-server" else fetched_revision(model) for model in models}
+        has_models = options.backend != "openai-server"
+        revisions = {model: checkpoint_revision(model) if has_models else None for model in models}
         run = _Run(options, progress, manager, found, ModelPool(options, revisions))
         order = sorted(range(len(cells)), key=lambda place: models.index(cells[place].model))
         try:
@@ -132,8 +132,7 @@ class _Run:
             raise EvaluationError(
                 f"{cell.task} has {num_documents} documents for {num_processes()} processes; start fewer processes"
             )
-        rank = int(os.environ.get("RANK", "0"))
-        answers = AnswerFile(self.options.output, cell.name, answer_identity(settings, data), rank)
+        answers = AnswerFile(self.options.output, cell.name, answer_identity(settings, data), model.rank)
         if not self.options.resume:
             answers.empty(num_processes())
         elif len(answers):

@@ -175,6 +175,11 @@ def test_a_server_answers_for_one_method(divprune: Command, harness: Harness, tm
     assert [cell.name for cell in harness.cells] == ["toy--divprune_paper_gqa--divprune--0.1"]
     # The unpruned server was asked before.
     assert [row["unpruned_difference"] for row in outcome.json["rows"]] == [None, -12.5]
+    # Of other documents it says nothing.
+    path = tmp_path / "toy--divprune_paper_gqa--unpruned.json"
+    path.write_text(path.read_text().replace('"num_samples": 8', '"num_samples": 4'))
+    alone = divprune("eval", *shared, "--methods", "divprune", "--keep-ratios", 0.1)
+    assert [row["unpruned_difference"] for row in alone.json["rows"]] == [None]
 
 
 def test_reproduce_takes_the_same_options(divprune: Command, harness: Harness, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from divprune.cli import harness_run, reproduce_efficiency, reproduce_run
 from divprune.evaluation.cells import Cell
@@ -168,6 +169,11 @@ def test_time_and_memory_of_table_2(divprune: Command, tmp_path: Path, monkeypat
     assert rows["Original", "gpu_memory"]["value"] > 0.1
     again = divprune("reproduce", *arguments)
     assert again.json["rows"] == outcome.json["rows"]
+    measured = []
+    monkeypatch.setattr(reproduce_efficiency, "run_bench", lambda *_, **__: measured.append(1) or [])
+    anew = divprune("reproduce", *arguments, "--no-resume")
+    assert anew.exit_code != 0
+    assert measured == [1], "--no-resume measures again"
 
 
 def test_figures_of_pictures_and_of_scores(
@@ -182,11 +188,32 @@ def test_figures_of_pictures_and_of_scores(
     rows = {row["row"]: row for row in scenes.json["rows"]}
     assert rows["DivPrune"]["value"] > rows["random"]["value"]
     assert "fewer than two tokens" in rows["VTW"]["missing"]
-    given = divprune("reproduce", "figure5", "--images", picture.parent, "--methods", "divprune", *shared)
-    assert given.exit_code == 0, given.stderr
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "picture.png").write_bytes(picture.read_bytes())
+    figure5 = ("reproduce", "figure5", "--images", own, "--methods", "divprune", *shared)
+    checksums = []
+    for change in (None, None, "red"):
+        if change:
+            Image.new("RGB", (64, 64), change).save(own / "picture.png")
+        given = divprune(*figure5)
+        assert given.exit_code == 0, given.stderr
+        record = json.loads((tmp_path / "figure5-embedded.json").read_text())
+        checksums.append(record["config"]["pictures"])
+    assert checksums[0] == checksums[1] != checksums[2]
     scores = divprune("reproduce", "figure1", "--methods", "divprune", "--keep-ratios", "0.098 0.5", *shared)
     assert scores.exit_code == 0, scores.stderr
     assert {Path(file).name for file in scores.json["files"]} == {"figure1-embedded.png", "figure1-embedded.svg"}
+
+
+def test_pictures_are_looked_for_before_anything_is_run(
+    divprune: Command, llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reproduce_run, "run_plan", None)
+    shared = ("reproduce", "figure3", "--model", llava, "--output", tmp_path / "new")
+    assert "--images FOLDER is needed" in divprune(*shared).error
+    assert "is not there" in divprune(*shared, "--images", tmp_path / "nowhere").error
+    assert not (tmp_path / "new").exists()
 
 
 def test_figures_of_another_model_are_drawn_from_pictures(

@@ -53,9 +53,11 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
     assert sum(generated) == 2 * NUM_SCENES
 
 
-@pytest.mark.parametrize("signal", ["none", "kill"])
-def test_two_processes_end_like_one(signal: str, run: Callable[..., list[Record]], tasks: Path, tmp_path: Path) -> None:
-    """Also if both were killed after two answers each, and the same command is given again."""
+@pytest.mark.parametrize(("signal", "num_after"), [("none", 2), ("kill", 2), ("kill", 1)])
+def test_two_processes_end_like_one(
+    signal: str, num_after: int, run: Callable[..., list[Record]], tasks: Path, tmp_path: Path
+) -> None:
+    """Also if both were killed after two answers each, and two or one go on."""
     limit = 9
     (alone,) = run([CELL], output=tmp_path / "one", limit=limit, batch_size=1)
     together = tmp_path / "two"
@@ -78,11 +80,11 @@ run_cells([Cell({EMBEDDED!r}, {POPE!r}, "divprune", 0.098)], HarnessOptions(
     Path({str(together)!r}), limit={limit}, include_paths=(Path({str(tasks)!r}),), tokenizer="python"), Killing())
 """)
     if signal == "kill":
-        assert torchrun(script, KILLED_AFTER="2").returncode != 0
+        assert torchrun(script, 2, KILLED_AFTER="2").returncode != 0
         kept = [line for path in together.glob(".*.answers-*.jsonl") for line in path.read_text().splitlines()]
         assert 2 <= len(kept) <= 4
         assert not list(together.glob("*.json"))
-    done = torchrun(script)
+    done = torchrun(script, num_after)
     assert done.returncode == 0, done.stderr[-3000:]
     assert marks(together, CELL) == marks(tmp_path / "one", CELL)
     record = json.loads((together / f"{CELL.name}.json").read_text())
@@ -92,8 +94,15 @@ run_cells([Cell({EMBEDDED!r}, {POPE!r}, "divprune", 0.098)], HarnessOptions(
     assert not list(together.glob(".*.answers*"))
 
 
-def torchrun(script: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+def torchrun(script: Path, num_processes: int, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={num_processes}",
+        str(script),
+    ]
     root = Path(__file__).parents[2]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)} | variables
     return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=240, check=False)

@@ -74,6 +74,14 @@ def test_a_server_that_wakes_up_is_asked_again(egoschema_stub: Stub, settings: A
     assert egoschema([{"0074f737-0": 0}, {"0074f737-1": 1}]) == 50.0
 
 
+def test_the_total_is_read_wherever_it_stands(egoschema_stub: Stub, settings: Any) -> None:
+    line = "{} result: 1 correct, 1 wrong, 0 missing, 0 invalid, accuracy: {}"
+    for lines in ((("Subset", 0.6), ("Total", 0.25)), (("Total", 0.25), ("Subset", 0.6))):
+        text = "\n".join(line.format(*each) for each in lines)
+        egoschema_stub.answer = lambda method, content, text=text: (200, text)
+        assert egoschema(RESULTS) == 25.0
+
+
 def test_the_answers_go_to_the_output_of_lmms_evals_command(egoschema_stub: Stub, tmp_path: Path) -> None:
     with use(ScoringSettings("python", None, egoschema_stub.url)):
         egoschema(RESULTS, SimpleNamespace(output_path=str(tmp_path)))

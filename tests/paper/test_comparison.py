@@ -110,6 +110,14 @@ def test_marks_that_do_not_give_the_score_tell_no_interval(llava: Subject, tmp_p
     assert (found.value, found.interval) == (70.0, None)
 
 
+def test_scores_whose_marks_cannot_be_summed_have_a_value_alone(llava: Subject, tmp_path: Path) -> None:
+    listed = table(llava, "mme")
+    marks = [{"doc_id": 0, "said": "", "score": 1.0, "category": "color", "question_id": "one"}]
+    save(tmp_path, cell_of(listed, "DivPrune", "mme"), "mme_perception_score", 12.0, marks, statistic="mme")
+    found = result_of(compared(listed, Results(tmp_path)), "DivPrune", "mme")
+    assert (found.value, found.interval) == (12.0, None)
+
+
 def test_a_second_metric_has_a_value_but_no_test(tmp_path: Path) -> None:
     from divprune.paper.subjects import paper_subject
 
