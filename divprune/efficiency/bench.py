@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from divprune.budget import Budget
 from divprune.efficiency.timing import GenerationTiming, time_generation
 from divprune.huggingface import Pruning, prune
+from divprune.huggingface.cache_names import cache_in
 from divprune.methods import Method
 from divprune.records import quantiles
 
@@ -134,7 +135,7 @@ def _warm_up(model: PreTrainedModel, inputs: Mapping[str, Any], variant: Variant
     report = pruning.last if pruning is not None else None
     return Measurement(
         variant,
-        cache_bytes(output.past_key_values),
+        cache_bytes(cache_in(output)),
         None if report is None else report.num_visual_tokens,
         None if report is None else report.num_kept,
     )

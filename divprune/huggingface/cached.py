@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from divprune.errors import PruningError
+from divprune.huggingface.cache_names import cache_in
 from divprune.huggingface.dropped import DROPPED_PROMPT
 from divprune.huggingface.gather import with_later_columns
 from divprune.huggingface.prompt import PADDING
@@ -67,7 +68,7 @@ class CachedPrompt:
         times, rest = divmod(num_rows, len(self.source))
         if rest:
             raise PruningError(
-                f"input_ids must hold the {len(self.source)} rows of past_key_values, or copies of each, got {num_rows}"
+                f"input_ids must hold the {len(self.source)} rows of the cache, or copies of each, got {num_rows}"
             )
         if times == 1:
             return self
@@ -114,7 +115,7 @@ def past_of(cache: Any, num_rows: int) -> Past | None:
     """What is known of a cache; None if it is empty or was not filled by a pruned model.
 
     Args:
-        cache: `past_key_values`, or None.
+        cache: the cache, or None.
         num_rows: rows of the call that continues from it.
 
     Raises:
@@ -130,18 +131,18 @@ def past_of(cache: Any, num_rows: int) -> Past | None:
         return None
     if not prompt.has_ordered_rows:
         raise PruningError(
-            "past_key_values must not come from beam search, whose rows are not the returned sequences; pass the whole "
-            "conversation with its pictures and without past_key_values"
+            "the cache must not come from beam search, whose rows are not the returned sequences; pass the whole "
+            "conversation with its pictures and without the cache"
         )
     if length < prompt.source.shape[1]:
         raise PruningError(
-            f"past_key_values must hold the whole pruned prompt of {prompt.source.shape[1]} columns, got {length}; "
-            "pass the whole conversation with its pictures and without past_key_values"
+            f"the cache must hold the whole pruned prompt of {prompt.source.shape[1]} columns, got {length}; "
+            "pass the whole conversation with its pictures and without the cache"
         )
     past = Past(prompt.repeated(num_rows), length)
     if past.length > prompt.ids.shape[1]:
         raise PruningError(
-            f"past_key_values must hold a conversation of at most {prompt.ids.shape[1]} columns, got {past.length}: a "
+            f"the cache must hold a conversation of at most {prompt.ids.shape[1]} columns, got {past.length}: a "
             "call that used it was interrupted; pass the whole conversation with its pictures and without it"
         )
     return past
@@ -157,14 +158,14 @@ class Refusal:
             PruningError: always.
         """
         raise PruningError(
-            "past_key_values holds a pruned prompt, and this model is not pruned: its input_ids would count other "
-            "columns; continue inside the prune(...) block, or pass the whole conversation without past_key_values"
+            "the cache holds a pruned prompt, and this model is not pruned: its input_ids would count other "
+            "columns; continue inside the prune(...) block, or pass the whole conversation without the cache"
         )
 
 
 def is_continued(inputs: Mapping[str, Any]) -> bool:
     """Whether a call continues from a prompt that this module knows."""
-    cache: Any = inputs.get("past_key_values")
+    cache: Any = cache_in(inputs)
     return hasattr(cache, CACHED_PROMPT) and int(cache.get_seq_length()) > 0
 
 
@@ -183,7 +184,7 @@ def lock(cache: Any) -> None:
 def lock_dropped(*holders: Any) -> None:
     """Locks the caches, among some and those in some outputs, whose layers hold different parts of a prompt."""
     for holder in holders:
-        cache = holder.get("past_key_values") if isinstance(holder, dict) else holder
+        cache = cache_in(holder) if isinstance(holder, dict) else holder
         if hasattr(cache, DROPPED_PROMPT):
             lock(cache)
 

@@ -30,7 +30,7 @@ def generate_inputs(inputs: dict[str, Any], mask: Tensor | None, past: Past) -> 
     if mask.shape[1] != ids.shape[1] or mask.shape[1] <= width:
         raise PruningError(
             f"input_ids and attention_mask must both cover the whole conversation (more than {width} columns), or "
-            f"input_ids only what past_key_values does not hold yet: got {ids.shape[1]} ids and {mask.shape[1]} columns"
+            f"input_ids only what the cache does not hold yet: got {ids.shape[1]} ids and {mask.shape[1]} columns"
         )
     _require_same_conversation(ids, mask, past)
     return {**inputs, "attention_mask": mask}
@@ -81,7 +81,7 @@ def require_placeable_padding(model: PreTrainedModel, family: Family, new_mask: 
         raise PruningError(
             "on a kept cache all rows of a batch must grow by equally many tokens, dropped ones not counted: this "
             f"model has {', '.join(reasons)}, which padding between two turns may change; pass the whole "
-            "conversation with its pictures and without past_key_values"
+            "conversation with its pictures and without the cache"
         )
 
 
@@ -99,8 +99,8 @@ def require_placeable_pictures(model: PreTrainedModel, family: Family, new_ids: 
     ids = [getattr(model.config, family.placeholders[kind]) for kind in family.kinds]
     if family.fresh_pictures_only and bool(torch.isin(new_ids, torch.tensor(ids, device=new_ids.device)).any()):
         raise PruningError(
-            f"past_key_values must be empty when pictures come in for {family.name!r}: {family.fresh_pictures_only}; "
-            "pass the whole conversation with its pictures and without past_key_values"
+            f"the cache must be empty when pictures come in for {family.name!r}: {family.fresh_pictures_only}; "
+            "pass the whole conversation with its pictures and without the cache"
         )
 
 
@@ -122,9 +122,9 @@ def require_typed_blocks(model: PreTrainedModel, family: Family, short: dict[str
     prepared = prepare(short["input_ids"], next_sequence_length=1, token_type_ids=types, is_first_iteration=True)
     if prepared["token_type_ids"].shape != types.shape:
         raise PruningError(
-            "past_key_values must be empty when pictures come in: this version of transformers places the pictures of "
+            "the cache must be empty when pictures come in: this version of transformers places the pictures of "
             f"{family.name!r} wrongly on a kept cache, pruned or not; update it, or pass the whole conversation "
-            "without past_key_values"
+            "without the cache"
         )
 
 
@@ -154,7 +154,7 @@ def _require_same_conversation(ids: Tensor, mask: Tensor, past: Past) -> None:
     padded_alike = torch.equal(mask[:, : old_mask.shape[1]].bool(), old_mask)
     if not (padded_alike and bool(same.all())):
         raise PruningError(
-            f"input_ids must begin with the {past.length} columns that past_key_values holds, padded as they were; got "
+            f"input_ids must begin with the {past.length} columns that the cache holds, padded as they were; got "
             "another conversation, or the new tokens alone without the attention_mask of the whole conversation"
         )
 

@@ -95,7 +95,7 @@ class DroppedPrompt:
         batch_size = len(self.sources[0])
         if num_rows % batch_size:
             raise PruningError(
-                f"past_key_values must hold the {batch_size} rows that were pruned, or copies of each, got {num_rows}"
+                f"the cache must hold the {batch_size} rows that were pruned, or copies of each, got {num_rows}"
             )
         return num_rows // batch_size
 
@@ -157,7 +157,7 @@ def dropped_prompt(cache: Any) -> DroppedPrompt | None:
     lengths = tuple(int(cache.get_seq_length(layer)) for layer in numbers)
     if full < prompt.stop or lengths != tuple(expected[number] for number in numbers):
         raise PruningError(
-            f"past_key_values must hold the whole pruned prompt of {prompt.stop} tokens, layers {prompt.layers} on "
-            f"fewer: expected lengths {expected}, got {lengths}; pass the whole conversation without past_key_values"
+            f"the cache must hold the whole pruned prompt of {prompt.stop} tokens, layers {prompt.layers} on "
+            f"fewer: expected lengths {expected}, got {lengths}; pass the whole conversation without the cache"
         )
     return prompt

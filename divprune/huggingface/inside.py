@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from divprune.errors import PruningError
+from divprune.huggingface.cache_names import cache_in
 from divprune.huggingface.cache_size import with_cache_size
 from divprune.huggingface.continuing import require_placeable_padding, require_placeable_pictures
 from divprune.huggingface.dropped import DroppedPrompt
@@ -73,15 +74,15 @@ def inside_call(
     turn, layers = turn_of(inputs, attention_mask), settings.method.layers
     if turn.before is not None and turn.before.layers != layers:
         raise PruningError(
-            f"past_key_values lost tokens at layers {turn.before.layers}, got new pictures to drop at layers {layers}; "
-            "attach a method with the same layers, or pass the whole conversation without past_key_values"
+            f"the cache lost tokens at layers {turn.before.layers}, got new pictures to drop at layers {layers}; "
+            "attach a method with the same layers, or pass the whole conversation without the cache"
         )
     if turn.start:
         # The first new token was generated, and may be anything.
         require_placeable_pictures(model, family, turn.input_ids[:, 1:])
         require_placeable_padding(model, family, turn.own_mask)
     if turn.start and hasattr(model, "create_masks_for_generate"):
-        require_right_blocks(family, inputs["past_key_values"])
+        require_right_blocks(family, cache_in(inputs))
     own = {**inputs, "input_ids": turn.input_ids, "attention_mask": turn.own_mask}
     encoding = encode_for(settings.method, model, family, own)
     _require_known_deepstack(model, encoding, layers[0])
@@ -95,7 +96,7 @@ def inside_call(
     positions = turn_positions(model, family, turn, inputs)
     if positions is not None:
         full["position_ids"], prompt.position_shift = positions, position_shift(model, turn, positions)
-    dropping = DroppingHooks(model.get_decoder(), prompt, choice).installed(inputs.get("past_key_values"))
+    dropping = DroppingHooks(model.get_decoder(), prompt, choice).installed(cache_in(inputs))
     return InsideCall(full, dropping, prompt, row_sizes, turn, encoding, choice)
 
 
@@ -106,7 +107,7 @@ def continuing(
     if prompt is None:
         return nullcontext()
     require_cuttable_masks(model)
-    return DroppingHooks(model.get_decoder(), prompt).installed(inputs["past_key_values"])
+    return DroppingHooks(model.get_decoder(), prompt).installed(cache_in(inputs))
 
 
 def with_continued_positions(
@@ -179,7 +180,7 @@ def forward_mask(inputs: dict[str, Any]) -> Tensor:
     mask: Tensor | None = inputs.get("attention_mask")
     if mask is not None:
         return mask
-    ids, cache = inputs.get("input_ids"), inputs.get("past_key_values")
+    ids, cache = inputs.get("input_ids"), cache_in(inputs)
     if ids is None:
         raise PruningError("input_ids must be given while the model is pruned: inputs_embeds show no placeholders")
     cached = 0 if cache is None else int(cache.get_seq_length())

@@ -92,14 +92,14 @@ def require_right_blocks(family: Family, cache: Any) -> None:
     """
     if cache.is_compileable:
         raise PruningError(
-            "past_key_values must be a dynamic cache when new pictures come in on a later turn: on a static one "
+            "the cache must be a dynamic cache when new pictures come in on a later turn: on a static one "
             f"transformers builds wrong masks for {family.name!r}, pruned or not"
         )
     version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
     if family.name in LATE_BLOCKS and version < FIRST_RIGHT:
         raise PruningError(
             f"new pictures on a later turn need transformers 5.23 for {family.name!r}, got {transformers.__version__}, "
-            "which builds wrong masks, pruned or not; pass the whole conversation without past_key_values"
+            "which builds wrong masks, pruned or not; pass the whole conversation without the cache"
         )
 
 

@@ -15,6 +15,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from divprune.errors import PruningError
+from divprune.huggingface.cache_names import cache_in
 from divprune.huggingface.chooser import Chooser
 from divprune.huggingface.dropped import DROPPED_PROMPT, DroppedPrompt
 from divprune.huggingface.full_masks import sized_at_full_length, sizes_in_cache
@@ -99,7 +100,7 @@ class DroppingHooks:
         def cut(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             inputs = self._inputs(index, args, kwargs)
             hidden = inputs.pop("hidden_states")
-            hidden = self._entering(index, hidden, inputs.get("past_key_values"))
+            hidden = self._entering(index, hidden, cache_in(inputs))
             return (hidden,), self._cut(index, hidden, inputs)
 
         return cut
@@ -110,7 +111,7 @@ class DroppingHooks:
                 return
             inputs = self._inputs(index, args, kwargs)
             num_queries = inputs["hidden_states"].shape[1]
-            _, offset, cached = sizes_in_cache(inputs.get("past_key_values"), index, num_queries)
+            _, offset, cached = sizes_in_cache(cache_in(inputs), index, num_queries)
             slots = slots_of(self._prompt.sources[stage - 1], self._prompt.length)
             self._probe = LayerProbe(layer.self_attn, self._asked.at(slots), cached - offset)
 
@@ -164,9 +165,9 @@ class DroppingHooks:
     def _cut(self, index: int, hidden: Tensor, inputs: dict[str, Any]) -> dict[str, Any]:
         """The other inputs of layer `index`, cut to fit `hidden` (rows, q, d)."""
         prompt, stage, num_queries = self._prompt, self._prompt.stage_of(index), hidden.shape[1]
-        if inputs.get("past_key_values") is not None:
-            self._size_masks(inputs["past_key_values"])
-        keys, first = self._keys_of(index, hidden, inputs.get("past_key_values"))
+        if cache_in(inputs) is not None:
+            self._size_masks(cache_in(inputs))
+        keys, first = self._keys_of(index, hidden, cache_in(inputs))
         queries = keys[:, first : first + num_queries]
         # Counted from the pass's first token, where they stand in what it brings.
         self._queries = shifted(queries, prompt.start) if self._spans else None

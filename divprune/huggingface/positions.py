@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from divprune.errors import PruningError
+from divprune.huggingface.cache_names import without_cache
 from divprune.huggingface.cached import Past
 from divprune.huggingface.continuing import TYPE_INPUTS
 from divprune.huggingface.encode import Encoding
@@ -66,7 +67,7 @@ def continued_positions(
     prompt = past.prompt
     if (given is not None) != prompt.positions_given and (prompt.positions == "compact" or given is None):
         raise PruningError(
-            f"position_ids must {'' if given is None else 'not '}be given: past_key_values was filled "
+            f"position_ids must {'' if given is None else 'not '}be given: the cache was filled "
             f"with{'out' if given is not None else ''} them"
         )
     if given is None and prompt.positions == "compact":
@@ -89,7 +90,7 @@ def _coordinates(
     encoding: Encoding,
 ) -> Tensor:
     """(4, B, L) M-RoPE positions of a conversation; only those behind the cached columns are meant."""
-    everything = {name: value for name, value in inputs.items() if name != "past_key_values"}
+    everything = without_cache(inputs)
     if encoding.items and encoding.first_column < past.length:
         return _own_positions(model, {**everything, "attention_mask": attention_mask})
     new_mask = attention_mask[:, past.length :]

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from divprune.errors import PruningError
 from divprune.huggingface.arguments import checked_settings
+from divprune.huggingface.cache_names import cache_in
 from divprune.huggingface.cached import is_continued, lock_dropped, unlocked
 from divprune.huggingface.choose import Scope
 from divprune.huggingface.dropped import dropped_prompt
@@ -126,12 +127,12 @@ class Pruning:
 
     def _refuse_placeholders(self, model: PreTrainedModel, inputs: dict[str, Any]) -> None:
         """In a call without pictures, unless a cache may hold what they stand for."""
-        ids, cache = inputs.get("input_ids"), inputs.get("past_key_values")
+        ids, cache = inputs.get("input_ids"), cache_in(inputs)
         if ids is not None and (cache is None or cache.get_seq_length() == 0):
             require_no_placeholders(model, self._family, ids)
 
     def _generate_text(self, model: PreTrainedModel, inputs: dict[str, Any], mask: Tensor | None) -> Any:
-        cache = inputs.get("past_key_values")
+        cache = cache_in(inputs)
         is_fresh = cache is None or cache.get_seq_length() == 0
         dropped = dropped_prompt(cache)
         if dropped is not None:
@@ -154,20 +155,20 @@ class Pruning:
         run: Callable[[InsideCall], Any],
     ) -> Any:
         call = inside_call(model, self._family, self._settings, inputs, mask)
-        with unlocked(inputs.get("past_key_values")), whole_rows_repeated(runner, call.row_sizes):
+        with unlocked(cache_in(inputs)), whole_rows_repeated(runner, call.row_sizes):
             result = run(call)
-        lock_dropped(inputs.get("past_key_values"), result)
+        lock_dropped(cache_in(inputs), result)
         self.last = call.report(model)
         return result
 
     def _forward_pruned(self, inputs: dict[str, Any]) -> Any:
         model = self._attached_model()
-        dropped = dropped_prompt(inputs.get("past_key_values"))
+        dropped = dropped_prompt(cache_in(inputs))
         if has_visual_inputs(inputs) and self._settings.method.layers:
             run = partial(forward_inside, model, self._forward)
             return self._run_inside(model, model, inputs, forward_mask(inputs), run)
         if not has_visual_inputs(inputs) and dropped is not None:
-            with unlocked(inputs["past_key_values"]), continuing(model, dropped, inputs):
+            with unlocked(cache_in(inputs)), continuing(model, dropped, inputs):
                 return self._forward(**inputs)
         if not has_visual_inputs(inputs):
             self._refuse_placeholders(model, inputs)

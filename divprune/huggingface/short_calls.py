@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from divprune.huggingface.cache_names import cache_in
 from divprune.huggingface.cache_size import with_cache_size
 from divprune.huggingface.cached import CachedPrompt, Past, keep_prompt, past_of, unlocked
 from divprune.huggingface.continuing import (
@@ -55,7 +56,7 @@ def generate_short(
     """
     require_ids(inputs)
     user_ids: Tensor = inputs["input_ids"]
-    cache = inputs.get("past_key_values")
+    cache = cache_in(inputs)
     past = past_of(cache, len(user_ids))
     if past is None:
         require_one_prompt(inputs)
@@ -107,7 +108,7 @@ def forward_short(
     Returns:
         What `forward` returns, over the shortened prompt; and the report, None for text that passes untouched.
     """
-    ids, cache = inputs.get("input_ids"), inputs.get("past_key_values")
+    ids, cache = inputs.get("input_ids"), cache_in(inputs)
     past = None if ids is None else past_of(cache, len(ids))
     if not has_visual_inputs(inputs) and (past is None or not past.prompt.is_short):
         return _forward_text(family, settings, forward, inputs, past), None
@@ -127,7 +128,7 @@ def forward_short(
 
 def _forward_text(family: Family, settings: Settings, forward: Call, inputs: dict[str, Any], past: Past | None) -> Any:
     """Text passes untouched; a cache without padding remembers it, since then all agree on the positions."""
-    ids, mask, cache = inputs.get("input_ids"), inputs.get("attention_mask"), inputs.get("past_key_values")
+    ids, mask, cache = inputs.get("input_ids"), inputs.get("attention_mask"), cache_in(inputs)
     is_fresh = cache is None or cache.get_seq_length() == 0
     result = forward(**inputs)
     is_padded = mask is not None and not bool(mask.all())
@@ -178,11 +179,11 @@ def _remember(
     rows = prompt.repeated(len(sequences)) if len(sequences) % len(prompt.ids) == 0 else prompt
     ids = torch.cat([rows.ids.to(sequences.device), sequences[:, short_length:]], dim=-1)
     is_beam_search = (generation_setting(model, dict(inputs), "num_beams") or 1) > 1
-    _keep(inputs.get("past_key_values"), result, replace(rows, ids=ids, has_ordered_rows=not is_beam_search))
+    _keep(cache_in(inputs), result, replace(rows, ids=ids, has_ordered_rows=not is_beam_search))
 
 
 def _keep(cache: Any, result: Any, prompt: CachedPrompt) -> None:
-    returned = result.get("past_key_values") if isinstance(result, dict) else None
+    returned = cache_in(result) if isinstance(result, dict) else None
     for holder in (cache, returned):
         if holder is not None:
             keep_prompt(holder, prompt)

@@ -10,6 +10,7 @@ from transformers.utils.generic import ModelOutput
 
 from divprune.budget import Budget
 from divprune.errors import PruningError
+from divprune.huggingface.cache_names import cache_in
 from divprune.huggingface.cached import CachedPrompt, Past, present_columns
 from divprune.huggingface.choose import Picks, Scope, choose
 from divprune.huggingface.continuing import TYPE_INPUTS, require_placeable_padding, require_placeable_pictures
@@ -240,9 +241,9 @@ def require_one_prompt(inputs: dict[str, Any]) -> None:
         PruningError: the call continues from a cache, or brings embeddings instead of ids.
     """
     require_ids(inputs)
-    cache = inputs.get("past_key_values")
+    cache = cache_in(inputs)
     if cache is not None and cache.get_seq_length() > 0:
         raise PruningError(
-            "past_key_values must be empty when pictures come in, or hold earlier turns of this pruned model: got a "
-            f"cache of {cache.get_seq_length()} tokens; pass the whole conversation without past_key_values"
+            "the cache must be empty when pictures come in, or hold earlier turns of this pruned model: got a "
+            f"cache of {cache.get_seq_length()} tokens; pass the whole conversation without the cache"
         )

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from divprune.errors import PruningError
+from divprune.huggingface.cache_names import cache_in, without_cache
 from divprune.huggingface.cached import past_of
 from divprune.huggingface.dropped import DroppedPrompt, dropped_prompt
 from divprune.huggingface.families import Family
@@ -50,7 +51,7 @@ def turn_of(inputs: dict[str, Any], attention_mask: Tensor) -> Turn:
     Raises:
         PruningError: there are no ids, the cache was pruned before the language model, or the lengths do not fit.
     """
-    ids, cache = inputs.get("input_ids"), inputs.get("past_key_values")
+    ids, cache = inputs.get("input_ids"), cache_in(inputs)
     if ids is None or inputs.get("inputs_embeds") is not None:
         raise PruningError("input_ids must be given while the model is pruned: inputs_embeds show no placeholders")
     start = 0 if cache is None else int(cache.get_seq_length())
@@ -59,8 +60,8 @@ def turn_of(inputs: dict[str, Any], attention_mask: Tensor) -> Turn:
     past = past_of(cache, len(ids))
     if past is not None and past.prompt.is_short:
         raise PruningError(
-            "past_key_values holds a prompt that was pruned before the language model, got a method that drops inside "
-            "it; pass the whole conversation with its pictures and without past_key_values"
+            "the cache holds a prompt that was pruned before the language model, got a method that drops inside "
+            "it; pass the whole conversation with its pictures and without the cache"
         )
     num_new = attention_mask.shape[1] - start
     if num_new < 1 or ids.shape[1] not in (num_new, attention_mask.shape[1]):
@@ -91,7 +92,7 @@ def turn_positions(model: PreTrainedModel, family: Family, turn: Turn, inputs: d
     if family.positions != "original" or inputs.get("position_ids") is not None:
         return None
     # From the turn's own ids and pictures, as if it began here.
-    own = {name: value for name, value in inputs.items() if name != "past_key_values"}
+    own = without_cache(inputs)
     types = {name: inputs[name][:, -turn.input_ids.shape[1] :] for name in TYPE_INPUTS if name in inputs}
     own |= {**types, "input_ids": turn.input_ids, "attention_mask": turn.own_mask}
     before = _shift_before(model, turn) + turn.attention_mask[:, : turn.start].sum(dim=-1)

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 from transformers import PreTrainedModel
 
 from divprune.errors import PruningError
+from divprune.huggingface.cache_names import with_installed_name
 
 METHODS = ("generate", "forward")
 
@@ -26,7 +27,7 @@ class Wrapper:
         """Makes the call."""
         inputs = dict(self._signature.bind(*args, **kwargs).arguments)
         inputs |= inputs.pop("kwargs", {})
-        return self._run(inputs)
+        return self._run(with_installed_name(inputs))
 
     def __reduce_ex__(self, _: Any) -> NoReturn:
         """Refuses copies and pickles: they would hold a wrapper that belongs to another model.

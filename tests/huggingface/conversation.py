@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from divprune.huggingface.cache_names import CACHE, cache_in
 from tests.huggingface.handmade import KeepRule, ShortRow, items_of, short_row
 from tests.huggingface.tiny_models import IMAGE, VIDEO, Case, Row, make_inputs
 
@@ -66,7 +67,7 @@ def second_turn(
         for name in _per_token(new_inputs):
             if name != "attention_mask":
                 inputs[name] = inputs[name][:, start:]
-    again = model.generate(**inputs, **GREEDY, max_new_tokens=steps, past_key_values=output.past_key_values)
+    again = model.generate(**inputs, **GREEDY, max_new_tokens=steps, **{CACHE: cache_in(output)})
     second = _turn(asked, new_inputs, again, inputs["input_ids"])
     return Conversation(case, first, second, [*keep_masks, pruning.last.keep_mask])
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from divprune.huggingface.cache_names import CACHE
 from tests.huggingface.handmade import ShortRow, short_rows
 from tests.huggingface.handmade_entering import Before, FullRow, Rule, entering_of
 from tests.huggingface.handmade_logits import head, language_model, per_layer_inputs, written_masks
@@ -176,7 +177,7 @@ def _layer(layer: Any, hidden: Tensor, given: dict[str, Any], with_keys: bool) -
     cache = DynamicCache() if with_keys else None
     if hasattr(layer, "self_attn"):
         handle = layer.self_attn.register_forward_hook(lambda _, __, output: setattr(before, "weights", output[1][0]))
-    output = layer(hidden, **given, **({} if cache is None else {"past_key_values": cache}))
+    output = layer(hidden, **given, **({} if cache is None else {CACHE: cache}))
     if hasattr(layer, "self_attn"):
         handle.remove()
     if cache is not None:

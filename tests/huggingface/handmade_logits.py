@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from divprune.huggingface.cache_names import CACHE, cache_in
 from tests.huggingface.handmade import ShortRow
 from tests.huggingface.tiny_models import IMAGE, VIDEO, Case
 
@@ -60,12 +61,12 @@ def greedy_logits(case: Case, model: PreTrainedModel, row: ShortRow, tokens: Ten
                 inputs_embeds=embeddings,
                 position_ids=positions,
                 attention_mask=torch.ones(1, length, dtype=torch.int64),
-                past_key_values=cache,
+                **{CACHE: cache},
                 use_cache=True,
                 **per_layer_inputs(model, ids),
                 **(expert_types(row, 0) if cache is None else {}),
             )
-            cache = output.past_key_values
+            cache = cache_in(output)
             logits.append(head(model, output.last_hidden_state[0, -1]))
             embeddings, ids = model.get_input_embeddings()(token)[None, None], token[None, None]
             positions = positions[..., -1:] + 1

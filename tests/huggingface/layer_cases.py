@@ -10,6 +10,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel, StaticCache
 
 from divprune import VTW, DivPrune, FastV
 from divprune.budget import budget
+from divprune.huggingface.cache_names import cache_in
 from divprune.methods import Method
 from divprune.selection.reference import reference_select
 from tests.huggingface.handmade_entering import Entering, FullRow, Rule
@@ -134,4 +135,4 @@ def generate_logits(model: Any, inputs: dict[str, Any], **settings: Any) -> tupl
     output = model.generate(**(GREEDY | inputs | settings))
     length = inputs["input_ids"].shape[1]
     assert torch.equal(output.sequences[:, :length], inputs["input_ids"])
-    return output.sequences[:, length:], torch.stack(output.logits, dim=1), output.past_key_values
+    return output.sequences[:, length:], torch.stack(output.logits, dim=1), cache_in(output)

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from divprune import DivPrune, prune
 from divprune.errors import PruningError
+from divprune.huggingface.cache_names import CACHE, cache_in
 from tests.huggingface.greedy_calls import largest_error
 from tests.huggingface.tiny_models import CASES, IMAGE, make_inputs
 from tests.parity.subject import ONE_AND_TWO, divprune_rule, first_tokens
@@ -63,7 +64,7 @@ def test_new_placeholders_without_pixels_are_refused_on_a_kept_cache(
     mask = torch.ones_like(ids)
     mask[:, : inputs["input_ids"].shape[1]] = inputs["attention_mask"]
     with pytest.raises(PruningError, match="input_ids hold 2 new image placeholders"):
-        pruned.generate(input_ids=ids, attention_mask=mask, past_key_values=output.past_key_values, max_new_tokens=2)
+        pruned.generate(input_ids=ids, attention_mask=mask, **{CACHE: cache_in(output)}, max_new_tokens=2)
 
 
 def test_pixels_without_placeholders_are_refused(pruned: PreTrainedModel, inputs: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from transformers import StaticCache
 
 from divprune import DivPrune, prune
 from divprune.errors import PruningError
+from divprune.huggingface.cache_names import CACHE, cache_in
 from tests.huggingface.conversation import GREEDY, Conversation, Turn, by_hand, longer, second_turn
 from tests.huggingface.handmade_logits import all_logits, greedy_logits
 from tests.huggingface.test_parity import RATIO, TOLERANCE, divprune_rule, first_tokens
@@ -53,7 +54,7 @@ def test_a_static_cache_continues(name: str) -> None:
     model = CASES[name].build()
     cache = StaticCache(config=model.config.get_text_config(), max_cache_len=150)
     with prune(model, DivPrune(), keep_ratio=RATIO) as pruning:
-        talk = second_turn(CASES[name], model, pruning, FIRST, IMAGES, past_key_values=cache, disable_compile=True)
+        talk = second_turn(CASES[name], model, pruning, FIRST, IMAGES, **{CACHE: cache}, disable_compile=True)
     assert largest_error(talk, model, divprune_rule(), CASES[name].cells is None) < TOLERANCE
 
 
@@ -76,9 +77,9 @@ def test_three_turns_with_all_pictures_passed_again(name: str) -> None:
     with prune(model, DivPrune(), keep_ratio=RATIO) as pruning:
         output = model.generate(**first, **kept)
         everything["input_ids"][:, length : length + 4] = output.sequences[:, length:]
-        again = model.generate(**everything, **kept, past_key_values=output.past_key_values)
+        again = model.generate(**everything, **kept, **{CACHE: cache_in(output)})
         third = longer(everything, again.sequences, [[51, 52]])
-        last = model.generate(**third, **kept, past_key_values=again.past_key_values)
+        last = model.generate(**third, **kept, **{CACHE: cache_in(again)})
         assert len(pruning.last.items) == 0
     per_token = [key for key, value in everything.items() if value.shape == everything["input_ids"].shape]
     asked = {key: everything[key][:, length + 4 :] for key in per_token} | last_picture(everything)
@@ -115,16 +116,16 @@ def test_a_hand_written_loop_counts_as_the_user_does(name: str, starts_with: str
         width = pruning.last.sequence_lengths[0]
         short = torch.nn.functional.pad(pruning.last.keep_mask.sum(-1)[:, None], (0, 0))
         short = (torch.arange(width)[None] >= width - short).long()
-        made, cache = [token], output.past_key_values
+        made, cache = [token], cache_in(output)
         for step in range(1, 4):
             ones = torch.ones(len(token), step, dtype=torch.int64)
             options = {"full": masks[0], "short": short}
             extra = {} if mask == "none" else {"attention_mask": torch.cat([options[mask], ones], dim=-1)}
-            output = model(input_ids=made[-1], past_key_values=cache, **extra)
+            output = model(input_ids=made[-1], **{CACHE: cache}, **extra)
             assert (output.logits[:, -1] - expected.logits[step]).abs().max() < TOLERANCE
             made.append(output.logits[:, -1].argmax(-1, keepdim=True))
         with pytest.raises(PruningError, match="attention_mask must cover the conversation"):
-            model(input_ids=token, past_key_values=cache, attention_mask=torch.ones(3, 7))
+            model(input_ids=token, **{CACHE: cache}, attention_mask=torch.ones(3, 7))
     assert torch.equal(torch.cat(made, dim=1), expected.sequences[:, inputs["input_ids"].shape[1] :])
 
 
@@ -138,7 +139,7 @@ def test_forward_takes_a_new_picture_on_a_kept_cache(name: str, positions: Any) 
     with prune(model, DivPrune(), keep_ratio=RATIO, positions=positions):
         first = model(**inputs, use_cache=True)
         mask = torch.cat([inputs["attention_mask"], new["attention_mask"]], dim=-1)
-        output = model(**{**new, "attention_mask": mask}, past_key_values=first.past_key_values)
+        output = model(**{**new, "attention_mask": mask}, **{CACHE: cache_in(first)})
     nothing = torch.zeros(2, 0, dtype=torch.int64)
     asked = Turn([[31, "image", 32], [41, 43, 44, "image", 42]], new, nothing, nothing)
     talk = Conversation(case, Turn(FIRST, inputs, nothing, nothing), asked, [])

@@ -9,6 +9,7 @@ from transformers import DynamicCache, PreTrainedModel, StaticCache
 
 from divprune import DivPrune, attach, prune
 from divprune.errors import PruningError
+from divprune.huggingface.cache_names import CACHE, cache_in
 from tests.huggingface.conversation import GREEDY, longer
 from tests.huggingface.handmade import short_rows
 from tests.huggingface.handmade_logits import greedy_logits
@@ -31,13 +32,13 @@ def inputs(model: PreTrainedModel) -> dict[str, Any]:
 
 def test_a_cache_of_an_unpruned_run_takes_text_but_no_pictures(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
     unpruned = model.generate(**inputs, **kept)
-    cache = unpruned.past_key_values
+    cache = cache_in(unpruned)
     text = longer(inputs, unpruned.sequences, [[31, 32], [41, 42]])
-    expected = model.generate(**text, **kept, past_key_values=copy.deepcopy(cache)).sequences
+    expected = model.generate(**text, **kept, **{CACHE: copy.deepcopy(cache)}).sequences
     with prune(model, DivPrune(), keep_ratio=RATIO):
-        assert torch.equal(model.generate(**text, **kept, past_key_values=copy.deepcopy(cache)).sequences, expected)
-        with pytest.raises(PruningError, match="past_key_values must be empty when pictures come in, or hold earlier"):
-            model.generate(**inputs, past_key_values=cache, max_new_tokens=2)
+        assert torch.equal(model.generate(**text, **kept, **{CACHE: copy.deepcopy(cache)}).sequences, expected)
+        with pytest.raises(PruningError, match="the cache must be empty when pictures come in, or hold earlier"):
+            model.generate(**inputs, **{CACHE: cache}, max_new_tokens=2)
         model.generate(**inputs, max_new_tokens=2)
 
 
@@ -45,25 +46,25 @@ def test_a_pruned_cache_is_locked_for_an_unpruned_model(model: PreTrainedModel, 
     for method in (DivPrune(), DivPrune(layer=1)):
         handle = attach(model, method, keep_ratio=RATIO)
         cache = DynamicCache(config=model.config.get_text_config())
-        output = model.generate(**inputs, **kept, past_key_values=cache)
+        output = model.generate(**inputs, **kept, **{CACHE: cache})
         handle.detach()
         text = longer(inputs, output.sequences, [[31, 32], [41, 42]])
         length = cache.get_seq_length()
-        with pytest.raises(PruningError, match="past_key_values holds a pruned prompt, and this model is not pruned"):
-            model.generate(**text, **kept, past_key_values=cache)
+        with pytest.raises(PruningError, match="the cache holds a pruned prompt, and this model is not pruned"):
+            model.generate(**text, **kept, **{CACHE: cache})
         with pytest.raises(PruningError, match="holds a pruned prompt"):
-            model(input_ids=text["input_ids"][:, -1:], past_key_values=cache)
+            model(input_ids=text["input_ids"][:, -1:], **{CACHE: cache})
         assert cache.get_seq_length() == length
         with prune(model, method, keep_ratio=RATIO):
-            expected = model.generate(**text, **kept, past_key_values=copy.deepcopy(cache)).sequences
-            assert torch.equal(model.generate(**text, **kept, past_key_values=cache).sequences, expected)
+            expected = model.generate(**text, **kept, **{CACHE: copy.deepcopy(cache)}).sequences
+            assert torch.equal(model.generate(**text, **kept, **{CACHE: cache}).sequences, expected)
 
 
 def test_a_full_keep_ratio_does_not_lock_the_cache(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
     with prune(model, DivPrune(), keep_ratio=1.0):
         output = model.generate(**inputs, **kept)
     text = longer(inputs, output.sequences, [[31, 32], [41, 42]])
-    model.generate(**text, **kept, past_key_values=output.past_key_values)
+    model.generate(**text, **kept, **{CACHE: cache_in(output)})
 
 
 def test_a_locked_cache_stays_locked_after_an_error(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
@@ -74,11 +75,11 @@ def test_a_locked_cache_stays_locked_after_an_error(model: PreTrainedModel, inpu
         output = model.generate(**inputs, **kept)
         text = longer(inputs, output.sequences, [[31, 32], [41, 42]])
         with pytest.raises(RuntimeError, match="stop"):
-            model.generate(**text, past_key_values=output.past_key_values, logits_processor=[explode], max_new_tokens=1)
+            model.generate(**text, **{CACHE: cache_in(output)}, logits_processor=[explode], max_new_tokens=1)
         with pytest.raises(PruningError, match="a call that used it was interrupted"):
-            model.generate(**text, past_key_values=output.past_key_values, max_new_tokens=1)
+            model.generate(**text, **{CACHE: cache_in(output)}, max_new_tokens=1)
     with pytest.raises(PruningError, match="this model is not pruned"):
-        model.generate(**text, past_key_values=output.past_key_values, max_new_tokens=1)
+        model.generate(**text, **{CACHE: cache_in(output)}, max_new_tokens=1)
 
 
 @pytest.mark.parametrize("wrong", ["other conversation", "other padding", "new ids without their mask", "nothing new"])
@@ -86,7 +87,7 @@ def test_ids_that_do_not_fit_the_cache_are_refused(model: PreTrainedModel, input
     with prune(model, DivPrune(), keep_ratio=RATIO):
         output = model.generate(**inputs, **kept)
         text = longer(inputs, output.sequences, [[31, 32], [41, 42]])
-        expected = model.generate(**text, **kept, past_key_values=copy.deepcopy(output.past_key_values)).sequences
+        expected = model.generate(**text, **kept, **{CACHE: copy.deepcopy(cache_in(output))}).sequences
         bad = {
             "other conversation": {**text, "input_ids": text["input_ids"].roll(1, dims=1)},
             "other padding": {**text, "attention_mask": torch.ones_like(text["attention_mask"])},
@@ -94,26 +95,26 @@ def test_ids_that_do_not_fit_the_cache_are_refused(model: PreTrainedModel, input
             "nothing new": {"input_ids": output.sequences[:, :-1], "attention_mask": text["attention_mask"][:, :-3]},
         }[wrong]
         with pytest.raises(PruningError, match="input_ids"):
-            model.generate(**bad, max_new_tokens=1, past_key_values=output.past_key_values)
-        assert torch.equal(model.generate(**text, **kept, past_key_values=output.past_key_values).sequences, expected)
+            model.generate(**bad, max_new_tokens=1, **{CACHE: cache_in(output)})
+        assert torch.equal(model.generate(**text, **kept, **{CACHE: cache_in(output)}).sequences, expected)
 
 
 def test_caches_that_were_cut_or_come_from_beams_are_refused(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
     with prune(model, DivPrune(), keep_ratio=RATIO):
         output = model.generate(**inputs, **kept)
         text = longer(inputs, output.sequences, [[31, 32], [41, 42]])
-        output.past_key_values.crop(-12)
+        cache_in(output).crop(-12)
         with pytest.raises(PruningError, match="must hold the whole pruned prompt"):
-            model.generate(**text, past_key_values=output.past_key_values)
+            model.generate(**text, **{CACHE: cache_in(output)})
         beams = model.generate(**inputs, **kept, num_beams=2, num_return_sequences=2)
         many = {name: value.repeat_interleave(2, dim=0) for name, value in text.items()}
         with pytest.raises(PruningError, match="must not come from beam search"):
-            model.generate(**many, past_key_values=beams.past_key_values)
+            model.generate(**many, **{CACHE: cache_in(beams)})
 
 
 def test_a_reset_cache_may_be_used_again(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
     cache = StaticCache(config=model.config.get_text_config(), max_cache_len=120)
-    settings = {**kept, "past_key_values": cache, "disable_compile": True}
+    settings = {**kept, CACHE: cache, "disable_compile": True}
     with prune(model, DivPrune(), keep_ratio=RATIO):
         expected = model.generate(**inputs, **settings).sequences
         cache.reset()
@@ -127,7 +128,7 @@ def test_several_returned_sequences_continue_each(model: PreTrainedModel, inputs
         many = model.generate(**inputs, **sampling)
         whole = {**inputs, "attention_mask": inputs["attention_mask"].repeat_interleave(2, dim=0)}
         text = longer(whole, many.sequences, [[31, 32]] * 4)
-        answers = model.generate(**text, **kept, past_key_values=many.past_key_values)
+        answers = model.generate(**text, **kept, **{CACHE: cache_in(many)})
         tokens = torch.cat([many.sequences[:, len(inputs["input_ids"][0]) :], text["input_ids"][:, -2:]], dim=-1)
     rows = [row for row in short_rows(CASES["llava"], model, inputs, divprune_rule(), True) for _ in range(2)]
     later = torch.cat([tokens, answers.sequences[:, text["input_ids"].shape[1] :]], dim=-1)
@@ -142,4 +143,4 @@ def test_positions_are_given_in_every_turn_or_in_none(model: PreTrainedModel, in
         text = longer(inputs, output.sequences, [[31, 32], [41, 42]])
         positions = (text["attention_mask"].cumsum(-1) - 1).clamp(min=0)
         with pytest.raises(PruningError, match="position_ids must not be given"):
-            model.generate(**text, position_ids=positions, past_key_values=output.past_key_values)
+            model.generate(**text, position_ids=positions, **{CACHE: cache_in(output)})

@@ -11,6 +11,7 @@ from transformers import DynamicCache, PreTrainedModel
 from divprune import DivPrune, attach, prune
 from divprune.budget import budget
 from divprune.errors import PruningError, UnsupportedModelError
+from divprune.huggingface.cache_names import CACHE, cache_in
 from divprune.huggingface.encode import VisualItem, encode
 from divprune.huggingface.families import family_of
 from divprune.huggingface.layer_checks import final_norm
@@ -82,7 +83,7 @@ def eager_run(model: PreTrainedModel, inputs: dict[str, Any], layer: int) -> See
                 lambda _, args, kwargs: entering.append((*args, *kwargs.values())[0]), with_kwargs=True
             )
         )
-        output = model(**inputs, output_attentions=True, output_hidden_states=True, past_key_values=cache)
+        output = model(**inputs, output_attentions=True, output_hidden_states=True, **{CACHE: cache})
     model.set_attn_implementation({"text_config": before})
     hook.remove()
     return Seen(output.attentions[layer - 1], cache.layers[layer - 1].keys, output.hidden_states[layer], entering[0])
@@ -210,10 +211,10 @@ def test_a_later_turn_is_told_of_its_own_text_and_picture(name: str, layer: int)
         for key, value in inputs.items()
     }
     with prune(model, Curious((layer,)), keep_ratio=1.0), torch.no_grad():
-        cache = model(**inputs, use_cache=True).past_key_values
+        cache = cache_in(model(**inputs, use_cache=True))
     method = Curious((layer,))
     with prune(model, method, keep_ratio=1.0), torch.no_grad():
-        model(**later | {"attention_mask": whole["attention_mask"]}, past_key_values=cache)
+        model(**later | {"attention_mask": whole["attention_mask"]}, **{CACHE: cache})
     seen, expected = eager_run(model, whole, layer), places(model, whole)[1]
     expected.visual = expected.visual[torch.isin(expected.visual, expected.item.columns)]
     expected.input_tokens = expected.item.visual_tokens

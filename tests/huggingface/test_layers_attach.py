@@ -9,6 +9,7 @@ from transformers.modeling_utils import AttentionInterface
 
 from divprune import VTW, DivPrune, FastV, RandomTokens, attach, prune
 from divprune.errors import PruningError
+from divprune.huggingface.cache_names import CACHE, cache_in
 from tests.huggingface.layer_cases import (
     FAMILIES,
     INSIDE_AT,
@@ -108,7 +109,7 @@ def test_the_report_tells_the_real_cache(name: str, method: Any) -> None:
         if pruned:
             pruning = attach(model, method, **settings_of(method))
         output = model.generate(**inputs, max_new_tokens=1, return_dict_in_generate=True)
-        cache = output.past_key_values
+        cache = cache_in(output)
         layers = [layer for layer in cache.layers if hasattr(layer, "get_seq_length")]
         sizes[pruned] = sum(each.nbytes for layer in layers for each in (layer.keys, layer.values))
     report = pruning.last
@@ -133,7 +134,7 @@ def test_bfloat16_caches_are_half_as_large(inputs: dict[str, Any]) -> None:
     model = CASES["llava"].build().bfloat16()
     inputs["pixel_values"] = inputs["pixel_values"].bfloat16()
     with prune(model, DivPrune(layer=1), keep_ratio=RATIO) as pruning:
-        cache = model.generate(**inputs, max_new_tokens=1, return_dict_in_generate=True).past_key_values
+        cache = cache_in(model.generate(**inputs, max_new_tokens=1, return_dict_in_generate=True))
     assert pruning.last.kv_cache_bytes == sum(2 * layer.keys.nbytes for layer in cache.layers)
 
 
@@ -183,21 +184,21 @@ def test_caches_that_do_not_fit_are_refused(model: PreTrainedModel, inputs: dict
     with prune(model, DivPrune(layer=1), keep_ratio=0.5):
         output = model.generate(**inputs, **settings)
         with pytest.raises(PruningError, match="attention_mask must cover the 78 cached tokens and the new"):
-            model.generate(**inputs, past_key_values=output.past_key_values)
-        output.past_key_values.crop(-5)
+            model.generate(**inputs, **{CACHE: cache_in(output)})
+        cache_in(output).crop(-5)
         with pytest.raises(PruningError, match="must hold the whole pruned prompt of 77 tokens"):
-            model.generate(input_ids=output.sequences, past_key_values=output.past_key_values)
-        three_rows = model.generate(**inputs, **settings).past_key_values
+            model.generate(input_ids=output.sequences, **{CACHE: cache_in(output)})
+        three_rows = cache_in(model.generate(**inputs, **settings))
         three_rows.batch_select_indices(torch.tensor([0, 1, 1]))
         with pytest.raises(PruningError, match="must hold the 2 rows that were pruned, or copies of each, got 3"):
-            model(input_ids=torch.tensor([[5], [6], [7]]), past_key_values=three_rows)
-        cache = model.generate(**inputs, **settings).past_key_values
+            model(input_ids=torch.tensor([[5], [6], [7]]), **{CACHE: three_rows})
+        cache = cache_in(model.generate(**inputs, **settings))
         with pytest.raises(PruningError, match="attention_mask must cover the cached prompt"):
-            model.generate(input_ids=torch.tensor([[5], [6]]), past_key_values=cache)
+            model.generate(input_ids=torch.tensor([[5], [6]]), **{CACHE: cache})
     with prune(model, DivPrune(), keep_ratio=0.5):
         short = model.generate(**inputs, **settings)
-    with prune(model, DivPrune(layer=1), keep_ratio=0.5), pytest.raises(PruningError, match="past_key_values holds a"):
-        model.generate(**inputs, past_key_values=short.past_key_values)
+    with prune(model, DivPrune(layer=1), keep_ratio=0.5), pytest.raises(PruningError, match="the cache holds a"):
+        model.generate(**inputs, **{CACHE: cache_in(short)})
 
 
 def test_a_reset_cache_can_be_used_again(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
@@ -205,9 +206,9 @@ def test_a_reset_cache_can_be_used_again(model: PreTrainedModel, inputs: dict[st
     text = {"input_ids": torch.tensor([[1, 5, 6, 7]]), "max_new_tokens": 3}
     with prune(model, DivPrune(layer=1), keep_ratio=0.5):
         expected = model.generate(**text)
-        model.generate(**inputs, max_new_tokens=2, past_key_values=cache)
+        model.generate(**inputs, max_new_tokens=2, **{CACHE: cache})
         cache.reset()
-        assert torch.equal(model.generate(**text, past_key_values=cache), expected)
+        assert torch.equal(model.generate(**text, **{CACHE: cache}), expected)
 
 
 def test_a_cache_keeps_what_was_dropped_whatever_method_is_attached_later(
@@ -220,8 +221,6 @@ def test_a_cache_keeps_what_was_dropped_whatever_method_is_attached_later(
         mask = torch.cat([inputs["attention_mask"], torch.ones(2, 3, dtype=torch.int64)], dim=-1)
         with prune(model, later, keep_ratio=0.3):
             turns.append(
-                model.generate(
-                    first.sequences, attention_mask=mask, past_key_values=first.past_key_values, max_new_tokens=3
-                )
+                model.generate(first.sequences, attention_mask=mask, **{CACHE: cache_in(first)}, max_new_tokens=3)
             )
     assert torch.equal(*turns)

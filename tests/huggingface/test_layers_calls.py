@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from divprune import VTW, DivPrune, FastV, prune
+from divprune.huggingface.cache_names import CACHE, cache_in
 from tests.huggingface.handmade_entering import FullRow, Rule
 from tests.huggingface.handmade_layers import run
 from tests.huggingface.handmade_logits import language_model
@@ -158,13 +159,13 @@ def test_second_turn_on_the_kept_cache(name: str, method: Any, new_ids_only: boo
     cache = cache_of(model, kind, length + 40)
     question = torch.tensor([[31, 32, 33], [41, 42, 43]])
     with prune(model, method, **settings_of(method)) as pruning:
-        first, _, _ = generate_logits(model, inputs, past_key_values=cache, **NO_PLACEHOLDERS)
+        first, _, _ = generate_logits(model, inputs, **{CACHE: cache}, **NO_PLACEHOLDERS)
         dropped = ~pruning.last.keep_mask
         ids = torch.cat([inputs["input_ids"], first, question], dim=-1)
         mask = torch.cat([inputs["attention_mask"], torch.ones(2, STEPS + 3, dtype=torch.int64)], dim=-1)
         asked = ids[:, length + STEPS - 1 :] if new_ids_only else ids
         turn = {"input_ids": asked, "attention_mask": mask, **NO_PLACEHOLDERS}
-        second, logits, _ = generate_logits(model, turn, past_key_values=cache)
+        second, logits, _ = generate_logits(model, turn, **{CACHE: cache})
         assert torch.equal(pruning.last.keep_mask[:, :length], ~dropped)
     later = torch.cat([first, question, second], dim=-1)
     is_sliding = set(kinds_of(model)[method.layer :]) == {"sliding_attention"}
@@ -190,7 +191,7 @@ def test_forward_gives_the_reference_logits_over_the_short_prompt(name: str, row
         output = model(**inputs, use_cache=True)
         token = output.logits[:, -1, :IMAGE].argmax(dim=-1, keepdim=True)
         mask = torch.cat([inputs["attention_mask"], torch.ones_like(token)], dim=-1)
-        cached = {"past_key_values": output.past_key_values, "attention_mask": mask}
+        cached = {CACHE: cache_in(output), "attention_mask": mask}
         if INSIDE[name].cells:  # which cannot tell them, pruned or not
             cached["position_ids"] = torch.cat([row.positions[..., -1:] + 1 for row in full], dim=1)
         step = model(input_ids=token, **cached).logits

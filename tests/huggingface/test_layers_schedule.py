@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from divprune import prune
+from divprune.huggingface.cache_names import cache_in
 from divprune.methods import PyramidDrop
 from tests.huggingface.handmade_entering import Entering, Rule
 from tests.huggingface.handmade_layers import run
@@ -73,7 +74,7 @@ def test_lengths_and_bytes_are_told_per_layer(name: str) -> None:
     model = build(name)
     with prune(model, PYRAMID) as pruning:
         output = model.generate(**inputs_of(name, model, ONE_AND_TWO), max_new_tokens=1, return_dict_in_generate=True)
-    layers = output.past_key_values.layers
+    layers = cache_in(output).layers
     assert pruning.last.sequence_lengths == tuple(layer.get_seq_length() for layer in layers)
     assert len(set(pruning.last.sequence_lengths)) == 3
     assert pruning.last.kv_cache_bytes == sum(each.nbytes for layer in layers for each in (layer.keys, layer.values))

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from divprune import VTW, DivPrune, FastV, prune
 from divprune.errors import PruningError
+from divprune.huggingface.cache_names import CACHE
 from divprune.methods import PyramidDrop
 from tests.huggingface.handmade_entering import FullRow
 from tests.huggingface.handmade_layers import joined, run
@@ -81,7 +82,7 @@ class Talk:
 
     def run(self, new_ids_only: bool) -> tuple[Tensor, Tensor, Tensor]:
         """What was said in between, the new tokens (B, STEPS), and their logits."""
-        said, _, _ = generate_logits(self.model, self.first, past_key_values=self.cache, **NO_PLACEHOLDERS)
+        said, _, _ = generate_logits(self.model, self.first, **{CACHE: self.cache}, **NO_PLACEHOLDERS)
         ones = torch.ones(len(said), STEPS, dtype=torch.int64)
         # The last generated token is not in the cache yet.
         inputs = dict(self.second)
@@ -94,7 +95,7 @@ class Talk:
                 between = said if key == "input_ids" else 0 * said
                 full = torch.cat([before, between.to(values.dtype), values], dim=-1)
                 inputs[key] = full[:, self.first["input_ids"].shape[1] + STEPS - 1 :] if new_ids_only else full
-        tokens, logits, _ = generate_logits(self.model, inputs, past_key_values=self.cache, **NO_PLACEHOLDERS)
+        tokens, logits, _ = generate_logits(self.model, inputs, **{CACHE: self.cache}, **NO_PLACEHOLDERS)
         return said, tokens, logits
 
     def rows(self, said: Tensor) -> list[FullRow]:
@@ -196,14 +197,14 @@ def test_padding_between_turns_that_would_count_is_refused(name: str) -> None:
 def test_other_layers_than_the_cache_was_pruned_at_are_refused() -> None:
     talk = Talk("llava")
     with prune(talk.model, DivPrune(layer=1), keep_ratio=0.3):
-        generate_logits(talk.model, talk.first, past_key_values=talk.cache)
+        generate_logits(talk.model, talk.first, **{CACHE: talk.cache})
     mask = torch.ones(2, talk.cache.get_seq_length() + talk.second["input_ids"].shape[1], dtype=torch.int64)
     second = talk.second | {"attention_mask": mask}
     with (
         prune(talk.model, DivPrune(layer=2), keep_ratio=0.3),
         pytest.raises(PruningError, match=r"lost tokens at layers \(1,\), got new pictures to drop at layers \(2,\)"),
     ):
-        talk.model.generate(**second, past_key_values=talk.cache, max_new_tokens=1)
+        talk.model.generate(**second, **{CACHE: talk.cache}, max_new_tokens=1)
 
 
 @pytest.mark.parametrize("name", [name for name in KINDS_OF_LAYERS if INSIDE[name].cells])
@@ -212,11 +213,11 @@ def test_another_call_in_between_does_not_shift_positions(name: str) -> None:
     for disturb in (False, True):
         talk = Talk(name)
         with prune(talk.model, DivPrune(layer=1), keep_ratio=0.3):
-            said, _, _ = generate_logits(talk.model, talk.first, past_key_values=talk.cache, **NO_PLACEHOLDERS)
+            said, _, _ = generate_logits(talk.model, talk.first, **{CACHE: talk.cache}, **NO_PLACEHOLDERS)
             if disturb:
                 talk.model.generate(**inputs_of(name, talk.model, [SECOND[0], FIRST[0]]), max_new_tokens=2)
             ids = torch.cat([talk.first["input_ids"], said, torch.full((2, 3), 21)], dim=-1)
             mask = torch.cat([talk.first["attention_mask"], torch.ones(2, STEPS + 3, dtype=torch.int64)], dim=-1)
             turn = {"input_ids": ids, "attention_mask": mask}
-            logits.append(generate_logits(talk.model, turn, past_key_values=talk.cache)[1])
+            logits.append(generate_logits(talk.model, turn, **{CACHE: talk.cache})[1])
     assert torch.equal(*logits)

@@ -9,6 +9,7 @@ from torch import Tensor
 from divprune import DivPrune, prune
 from divprune.budget import budget
 from divprune.huggingface import PruningReport
+from divprune.huggingface.cache_names import cache_in
 from divprune.methods import Method
 from divprune.selection.reference import reference_select
 from tests.huggingface.handmade import KeepRule, ShortRow, short_rows
@@ -91,7 +92,7 @@ class Subject:
         output = self.model.generate(**(GREEDY | inputs | settings))
         length = inputs["input_ids"].shape[1]
         assert torch.equal(output.sequences[:, :length], inputs["input_ids"])
-        return output.sequences[:, length:], torch.stack(output.logits, dim=1), output.past_key_values
+        return output.sequences[:, length:], torch.stack(output.logits, dim=1), cache_in(output)
 
     def reference_rows(self, inputs: dict[str, Any], keep: KeepRule, positions: str | None = None) -> list[ShortRow]:
         """Each row shortened by hand."""
