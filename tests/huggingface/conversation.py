@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from divprune.huggingface.cache_names import CACHE, cache_in
 from tests.huggingface.handmade import KeepRule, ShortRow, items_of, short_row
-from tests.huggingface.tiny_models import IMAGE, VIDEO, Case, Row, make_inputs
+from tests.huggingface.tiny_models import IMAGE, SOUND, VIDEO, Case, Row, make_inputs
 
 GREEDY = {
     "do_sample": False,
@@ -18,7 +18,7 @@ GREEDY = {
     "output_logits": True,
     # A generated placeholder means nothing, and Gemma 4 embeds it as padding; Ovis2 embeds the tokens around a picture
     # (90 to 92) otherwise than generated ones.
-    "suppress_tokens": [IMAGE, VIDEO, 90, 91, 92],
+    "suppress_tokens": [SOUND, IMAGE, VIDEO, 90, 91, 92],
 }
 
 

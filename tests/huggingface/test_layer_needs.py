@@ -20,8 +20,8 @@ from divprune.methods.base import Method, Need
 from tests.huggingface.layer_cases import FAMILIES, KINDS_OF_LAYERS, attention_of, build, inputs_of
 from tests.huggingface.test_parity import MIXED, ONE_AND_TWO
 from tests.huggingface.tiny_models import NO_PLACEHOLDERS, Row
+from tests.support.float64 import is_rounding
 
-TOLERANCE = 1e-5
 NEEDS: frozenset[Need] = frozenset(
     {
         "text_embeddings",
@@ -154,8 +154,8 @@ def assert_told(
         for name, value in fields.items():
             got = getattr(context, name)
             assert got.shape == value.shape, name
-            assert (got - value).abs().max() < TOLERANCE, name
-        assert (tokens - seen.entering[row, at.tokens]).abs().max() < TOLERANCE
+            assert is_rounding((got - value).abs().max()), name
+        assert is_rounding((tokens - seen.entering[row, at.tokens]).abs().max())
         assert context.final_norm is model.get_decoder().norm
 
 

@@ -32,8 +32,9 @@ from tests.huggingface.layer_cases import (
     settings_of,
 )
 from tests.huggingface.layer_variants import INSIDE
-from tests.huggingface.test_parity import ONE_AND_TWO, RATIO, STEPS, TOLERANCE
+from tests.huggingface.test_parity import ONE_AND_TWO, RATIO, STEPS
 from tests.huggingface.tiny_models import IMAGE, NO_PLACEHOLDERS, Row
+from tests.support.float64 import is_different, is_rounding
 
 cells = pytest.mark.parametrize(("name", "rows"), CELLS)
 representative = pytest.mark.parametrize("name", REPRESENTATIVE)
@@ -70,8 +71,8 @@ def test_without_a_cache_and_with_a_static_one(name: str, method: Any, settings:
     with prune(model, method, **settings_of(method)):
         tokens, logits, _ = generate_logits(model, inputs, **NO_PLACEHOLDERS, **settings)
     right, wrong = errors(model, rows_of(name, model, inputs), method, tokens, logits)
-    assert right < TOLERANCE
-    assert wrong > 100 * TOLERANCE
+    assert is_rounding(right)
+    assert is_different(wrong)
 
 
 @kinds_of_layers
@@ -86,8 +87,8 @@ def test_prompt_lookup_gives_the_greedy_tokens(name: str, method: Any) -> None:
         tokens, logits, _ = generate_logits(model, inputs, max_new_tokens=16, prompt_lookup_num_tokens=3)
     assert torch.equal(tokens, expected)
     right, wrong = errors(model, rows_of(name, model, inputs), method, tokens, logits)
-    assert right < TOLERANCE
-    assert wrong > 100 * TOLERANCE
+    assert is_rounding(right)
+    assert is_different(wrong)
 
 
 def best_beams(model: Any, row: FullRow, rules: dict[int, Rule], num_beams: int) -> list[tuple[float, list[int]]]:
@@ -122,9 +123,9 @@ def test_beams_equal_beams_by_hand(name: str, method: Any, returned: int) -> Non
     rows = rows_of(name, model, inputs)
     expected = [beam for row in rows for beam in best_beams(model, row, {method.layer: rule_of(method)}, 3)[:returned]]
     assert [tokens for _, tokens in expected] == new_tokens
-    assert (pruned.sequences_scores - torch.tensor([score for score, _ in expected])).abs().max() < TOLERANCE
+    assert is_rounding((pruned.sequences_scores - torch.tensor([score for score, _ in expected])).abs().max())
     wrong = [beam for row in rows for beam in best_beams(model, row, {method.layer: first_tokens}, 3)[:returned]]
-    assert (pruned.sequences_scores - torch.tensor([score for score, _ in wrong])).abs().max() > 100 * TOLERANCE
+    assert is_different((pruned.sequences_scores - torch.tensor([score for score, _ in wrong])).abs().max())
 
 
 @kinds_of_layers
@@ -178,7 +179,7 @@ def test_second_turn_on_the_kept_cache(name: str, method: Any, new_ids_only: boo
         )
         error = (expected - logits).abs().max()
         # By now the pictures may be out of sight for a sliding layer.
-        assert error < TOLERANCE if is_right else error > 100 * TOLERANCE or is_sliding
+        assert is_rounding(error) if is_right else is_different(error) or is_sliding
 
 
 @cells
@@ -197,7 +198,7 @@ def test_forward_gives_the_reference_logits_over_the_short_prompt(name: str, row
         step = model(input_ids=token, **cached).logits
     for number, row in enumerate(full):
         expected = run(model, row, token[number], {method.layer: rule_of(method)}).logits
-        assert (torch.stack([output.logits[number, -1], step[number, -1]]) - expected).abs().max() < TOLERANCE
+        assert is_rounding((torch.stack([output.logits[number, -1], step[number, -1]]) - expected).abs().max())
     assert output.logits.shape[1] == pruning.last.sequence_lengths[-1]
 
 
@@ -253,4 +254,4 @@ def test_forward_takes_rows_padded_on_the_right(name: str, method: Any) -> None:
     for number, row in enumerate(rows):
         last = int(pruning.last.keep_mask[number].sum()) - 1
         expected = run(model, row, torch.arange(0), {method.layer: rule_of(method)}).logits[-1]
-        assert (logits[number, last] - expected).abs().max() < TOLERANCE
+        assert is_rounding((logits[number, last] - expected).abs().max())

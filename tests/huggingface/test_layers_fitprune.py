@@ -23,8 +23,9 @@ from tests.huggingface.layer_cases import (
     inputs_of,
     rows_of,
 )
-from tests.huggingface.test_parity import ONE_AND_TWO, TOLERANCE
+from tests.huggingface.test_parity import ONE_AND_TWO
 from tests.huggingface.tiny_models import NO_PLACEHOLDERS
+from tests.support.float64 import is_different, is_rounding
 
 METHOD = FitPrune(FitPruneRecipe((5, 4), 10))
 """Half of the tokens go before layer 1, and nine tenths in all before layer 2."""
@@ -70,9 +71,11 @@ def test_fitprune_equals_the_reference(name: str, settings: dict[str, Any]) -> N
         tokens, logits, _ = generate_logits(model, inputs, **NO_PLACEHOLDERS, **settings)
     rows = rows_of(name, model, inputs)
     rules = {layer: least_attended_go(layer) for layer in GONE}
-    assert error(model, rows, rules, tokens, logits) < TOLERANCE
-    for wrong in ({1: by_text_alone(1), 2: rules[2]}, {1: rules[1], 2: by_text_alone(2)}, {1: rules[1]}):
-        assert error(model, rows, wrong, tokens, logits) > 10 * TOLERANCE
+    assert is_rounding(error(model, rows, rules, tokens, logits))
+    # At one of the two layers both rules may leave the same tokens.
+    by_text = ({1: by_text_alone(1), 2: rules[2]}, {1: rules[1], 2: by_text_alone(2)})
+    assert is_different(max(error(model, rows, wrong, tokens, logits) for wrong in by_text))
+    assert is_different(error(model, rows, {1: rules[1]}, tokens, logits))
     assert [item.num_kept for item in pruning.last.items] == [
         left(item.num_visual_tokens, 2) for item in pruning.last.items
     ]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tests.huggingface.tiny_base import IMAGE, VIDEO, Case, reactive
+from tests.huggingface.tiny_base import IMAGE, SOUND, VIDEO, Case, reactive
 from tests.huggingface.tiny_blocks import BLOCK_CASES
 from tests.huggingface.tiny_coordinates import COORDINATE_CASES
 from tests.huggingface.tiny_crops import CROP_CASES
@@ -25,6 +25,7 @@ __all__ = [
     "CASES",
     "IMAGE",
     "NO_PLACEHOLDERS",
+    "SOUND",
     "VIDEO",
     "Case",
     "Row",
@@ -34,13 +35,14 @@ __all__ = [
     "reactive",
 ]
 
+
 GROUPS = (
     LLAVA_CASES, TILED_CASES, GEMMA_CASES, MROPE_CASES, MORE_CASES, PLAIN_CASES, GRID_CASES, COORDINATE_CASES,
     CROP_CASES, BLOCK_CASES, NEWEST_CASES, INKLING_CASES,
 )  # fmt: skip
 CASES: dict[str, Case] = {case.name: case for group in GROUPS for case in group}
 
-NO_PLACEHOLDERS = {"suppress_tokens": [90, 91, 92, IMAGE, VIDEO]}
+NO_PLACEHOLDERS = {"suppress_tokens": [90, 91, 92, SOUND, IMAGE, VIDEO]}
 """A generated placeholder means nothing, nor does what stands around a picture, which Ovis 2 embeds in another way."""
 
 Row = list[int | str]

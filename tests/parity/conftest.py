@@ -4,6 +4,9 @@ import pytest
 
 from divprune.huggingface.support import Cell
 from tests.parity.record import Found, write_support
+from tests.support.fixtures import compared_logits, logits_in_float64
+
+__all__ = ["compared_logits", "logits_in_float64"]
 
 
 class SupportWriter:

@@ -11,7 +11,8 @@ from tests.huggingface.handmade import KeepRule
 from tests.huggingface.handmade_logits import all_logits
 from tests.huggingface.tiny_models import IMAGE, VIDEO
 from tests.parity.cells import Mode
-from tests.parity.subject import TOLERANCE, Subject, divprune_rule, first_tokens
+from tests.parity.subject import Subject, divprune_rule, first_tokens
+from tests.support.float64 import is_different, is_rounding
 
 NOTHING = torch.tensor([], dtype=torch.int64)
 
@@ -22,8 +23,8 @@ def forward(subject: Subject) -> None:
         output, report = subject.pruned(partial(subject.model, **inputs))
         counts = [len(expected) for expected in _row_logits(subject, inputs, divprune_rule())]
         assert report.keep_mask.sum(dim=-1).tolist() == counts
-        assert _error(output.logits.detach(), _row_logits(subject, inputs, divprune_rule())) < TOLERANCE
-        assert _error(output.logits.detach(), _row_logits(subject, inputs, first_tokens)) > 100 * TOLERANCE
+        assert is_rounding(_error(output.logits.detach(), _row_logits(subject, inputs, divprune_rule())))
+        assert is_different(_error(output.logits.detach(), _row_logits(subject, inputs, first_tokens)))
 
 
 def _row_logits(subject: Subject, inputs: dict[str, Any], keep: KeepRule) -> list[Tensor]:
@@ -46,10 +47,10 @@ def labels(subject: Subject) -> None:
         targets = inputs["input_ids"].masked_fill(no_targets, -100)
         call = partial(subject.model, **inputs, labels=targets)
         output, _ = subject.pruned(call)
-        assert abs(output.loss.item() - _loss_by_hand(subject, inputs, targets, divprune_rule())) < TOLERANCE
+        assert is_rounding(abs(output.loss.item() - _loss_by_hand(subject, inputs, targets, divprune_rule())))
         wrong.append(abs(output.loss.item() - _loss_by_hand(subject, inputs, targets, first_tokens)))
     # The mean over a batch's targets may hide the wrong tokens, in one batch but not in all.
-    assert max(wrong) > 100 * TOLERANCE
+    assert is_different(max(wrong))
 
 
 def _loss_by_hand(subject: Subject, inputs: dict[str, Any], targets: Tensor, keep: KeepRule) -> float:

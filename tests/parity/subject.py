@@ -14,13 +14,12 @@ from divprune.methods import Method
 from divprune.selection.reference import reference_select
 from tests.huggingface.handmade import KeepRule, ShortRow, short_rows
 from tests.huggingface.handmade_logits import greedy_logits
-from tests.huggingface.tiny_models import IMAGE, VIDEO, Case, Row, make_inputs
+from tests.huggingface.tiny_models import IMAGE, SOUND, VIDEO, Case, Row, make_inputs
 
-TOLERANCE = 1e-4
 RATIO = 0.3
 STEPS = 9  # prefill and 8 decoded tokens
 # A generated placeholder means nothing, and Gemma 4 embeds it as padding.
-NEW_TOKENS = {"max_new_tokens": STEPS, "suppress_tokens": [IMAGE, VIDEO]}
+NEW_TOKENS = {"max_new_tokens": STEPS, "suppress_tokens": [SOUND, IMAGE, VIDEO]}
 GREEDY = {**NEW_TOKENS, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}
 
 ONE_AND_TWO: list[Row] = [[1, 5, "image", 6, 7, 8], [1, 9, "image", 10, 11, "image", 12, 13, 14, 15]]
