@@ -2,8 +2,6 @@
 
 from math import isqrt
 
-import torch
-
 from divprune.huggingface.layouts import Layout
 from divprune.methods.base import Piece
 
