@@ -37,9 +37,9 @@ def _around_row_breaks(layout: Layout, num_tokens: int) -> tuple[Piece, ...] | N
     if not breaks or breaks[-1] != num_tokens - 1:
         return None
     if len(breaks) == 1:
-        rows = len(layout.cells[:-1, 1].unique())
-        columns = (num_tokens - 1) // rows
-        return (Piece(0, rows, columns, columns),) if rows * columns == num_tokens - 1 else None
+        num_rows = len(layout.cells[:-1, 1].unique())
+        columns = (num_tokens - 1) // num_rows
+        return (Piece(0, num_rows, columns, columns),) if num_rows * columns == num_tokens - 1 else None
     stride = breaks[1] - breaks[0]
     whole = num_tokens - stride * len(breaks)
     if breaks != list(range(whole + stride - 1, num_tokens, stride)) or isqrt(whole) ** 2 != whole:
