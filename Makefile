@@ -6,6 +6,8 @@
 
 PYTHON ?= python3
 TEST_WORKERS ?= 2
+# Interpreters with further versions of transformers, which `make support` runs the parity suite with too.
+SUPPORT_ALSO ?=
 REPORT ?= divprune-report.html
 FLOOR_TESTS = tests/huggingface tests/parity tests/cli tests/selection tests/methods
 # The build that pip would choose brings gigabytes of CUDA; `make test-latest TORCH=torch` takes it.
@@ -78,8 +80,8 @@ readme: .venv/.stamp  ## write the tables of README.md from results/
 	.venv/bin/python -m tools.render_results
 
 support: .venv/.stamp .venv-test/.stamp .venv-floor/.stamp  ## run the parity suite, and write docs/support.md from what it finds
-	$(TEST_ENVIRONMENT) .venv-test/bin/python -m pytest -q -n $(TEST_WORKERS) tests/parity --write-support
-	$(TEST_ENVIRONMENT) .venv-floor/bin/python -m pytest -q -n $(TEST_WORKERS) tests/parity --write-support
+	for python in .venv-test/bin/python .venv-floor/bin/python $(SUPPORT_ALSO); do \
+	$(TEST_ENVIRONMENT) $$python -m pytest -q -n $(TEST_WORKERS) tests/parity --write-support || exit 1; done
 	.venv/bin/python -m tools.render_support
 
 .venv/.stamp: pyproject.toml constraints.txt

@@ -16,8 +16,8 @@ HEAD = """\
 # What is supported
 
 This page is written by `make support` from what the parity suite (`tests/parity`) finds; do not edit it. Each cell is a
-test on a tiny random model of the family, in float32 with transformers {newest}; a cell that ends otherwise with the
-oldest supported transformers ({oldest}) has a note.
+test on a tiny random model of the family, in float32 with transformers {newest}. The suite also ran with {older}; a
+cell that ends otherwise there has a note.
 
 - **ok**: logits, scores or loss equal a reference made by hand, which shares no code with the package, to 1e-4 at every
   step of an answer of nine tokens, and differ from it by more than 1e-2 if the first tokens are kept instead
@@ -29,7 +29,7 @@ oldest supported transformers ({oldest}) has a note.
 
 def page(support: Support) -> str:
     """The whole page."""
-    parts = [HEAD.format(newest=support.newest, oldest=support.oldest), _families(support)]
+    parts = [HEAD.format(newest=support.newest, older=" and ".join(support.older)), _families(support)]
     parts += [_section(table) for table in support_tables(support)]
     return "\n".join(parts)
 

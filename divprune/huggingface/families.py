@@ -17,6 +17,7 @@ from divprune.huggingface.family_layouts import (
     no_layout,
     qwen_layout,
     ragged_layout,
+    row_break_layout,
     square_layout,
     tiled_layout,
 )
@@ -172,6 +173,9 @@ FAMILIES = (
         "inkling_mm_model", IMAGE, "compact", no_layout, "thinkingmachines/Inkling", run_sizes, takes_positions=False
     ),
     Family("inkling2", IMAGE, "compact", no_layout, "thinkingmachines/Inkling-2-Small-MXFP8", takes_positions=False),
+    Family("inkling2_loop", IMAGE, "compact", no_layout, "thinkingmachines/Inkling-2-Mini", takes_positions=False),
+    Family("apertus1p5", IMAGE, "compact", ragged_layout, "swiss-ai/Apertus-v1.5-8B"),
+    Family("hy_v4_vl", BOTH, "original", row_break_layout, "tencent/Hy4"),
     Family("glm_ocr", BOTH, "original", qwen_layout, "zai-org/GLM-OCR", placeholders=ONE_PLACEHOLDER),
 )
 

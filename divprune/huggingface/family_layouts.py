@@ -3,10 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from divprune.huggingface.kinds import Kind
-from divprune.huggingface.layouts import Layout, grid_layout
+from divprune.huggingface.layouts import Layout, grid_cells, grid_layout
 
 LayoutRule = Callable[[PreTrainedModel, Mapping[str, Any], Kind, int, int], Layout | None]
 """`rule(model, inputs, kind, index, num_visual_tokens)`: the places of one item's tokens, None where they are unknown.
@@ -27,12 +28,31 @@ def qwen_layout(model: PreTrainedModel, inputs: Mapping[str, Any], kind: Kind, i
     return grid_layout(merged, canvas, "stretch", vision.temporal_patch_size if kind == "video" else 1)
 
 
+def row_break_layout(
+    model: PreTrainedModel, inputs: Mapping[str, Any], kind: Kind, index: int, count: int
+) -> Layout | None:
+    """HY 4: as Qwen-VL, with a newline token behind every row of every frame."""
+    vision = model.config.vision_config
+    steps, height, width = (int(size) for size in inputs[f"{kind}_grid_thw"][index])
+    rows, columns = height // vision.spatial_merge_size, width // vision.spatial_merge_size
+    newlines = torch.full((rows, 1, 4), torch.nan)
+    cells = torch.cat([grid_cells(rows, columns).unflatten(0, (rows, columns)), newlines], dim=1).flatten(0, 1)
+    frame = torch.arange(steps).repeat_interleave(len(cells))
+    canvas = (width * vision.patch_size, height * vision.patch_size)
+    return _checked(Layout(cells.repeat(steps, 1), frame, canvas, "stretch"), count)
+
+
 def ragged_layout(
     model: PreTrainedModel, inputs: Mapping[str, Any], kind: Kind, index: int, count: int
 ) -> Layout | None:
-    """Pixtral and Mistral 3: the picture keeps its shape, patches are merged by `spatial_merge_size`."""
+    """Pixtral and Mistral 3: the picture keeps its shape, patches are merged by `spatial_merge_size`.
+
+    Apertus 1.5 has no patches, but a code for each square that its convolutions shrink to one pixel.
+    """
     height, width = (int(side) for side in inputs["image_sizes"][index])
-    merged = model.config.vision_config.patch_size * getattr(model.config, "spatial_merge_size", 1)
+    vision = model.config.vision_config
+    square = vision.patch_size if hasattr(vision, "patch_size") else vision.spatial_scale_factor
+    merged = square * getattr(model.config, "spatial_merge_size", 1)
     return _checked(grid_layout((1, height // merged, width // merged), (width, height), "stretch"), count)
 
 

@@ -169,7 +169,7 @@ def forward_inside(model: PreTrainedModel, forward: Callable[..., Any], call: In
     if labels is not None:
         short = take_columns(labels, call.prompt.sources[-1], PADDING_VALUES["labels"])
         options = {name: inputs[name] for name in ("num_items_in_batch",) if name in inputs}
-        vocabulary = model.config.get_text_config().vocab_size
+        vocabulary = output["logits"].shape[-1]  # Apertus 1.5 answers with fewer words than it reads
         loss = model.loss_function(logits=output["logits"], labels=short, vocab_size=vocabulary, **options)
         output = type(output)(**{**output, "loss": loss})
     return output.to_tuple() if as_dict is False else output

@@ -45,7 +45,7 @@ class FamilySupport:
         kinds: the media it takes.
         example: a public checkpoint of the type.
         cells: by the name of the mode.
-        cells_of_oldest: those that ended differently on the oldest supported transformers.
+        cells_of_older: by the older version of transformers, those that ended differently there.
     """
 
     name: str
@@ -53,7 +53,7 @@ class FamilySupport:
     kinds: tuple[str, ...]
     example: str
     cells: dict[str, Cell]
-    cells_of_oldest: dict[str, Cell] = field(default_factory=dict)
+    cells_of_older: dict[str, dict[str, Cell]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,13 @@ class Support:
 
     Attributes:
         newest: version of transformers that the cells were found with.
-        oldest: the oldest supported version.
+        older: the older versions that the suite ran with, the oldest supported one first.
         groups: title of a group of modes -> their names; together all columns, in order.
         families: the rows.
     """
 
     newest: str
-    oldest: str
+    older: tuple[str, ...]
     groups: dict[str, tuple[str, ...]]
     families: tuple[FamilySupport, ...]
 
@@ -76,7 +76,7 @@ class Support:
         """Plain values, which `from_json` reads again."""
         return {
             "transformers": self.newest,
-            "oldest_transformers": self.oldest,
+            "older_transformers": list(self.older),
             "groups": {title: list(names) for title, names in self.groups.items()},
             "families": [_family_to_json(family) for family in self.families],
         }
@@ -86,7 +86,7 @@ class Support:
         """The inverse of `to_json`."""
         return cls(
             newest=value["transformers"],
-            oldest=value["oldest_transformers"],
+            older=tuple(value["older_transformers"]),
             groups={title: tuple(names) for title, names in value["groups"].items()},
             families=tuple(_family_from_json(family) for family in value["families"]),
         )
@@ -105,8 +105,8 @@ def _family_to_json(family: FamilySupport) -> dict[str, Any]:
         "example": family.example,
         "cells": _cells_to_json(family.cells),
     }
-    if family.cells_of_oldest:
-        value["cells_of_oldest"] = _cells_to_json(family.cells_of_oldest)
+    if family.cells_of_older:
+        value["cells_of_older"] = {version: _cells_to_json(cells) for version, cells in family.cells_of_older.items()}
     return value
 
 
@@ -117,7 +117,7 @@ def _family_from_json(value: dict[str, Any]) -> FamilySupport:
         kinds=tuple(value["kinds"]),
         example=value["example"],
         cells=_cells_from_json(value["cells"]),
-        cells_of_oldest=_cells_from_json(value.get("cells_of_oldest", {})),
+        cells_of_older={version: _cells_from_json(cells) for version, cells in value.get("cells_of_older", {}).items()},
     )
 
 

@@ -27,17 +27,16 @@ def support_tables(support: Support) -> Iterator[SupportTable]:
     """One table for each group of modes, with a row for every family."""
     for title, modes in support.groups.items():
         notes: list[str] = []
-        rows = tuple(
-            (family.name, tuple(_text(support, family, mode, notes) for mode in modes)) for family in support.families
-        )
+        rows = tuple((family.name, tuple(_text(family, mode, notes) for mode in modes)) for family in support.families)
         yield SupportTable(title, modes, rows, tuple(notes))
 
 
-def _text(support: Support, family: FamilySupport, mode: str, notes: list[str]) -> str:
-    cell, older = family.cells[mode], family.cells_of_oldest.get(mode)
+def _text(family: FamilySupport, mode: str, notes: list[str]) -> str:
+    cell = family.cells[mode]
     numbers = [_number(notes, cell.reason)] if cell.reason else []
-    if older is not None:
-        numbers.append(_number(notes, f"with transformers {support.oldest}: {_in_words(older)}"))
+    for version, cells in family.cells_of_older.items():
+        if mode in cells:
+            numbers.append(_number(notes, f"with transformers {version}: {_in_words(cells[mode])}"))
     return f"{cell.outcome} ({', '.join(map(str, numbers))})" if numbers else cell.outcome
 
 

@@ -128,6 +128,18 @@ def _windowed(model: PreTrainedModel, inputs: Mapping[str, Any], kind: Kind, num
     return _merged(model, inputs, kind, num_patches)[window_index.argsort().cpu()]
 
 
+def _merged_rows(model: PreTrainedModel, inputs: Mapping[str, Any], kind: Kind, num_patches: int) -> Tensor:
+    """HY 4: patches stand row by row, and a newline token that comes from none follows each row of tokens."""
+    size, start, tokens = model.config.vision_config.spatial_merge_size, 0, []
+    for steps, rows, columns in inputs[f"{kind}_grid_thw"].tolist():
+        numbers = torch.arange(start, start + steps * rows * columns)
+        merged = numbers.view(steps, rows // size, size, columns // size, size).transpose(2, 3).flatten(3)
+        newline = merged.new_full((*merged.shape[:2], 1, size**2), NO_PATCH)
+        tokens.append(torch.cat([merged, newline], dim=2).flatten(0, 2))
+        start += len(numbers)
+    return torch.cat(tokens)
+
+
 PROJECTOR = "multi_modal_projector"
 TOWERS = {
     "llava": Tower("vision_tower", PROJECTOR, _one_to_one, projects_patches=True),
@@ -138,5 +150,6 @@ TOWERS = {
     "qwen2_vl": Tower("visual", "visual.merger", _merged),
     "qwen2_5_vl": Tower("visual", "visual.merger", _windowed),
     "qwen3_vl": Tower("visual", "visual.merger", _merged),
+    "hy_v4_vl": Tower("vision_tower", "vision_tower.patch_merger", _merged_rows),
 }
 """By `model.config.model_type`."""

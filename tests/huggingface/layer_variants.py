@@ -27,12 +27,14 @@ REFUSED = {
     "lfm3_vl": RUNNING_STATE,
     "inkling_mm_model": RUNNING_STATE,
     "inkling2": RUNNING_STATE,
+    "inkling2_loop": RUNNING_STATE,
     "ernie4_5_vl_moe": "choose experts by moe_mm_token_type_ids",
     "unlimited_ocr": "a ring of later tokens by their slots",
     "mistral_large4": BY_SLOTS,
     "dots3_note": BY_SLOTS,
     "glm5_next": STREAMS,
     "qwen4_exp": STREAMS,
+    "hy_v4_vl": STREAMS,
 }
 """Tiny models as the other tests build them that cannot lose tokens at any layer, and why."""
 

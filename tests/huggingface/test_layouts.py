@@ -4,16 +4,22 @@ import pytest
 import torch
 
 from divprune import DivPrune, prune
+from divprune.huggingface.layouts import Layout, grid_cells
+from divprune.huggingface.pieces import pieces_of
+from divprune.methods.base import Piece
 from tests.huggingface.test_report import pruned
 from tests.huggingface.tiny_models import CASES, IMAGE, features
 
 GRIDS = [
-    *((name, "image", 1) for name in ("llava_pixtral", "vipllava", "video_llava", "mistral3", "paligemma", "gemma3")),
+    *(
+        (name, "image", 1)
+        for name in ("llava_pixtral", "vipllava", "video_llava", "mistral3", "paligemma", "gemma3", "apertus1p5")
+    ),
     *((name, "image", 2) for name in ("llava_next", "llava_next_video", "llava_onevision")),
     *((name, "video", 1) for name in ("llava_next_video", "llava_onevision", "video_llava")),
     *(
         (name, kind, 1)
-        for name in ("gemma4", "qwen2_vl", "qwen3_vl", "qwen3_5", "glm4v")
+        for name in ("gemma4", "qwen2_vl", "qwen3_vl", "qwen3_5", "glm4v", "hy_v4_vl")
         for kind in ("image", "video")
     ),
 ]
@@ -39,6 +45,28 @@ def test_a_picture_of_one_tile_has_a_layout_and_of_several_has_none(name: str) -
     several, one = report.items
     assert (several.num_visual_tokens, several.layout) == (48, None)
     assert one.layout.grid == (1, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "pieces"), [("image", [(0, 4, 6, 7)]), ("video", [(0, 2, 4, 5), (10, 2, 4, 5), (20, 2, 4, 5)])]
+)
+def test_hy_4_ends_every_row_in_a_newline(kind: str, pieces: list[tuple[int, ...]]) -> None:
+    model, _, report = pruned("hy_v4_vl", [[1, kind, 5]], ratio=1.0)
+    item = report.items[0]
+    _, rows, columns, _ = pieces[0]
+    is_newline = torch.tensor(([False] * columns + [True]) * rows * len(pieces))
+    assert item.layout.cells[:, 0].isnan().equal(is_newline)
+    newline = model.model.vision_tower.patch_merger.image_newline
+    assert (item.kept_tokens == newline).all(dim=-1).equal(is_newline)
+    assert item.layout.canvas == (columns * 4, rows * 4)
+    found = pieces_of(item.layout, len(is_newline), len(is_newline))
+    assert [(piece.start, piece.rows, piece.columns, piece.stride) for piece in found] == pieces
+
+
+def test_one_row_is_no_square() -> None:
+    cells = torch.cat([grid_cells(1, 4), torch.full((1, 4), torch.nan)])
+    layout = Layout(cells, torch.zeros(5, dtype=torch.int64), (16, 4))
+    assert pieces_of(layout, 5, 5) == (Piece(0, 1, 4, 4),)
 
 
 def test_llava_onevision_scales_many_tiles_down() -> None:

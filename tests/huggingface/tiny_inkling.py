@@ -38,24 +38,35 @@ def inkling_mm_model() -> PreTrainedModel:
     )
 
 
+TEXT_2: dict[str, Any] = {
+    **{name: value for name, value in TEXT.items() if name != "intermediate_size"},
+    "head_dim": 8,
+    "swa_num_attention_heads": 4,
+    "swa_num_key_value_heads": 2,
+    "swa_head_dim": 8,
+    "sliding_window_size": 20,
+    "d_rel": 4,
+    "rel_extent": 16,
+    "layer_types": ["hybrid_sliding", "hybrid", "hybrid_sliding"],
+    "moe_intermediate_size": 16,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "unpadded_vocab_size": 99,
+}
+VISION_2 = {**SIZES, "patch_size": 2, "posemb_grid_size": 8, "projection_hidden_dim": 32, "text_hidden_size": 32}
+
+
 def inkling2() -> PreTrainedModel:
-    text = config_of("Inkling2Text")(
-        **{k: v for k, v in TEXT.items() if k != "intermediate_size"},
-        head_dim=8,
-        swa_num_attention_heads=4,
-        swa_num_key_value_heads=2,
-        swa_head_dim=8,
-        sliding_window_size=20,
-        d_rel=4,
-        rel_extent=16,
-        layer_types=["hybrid_sliding", "hybrid", "hybrid_sliding"],
-        moe_intermediate_size=16,
-        n_routed_experts=4,
-        num_experts_per_tok=2,
-        unpadded_vocab_size=99,
-    )
-    vision = {**SIZES, "patch_size": 2, "posemb_grid_size": 8, "projection_hidden_dim": 32, "text_hidden_size": 32}
-    return build_model(config_of("Inkling2")(text_config=text, vision_config=vision, image_token_id=IMAGE))
+    text = config_of("Inkling2Text")(**TEXT_2)
+    return build_model(config_of("Inkling2")(text_config=text, vision_config=VISION_2, image_token_id=IMAGE))
+
+
+def inkling2_loop() -> PreTrainedModel:
+    """The second of three layers runs three times, each time with a cache of its own."""
+    loop = {"n_layers_per_attn_res_block": 1, "loop_layer_index_start": 1, "loop_layer_index_end": 2}
+    text = config_of("Inkling2LoopText")(**TEXT_2, **loop, loop_num_passes=3, loop_gate_rank=8)
+    vision = {**VISION_2, "model_type": "inkling2_vision"}
+    return build_model(config_of("Inkling2Loop")(text_config=text, vision_config=vision, image_token_id=IMAGE))
 
 
 def folded_patches(model: PreTrainedModel, kind: str, counts: list[int]) -> Media:
@@ -78,4 +89,5 @@ INKLING_CASES = (
         "inkling_mm_model", inkling_mm_model, folded_patches, spell=one_run, items=twelve_each, positions=("compact",)
     ),
     Case("inkling2", inkling2, merged_patches, positions=("compact",)),
+    Case("inkling2_loop", inkling2_loop, merged_patches, positions=("compact",)),
 )

@@ -19,6 +19,7 @@ from tests.huggingface.tiny_more import MORE_CASES
 from tests.huggingface.tiny_mrope import MROPE_CASES
 from tests.huggingface.tiny_newest import NEWEST_CASES
 from tests.huggingface.tiny_plain import PLAIN_CASES
+from tests.huggingface.tiny_rows import ROW_CASES
 from tests.huggingface.tiny_tiled import TILED_CASES
 
 __all__ = [
@@ -38,7 +39,7 @@ __all__ = [
 
 GROUPS = (
     LLAVA_CASES, TILED_CASES, GEMMA_CASES, MROPE_CASES, MORE_CASES, PLAIN_CASES, GRID_CASES, COORDINATE_CASES,
-    CROP_CASES, BLOCK_CASES, NEWEST_CASES, INKLING_CASES,
+    CROP_CASES, BLOCK_CASES, NEWEST_CASES, INKLING_CASES, ROW_CASES,
 )  # fmt: skip
 CASES: dict[str, Case] = {case.name: case for group in GROUPS for case in group}
 

@@ -77,7 +77,7 @@ def grid_media(model: PreTrainedModel, kind: str, counts: list[int]) -> Media:
     count = sum(counts)
     grids = {"image": [(1, 8, 12), (1, 12, 6), (1, 4, 10)], "video": [(3, 4, 8), (2, 8, 6), (4, 4, 6)]}[kind][:count]
     vision = model.config.vision_config
-    width = 3 * vision.temporal_patch_size * vision.patch_size**2
+    width = 3 * getattr(vision, "temporal_patch_size", 1) * vision.patch_size**2
     pixels = {"image": "pixel_values", "video": "pixel_values_videos"}[kind]
     patches = noise(sum(t * h * w for t, h, w in grids), width, seed=count)
     return {pixels: patches, f"{kind}_grid_thw": torch.tensor(grids)}

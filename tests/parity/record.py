@@ -1,12 +1,10 @@
 """The recorded table: what a cell is expected to be, and how the table is written."""
 
 import json
-import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 import transformers
-from packaging.requirements import Requirement
 from packaging.version import Version
 
 from divprune.huggingface import supported_families
@@ -20,39 +18,32 @@ Found = dict[str, dict[str, Cell]]
 REMEDY = "run `make support` and commit what it writes"
 
 
-def oldest_transformers() -> str:
-    """The lower bound in pyproject.toml."""
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    bound = next(each for each in map(Requirement, project["dependencies"]) if each.name == "transformers")
-    return next(iter(bound.specifier)).version
-
-
-def is_oldest() -> bool:
-    """Whether this is the oldest supported transformers, apart from patches."""
-    return Version(transformers.__version__).release[:2] == Version(oldest_transformers()).release[:2]
-
-
 def recorded_cell(name: str, mode: str) -> Cell | None:
     """What the table says of this version of transformers."""
     family = next((family for family in load_support().families if family.name == name), None)
     if family is None:
         return None
-    older = family.cells_of_oldest if is_oldest() else {}
+    older = family.cells_of_older.get(transformers.__version__, {})
     return older.get(mode, family.cells.get(mode))
 
 
-def write_support(found: Found) -> None:
-    """Writes the table: all cells on a newer transformers, those that differ on the oldest."""
-    support = _with_oldest(load_support(), found) if is_oldest() else _new_support(found)
-    SUPPORT_FILE.write_text(json.dumps(support.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+def write_support(found: Found, version: str = transformers.__version__, path: Path = SUPPORT_FILE) -> None:
+    """Writes the table: all cells on the newest transformers, then those that differ on each older one.
+
+    What the newest gives is written anew, and older versions are forgotten until the suite runs there again.
+    """
+    recorded = load_support(path)
+    is_older = Version(version) < Version(recorded.newest)
+    support = _with_older(recorded, found, version) if is_older else _new_support(found, version)
+    path.write_text(json.dumps(support.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _new_support(found: Found) -> Support:
+def _new_support(found: Found, version: str) -> Support:
     groups: dict[str, tuple[str, ...]] = {}
     for mode in MODES.values():
         groups[mode.group] = (*groups.get(mode.group, ()), mode.name)
     rows = tuple(_new_family(name, found[name]) for name in CASES)
-    return Support(transformers.__version__, oldest_transformers(), groups, rows)
+    return Support(version, (), groups, rows)
 
 
 def _new_family(name: str, cells: dict[str, Cell]) -> FamilySupport:
@@ -62,10 +53,12 @@ def _new_family(name: str, cells: dict[str, Cell]) -> FamilySupport:
     return FamilySupport(name, model_type, CASES[name].kinds, family.example, in_order)
 
 
-def _with_oldest(support: Support, found: Found) -> Support:
+def _with_older(support: Support, found: Found, version: str) -> Support:
+    versions = sorted({*support.older, version}, key=Version)
     rows = []
     for family in support.families:
         cells = found[family.name]
         differing = {mode: cells[mode] for mode, cell in family.cells.items() if cells[mode].outcome != cell.outcome}
-        rows.append(replace(family, cells_of_oldest=differing))
-    return replace(support, families=tuple(rows))
+        known = family.cells_of_older | {version: differing}
+        rows.append(replace(family, cells_of_older={each: known[each] for each in versions if known.get(each)}))
+    return replace(support, older=tuple(versions), families=tuple(rows))
