@@ -1,8 +1,8 @@
 # Everything here works on a clean clone with nothing but make and Python >= 3.11.
 #
 # Environments: .venv holds what a user gets (the core dependencies), .venv-test also what checks and tests need,
-# .venv-floor the oldest transformers, .venv-serving vLLM, .venv-eval lmms-eval. A stamp file marks each as complete, so a
-# second call costs nothing.
+# .venv-floor the oldest transformers, .venv-serving vLLM, .venv-eval lmms-eval. .vllm-next is a folder with the Python
+# files of a newer vLLM. A stamp file marks each as complete, so a second call costs nothing.
 
 PYTHON ?= python3
 TEST_WORKERS ?= 2
@@ -16,6 +16,10 @@ TORCH ?= torch==2.13.0
 TEST_TOOLS = accelerate hypothesis peft pytest pytest-timeout pytest-xdist scikit-image
 # torchvision has no build for CPUs on PyPI; see the first of these files.
 REPAIR = tests/torchvision_repair.py tests/prepare_environment.py
+# The newest vLLM that pyproject.toml allows, and the tests that run its Python files: `make test-serving-next
+# NEXT_VLLM=0.34.0` tries another one.
+NEXT_VLLM ?= 0.33.0
+NEXT_TESTS ?= tests/serving
 TEST_ENVIRONMENT = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 QUIET = --quiet --disable-pip-version-check
 INSTALL = install $(QUIET) -c constraints.txt
@@ -23,10 +27,10 @@ INSTALL_SERVING = install $(QUIET) -c constraints-serving.txt
 INSTALL_EVAL = install $(QUIET) -c constraints-eval.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-floor test-serving test-eval test-latest check format bench bench-serving figures readme support clean
+.PHONY: help run test test-floor test-serving test-serving-next test-eval test-latest check format bench bench-serving figures readme support clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 24
 
 run: .venv/.stamp  ## watch a small model answer from 10 % of its visual tokens, and write a report
 	.venv/bin/divprune run --report $(REPORT)
@@ -47,6 +51,11 @@ test-latest:  ## a quick part of the tests on the newest versions that pip finds
 	$(TEST_ENVIRONMENT) .venv-latest/bin/python -m tools.test_latest
 	.venv-latest/bin/python -m pip install $(QUIET) --upgrade transformers '$(TORCH)'
 	$(TEST_ENVIRONMENT) .venv-latest/bin/python -m tools.test_latest --if-beyond-bounds
+
+# What vLLM asks of its own distribution, which is another one than the files', it is told by a variable.
+test-serving-next: .vllm-next/$(NEXT_VLLM).stamp  ## the same with the newest vLLM's Python files over the CPU build
+	$(TEST_ENVIRONMENT) VLLM_TARGET_DEVICE=cpu PYTHONPATH=$(CURDIR)/.vllm-next \
+	  .venv-serving/bin/python -m pytest -W ignore $(NEXT_TESTS)
 
 test-eval: .venv-eval/.stamp  ## the tests of the lmms-eval plugin, its tasks and runs, on data made by the tests
 	$(TEST_ENVIRONMENT) .venv-eval/bin/python -m pytest -W ignore -n $(TEST_WORKERS) --dist loadfile tests/harness
@@ -109,6 +118,14 @@ support: .venv/.stamp .venv-test/.stamp .venv-floor/.stamp  ## run the parity su
 	.venv-serving/bin/python tests/prepare_environment.py
 	@touch $@
 
+.vllm-next/$(NEXT_VLLM).stamp: .venv-serving/.stamp tests/serving/overlay.py
+	rm -rf .vllm-next
+	mkdir .vllm-next
+	.venv-serving/bin/python -m pip download --quiet --disable-pip-version-check -c constraints-serving.txt \
+	  --no-deps --only-binary :all: --dest .vllm-next vllm==$(NEXT_VLLM)
+	.venv-serving/bin/python tests/serving/overlay.py .vllm-next
+	@touch $@
+
 .venv-eval/.stamp: pyproject.toml constraints-eval.txt $(REPAIR)
 	@$(call create_environment,.venv-eval)
 	.venv-eval/bin/python -m pip $(INSTALL_EVAL) -e '.[eval]' pytest pytest-timeout pytest-xdist
@@ -116,7 +133,7 @@ support: .venv/.stamp .venv-test/.stamp .venv-floor/.stamp  ## run the parity su
 	@touch $@
 
 clean:  ## remove environments, caches and build output
-	rm -rf .venv .venv-test .venv-floor .venv-serving .venv-eval .venv-latest build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-test .venv-floor .venv-serving .venv-eval .venv-latest .vllm-next build dist .mypy_cache .pytest_cache .ruff_cache
 
 define create_environment
 $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("divprune needs Python 3.11 or newer, found " \

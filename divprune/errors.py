@@ -13,6 +13,10 @@ class UnsupportedModelError(DivpruneError, ValueError):
     """The model's family has no adapter, or uses something that cannot be pruned."""
 
 
+class UnsupportedVersionError(DivpruneError, ValueError):
+    """A dependency is there in a version whose internals are not what divprune relies on."""
+
+
 class UnknownMethodError(DivpruneError, ValueError):
     """No pruning method has this name."""
 

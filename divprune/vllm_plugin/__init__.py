@@ -16,21 +16,33 @@ if TYPE_CHECKING:
     from divprune.vllm_plugin.families import FAMILIES, ServedFamily
     from divprune.vllm_plugin.overrides import pruned_overrides
     from divprune.vllm_plugin.settings import PruningSettings
-    from divprune.vllm_plugin.versions import TESTED_VERSIONS, require_tested
+    from divprune.vllm_plugin.versions import TESTED_RANGE
 
 _HOME = {
     "FAMILIES": "families",
     "PruningSettings": "settings",
     "ServedFamily": "families",
-    "TESTED_VERSIONS": "versions",
+    "TESTED_RANGE": "versions",
     "pruned_overrides": "overrides",
-    "require_tested": "versions",
 }
 
-__all__ = ["FAMILIES", "TESTED_VERSIONS", "PruningSettings", "ServedFamily", "pruned_overrides", "require_tested"]
+__all__ = ["FAMILIES", "TESTED_RANGE", "PruningSettings", "ServedFamily", "pruned_overrides"]
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(f"divprune.vllm_plugin.{_HOME[name]}"), name)
+    if name.startswith("Pruned"):
+        return _model(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _model(name: str) -> Any:
+    """Return a pruned model's class, if vLLM's are what it is made for; vLLM asks for it by this name."""
+    from divprune.vllm_plugin import contracts
+    from divprune.vllm_plugin.families import FAMILIES
+
+    if name not in {family.model for family in FAMILIES}:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    contracts.require((*contracts.REGISTRATION, *contracts.MODELS))
+    return getattr(import_module("divprune.vllm_plugin.served"), name)

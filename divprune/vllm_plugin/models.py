@@ -18,7 +18,7 @@ from divprune.vllm_plugin.choice import Grid, kept_rows
 from divprune.vllm_plugin.families import Modality
 from divprune.vllm_plugin.processor import MODALITIES, PrunedInfo, PrunedProcessor, budget_field, pruned_class
 from divprune.vllm_plugin.refusals import refuse_unsupported
-from divprune.vllm_plugin.settings import PruningSettings, from_integers
+from divprune.vllm_plugin.settings import from_integers
 
 FACTORY = "_processor_factory"
 Model = TypeVar("Model", bound=type[Any])
@@ -47,9 +47,9 @@ class PrunedModel(SupportsMultiModal):
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         """Check the configuration and build the model."""
-        refuse_unsupported(vllm_config)
+        settings = refuse_unsupported(vllm_config)
         super().__init__(vllm_config=vllm_config, prefix=prefix)
-        self.pruning_method = PruningSettings.of(vllm_config.model_config.hf_config).method_object()
+        self.pruning_method = settings.method_object()
 
     def embed_multimodal(self, **kwargs: Any) -> list[Tensor]:
         """Encode a batch of items of one modality, and keep the chosen rows of each."""

@@ -19,9 +19,12 @@ import torch
 from torch import Tensor
 from vllm.config import VllmConfig
 
+from divprune.errors import UnsupportedVersionError
 from divprune.vllm_plugin.choice import Grid
+from divprune.vllm_plugin.contracts import refusal
 from divprune.vllm_plugin.families import Modality
 from divprune.vllm_plugin.models import PrunedModel
+from divprune.vllm_plugin.processor import POSITIONS_FACTOR
 
 AXES = 3
 # bfloat16 has whole numbers up to 256 only, so that a coordinate is written as two digits.
@@ -47,6 +50,34 @@ def fields_of(kind: Modality, kwargs: Mapping[str, Any], index: int) -> dict[str
     return {name: SimpleNamespace(data=kwargs[name][index]) for name in names if name in kwargs}
 
 
+def require_angles(language_model: torch.nn.Module, max_positions: int) -> None:
+    """Check that vLLM's tables of angles reach as far as the positions of a pruned prompt.
+
+    Behind their end, an answer would be wrong or the engine would fall. That they reach so far is not a symbol that
+    could be looked up, so it is measured on the model that was built.
+
+    Args:
+        language_model: The part that reads M-RoPE positions; its tables are called `cos_sin_cache`, one row a position.
+        max_positions: The longest prompt that the model was trained with.
+
+    Raises:
+        UnsupportedVersionError: They do not, or there are none of this name.
+    """
+    tables: list[Any] = [
+        module.cos_sin_cache for module in language_model.modules() if hasattr(module, "cos_sin_cache")
+    ]
+    rows = min((len(table) for table in tables), default=0)
+    if rows < POSITIONS_FACTOR * max_positions:
+        raise UnsupportedVersionError(
+            refusal(
+                [
+                    f"tables of M-RoPE angles (cos_sin_cache) must have {POSITIONS_FACTOR} x {max_positions} rows, "
+                    f"found {rows} in {len(tables)} tables"
+                ]
+            )
+        )
+
+
 class PrunedMRoPEModel(PrunedModel):
     """Comes in front of a family's model with M-RoPE positions."""
 
@@ -55,6 +86,7 @@ class PrunedMRoPEModel(PrunedModel):
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         """Build the model and the buffer."""
         super().__init__(vllm_config=vllm_config, prefix=prefix)
+        require_angles(self.language_model, vllm_config.model_config.hf_text_config.max_position_embeddings)
         size = (AXES, vllm_config.scheduler_config.max_num_batched_tokens)
         self.register_buffer("place_buffer", torch.zeros(size, dtype=torch.int64), persistent=False)
 

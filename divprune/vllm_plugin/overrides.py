@@ -2,14 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from divprune.errors import UnsupportedModelError
 from divprune.vllm_plugin.families import FAMILIES, family_of
 from divprune.vllm_plugin.settings import PruningSettings
-from divprune.vllm_plugin.versions import require_tested
 
 
 def pruned_overrides(
@@ -30,7 +28,7 @@ def pruned_overrides(
         num_keep: Or their number. Give exactly one of the two.
         method: A method and its parameters: "divprune", "random:seed=3".
         allow_request_ratio: Whether requests may ask for less by their mm_processor_kwargs.
-        allow_untested_vllm: Whether to run on another vLLM than the tested ones.
+        allow_untested_vllm: Whether to say nothing of a vLLM outside the tested range.
         revision: Branch, tag or commit on the hub.
 
     Returns:
@@ -38,11 +36,9 @@ def pruned_overrides(
 
     Raises:
         UnsupportedModelError: The model's architecture is not served pruned.
-        ValueError: A value is out of range, no method has this name, or the installed vLLM is not a tested one.
+        ValueError: A value is out of range, or no method has this name.
         TypeError: A value has the wrong type.
     """
-    if find_spec("vllm"):
-        require_tested(allow_untested_vllm)
     settings = PruningSettings(keep_ratio, num_keep, method, allow_request_ratio, allow_untested_vllm)
     names = _config(model, revision).get("architectures") or []
     family = next(filter(None, map(family_of, names)), None)

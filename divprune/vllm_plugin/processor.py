@@ -11,11 +11,12 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from vllm.multimodal.inputs import MultiModalFieldConfig, MultiModalKwargsItems
+from vllm.multimodal.inputs import MultiModalFieldConfig
 from vllm.multimodal.parse import MultiModalDataItems
 from vllm.multimodal.processing import (
     BaseMultiModalProcessor,
     BaseProcessingInfo,
+    ProcessorInputs,
     PromptReplacement,
     PromptUpdate,
     PromptUpdateDetails,
@@ -24,10 +25,9 @@ from vllm.multimodal.processing import (
 from divprune.budget import Budget
 from divprune.errors import UnsupportedModelError
 from divprune.vllm_plugin.families import Modality, ServedFamily, family_of
-from divprune.vllm_plugin.settings import REQUEST_KEYS, PruningSettings, allowed_count, as_integers, from_integers
+from divprune.vllm_plugin.given import BUDGET, Given, holds_budget
+from divprune.vllm_plugin.settings import REQUEST_KEYS, PruningSettings, allowed_count, as_integers
 
-BUDGET = "divprune"
-"""Key under which a request's budget goes through vLLM's processing as one more processor argument."""
 POSITIONS_FACTOR = 4
 """vLLM's tables of M-RoPE angles reach so many times as far as the longest prompt that a model was trained with."""
 MODALITIES: tuple[Modality, ...] = ("image", "video")
@@ -87,48 +87,48 @@ class ShortDetails(PromptUpdateDetails):
 class PrunedProcessor(BaseMultiModalProcessor[PrunedInfo]):
     """Comes in front of a family's processor."""
 
-    def apply(self, inputs: Any, timing_ctx: Any) -> Any:
+    # vLLM may rename the parameters of these methods, and gives some by keyword and others by place. So each hands on
+    # what it got, and knows its own by what it is.
+
+    def apply(self, *args: Any, **kwargs: Any) -> Any:
         """Read the request's budget before anything else happens."""
+        given = Given(args, kwargs)
+        place, inputs = given.find(lambda value: isinstance(value, ProcessorInputs), "a request")
         asked = inputs.hf_processor_mm_kwargs
         budget = self.info.pruning.request_budget(asked)
         rest = {name: value for name, value in asked.items() if name not in REQUEST_KEYS}
         rest[BUDGET] = [self.info.pruning.method, *as_integers(budget)]
-        return super().apply(replace(inputs, hf_processor_mm_kwargs=rest), timing_ctx)
+        args, kwargs = given.with_value(place, replace(inputs, hf_processor_mm_kwargs=rest))
+        return super().apply(*args, **kwargs)
 
-    def _apply_hf_processor_main(self, mm_items: MultiModalDataItems, hf_kwargs: Mapping[str, object]) -> Any:
-        own, budget = _split(hf_kwargs)
-        processed = super()._apply_hf_processor_main(mm_items=mm_items, hf_kwargs=own)
-        for kind, count in mm_items.get_all_counts().items():
+    def _apply_hf_processor_main(self, *args: Any, **kwargs: Any) -> Any:
+        given = Given(args, kwargs)
+        _, items = given.find(lambda value: isinstance(value, MultiModalDataItems), "a prompt's media")
+        args, kwargs, budget = given.without_budget()
+        processed = super()._apply_hf_processor_main(*args, **kwargs)
+        for kind, count in items.get_all_counts().items():
             if count:
                 processed[budget_field(kind)] = torch.tensor([as_integers(budget)] * count)
         return processed
 
-    def _get_mm_fields_config(
-        self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, object]
-    ) -> Mapping[str, MultiModalFieldConfig]:
-        own, _ = _split(hf_processor_mm_kwargs)
-        fields = dict(super()._get_mm_fields_config(hf_inputs, own))
+    def _get_mm_fields_config(self, *args: Any, **kwargs: Any) -> Mapping[str, MultiModalFieldConfig]:
+        given = Given(args, kwargs)
+        _, processed = given.find(lambda value: not holds_budget(value), "what the processor made")
+        args, kwargs, _ = given.without_budget()
+        fields = dict(super()._get_mm_fields_config(*args, **kwargs))
         for kind in MODALITIES:
-            if budget_field(kind) in hf_inputs:
+            if budget_field(kind) in processed:
                 fields[budget_field(kind)] = MultiModalFieldConfig.batched(kind, keep_on_cpu=True)
         return fields
 
-    # The parameters' names matter: vLLM gives them by keyword.
-    def _get_prompt_updates(
-        self,
-        mm_items: MultiModalDataItems,
-        hf_processor_mm_kwargs: Mapping[str, object],
-        out_mm_kwargs: MultiModalKwargsItems,
-    ) -> Sequence[PromptUpdate]:
-        own, budget = _split(hf_processor_mm_kwargs)
-        updates = super()._get_prompt_updates(
-            mm_items=mm_items, hf_processor_mm_kwargs=own, out_mm_kwargs=out_mm_kwargs
-        )
-        return [self._pruned_update(update, budget) for update in updates]
+    def _get_prompt_updates(self, *args: Any, **kwargs: Any) -> Sequence[PromptUpdate]:
+        args, kwargs, budget = Given(args, kwargs).without_budget()
+        return [self._pruned_update(update, budget) for update in super()._get_prompt_updates(*args, **kwargs)]
 
-    def _maybe_apply_prompt_updates(self, mm_items: MultiModalDataItems, mm_res: Any) -> Any:
-        ids, placeholders = super()._maybe_apply_prompt_updates(mm_items, mm_res)
-        items = [updates[0].content for kind in mm_res.prompt_updates.values() for updates in kind]
+    def _maybe_apply_prompt_updates(self, *args: Any, **kwargs: Any) -> Any:
+        _, processed = Given(args, kwargs).find(lambda value: hasattr(value, "prompt_updates"), "a processed prompt")
+        ids, placeholders = super()._maybe_apply_prompt_updates(*args, **kwargs)
+        items = [updates[0].content for kind in processed.prompt_updates.values() for updates in kind]
         self._require_positions(len(ids) + sum(item.num_dropped for item in items))
         return ids, placeholders
 
@@ -195,12 +195,6 @@ def shortened(details: PromptUpdateDetails, budget: Budget, server: Budget, has_
     gone = set(places[count:])
     short = [token for place, token in enumerate(full) if place not in gone]
     return ShortDetails(short, None if has_text else details.is_embed, total - count)
-
-
-def _split(kwargs: Mapping[str, object]) -> tuple[dict[str, object], Budget]:
-    """Return what is meant for the family's own processor, and the budget."""
-    carried: Any = kwargs[BUDGET]
-    return {name: value for name, value in kwargs.items() if name != BUDGET}, from_integers(carried[1:])
 
 
 def pruned_class(mixin: type[Any], base: type[Any]) -> type[Any]:

@@ -1,6 +1,7 @@
 """Qwen3-VL: features for deeper layers, and videos with the moment of each frame in the text."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,6 +14,26 @@ from divprune.vllm_plugin.models import with_pruned_processor
 from divprune.vllm_plugin.mrope import PrunedMRoPEModel, as_columns
 from divprune.vllm_plugin.processor import POSITIONS_FACTOR
 
+FACTOR = "mrope_positions_factor"
+
+
+@contextmanager
+def room_for_dropped_tokens() -> Iterator[None]:
+    """Have vLLM's tables of angles reach as far as a pruned prompt's positions.
+
+    Unpruned, no position of this family is larger than the number of tokens before it, and vLLM makes room for no more.
+    Versions without this function make that room for every model; `mrope.require_angles` sees what came of it.
+    """
+    before = getattr(qwen3_vl, FACTOR, None)
+    if before is None:
+        yield
+        return
+    setattr(qwen3_vl, FACTOR, lambda *_, **__: POSITIONS_FACTOR)
+    try:
+        yield
+    finally:
+        setattr(qwen3_vl, FACTOR, before)
+
 
 @with_pruned_processor
 class PrunedQwen3VL(PrunedMRoPEModel, qwen3_vl.Qwen3VLForConditionalGeneration):
@@ -20,13 +41,8 @@ class PrunedQwen3VL(PrunedMRoPEModel, qwen3_vl.Qwen3VLForConditionalGeneration):
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         """Build the model with room for the positions of dropped tokens."""
-        # Unpruned, no position is larger than the number of tokens before it, and vLLM makes room for no more.
-        before = qwen3_vl.mrope_positions_factor
-        qwen3_vl.mrope_positions_factor = lambda _: POSITIONS_FACTOR
-        try:
+        with room_for_dropped_tokens():
             super().__init__(vllm_config=vllm_config, prefix=prefix)
-        finally:
-            qwen3_vl.mrope_positions_factor = before
 
     def visual_tokens(self, item: Tensor) -> Tensor:
         """See `PrunedModel`."""

@@ -8,21 +8,22 @@ from divprune.methods import ItemContext, Method
 from divprune.methods.merging import MergingMethod
 from divprune.vllm_plugin.families import Modality, ServedFamily, family_of
 from divprune.vllm_plugin.settings import REQUEST_KEYS, PruningSettings
-from divprune.vllm_plugin.versions import require_tested
 
 
-def refuse_unsupported(vllm_config: Any) -> None:
+def refuse_unsupported(vllm_config: Any) -> PruningSettings:
     """Check the configuration of a pruned model.
 
     Args:
         vllm_config: vLLM's `VllmConfig`.
+
+    Returns:
+        The settings that it carries.
 
     Raises:
         ValueError: It asks for something that cannot be served pruned.
     """
     model_config = vllm_config.model_config
     settings = PruningSettings.of(model_config.hf_config)
-    require_tested(settings.allow_untested_vllm)
     for is_asked, reason in _modes(vllm_config):
         if is_asked:
             raise ValueError(f"a pruned model cannot be served with {reason}")
@@ -32,6 +33,7 @@ def refuse_unsupported(vllm_config: Any) -> None:
     multimodal = model_config.multimodal_config
     served = tuple(kind for kind in family.modalities if multimodal.get_limit_per_prompt(kind) > 0)
     refuse_method(settings.method_object(), family, served)
+    return settings
 
 
 def _modes(vllm_config: Any) -> list[tuple[bool, str]]:

@@ -9,7 +9,8 @@ from typing import Any
 from aiohttp import ClientError
 from PIL.Image import DecompressionBombError
 from starlette.responses import JSONResponse
-from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
+
+from divprune.vllm_plugin import contracts
 
 FAULTS_OF_REQUESTS = (DecompressionBombError, FileNotFoundError, IsADirectoryError, ClientError)
 
@@ -18,12 +19,15 @@ class RefuseUnreadablePictures:
     """Comes in front of vLLM's server, an ASGI application."""
 
     def __init__(self, app: Any) -> None:
-        self._app = app
+        contracts.require(contracts.SERVER)
+        from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
+
+        self._app, self._error_response = app, create_error_response
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer a request."""
         try:
             await self._app(scope, receive, send)
         except FAULTS_OF_REQUESTS as error:
-            refusal = create_error_response(ValueError(f"a picture cannot be read: {error}"))
+            refusal = self._error_response(ValueError(f"a picture cannot be read: {error}"))
             await JSONResponse(refusal.model_dump(), status_code=refusal.error.code)(scope, receive, send)

@@ -23,7 +23,7 @@ class PruningSettings:
         num_keep: Or their number. Exactly one of the two is given.
         method: A method and its parameters, as on the command line: "divprune", "random:seed=3".
         allow_request_ratio: Whether requests may ask for less by their mm_processor_kwargs.
-        allow_untested_vllm: Whether to run on another vLLM than the tested ones.
+        allow_untested_vllm: Whether to say nothing of a vLLM outside the tested range.
 
     Raises:
         ValueError: A value is out of range, or no method has this name.

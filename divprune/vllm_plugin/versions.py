@@ -1,13 +1,22 @@
-"""The vLLM versions that this plugin was tested with; it relies on internals that change between them."""
+"""The range of vLLM versions that this plugin was tested with.
 
+What decides whether a version is served is not its number but `divprune.vllm_plugin.contracts`: internals that the
+plugin relies on are what they were, or they are not. Beyond the range one warning says that answers were not compared.
+"""
+
+import re
+import warnings
+from functools import cache
 from importlib import import_module
 
-TESTED_VERSIONS = ("0.32",)
+TESTED_RANGE = ">=0.32,<0.34"
+"""As in the extra "vllm" of pyproject.toml."""
 
 
 def is_tested() -> bool:
-    """Return whether the installed vLLM is a tested one."""
-    return installed_version().rpartition(".")[0] in TESTED_VERSIONS
+    """Return whether the installed vLLM lies in the tested range."""
+    first, end = (_numbers(bound) for bound in TESTED_RANGE.split(","))
+    return first <= _numbers(installed_version()) < end
 
 
 def installed_version() -> str:
@@ -17,14 +26,27 @@ def installed_version() -> str:
     return version.partition("+")[0]
 
 
-def require_tested(allow_untested: bool) -> None:
-    """Refuse other versions than the tested ones.
+def warn_if_untested(is_allowed: bool) -> None:
+    """Warn once in a process of a version outside the range.
 
-    Raises:
-        ValueError: The installed version is another one, and `allow_untested` is not set.
+    Args:
+        is_allowed: Whether the user knows ("allow_untested_vllm").
     """
-    if not allow_untested and not is_tested():
-        raise ValueError(
-            f"divprune was tested with vLLM {', '.join(TESTED_VERSIONS)}, this is {installed_version()}; install "
-            'that, or set "allow_untested_vllm": true in the "divprune" entry of hf_overrides and check the answers'
-        )
+    if not is_allowed and not is_tested():
+        _warn(installed_version())
+
+
+@cache
+def _warn(version: str) -> None:
+    warnings.warn(
+        f"divprune was tested with vllm{TESTED_RANGE}, this is {version}. The internals that it relies on are the same "
+        "by name and signature, but nobody has compared answers: compare some with those of a tested version, then set "
+        '"allow_untested_vllm": true in the "divprune" entry of hf_overrides',
+        stacklevel=2,
+    )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Return major and minor version; (0, 0) for a build without a number."""
+    found = re.search(r"(\d+)\.(\d+)", version)
+    return tuple(map(int, found.groups())) if found else (0, 0)

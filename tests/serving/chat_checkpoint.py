@@ -93,10 +93,15 @@ def renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def chat_processor(folder: Path) -> Callable[..., Any]:
     """vLLM's processor, for want of one in transformers; what it gives, under transformers' names."""
-    from vllm.transformers_utils.processors.internvl import InternVLImageProcessor, InternVLProcessor
+    from vllm.transformers_utils.processors import internvl
 
-    processor = InternVLProcessor(
-        InternVLImageProcessor(**IMAGE_PROCESSOR), AutoTokenizer.from_pretrained(folder), image_seq_length=TILE_TOKENS
+    # vLLM 0.33 renamed them.
+    image_class, whole_class = (
+        getattr(internvl, f"InternVLChat{kind}", None) or getattr(internvl, f"InternVL{kind}")
+        for kind in ("ImageProcessor", "Processor")
+    )
+    processor = whole_class(
+        image_class(**IMAGE_PROCESSOR), AutoTokenizer.from_pretrained(folder), image_seq_length=TILE_TOKENS
     )
 
     def call(**arguments: Any) -> Any:

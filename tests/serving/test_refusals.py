@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from vllm import LLM
 
-from divprune.vllm_plugin import pruned_overrides, versions
+from divprune.vllm_plugin import pruned_overrides
 from tests.serving.cases import CASES, clip_of, expected, picture, prompts
 from tests.serving.engines import SETTINGS, answers, ask
 from tests.serving.reference import divprune_rule
@@ -42,15 +42,6 @@ def start(folder: Path, pruning: dict[str, Any], **settings: Any) -> LLM:
 def test_modes(settings: dict[str, Any], reason: str, checkpoint: Checkpoint) -> None:
     with pytest.raises(ValueError, match=f"a pruned model cannot be served with {reason}"):
         start(checkpoint("qwen2_vl"), {"keep_ratio": 0.25}, **settings)
-
-
-def test_versions(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert versions.is_tested()
-    model = {"architectures": ["LlavaForConditionalGeneration"]}
-    monkeypatch.setattr(versions, "installed_version", lambda: "0.40.1")
-    with pytest.raises(ValueError, match=r"this is 0\.40\.1"):
-        pruned_overrides(model, keep_ratio=0.5)
-    assert pruned_overrides(model, keep_ratio=0.5, allow_untested_vllm=True)["divprune"]["allow_untested_vllm"]
 
 
 def test_methods(checkpoint: Checkpoint) -> None:
