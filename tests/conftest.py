@@ -4,9 +4,17 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read by huggingface_hub at import
 
+import pytest
 import torch
 
 from tests.torchvision_repair import repair_torchvision
 
 _torchvision_library = repair_torchvision()
-torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--threads", type=int, default=1, help="threads that torch uses")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    torch.set_num_threads(config.getoption("--threads"))
