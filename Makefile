@@ -11,6 +11,8 @@ REPORT ?= divprune-report.html
 FLOOR = 5.18.0
 # The newest vLLM that pyproject.toml allows; `make test-serving-next NEXT_VLLM=0.34.0` tries another one.
 NEXT_VLLM ?= 0.33.0
+# What it imports on a CPU and the build for CPUs does not bring.
+NEXT_NEEDS = orjson
 SERVING_TESTS ?= tests/serving
 TEST_ENVIRONMENT = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 INSTALL = install --quiet --disable-pip-version-check -c constraints.txt
@@ -105,6 +107,7 @@ support: .venv/.stamp .venv-test/.stamp .venv-floor/.stamp  ## run the parity su
 .vllm-next/$(NEXT_VLLM).stamp: .venv-serving/.stamp tests/serving/overlay.py
 	rm -rf .vllm-next
 	mkdir .vllm-next
+	.venv-serving/bin/python -m pip $(INSTALL_SERVING) $(NEXT_NEEDS)
 	.venv-serving/bin/python -m pip download --quiet --disable-pip-version-check -c constraints-serving.txt \
 	  --no-deps --only-binary :all: --dest .vllm-next vllm==$(NEXT_VLLM)
 	.venv-serving/bin/python tests/serving/overlay.py .vllm-next
