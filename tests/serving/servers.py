@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-SECONDS_TO_START = 240
+SECONDS_TO_START = 360
 SECONDS_TO_END = 30
 ROOT = Path(__file__).parents[2]
 VLLM_SERVER = "vllm.entrypoints.launchers.api_server.entry"
