@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from divprune.cli.failures import CommandError
-from divprune.cli.options import checked_budget, require_not_read
+from divprune.cli.options import checked_budget
 from divprune.cli.screen import Screen, advance
 from divprune.errors import DivpruneError
 from divprune.serving.answers import Answer, AnswerFile
@@ -60,10 +60,8 @@ def answer_batch(options: BatchOptions, screen: Screen) -> None:
     """
     settings = options.settings
     questions = read_questions(options.source, options.prompt)
-    inputs = [options.source, *(path for question in questions for path in question.images)]
-    require_not_read("--output", options.output, inputs)
-    file = AnswerFile(options.output, str(settings), questions)
-    left = file.left
+    file = AnswerFile(options.output, str(settings))
+    left = [question for question in questions if question.id not in file.answered]
     if len(left) < len(questions):
         screen.note(f"{len(questions) - len(left)} of {len(questions)} are answered already and not asked again")
     require_vllm()
@@ -73,7 +71,6 @@ def answer_batch(options: BatchOptions, screen: Screen) -> None:
             file.add(answer)
             failed += answer.error is not None
             advance(bar)
-    file.finish()
     screen.show(f"{len(questions) - failed} of {len(questions)} questions answered: {options.output}")
     screen.result({"output": str(options.output), "num_questions": len(questions), "num_failed": failed})
     if failed:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from divprune.checkpoints import EMBEDDED, LoadedModel, choose_device, load_model
 from divprune.cli.examples import Ask, training_scenes
 from divprune.cli.failures import CommandError
-from divprune.cli.options import DEFAULT_PROMPT, check_output_file, require_own
+from divprune.cli.options import DEFAULT_PROMPT, check_output_file
 from divprune.cli.screen import Screen, advance
 from divprune.cli.tables import listing
 from divprune.efficiency import calibrate_fitprune
@@ -87,7 +87,6 @@ def calibrate_recipe(options: CalibrateOptions, target_percent: float, accountin
 
 def _prepared(options: CalibrateOptions, screen: Screen) -> tuple[LoadedModel, list[dict[str, Any]]]:
     check_output_file("--output", options.output, "calibration.json")
-    require_own("--output", options.output, b'"format": "divprune ')
     asks = _asks(options)
     device = choose_device(options.device)
     with screen.working("loading the model"):

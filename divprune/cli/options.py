@@ -1,7 +1,7 @@
 """The arguments of `divprune run`, and every check that needs neither torch nor a model: mistakes are told at once."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,6 @@ from divprune.cli.failures import CommandError
 from divprune.media import Medium, load_clip, load_picture
 
 DEFAULT_KEEP_RATIO = 0.098  # the paper's: 56 of 576 tokens
-REPORT_MARK = b'<meta name="generator" content="divprune">'
 DEFAULT_PROMPT = "Describe the picture."
 
 
@@ -68,8 +67,6 @@ def check_options(options: RunOptions) -> None:
     _ = options.budget
     if options.report is not None:
         check_output_file("--report", options.report, "report.html")
-        require_not_read("--report", options.report, (*options.images, *options.videos))
-        require_own("--report", options.report, REPORT_MARK)
     if any(not prompt.strip() for prompt in options.prompts):
         raise CommandError("--prompt is empty; ask something, or leave it out")
 
@@ -105,36 +102,3 @@ def check_output_file(option: str, path: Path, example: str) -> None:
         raise CommandError(f"{option} {path}: there is no directory {path.parent}; create it first")
     if not os.access(folder, os.W_OK):
         raise CommandError(f"{option} {path}: no permission to write into {path.parent}")
-
-
-def require_not_read(option: str, path: Path, inputs: Iterable[Path]) -> None:
-    """Refuse an output that is one of the inputs, by whatever name or link.
-
-    Args:
-        option: which option named the output.
-        path: the output, as typed.
-        inputs: files that the same command reads.
-
-    Raises:
-        CommandError: writing would destroy an input.
-    """
-    for each in inputs:
-        if path.exists() and each.exists() and path.samefile(each):
-            raise CommandError(f"{option} {path} is a file that this command reads ({each}); name another")
-
-
-def require_own(option: str, path: Path, mark: bytes) -> None:
-    """Refuse to replace a file that this command did not write.
-
-    Args:
-        option: which option named the output.
-        path: as typed.
-        mark: what stands near the beginning of every file that the command writes.
-
-    Raises:
-        CommandError: something else is there.
-    """
-    if path.is_file() and path.stat().st_size:
-        with path.open("rb") as file:
-            if mark not in file.read(1024):
-                raise CommandError(f"{option} {path} is there and was not written by divprune; name another file")

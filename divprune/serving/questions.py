@@ -1,6 +1,5 @@
 """What a batch asks: a folder of pictures, or one question a line in a JSONL file."""
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -28,19 +27,6 @@ class Question:
     id: str
     images: tuple[Path, ...]
     prompt: str
-
-    def fingerprint(self) -> str:
-        """Hash the prompt and what the image files hold now; an image that cannot be read counts as missing."""
-        parts = [self.prompt, *map(_digest, self.images)]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _digest(path: Path) -> str | None:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
 
 
 def read_questions(source: Path, prompt: str | None) -> list[Question]:
