@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 from divprune.checkpoints import EMBEDDED, LoadedModel, choose_device, load_model
 from divprune.cli.examples import Ask, training_scenes
 from divprune.cli.failures import CommandError
-from divprune.cli.options import DEFAULT_PROMPT, check_output_file
+from divprune.cli.options import DEFAULT_PROMPT
+from divprune.cli.outputs import check_output_file
 from divprune.cli.screen import Screen, advance
 from divprune.cli.tables import listing
 from divprune.efficiency import calibrate_fitprune
