@@ -41,10 +41,32 @@ class Record:
     provenance: Mapping[str, Any] = field(default_factory=lambda: provenance())
 
     def save(self, folder: Path) -> Path:
-        """Write `NAME.json` into a folder, whole or not at all."""
-        path = folder / f"{self.name}.json"
+        """Write `NAME.json` into a folder, whole or not at all; it replaces a record, and no other file.
+
+        Raises:
+            RecordError: another file of this name is there.
+        """
+        path = check_record_place(folder, self.name)
         write_whole(path, json.dumps({"format": FORMAT, **asdict(self)}, indent=1, allow_nan=False) + "\n")
         return path
+
+
+def check_record_place(folder: Path, name: str) -> Path:
+    """Return where a record of a name goes; commands that measure for long ask before they begin.
+
+    Raises:
+        RecordError: a file is there that is no record, of whatever format.
+    """
+    path = folder / f"{name}.json"
+    if not path.exists() or path.stat().st_size == 0:
+        return path
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError):
+        content = None
+    if not isinstance(content, dict) or not {"format", "name", "rows"} <= content.keys():
+        raise RecordError(f"{path} is there already and is no result record; move it away, or name another folder")
+    return path
 
 
 def load_record(path: Path) -> Record:

@@ -7,7 +7,7 @@ from pathlib import Path
 from divprune.budget import Budget
 from divprune.cli.examples import Ask, bundled_scenes
 from divprune.cli.failures import CommandError
-from divprune.cli.outputs import check_output_file
+from divprune.cli.outputs import check_report
 from divprune.media import Medium, load_clip, load_picture
 
 DEFAULT_KEEP_RATIO = 0.098  # the paper's: 56 of 576 tokens
@@ -66,7 +66,7 @@ def check_options(options: RunOptions) -> None:
     """
     _ = options.budget
     if options.report is not None:
-        check_output_file("--report", options.report, "report.html")
+        check_report(options.report, (*options.images, *options.videos))
     if any(not prompt.strip() for prompt in options.prompts):
         raise CommandError("--prompt is empty; ask something, or leave it out")
 

@@ -117,7 +117,8 @@ def test_failed_report_leaves_the_old_file(
     divprune: Command, llava: Path, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = tmp_path / "report.html"
-    report.write_text("old")
+    old = "<!doctype html>\n<title>divprune: 16 → 2 visual tokens</title>"
+    report.write_text(old)
 
     def fail(*arguments: object, **options: object) -> None:
         raise RuntimeError("no drawing today")
@@ -125,7 +126,7 @@ def test_failed_report_leaves_the_old_file(
     monkeypatch.setattr("divprune.cli.report.draw_media", fail)
     outcome = divprune("run", "--model", llava, "--image", picture, "--report", report, *SHORT)
     assert outcome.exit_code == 1
-    assert report.read_text() == "old"
+    assert report.read_text() == old
     assert os.listdir(tmp_path) == ["report.html"]
 
 
