@@ -7,9 +7,10 @@ import contextlib
 import json
 import os
 import platform
+import secrets
+import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -113,15 +114,16 @@ def provenance() -> dict[str, Any]:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Replace a file in one step, through a temporary file beside it."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.", suffix=".part")
+    """Replace a file in one step, through a temporary file beside it; its permissions stay."""
+    temporary = path.absolute().with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             # Otherwise a power cut could leave the new name without the content.
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        if path.exists():
+            os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):

@@ -47,10 +47,8 @@ def check_not_read(option: str, path: Path, inputs: Iterable[Path], example: str
     """
     for source in inputs:
         if is_same_file(path, source):
-            same = "" if path == source else f", the same file as {source}"
-            raise CommandError(
-                f"{option} {path}{same}, is what the command reads; name another file, such as {example}"
-            )
+            same = "" if path == source else f", the same file as {source},"
+            raise CommandError(f"{option} {path}{same} is what the command reads; name another file, such as {example}")
 
 
 def is_same_file(first: Path, second: Path) -> bool:

@@ -74,13 +74,13 @@ def _digest(prompt: str, images: Sequence[str | None]) -> str | None:
 
 def _digest_of_file(path: Path) -> str | None:
     """SHA-256 of a file, read piece by piece; None if there is none to read."""
-    if not path.is_file():
-        return None
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        if path.is_file():
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
-        return None
+        pass
+    return None
 
 
 def _of_folder(folder: Path, prompt: str | None) -> Iterator[Question]:

@@ -146,5 +146,12 @@ def test_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pyte
 
 def test_report_can_be_read_by_others(tmp_path: Path) -> None:
     report = tmp_path / "report.html"
-    write_whole(report, "text")
+    before = os.umask(0o022)
+    try:
+        write_whole(report, "text")
+    finally:
+        os.umask(before)
     assert stat.S_IMODE(report.stat().st_mode) == 0o644
+    report.chmod(0o600)
+    write_whole(report, "private")
+    assert stat.S_IMODE(report.stat().st_mode) == 0o600
