@@ -7,9 +7,10 @@ import contextlib
 import json
 import os
 import platform
+import secrets
+import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -41,10 +42,32 @@ class Record:
     provenance: Mapping[str, Any] = field(default_factory=lambda: provenance())
 
     def save(self, folder: Path) -> Path:
-        """Write `NAME.json` into a folder, whole or not at all."""
-        path = folder / f"{self.name}.json"
+        """Write `NAME.json` into a folder, whole or not at all; it replaces a record, and no other file.
+
+        Raises:
+            RecordError: another file of this name is there.
+        """
+        path = check_record_place(folder, self.name)
         write_whole(path, json.dumps({"format": FORMAT, **asdict(self)}, indent=1, allow_nan=False) + "\n")
         return path
+
+
+def check_record_place(folder: Path, name: str) -> Path:
+    """Return where a record of a name goes; commands that measure for long ask before they begin.
+
+    Raises:
+        RecordError: a file is there that is no record, of whatever format.
+    """
+    path = folder / f"{name}.json"
+    if not path.exists() or path.stat().st_size == 0:
+        return path
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError):
+        content = None
+    if not isinstance(content, dict) or not {"format", "name", "rows"} <= content.keys():
+        raise RecordError(f"{path} is there already and is no result record; move it away, or name another folder")
+    return path
 
 
 def load_record(path: Path) -> Record:
@@ -91,12 +114,16 @@ def provenance() -> dict[str, Any]:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Replace a file in one step, through a temporary file beside it."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.", suffix=".part")
+    """Replace a file in one step, through a temporary file beside it; its permissions stay."""
+    temporary = path.absolute().with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
-        os.chmod(temporary, 0o644)
+            file.flush()
+            # Otherwise a power cut could leave the new name without the content.
+            os.fsync(file.fileno())
+        if path.exists():
+            os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):

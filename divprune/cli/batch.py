@@ -6,6 +6,7 @@ from pathlib import Path
 
 from divprune.cli.failures import CommandError
 from divprune.cli.options import checked_budget
+from divprune.cli.outputs import check_not_read
 from divprune.cli.screen import Screen, advance
 from divprune.errors import DivpruneError
 from divprune.serving.answers import Answer, AnswerFile
@@ -60,17 +61,19 @@ def answer_batch(options: BatchOptions, screen: Screen) -> None:
     """
     settings = options.settings
     questions = read_questions(options.source, options.prompt)
-    file = AnswerFile(options.output, str(settings))
-    left = [question for question in questions if question.id not in file.answered]
-    if len(left) < len(questions):
-        screen.note(f"{len(questions) - len(left)} of {len(questions)} are answered already and not asked again")
+    images = (image for question in questions for image in question.images)
+    check_not_read("--output", options.output, (options.source, *images), "answers.jsonl")
+    with screen.working("reading images and earlier answers"):
+        file = AnswerFile(options.output, str(settings), questions)
+    _tell(file, len(questions), screen)
     require_vllm()
     failed = 0
-    with screen.counting("questions", len(left)) as bar:
-        for answer in _answers(options, settings, left) if left else ():
+    with screen.counting("questions", len(file.left)) as bar:
+        for answer in _answers(options, settings, file.left) if file.left else ():
             file.add(answer)
             failed += answer.error is not None
             advance(bar)
+    file.finish()
     screen.show(f"{len(questions) - failed} of {len(questions)} questions answered: {options.output}")
     screen.result({"output": str(options.output), "num_questions": len(questions), "num_failed": failed})
     if failed:
@@ -78,6 +81,17 @@ def answer_batch(options: BatchOptions, screen: Screen) -> None:
             f"{failed} of {len(questions)} questions could not be asked; {options.output} says why, and the same "
             "command tries them again"
         )
+
+
+def _tell(file: AnswerFile, num_questions: int, screen: Screen) -> None:
+    """Say what an earlier run has left, and what becomes of it."""
+    num_answered = num_questions - len(file.left)
+    if num_answered:
+        screen.note(f"{num_answered} of {num_questions} are answered already and not asked again")
+    if file.num_changed:
+        screen.note(f"{file.num_changed} of {num_questions} have another prompt or image now and are asked again")
+    if file.num_other:
+        screen.note(f"{file.path} also answers {file.num_other} questions that are not in this batch; they stay")
 
 
 def _answers(options: BatchOptions, settings: EngineSettings, questions: Sequence[Question]) -> Iterator[Answer]:

@@ -51,7 +51,7 @@ def bench(options: BenchOptions, screen: Screen) -> None:
     )
     config = _config(options, subject, measurements)
     if options.output is not None:
-        record = Record(f"bench-{options.title}", config, table, origin | {"machine": provenance()["machine"]})
+        record = Record(options.record_name, config, table, origin | {"machine": provenance()["machine"]})
         screen.show(f"Record: {record.save(options.output)}")
     screen.result({"model": options.title, "config": config, "rows": table})
 

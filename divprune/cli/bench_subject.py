@@ -22,6 +22,7 @@ from divprune.efficiency import (
 )
 from divprune.media import load_clip, load_picture
 from divprune.methods import get_method, method_title
+from divprune.records import check_record_place
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -58,6 +59,11 @@ class BenchOptions:
         depth = "" if self.layers is None else f"-{self.layers}-layers"
         return self.architecture.lower() + depth
 
+    @property
+    def record_name(self) -> str:
+        """What the record is called."""
+        return f"bench-{self.title}"
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -85,8 +91,10 @@ def check_bench_options(options: BenchOptions) -> None:
         get_architecture(options.architecture)
     if options.image is not None and options.video is not None:
         raise CommandError("give --image or --video, not both")
-    if options.output is not None and not options.output.is_dir():
-        raise CommandError(f"--output {options.output} is no directory; create it first")
+    if options.output is not None:
+        if not options.output.is_dir():
+            raise CommandError(f"--output {options.output} is no directory; create it first")
+        check_record_place(options.output, options.record_name)
 
 
 def variants(options: BenchOptions) -> list[Variant]:

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from divprune.checkpoints import EMBEDDED, LoadedModel, choose_device, load_model
 from divprune.cli.examples import Ask, training_scenes
 from divprune.cli.failures import CommandError
-from divprune.cli.options import DEFAULT_PROMPT, check_output_file
+from divprune.cli.options import DEFAULT_PROMPT
+from divprune.cli.outputs import check_not_read, check_output_file, check_replaceable, is_calibration
 from divprune.cli.screen import Screen, advance
 from divprune.cli.tables import listing
 from divprune.efficiency import calibrate_fitprune
@@ -46,7 +48,7 @@ def calibrate_layer(options: CalibrateOptions, threshold: float, first_layer: in
         CommandError: an option cannot work.
         CalibrationError: no layer meets the threshold.
     """
-    loaded, samples = _prepared(options, screen)
+    loaded, samples = _prepared(options, "VTW", screen)
     layers = num_layers(loaded.model)
     first = first_layer or (FIRST_LAYER if layers > FEW_LAYERS else 1)
 
@@ -69,7 +71,7 @@ def calibrate_recipe(options: CalibrateOptions, target_percent: float, accountin
     """
     if not 0 < target_percent < 100:
         raise CommandError(f"--target-percent must be in (0, 100), got {target_percent:g}")
-    loaded, samples = _prepared(options, screen)
+    loaded, samples = _prepared(options, "FitPrune", screen)
     found = _counted(
         lambda after_call: calibrate_fitprune(
             loaded.model, samples, flop_ratio=target_percent / 100, accounting=accounting, after_call=after_call
@@ -85,13 +87,21 @@ def calibrate_recipe(options: CalibrateOptions, target_percent: float, accountin
     _finish(options, loaded, f"fitprune:recipe={options.output}", asdict(found), screen)
 
 
-def _prepared(options: CalibrateOptions, screen: Screen) -> tuple[LoadedModel, list[dict[str, Any]]]:
-    check_output_file("--output", options.output, "calibration.json")
+def _prepared(options: CalibrateOptions, method: str, screen: Screen) -> tuple[LoadedModel, list[dict[str, Any]]]:
+    _check_output(options, method)
     asks = _asks(options)
     device = choose_device(options.device)
     with screen.working("loading the model"):
         loaded = load_model(options.model, device, options.dtype, show_download=screen.is_terminal)
     return loaded, [build_inputs(loaded, ask.media, ask.prompt) for ask in asks]
+
+
+def _check_output(options: CalibrateOptions, method: str) -> None:
+    images = (path for each in options.images for path in picture_files(each))
+    check_output_file("--output", options.output, "calibration.json")
+    check_not_read("--output", options.output, images, "calibration.json")
+    is_ours = partial(is_calibration, method=method)
+    check_replaceable("--output", options.output, is_ours, f"{method} calibration")
 
 
 def _asks(options: CalibrateOptions) -> Sequence[Ask]:

@@ -22,7 +22,7 @@ from divprune.evaluation.suite import NOTICE, SCENES_PER_BATCH, Suite
 from divprune.evaluation.suite_cases import KEEP_RATIOS, MATCHINGS, Case, every_method, suite_cases
 from divprune.evaluation.suite_recipes import NUM_TRAINING_SCENES, recipe_tailor
 from divprune.methods import FitPrune
-from divprune.records import Record, provenance
+from divprune.records import Record, check_record_place, provenance
 
 RECORD_NAME = "eval-scenes"
 
@@ -75,6 +75,7 @@ def _prepare_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CommandError(f"--output {folder}: no such folder can be made ({error.strerror})") from None
+    check_record_place(folder, RECORD_NAME)
 
 
 def _cases(options: EvalOptions, suite: Suite, loaded: LoadedModel, screen: Screen) -> list[Case]:

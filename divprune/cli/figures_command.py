@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from divprune.cli.arguments import Debug, Json
 from divprune.cli.failures import CommandError, one_line_errors
+from divprune.cli.outputs import check_replaceable, is_figure, is_page
 from divprune.cli.screen import Screen, quiet_logs
 
 if TYPE_CHECKING:
@@ -73,7 +75,7 @@ def _advice(lacking: Sequence[str], results: Path) -> str:
 
 def _write(drawing: "Drawing", output: Path, with_page: bool) -> list[Path]:
     """Write every file in one step each, the page last."""
-    from divprune.figures.gallery import FOLDER, gallery_page
+    from divprune.figures.gallery import FOLDER, MADE_BY, gallery_page
     from divprune.records import write_whole
 
     contents: dict[Path, bytes] = {
@@ -81,8 +83,12 @@ def _write(drawing: "Drawing", output: Path, with_page: bool) -> list[Path]:
         for one in drawing.drawn
         for kind, content in one.files.items()
     }
+    for path in contents:
+        check_replaceable("--output", path, is_figure, "figure of `divprune figures`")
     if with_page:
-        contents[output / "figures.md"] = gallery_page(drawing).encode()
+        page = output / "figures.md"
+        check_replaceable("--output", page, partial(is_page, words=MADE_BY), "page of `divprune figures`")
+        contents[page] = gallery_page(drawing).encode()
     try:
         (output / FOLDER).mkdir(parents=True, exist_ok=True)
         for path, content in contents.items():

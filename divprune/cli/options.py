@@ -1,6 +1,5 @@
 """The arguments of `divprune run`, and every check that needs neither torch nor a model: mistakes are told at once."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from divprune.budget import Budget
 from divprune.cli.examples import Ask, bundled_scenes
 from divprune.cli.failures import CommandError
+from divprune.cli.outputs import check_report
 from divprune.media import Medium, load_clip, load_picture
 
 DEFAULT_KEEP_RATIO = 0.098  # the paper's: 56 of 576 tokens
@@ -66,7 +66,7 @@ def check_options(options: RunOptions) -> None:
     """
     _ = options.budget
     if options.report is not None:
-        check_output_file("--report", options.report, "report.html")
+        check_report(options.report, (*options.images, *options.videos))
     if any(not prompt.strip() for prompt in options.prompts):
         raise CommandError("--prompt is empty; ask something, or leave it out")
 
@@ -82,23 +82,3 @@ def read_asks(options: RunOptions) -> Sequence[Ask]:
     media: list[Medium] = [load_picture(path) for path in options.images]
     media += [load_clip(path, options.num_frames) for path in options.videos]
     return [Ask(tuple(media), prompt) for prompt in options.prompts or (DEFAULT_PROMPT,)]
-
-
-def check_output_file(option: str, path: Path, example: str) -> None:
-    """Refuse a path that no file can be written to.
-
-    Args:
-        option: which option named it.
-        path: as typed.
-        example: a good name of such a file.
-
-    Raises:
-        CommandError: it is a directory, or it lies in one that is not there or not to be written to.
-    """
-    folder = path.absolute().parent
-    if path.is_dir():
-        raise CommandError(f"{option} {path} is a directory; name a file in it, such as {path / example}")
-    if not folder.is_dir():
-        raise CommandError(f"{option} {path}: there is no directory {path.parent}; create it first")
-    if not os.access(folder, os.W_OK):
-        raise CommandError(f"{option} {path}: no permission to write into {path.parent}")

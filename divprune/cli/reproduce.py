@@ -57,6 +57,11 @@ class PlannedTable:
         """What it is, on which model."""
         return f"{self.preset.title}, {self.entries[0].subject.title}"
 
+    @property
+    def file_name(self) -> str:
+        """How the names of its files begin."""
+        return f"{self.preset.name}-{self.entries[0].subject.title}"
+
 
 def reproduce(options: ReproduceOptions, screen: Screen) -> None:
     """Show the plan, or run it and show the results beside the paper's.

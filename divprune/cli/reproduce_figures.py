@@ -70,14 +70,14 @@ def sample_pictures(
         "device": loaded.model.device.type,
     }
     origin |= {"machine": provenance()["machine"]}
-    Record(_record_name(table), config, rows, origin).save(options.output)
+    Record(table.file_name, config, rows, origin).save(options.output)
     for cell, method in zip(cells, methods, strict=True):
         _save_cell(cell, method, config, origin, options.output)
 
 
 def _is_done(planned: Sequence[PlannedCell], table: PlannedTable, options: ReproduceOptions, count: int) -> bool:
     """Whether the records are there, of the same pictures."""
-    path = options.output / f"{_record_name(table)}.json"
+    path = options.output / f"{table.file_name}.json"
     if (
         not options.resume
         or not path.is_file()
@@ -95,10 +95,6 @@ def _checksum(options: ReproduceOptions, count: int) -> str | None:
 
 def _counted(options: ReproduceOptions) -> str:
     return "num_scenes" if options.images is None else "num_pictures"
-
-
-def _record_name(table: PlannedTable) -> str:
-    return f"{table.preset.name}-{table.entries[0].subject.title}"
 
 
 def _save_cell(
@@ -171,7 +167,7 @@ def draw_presets(
             continue
         if any(column == MEAN for column in table.preset.columns):
             _save_scores(table, found, options)
-        path = options.output / f"{_record_name(table)}.json"
+        path = options.output / f"{table.file_name}.json"
         if not path.is_file():
             continue
         try:
@@ -195,4 +191,4 @@ def _save_scores(table: PlannedTable, found: Compared, options: ReproduceOptions
         "limit": options.limit,
     }
     rows = figure_rows(found, Results(options.output))
-    Record(_record_name(table), config, rows).save(options.output)
+    Record(table.file_name, config, rows).save(options.output)

@@ -13,6 +13,7 @@ from divprune.cli.failures import CommandError
 from divprune.cli.reproduce import PlannedTable, ReproduceOptions, run_plan
 from divprune.cli.reproduce_efficiency import measure_efficiency
 from divprune.cli.reproduce_figures import draw_presets, require_pictures, sample_pictures
+from divprune.cli.reproduce_places import check_places
 from divprune.cli.reproduce_subjects import EMBEDDED
 from divprune.cli.screen import Screen
 from divprune.errors import CalibrationError
@@ -35,11 +36,12 @@ def run_and_compare(tables: Sequence[PlannedTable], options: ReproduceOptions, s
     Raises:
         CommandError: an option cannot work.
         EvaluationError: something that a cell needs is missing, or a scorer failed.
-        RecordError: a record that is there is broken.
+        RecordError: a record that is there is broken, or another file is in its place.
     """
     for table in tables:
         if _of(table.cells, table, PICTURES):
             require_pictures(options, table.entries[0].subject.model)
+    check_places(tables, options)
     _make_folder(options.output)
     planned = [cell for table in tables for cell in table.cells]
     refused = _calibrated(planned, options, screen)
@@ -117,7 +119,7 @@ def _show(table: PlannedTable, found: Compared, options: ReproduceOptions, scree
     screen.show(_table(found))
     for line in (*shortfalls(found), *reasons(found), LEGEND):
         screen.show(line)
-    path = options.output / f"{table.preset.name}-{table.entries[0].subject.title}.md"
+    path = options.output / f"{table.file_name}.md"
     write_whole(path, f"# {table.title}\n\n{markdown(found)}")
     screen.show(f"Table: {path}")
 

@@ -5,6 +5,8 @@ from divprune.figures.sources import COMMANDS
 
 FOLDER = "figures"
 """Where the files lie, beside the page."""
+MADE_BY = "Drawn by `divprune figures`"
+"""Stands on the page, and tells it from others."""
 
 
 def gallery_page(drawing: Drawing) -> str:
@@ -26,7 +28,7 @@ def gallery_page(drawing: Drawing) -> str:
 
 def _lead(drawing: Drawing) -> str:
     total = len(drawing.drawn) + len(drawing.missing)
-    lead = "Drawn by `divprune figures` from the records under `results/`, this page included."
+    lead = f"{MADE_BY} from the records under `results/`, this page included."
     if not drawing.missing:
         return lead
     return f"{lead} {len(drawing.drawn)} of {total} figures are here; the others wait for their records."

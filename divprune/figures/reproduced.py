@@ -8,6 +8,9 @@ from divprune.figures.saving import rendered
 from divprune.figures.style import RC
 from divprune.records import Record
 
+ENDINGS = ("", "-tsne", "-max-min")
+"""What may follow a record's name in the names of its figures."""
+
 
 def reproduced(record: Record) -> dict[str, bytes]:
     """Draw what a record of `divprune reproduce figure1`, `3`, `4` or `5` shows.

@@ -18,7 +18,7 @@ from divprune.lmms_eval_plugin.backends import HarnessOptions
 from divprune.lmms_eval_plugin.marks import marks
 from divprune.lmms_eval_plugin.measurement import summary
 from divprune.paper.data_sets import DATA_SETS, DataSet
-from divprune.records import Record, load_record, provenance, write_whole
+from divprune.records import Record, check_record_place, load_record, provenance, write_whole
 
 PACKAGES = ("divprune", "lmms-eval", "torch", "transformers")
 
@@ -52,10 +52,11 @@ def finished_record(cell: Cell, settings: Mapping[str, Any], options: HarnessOpt
 
     Raises:
         EvaluationError: it is of another run, and would be overwritten.
-        RecordError: the file is no record.
+        RecordError: the file is no record, and would be overwritten.
     """
     path = options.output / f"{cell.name}.json"
     if not path.is_file() or not options.resume:
+        check_record_place(options.output, cell.name)
         return None
     record = load_record(path)
     if "refusal" in record.config:

@@ -6,6 +6,8 @@ from divprune.evaluation.statistics import Estimate
 from divprune.paper.columns import MEAN, Column
 from divprune.paper.comparison import INCOMPLETE, Compared, Result
 
+FIRST_COLUMN = "data set"
+"""Before the others in Markdown; tells a table of ours from other pages."""
 HEADER = ("row", "ours, 95 %", "paper", "diff.", "against unpruned", "p", "kept")
 LEGEND = (
     "ours, 95 %: bootstrap over the questions. diff.: ours - paper. against unpruned: the difference from our own "
@@ -33,7 +35,7 @@ def sections(compared: Compared, is_short: bool = False) -> Iterator[tuple[str, 
 
 def markdown(compared: Compared) -> str:
     """Return one Markdown table, in which every line names its data set."""
-    lines = [("data set", *HEADER), ("---", "---", *("---:",) * (len(HEADER) - 1))]
+    lines = [(FIRST_COLUMN, *HEADER), ("---", "---", *("---:",) * (len(HEADER) - 1))]
     for title, found in sections(compared):
         lines += [(title, *line) for line in found]
     notes = [*(f"- {line}" for line in (*shortfalls(compared), *reasons(compared))), "", LEGEND]

@@ -1,95 +1,159 @@
 """Answers of a batch on disk, one JSON line each, so that an interrupted batch goes on where it stopped."""
 
-import json
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from divprune.errors import BatchError
 from divprune.records import write_whole
+from divprune.serving.answer_lines import Answer, Line, NotOursError, as_content, read_lines, written
+from divprune.serving.questions import Question, digests
 
-
-@dataclass(frozen=True)
-class Answer:
-    """One line of the answers.
-
-    Attributes:
-        id: of the question.
-        prompt: what was asked.
-        images: names of the pictures.
-        answer: what the model says; None if it could not be asked.
-        finish_reason: "stop", or "length" if the answer was cut at the longest one allowed.
-        prompt_tokens: length of the prompt as the language model reads it, after pruning.
-        answer_tokens: length of the answer.
-        error: why it could not be asked; None if it could.
-        settings: model, method and count.
-    """
-
-    id: str
-    prompt: str
-    images: tuple[str, ...]
-    settings: str
-    answer: str | None = None
-    finish_reason: str | None = None
-    prompt_tokens: int | None = None
-    answer_tokens: int | None = None
-    error: str | None = None
+__all__ = ["Answer", "AnswerFile"]
 
 
 class AnswerFile:
-    """A JSONL file that answers are added to, each as soon as it is there."""
+    """A JSONL file that answers are added to, each as soon as it is there.
 
-    def __init__(self, path: Path, settings: str) -> None:
-        """Read what an earlier run left; a line that it did not finish, and questions that failed, are asked again.
+    A line is the answer to a question if it has the question's id and digest. Lines of changed questions stay until all
+    questions are answered: only `finish` takes them out, so that a run stopped at any time has lost nothing.
+
+    Attributes:
+        left: the questions that have no answer yet.
+        num_changed: how many of them have an answer to another prompt or other images under their id.
+        num_other: answers in the file whose ids are not in the batch; they stay.
+    """
+
+    def __init__(self, path: Path, settings: str, questions: Sequence[Question]) -> None:
+        """Read what an earlier run left; nothing is written yet.
 
         Args:
             path: the file; made with the first answer.
             settings: what answers depend on besides the question.
+            questions: the batch.
 
         Raises:
-            BatchError: the file holds something else, or answers by other settings, or cannot be written.
+            BatchError: the file holds something else, or answers by other settings, or cannot be written, or an image
+                of an answered question cannot be read any more.
         """
         self.path, self._settings = path, settings
-        self.answered: set[str] = set()
-        if path.is_dir() or not path.absolute().parent.is_dir():
-            raise BatchError(f"{path} must be a file in a folder that exists")
-        try:
-            with path.open("a", encoding="utf-8"):
-                pass
-            if path.stat().st_size:
-                self._go_on()
-        except OSError as error:
-            raise BatchError(f"{path} cannot be written: {error.strerror}") from None
+        # A link stays a link: what it points to is replaced.
+        self._target = Path(os.path.realpath(path))
+        _check_place(path, self._target)
+        lines = self._read()
+        self._digests = digests(questions)
+        answered = [line for line in lines if line.is_answered]
+        _check_images(path, questions, self._digests, {line.id for line in answered})
+        current = {line.id for line in answered if self._is_current(line)}
+        self.left = [question for question in questions if question.id not in current]
+        self.num_changed = len({line.id for line in answered} & self._digests.keys() - current)
+        self.num_other = len({line.id for line in lines} - self._digests.keys())
+        # A last line that lacks its end must not be continued by the next one.
+        self._can_append = bool(lines) and self._content() == as_content(lines)
 
     def add(self, answer: Answer) -> None:
-        """Append an answer."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(answer), ensure_ascii=False) + "\n")
-        self.answered.add(answer.id)
+        """Append an answer: one line, on disk when this returns.
 
-    def _go_on(self) -> None:
-        text = self.path.read_text(encoding="utf-8", errors="replace")
-        whole, _, broken = text.rpartition("\n")
-        kept = []
-        for line in whole.splitlines():
-            fields = self._checked(line)
-            if fields["error"] is None:
-                kept.append(line)
-                self.answered.add(fields["id"])
-        if broken or len(kept) < len(whole.splitlines()):
-            write_whole(self.path, "".join(f"{line}\n" for line in kept))
+        Raises:
+            BatchError: the disk takes no more.
+        """
+        line = written(answer, self._digests[answer.id])
+        with self._writing():
+            if self._can_append and self._target.exists():
+                _append(self._target, line)
+            else:
+                # In one step: a first line that a crash tore could not be told from another program's file.
+                write_whole(self._target, as_content(self._read()) + line)
+                self._can_append = True
 
-    def _checked(self, line: str) -> dict[str, Any]:
+    def finish(self) -> None:
+        """Keep one line for each id, the current one where there is one; in one step, or not at all.
+
+        Raises:
+            BatchError: the disk takes no more.
+        """
+        content = as_content(self._latest(self._read()))
+        if content != self._content():
+            with self._writing():
+                write_whole(self._target, content)
+
+    def _latest(self, lines: Iterable[Line]) -> list[Line]:
+        """The last line of each id, where its first one stood; an answer to another question never goes before."""
+        latest: dict[str, Line] = {}
+        for line in lines:
+            before = latest.get(line.id)
+            if before is None or self._is_current(line) or not self._is_current(before):
+                latest[line.id] = line
+        return list(latest.values())
+
+    def _is_current(self, line: Line) -> bool:
+        """Whether a line is about the question of this id, as it is asked now."""
+        return line.digest is not None and line.digest == self._digests.get(line.id)
+
+    def _content(self) -> bytes:
         try:
-            fields: dict[str, Any] = json.loads(line)
-            Answer(**fields)
-        except (ValueError, TypeError):
+            return self._target.read_bytes()
+        except FileNotFoundError:
+            return b""
+
+    def _read(self) -> list[Line]:
+        try:
+            lines = read_lines(self._content())
+        except NotOursError as error:
             raise BatchError(
-                f"{self.path} holds something else than answers of this command; give another --output"
+                f"{self.path} holds something else than answers of this version's `divprune batch` (line "
+                f"{error.number} is none) and is left as it is; give another --output"
             ) from None
-        if fields["settings"] != self._settings:
+        except OSError as error:
+            raise BatchError(f"{self.path} cannot be read: {error.strerror}; give another --output") from None
+        for line in lines:
+            if line.settings != self._settings:
+                raise BatchError(
+                    f"{self.path} holds answers of other settings, expected {self._settings!r}, got "
+                    f"{line.settings!r}; give another --output"
+                )
+        return lines
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
             raise BatchError(
-                f"{self.path} holds answers of other settings, expected {self._settings!r}, "
-                f"got {fields['settings']!r}; give another --output"
+                f"{self.path} cannot be written: {error.strerror}; make room and run the same command again: it goes "
+                "on from the answers that are there"
+            ) from None
+
+
+def _append(path: Path, line: bytes) -> None:
+    """Write a line behind all others, whole or not at all."""
+    with path.open("r+b", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        try:
+            # The system may take less at a time than it is given.
+            for first in iter(lambda: file.tell() - size, len(line)):
+                file.write(line[first:])
+            os.fsync(file.fileno())
+        except BaseException:
+            file.truncate(size)
+            raise
+
+
+def _check_place(path: Path, target: Path) -> None:
+    if (target.exists() and not target.is_file()) or not target.parent.is_dir():
+        raise BatchError(f"{path} must be a file in a folder that exists; give another --output")
+    # A new file is put in place of the old one, so that both must be allowed.
+    if not os.access(target.parent, os.W_OK) or (target.exists() and not os.access(target, os.R_OK | os.W_OK)):
+        raise BatchError(f"{path} cannot be written: no permission; give another --output")
+
+
+def _check_images(path: Path, questions: Sequence[Question], found: dict[str, str | None], answered: set[str]) -> None:
+    """Refuse to put an error in place of an answer because a disk, say, is not mounted."""
+    for question in questions:
+        if question.id in answered and found[question.id] is None:
+            missing = [image for image in question.images if not os.access(image, os.R_OK) or not image.is_file()]
+            raise BatchError(
+                f"{(missing or question.images)[0]} cannot be read any more, and {path} has an answer about it: "
+                f"restore it, or take question {question.id!r} out, or give another --output"
             )
-        return fields

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,9 +38,10 @@ class EngineSettings:
 
     def __str__(self) -> str:
         """What answers depend on besides the question, in one line."""
-        count = f"num_keep={self.num_keep}" if self.keep_ratio is None else f"keep_ratio={self.keep_ratio:g}"
+        # Every digit: rounded, two settings could pass for one.
+        count = f"num_keep={self.num_keep}" if self.keep_ratio is None else f"keep_ratio={float(self.keep_ratio)}"
         parts = [self.model, self.method, count, f"max_new_tokens={self.max_new_tokens}"]
-        return ", ".join([*parts, f"temperature={self.temperature:g}", *([" ".join(self.flags)] if self.flags else [])])
+        return ", ".join([*parts, f"temperature={float(self.temperature)}", *filter(None, [shlex.join(self.flags)])])
 
 
 class PrunedEngine:

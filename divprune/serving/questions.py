@@ -1,8 +1,9 @@
 """What a batch asks: a folder of pictures, or one question a line in a JSONL file."""
 
+import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,33 @@ def read_questions(source: Path, prompt: str | None) -> list[Question]:
     return questions
 
 
+def digests(questions: Sequence[Question]) -> dict[str, str | None]:
+    """Digest each question: its prompt, and the content of its images in their order, whatever their names.
+
+    Returns:
+        SHA-256 by id; None where an image cannot be read.
+    """
+    images = {path: _digest_of_file(path) for path in dict.fromkeys(path for each in questions for path in each.images)}
+    return {each.id: _digest(each.prompt, [images[path] for path in each.images]) for each in questions}
+
+
+def _digest(prompt: str, images: Sequence[str | None]) -> str | None:
+    if None in images:
+        return None
+    return hashlib.sha256(json.dumps([prompt, *images]).encode()).hexdigest()
+
+
+def _digest_of_file(path: Path) -> str | None:
+    """SHA-256 of a file, read piece by piece; None if there is none to read."""
+    try:
+        if path.is_file():
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        pass
+    return None
+
+
 def _of_folder(folder: Path, prompt: str | None) -> Iterator[Question]:
     if not (prompt or "").strip():
         raise BatchError(f"{folder} holds no questions, only pictures: say what to ask by --prompt")
@@ -66,7 +94,8 @@ def _of_folder(folder: Path, prompt: str | None) -> Iterator[Question]:
 
 def _of_file(path: Path, prompt: str | None) -> Iterator[Question]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not `splitlines`: it also splits at characters that JSON takes within a text.
+        lines = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise BatchError(f"{path} must be JSONL in UTF-8, got {error.reason} at byte {error.start}") from None
     for number, line in enumerate(lines, start=1):

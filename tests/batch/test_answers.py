@@ -1,65 +1,334 @@
 """The answers of a batch on disk: nothing lost, nothing asked twice, nothing mixed up."""
 
 import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from divprune.errors import BatchError
 from divprune.serving.answers import Answer, AnswerFile
+from divprune.serving.questions import Question
 
 SETTINGS = "a-model, divprune, keep_ratio=0.1"
+NAMES = ("one", "two", "three")
 
 
-def answer(name: str, error: str | None = None) -> Answer:
-    return Answer(name, "What?", ("a.png",), SETTINGS, answer=None if error else "A circle.", error=error)
+@pytest.fixture
+def questions(tmp_path: Path) -> list[Question]:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in NAMES:
+        (folder / f"{name}.png").write_bytes(name.encode())
+    return [Question(name, (folder / f"{name}.png",), "What?") for name in NAMES]
 
 
-def ids(path: Path) -> list[str]:
-    return [json.loads(line)["id"] for line in path.read_text(encoding="utf-8").splitlines()]
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "answers.jsonl"
 
 
-def test_answers_are_there_as_soon_as_they_are_added(tmp_path: Path) -> None:
-    path = tmp_path / "answers.jsonl"
-    file = AnswerFile(path, SETTINGS)
-    file.add(answer("one"))
-    assert ids(path) == ["one"]
-    file.add(answer("zwei"))
-    assert ids(path) == ["one", "zwei"]
-    assert AnswerFile(path, SETTINGS).answered == {"one", "zwei"}
+def answer(question: Question, text: str = "A circle.", error: str | None = None) -> Answer:
+    images = tuple(image.name for image in question.images)
+    return Answer(question.id, question.prompt, images, SETTINGS, answer=None if error else text, error=error)
 
 
-def test_failed_questions_and_a_torn_line_are_asked_again(tmp_path: Path) -> None:
-    path = tmp_path / "answers.jsonl"
-    file = AnswerFile(path, SETTINGS)
-    for each in (answer("one"), answer("two", error="no such picture"), answer("three")):
-        file.add(each)
-    whole = path.read_text(encoding="utf-8")
-    path.write_text(whole[:-9], encoding="utf-8")
-    assert AnswerFile(path, SETTINGS).answered == {"one"}
-    assert ids(path) == ["one"]
+def answer_all(path: Path, questions: Sequence[Question], text: str = "A circle.") -> list[str]:
+    """Answer what is left; return what that was."""
+    file = AnswerFile(path, SETTINGS, questions)
+    for question in file.left:
+        file.add(answer(question, text))
+    file.finish()
+    return ids_of(file.left)
 
 
-def test_answers_by_other_settings_are_not_mixed_in(tmp_path: Path) -> None:
-    path = tmp_path / "answers.jsonl"
-    AnswerFile(path, SETTINGS).add(answer("one"))
+def ids_of(questions: Sequence[Question]) -> list[str]:
+    return [question.id for question in questions]
+
+
+def left(path: Path, questions: Sequence[Question]) -> list[str]:
+    return ids_of(AnswerFile(path, SETTINGS, questions).left)
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+
+
+def said(path: Path) -> dict[str, str]:
+    found = rows(path)
+    assert len({row["id"] for row in found}) == len(found)
+    return {row["id"]: row["answer"] for row in found}
+
+
+def test_answers_are_there_as_soon_as_they_are_added(path: Path, questions: list[Question]) -> None:
+    file = AnswerFile(path, SETTINGS, questions)
+    assert file.left == questions
+    assert not path.exists()
+    for count, question in enumerate(questions, start=1):
+        file.add(answer(question))
+        assert [row["id"] for row in rows(path)] == list(NAMES[:count])
+        assert left(path, questions) == list(NAMES[count:])
+
+
+def test_failed_questions_and_a_torn_line_are_asked_again(path: Path, questions: list[Question]) -> None:
+    file = AnswerFile(path, SETTINGS, questions)
+    file.add(answer(questions[0]))
+    file.add(answer(questions[1], error="no such picture"))
+    file.add(answer(questions[2]))
+    path.write_bytes(path.read_bytes()[:-9])
+    assert answer_all(path, questions, "A square.") == ["two", "three"]
+    assert said(path) == {"one": "A circle.", "two": "A square.", "three": "A square."}
+    assert {row["error"] for row in rows(path)} == {None}
+
+
+def test_looking_at_answers_changes_nothing(path: Path, questions: list[Question]) -> None:
+    answer_all(path, questions)
+    torn = path.read_bytes()[:-9]
+    path.write_bytes(torn)
+    assert left(path, questions) == ["three"]
+    assert path.read_bytes() == torn
+
+
+@pytest.mark.parametrize("lost", [9, 60, 130])
+def test_a_torn_first_line_is_asked_again(path: Path, questions: list[Question], lost: int) -> None:
+    AnswerFile(path, SETTINGS, questions).add(answer(questions[0]))
+    path.write_bytes(path.read_bytes()[:-lost])
+    assert answer_all(path, questions) == list(NAMES)
+    assert list(said(path)) == list(NAMES)
+
+
+def test_a_last_line_that_only_lacks_its_end_is_kept(path: Path, questions: list[Question]) -> None:
+    answer_all(path, questions[:1])
+    path.write_bytes(path.read_bytes().rstrip(b"\n"))
+    assert answer_all(path, questions, "A square.") == ["two", "three"]
+    assert said(path) == {"one": "A circle.", "two": "A square.", "three": "A square."}
+
+
+def test_an_empty_file_is_filled(path: Path, questions: list[Question]) -> None:
+    path.touch()
+    answer_all(path, questions)
+    assert list(said(path)) == list(NAMES)
+
+
+def test_another_prompt_is_asked_and_replaces_the_answer(path: Path, questions: list[Question]) -> None:
+    answer_all(path, questions)
+    changed = [questions[0], replace(questions[1], prompt="Which colour?"), questions[2]]
+    assert answer_all(path, changed, "Red.") == ["two"]
+    assert said(path) == {"one": "A circle.", "two": "Red.", "three": "A circle."}
+    assert left(path, changed) == []
+    assert left(path, questions) == ["two"]
+
+
+def test_another_image_of_the_same_name_is_asked_and_replaces_the_answer(path: Path, questions: list[Question]) -> None:
+    answer_all(path, questions)
+    # As long as before, and as old: neither size nor time tells them apart.
+    image = questions[1].images[0]
+    before = image.stat()
+    image.write_bytes(b"owt")
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert answer_all(path, questions, "Blue.") == ["two"]
+    assert said(path) == {"one": "A circle.", "two": "Blue.", "three": "A circle."}
+
+
+def test_the_order_of_images_and_their_number_matter(path: Path, questions: list[Question]) -> None:
+    first, second = (question.images[0] for question in questions[:2])
+    both = Question("both", (first, second), "What changed?")
+    answer_all(path, [both])
+    assert left(path, [both]) == []
+    for images in ((second, first), (first,), (first, second, second), ()):
+        assert left(path, [replace(both, images=images)]) == ["both"]
+
+
+def test_an_image_that_only_moved_is_not_asked_again(path: Path, questions: list[Question], tmp_path: Path) -> None:
+    answer_all(path, questions)
+    moved = questions[0].images[0].rename(tmp_path / "elsewhere.jpg")
+    assert left(path, [replace(questions[0], images=(moved,)), *questions[1:]]) == []
+
+
+def test_until_all_is_asked_again_the_old_answers_are_there(path: Path, questions: list[Question]) -> None:
+    answer_all(path, questions)
+    changed = [replace(question, prompt="Where?") for question in questions]
+    file = AnswerFile(path, SETTINGS, changed)
+    file.add(answer(changed[0], "Left."))
+    # Killed here. Both the new question and the old ones go on.
+    assert left(path, changed) == ["two", "three"]
+    assert left(path, questions) == []
+    assert answer_all(path, changed, "Right.") == ["two", "three"]
+    assert said(path) == {"one": "Left.", "two": "Right.", "three": "Right."}
+
+
+def test_a_file_that_was_not_finished_is_finished_without_asking(path: Path, questions: list[Question]) -> None:
+    answer_all(path, questions)
+    changed = [replace(question, prompt="Where?") for question in questions]
+    file = AnswerFile(path, SETTINGS, changed)
+    for question in file.left:
+        file.add(answer(question, "Left."))
+    assert len(rows(path)) == 6
+    assert answer_all(path, changed) == []
+    assert said(path) == dict.fromkeys(NAMES, "Left.")
+
+
+def test_answers_to_questions_of_other_batches_stay(path: Path, questions: list[Question]) -> None:
+    answer_all(path, questions[:2])
+    file = AnswerFile(path, SETTINGS, questions[1:])
+    assert (ids_of(file.left), file.num_other) == (["three"], 1)
+    assert answer_all(path, questions[1:]) == ["three"]
+    assert list(said(path)) == list(NAMES)
+
+
+def test_changed_questions_are_counted(path: Path, questions: list[Question]) -> None:
+    file = AnswerFile(path, SETTINGS, questions)
+    file.add(answer(questions[0]))
+    file.add(answer(questions[1], error="too long"))
+    changed = [replace(question, prompt="Where?") for question in questions]
+    assert AnswerFile(path, SETTINGS, questions).num_changed == 0
+    assert AnswerFile(path, SETTINGS, changed).num_changed == 1
+
+
+def test_an_image_that_is_missing_now_does_not_cost_its_answer(path: Path, questions: list[Question]) -> None:
+    answer_all(path, questions)
     before = path.read_bytes()
-    with pytest.raises(BatchError, match="other settings"):
-        AnswerFile(path, "another model")
+    questions[1].images[0].unlink()
+    with pytest.raises(BatchError, match=r"two\.png .*restore it.*take question 'two' out.*another --output"):
+        AnswerFile(path, SETTINGS, questions)
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("content", ["something else\n", '{"id": "one"}\n', "[]\n", '"text"\n'])
-def test_other_files_are_left_alone(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "answers.jsonl"
-    path.write_text(content, encoding="utf-8")
+def test_an_image_that_was_never_there_is_asked_about_each_time(path: Path, questions: list[Question]) -> None:
+    image = questions[1].images[0]
+    image.unlink()
+    file = AnswerFile(path, SETTINGS, questions)
+    for question in file.left:
+        file.add(answer(question, error=None if question.images[0].exists() else "no such picture"))
+    file.finish()
+    assert left(path, questions) == ["two"]
+    image.write_bytes(b"here now")
+    assert answer_all(path, questions, "A square.") == ["two"]
+    assert said(path) == {"one": "A circle.", "two": "A square.", "three": "A circle."}
+
+
+def test_answers_by_other_settings_are_not_mixed_in(path: Path, questions: list[Question]) -> None:
+    answer_all(path, questions[:1])
+    before = path.read_bytes()
+    with pytest.raises(BatchError, match="other settings"):
+        AnswerFile(path, "another model", questions)
+    assert path.read_bytes() == before
+
+
+OURS = "OURS"
+"""Stands for a complete line of this command."""
+OLD = json.dumps({"id": "one", "prompt": "What?", "images": [], "settings": SETTINGS, "answer": "A.", "error": None})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "precious, without an end of line",
+        '{"precious": 1}',
+        '{"divprune": {"keep_ratio": 0.1}}',
+        "{",
+        '{"id": "one", "prompt": "What?"}',
+        "something else\n",
+        '{"id": "one"}\n',
+        "[]\n",
+        '"text"\n',
+        "\n",
+        "1\n2",
+        f"{OURS}\nsomething else\n",
+        f"{OURS}\nsomething else\n{OURS}\n",
+        f"{OURS}\n\n{OURS}\n",
+        f"something else\n{OURS}",
+        f"{OLD}\n",
+    ],
+)
+def test_other_files_are_left_alone(path: Path, questions: list[Question], content: str) -> None:
+    answer_all(path, questions[:1])
+    ours = path.read_text(encoding="utf-8").rstrip("\n")
+    written = content.replace(OURS, ours).encode()
+    path.write_bytes(written)
+    with pytest.raises(BatchError, match=r"line \d+ .*give another --output"):
+        AnswerFile(path, SETTINGS, questions)
+    assert path.read_bytes() == written
+
+
+def test_an_image_is_no_file_for_answers(path: Path, questions: list[Question]) -> None:
+    content = bytes(range(256)) * 3
+    path.write_bytes(content)
     with pytest.raises(BatchError, match="something else"):
-        AnswerFile(path, SETTINGS)
-    assert path.read_text(encoding="utf-8") == content
+        AnswerFile(path, SETTINGS, questions)
+    assert path.read_bytes() == content
 
 
-def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["a\u2028b\x85c\x0b", "half a pair: \ud83d", "ß 猫 🐈", "two\r\nlines"])
+def test_answers_may_hold_any_text(path: Path, questions: list[Question], text: str) -> None:
+    asked = [replace(questions[0], id=f"id {text}", prompt=f"What is {text}?"), questions[1]]
+    answer_all(path, asked, text)
+    assert left(path, asked) == []
+    assert said(path)[f"id {text}"] == text
+
+
+def test_a_place_that_cannot_be_written_is_refused(path: Path, questions: list[Question], tmp_path: Path) -> None:
     with pytest.raises(BatchError, match="in a folder that exists"):
-        AnswerFile(tmp_path / "missing" / "answers.jsonl", SETTINGS)
+        AnswerFile(tmp_path / "missing" / "answers.jsonl", SETTINGS, questions)
     with pytest.raises(BatchError, match="must be a file"):
-        AnswerFile(tmp_path, SETTINGS)
+        AnswerFile(tmp_path, SETTINGS, questions)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BatchError, match="must be a file"):
+        AnswerFile(tmp_path / "pipe", SETTINGS, questions)
+
+
+def test_a_link_to_answers_stays_a_link(path: Path, questions: list[Question], tmp_path: Path) -> None:
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(path)
+    answer_all(link, questions[:1])
+    answer_all(link, [replace(questions[0], prompt="Where?")], "Left.")
+    assert link.is_symlink()
+    assert said(path) == {"one": "Left."}
+
+
+def fail(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_leaves_whole_lines(path: Path, questions: list[Question], monkeypatch: pytest.MonkeyPatch) -> None:
+    file = AnswerFile(path, SETTINGS, questions)
+    file.add(answer(questions[0]))
+    before = path.read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fail)
+        with pytest.raises(BatchError, match=r"No space left on device.*make room and run the same command again"):
+            file.add(answer(questions[1]))
+    assert path.read_bytes() == before
+    assert left(path, questions) == ["two", "three"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_crash_while_the_file_is_finished_loses_nothing(
+    path: Path, questions: list[Question], monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    answer_all(path, questions)
+    changed = [replace(question, prompt="Where?") for question in questions]
+    file = AnswerFile(path, SETTINGS, changed)
+    for question in file.left:
+        file.add(answer(question, "Left."))
+    before = path.read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, step, fail)
+        with pytest.raises(BatchError, match="make room"):
+            file.finish()
+    assert path.read_bytes() == before
+    assert answer_all(path, changed) == []
+    assert said(path) == dict.fromkeys(NAMES, "Left.")
+
+
+def test_a_crash_after_any_byte_can_be_gone_on_from(path: Path, questions: list[Question]) -> None:
+    answer_all(path, questions)
+    whole = path.read_bytes()
+    first = whole.index(b"\n")
+    for size in (*range(first, len(whole), 11), *range(len(whole) - 5, len(whole))):
+        path.write_bytes(whole[:size])
+        answer_all(path, questions)
+        assert path.read_bytes() == whole

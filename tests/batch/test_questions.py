@@ -46,6 +46,13 @@ def test_blank_lines_are_left_out_and_numbers_stay(tmp_path: Path) -> None:
     assert [question.id for question in read_questions(file, None)] == ["1", "3"]
 
 
+@pytest.mark.parametrize("mark", ["\u2028", "\x85"])
+def test_a_prompt_may_hold_other_line_ends(tmp_path: Path, mark: str) -> None:
+    file = tmp_path / "questions.jsonl"
+    file.write_text(f'{{"prompt": "A{mark}B?"}}\r\n{{"prompt": "C?"}}\r\n', encoding="utf-8", newline="")
+    assert [question.prompt for question in read_questions(file, None)] == [f"A{mark}B?", "C?"]
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [

@@ -117,7 +117,8 @@ def test_failed_report_leaves_the_old_file(
     divprune: Command, llava: Path, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = tmp_path / "report.html"
-    report.write_text("old")
+    old = "<!doctype html>\n<title>divprune: 16 → 2 visual tokens</title>"
+    report.write_text(old)
 
     def fail(*arguments: object, **options: object) -> None:
         raise RuntimeError("no drawing today")
@@ -125,7 +126,7 @@ def test_failed_report_leaves_the_old_file(
     monkeypatch.setattr("divprune.cli.report.draw_media", fail)
     outcome = divprune("run", "--model", llava, "--image", picture, "--report", report, *SHORT)
     assert outcome.exit_code == 1
-    assert report.read_text() == "old"
+    assert report.read_text() == old
     assert os.listdir(tmp_path) == ["report.html"]
 
 
@@ -145,5 +146,12 @@ def test_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pyte
 
 def test_report_can_be_read_by_others(tmp_path: Path) -> None:
     report = tmp_path / "report.html"
-    write_whole(report, "text")
+    before = os.umask(0o022)
+    try:
+        write_whole(report, "text")
+    finally:
+        os.umask(before)
     assert stat.S_IMODE(report.stat().st_mode) == 0o644
+    report.chmod(0o600)
+    write_whole(report, "private")
+    assert stat.S_IMODE(report.stat().st_mode) == 0o600
