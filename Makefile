@@ -9,7 +9,8 @@ TEST_WORKERS ?= 2
 # Interpreters with further versions of transformers, which `make support` runs the parity suite with too.
 SUPPORT_ALSO ?=
 REPORT ?= divprune-report.html
-FLOOR_TESTS = tests/huggingface tests/parity tests/cli tests/selection tests/methods
+FLOOR_TESTS = tests/huggingface tests/parity tests/selection tests/methods \
+  $(addprefix tests/cli/test_,run.py errors.py figures.py listings.py)
 # The build that pip would choose brings gigabytes of CUDA; `make test-latest TORCH=torch` takes it.
 TORCH ?= torch==2.13.0
 # What the tests need besides the package, where its `dev` extra is not installed.

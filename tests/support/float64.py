@@ -61,9 +61,11 @@ class Comparison:
         error = float(torch.as_tensor(error).detach())
         if self.is_float64:
             return error < ROUNDING
+        if error * RELATIVE >= 1:
+            return False
         # Provisional; `end` compares with what the wrong tokens cost in the same test.
         self.largest_rounding = max(self.largest_rounding, error)
-        return error * RELATIVE < 1
+        return True
 
     def is_different(self, error: Any) -> bool:
         error = float(torch.as_tensor(error).detach())
