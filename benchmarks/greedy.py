@@ -19,14 +19,14 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from divprune import certificate, get_method
 from divprune.efficiency.shapes import model_shape
+from divprune.embedded import checkpoint_path, scene
 from divprune.evaluation.answer_log import AnswerLog
 from divprune.evaluation.resampling import NUM_RESAMPLES
-from divprune.evaluation.scenes import ANSWER_KINDS
-from divprune.evaluation.suite import NOTICE, Suite
-from divprune.evaluation.suite_cases import Case, suite_cases
+from divprune.evaluation.scenes.cases import Case, suite_cases
+from divprune.evaluation.scenes.questions import ANSWER_KINDS
+from divprune.evaluation.scenes.suite import NOTICE, Suite
 from divprune.methods import ItemContext
 from divprune.records import Record, provenance, quantiles
-from divprune.tiny import checkpoint_path, scene
 
 NAME = "greedy"
 GREEDY = "divprune"

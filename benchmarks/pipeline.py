@@ -24,7 +24,7 @@ from divprune.efficiency import (
     seconds_of,
     time_generation,
 )
-from divprune.efficiency.timing import GenerationTiming
+from divprune.efficiency.measure import GenerationTiming
 from divprune.records import Record, provenance, quantiles
 
 ARCHITECTURE = "llava-1.5-7b"

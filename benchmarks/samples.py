@@ -15,13 +15,13 @@ import torch
 from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from divprune.embedded import checkpoint_path, scene
 from divprune.evaluation.cells import UNPRUNED
-from divprune.evaluation.suite import NOTICE
-from divprune.evaluation.suite_cases import every_method
-from divprune.evaluation.token_samples import MethodSamples, Shown, token_rows
+from divprune.evaluation.scenes.cases import every_method
+from divprune.evaluation.scenes.suite import NOTICE
+from divprune.experiments.token_samples import MethodSamples, Shown, token_rows
 from divprune.methods import get_method
 from divprune.records import Record, provenance
-from divprune.tiny import checkpoint_path, scene
 
 KEEP_RATIO = 0.098
 QUESTION = "How many objects are there?"

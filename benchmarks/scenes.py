@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from divprune.evaluation.scenes import evaluate_scenes, settings
+from divprune.embedded import checkpoint_path
+from divprune.evaluation.scenes.questions import evaluate_scenes, settings
 from divprune.methods import DivPrune, RandomTokens, UniformGrid
 from divprune.records import Record, provenance
-from divprune.tiny import checkpoint_path
 
 KEEP_RATIOS = (0.5, 0.25, 0.098, 0.05)
 SEEDS = (0, 1, 2)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from divprune.checksums import checksum
 from divprune.errors import CheckpointError, DivpruneError, UnsupportedModelError, first_line
+from divprune.records import checksum
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
@@ -110,7 +110,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def _embedded_checkpoint() -> Path:
-    from divprune.tiny import checkpoint_path
+    from divprune.embedded import checkpoint_path
 
     try:
         return checkpoint_path()
@@ -181,7 +181,7 @@ def _hub_error(name: str, error: Exception) -> CheckpointError:
 
 
 def _require_supported(name: str, model_type: str) -> None:
-    from divprune.huggingface.families import family_named
+    from divprune.huggingface.families.registry import family_named
 
     try:
         family_named(model_type)

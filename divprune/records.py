@@ -4,6 +4,7 @@ Tables and figures are made from records and from nothing else. A record names n
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -11,7 +12,7 @@ import secrets
 import stat
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -19,7 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from divprune.errors import RecordError
+from divprune.errors import CalibrationError, RecordError
 
 FORMAT = 1
 PACKAGES = ("divprune", "torch", "transformers", "numpy")
@@ -164,3 +165,64 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def write_calibration(path: str | Path, kind: str, fields: Mapping[str, Any]) -> None:
+    """Write a file, whole or not at all.
+
+    Args:
+        path: where; a file that is there is replaced.
+        kind: what was calibrated, such as "VTW".
+        fields: what JSON can hold.
+    """
+    write_whole(Path(path), json.dumps({"format": _format(kind), **fields}, indent=2, allow_nan=False) + "\n")
+
+
+def read_calibration(path: str | Path, kind: str) -> dict[str, Any]:
+    """Return the fields that `write_calibration` wrote.
+
+    Raises:
+        CalibrationError: there is no such file, or it holds something else.
+    """
+    try:
+        # The shell expands no ~ within `fitprune:recipe=~/recipe.json`.
+        fields = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CalibrationError(f"no such {kind} calibration: {path}; make one with `divprune calibrate`") from None
+    except (OSError, ValueError) as error:
+        raise unreadable(path, kind, error) from error
+    if not isinstance(fields, dict) or fields.pop("format", None) != _format(kind):
+        raise CalibrationError(f"{path} must be a {kind} calibration that divprune saved, got another file")
+    return fields
+
+
+def unreadable(path: str | Path, kind: str, error: Exception) -> CalibrationError:
+    """Return the error to raise for a file whose fields are not what they should be."""
+    return CalibrationError(f"{path} must be a {kind} calibration that divprune saved, got {error!r}")
+
+
+def _format(kind: str) -> str:
+    return f"divprune {kind} calibration, version 1"
+
+
+_PIECE = 65536  # bytes
+_NUM_PIECES = 256
+
+
+def checksum(files: Iterable[Path]) -> str:
+    """A checksum of the files' names, sizes and content; of large files, of pieces spread over the content."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in files:
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            for start in _starts(size):
+                file.seek(start)
+                digest.update(file.read(_PIECE))
+    return digest.hexdigest()
+
+
+def _starts(size: int) -> Iterable[int]:
+    if size <= _PIECE * _NUM_PIECES:
+        return range(0, size, _PIECE)
+    return (place * (size - _PIECE) // (_NUM_PIECES - 1) for place in range(_NUM_PIECES))

@@ -14,50 +14,43 @@ PACKAGE = Path(divprune.__file__).parent
 
 # Which parts of the package each part may import; itself and the version are always allowed.
 _BASE = {"errors", "records"}
-_CHOICE = _BASE | {"budget", "calibration_file", "media", "selection", "methods"}
-_ENGINES = _CHOICE | {"huggingface", "vllm_plugin"}
+_METHODS = _BASE | {"budget", "selection", "methods", "media"}
+_ENGINES = _METHODS | {"huggingface", "vllm_plugin"}
+_MEASURES = _ENGINES | {"calibration", "efficiency", "embedded", "checkpoints"}
+_RUNS = _MEASURES | {"distributed", "evaluation", "prompting"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
-    "checksums": set(),
+    "distributed": set(),
     "records": {"errors"},
     "media": {"errors"},
     "budget": {"errors"},
     "selection": {"budget", "errors"},
-    "calibration_file": {"errors", "records"},
-    "methods": {"budget", "calibration_file", "errors", "selection"},
-    "huggingface": {"budget", "calibration_file", "errors", "selection", "methods"},
-    "vllm_plugin": {"budget", "errors", "selection", "methods"},
-    "tiny": _ENGINES,
+    "methods": {"budget", "errors", "records", "selection"},
+    "huggingface": {"budget", "errors", "methods", "records", "selection"},
+    "vllm_plugin": {"budget", "errors", "methods", "selection"},
+    "embedded": _ENGINES,
     "efficiency": _ENGINES,
-    "evaluation": _ENGINES | {"tiny", "efficiency"},
-    "paper": _CHOICE | {"efficiency", "evaluation"},
-    "checkpoints": _ENGINES | {"checksums", "tiny"},
+    "calibration": _ENGINES | {"efficiency"},
+    "checkpoints": _ENGINES | {"embedded"},
     "prompting": {"checkpoints", "errors", "media"},
-    "lmms_eval_plugin": _ENGINES | {"checkpoints", "checksums", "prompting", "evaluation", "paper"},
+    "evaluation": _MEASURES,
+    "lmms_eval_plugin": _RUNS,
+    "experiments": _RUNS,
     "figures": _BASE,
-    "serving": _CHOICE | {"vllm_plugin"},
-    "cli": _ENGINES
-    | {
-        "checkpoints",
-        "checksums",
-        "efficiency",
-        "evaluation",
-        "figures",
-        "lmms_eval_plugin",
-        "paper",
-        "prompting",
-        "serving",
-        "tiny",
-    },
+    "serving": _METHODS | {"vllm_plugin"},
+    "cli": _RUNS | {"experiments", "figures", "lmms_eval_plugin", "serving"},
 }
 
 # Third parties that only some parts may import, at module level or inside functions.
+_WITHOUT_TORCH = {"errors", "distributed", "records", "media", "budget", "figures"}
 CONFINED: dict[str, set[str]] = {
-    "torch": set(ALLOWED) - {"errors", "checksums", "records", "media", "budget", "calibration_file", "figures"},
+    "torch": set(ALLOWED) - _WITHOUT_TORCH,
     "transformers": {
         "huggingface",
-        "tiny",
+        "embedded",
+        "calibration",
         "evaluation",
+        "experiments",
         "efficiency",
         "checkpoints",
         "prompting",

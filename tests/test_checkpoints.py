@@ -82,7 +82,7 @@ def test_what_is_not_there_has_no_revision(cache: Path, name: str) -> None:
 
 
 def test_embedded_model_has_one_revision(tmp_path: Path) -> None:
-    from divprune.tiny import checkpoint_path
+    from divprune.embedded import checkpoint_path
 
     found = checkpoint_revision(EMBEDDED)
     assert found is not None

@@ -42,10 +42,10 @@ def test_wheel_holds_the_model_the_templates_and_the_types(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     needed = (
         "py.typed",
-        "tiny/checkpoint/model.safetensors",
-        "tiny/checkpoint/config.json",
+        "embedded/checkpoint/model.safetensors",
+        "embedded/checkpoint/config.json",
         "cli/templates/report.css",
-        "huggingface/support.json",
+        "huggingface/families/support.json",
     )
     assert {f"divprune/{name}" for name in needed} <= names
     assert {name.split("/")[0] for name in names} == {

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from divprune.huggingface.support import load_support
+from divprune.huggingface.families.support import load_support
 from divprune.records import Record
 from tools.cost_tables import soak_table
 from tools.render_results import FILES, RESULTS, TABLES, render, scenes_table, selection_table

@@ -13,7 +13,7 @@ from packaging.version import Version
 
 import divprune.huggingface
 from divprune.huggingface import tested_version
-from divprune.huggingface.support import load_support
+from divprune.huggingface.families.support import load_support
 from divprune.huggingface.tested_version import NEWEST_TESTED, warn_beyond_tested
 
 ROOT = Path(__file__).parents[1]

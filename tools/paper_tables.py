@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from divprune.paper.comparison import compared
-from divprune.paper.comparison_text import markdown
-from divprune.paper.plan import plan, total_hours
-from divprune.paper.presets import PRESETS, cells, entries, get_preset
-from divprune.paper.results import Results
-from divprune.paper.subjects import paper_subject
-from divprune.paper.throughput import GPUS, usual_throughput
+from divprune.evaluation.results import Results
+from divprune.experiments.comparison import compared
+from divprune.experiments.comparison_text import markdown
+from divprune.experiments.costs_plan import plan, total_hours
+from divprune.experiments.paper.presets import PRESETS, cells, entries, get_preset
+from divprune.experiments.subjects import paper_subject
+from divprune.experiments.throughput import GPUS, usual_throughput
 from tools.markdown import markdown_table
 
 PETA = 1e15

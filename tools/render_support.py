@@ -1,4 +1,4 @@
-"""Write docs/support.md from divprune/huggingface/support.json: `python -m tools.render_support`.
+"""Write docs/support.md from divprune/huggingface/families/support.json: `python -m tools.render_support`.
 
 `make support` runs the parity suite first, which writes that file. Nothing on the page is typed by hand.
 """
@@ -6,8 +6,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from divprune.huggingface.support import Support, load_support
-from divprune.huggingface.support_tables import SupportTable, support_tables
+from divprune.huggingface.families.support import Support, load_support
+from divprune.huggingface.families.support_tables import SupportTable, support_tables
 from tools.render_results import markdown_table
 
 PAGE = Path(__file__).parent.parent / "docs" / "support.md"

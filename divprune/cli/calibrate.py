@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from divprune.calibration import VTWCalibration, calibrate_fitprune, calibrate_vtw
 from divprune.checkpoints import EMBEDDED, LoadedModel, choose_device, load_model
 from divprune.cli.examples import Ask, training_scenes
 from divprune.cli.failures import CommandError
@@ -13,11 +14,9 @@ from divprune.cli.options import DEFAULT_PROMPT
 from divprune.cli.outputs import check_not_read, check_output_file, check_replaceable, is_calibration
 from divprune.cli.screen import Screen, advance
 from divprune.cli.tables import listing
-from divprune.efficiency import calibrate_fitprune
 from divprune.efficiency.flops import Accounting
 from divprune.errors import DivpruneError
-from divprune.huggingface import VTWCalibration, calibrate_vtw
-from divprune.huggingface.inside import num_layers
+from divprune.huggingface.layer_pruning.call import num_layers
 from divprune.media import load_picture
 from divprune.prompting import build_inputs
 

@@ -18,9 +18,9 @@ from divprune.errors import DivpruneError, MissingDependencyError
 from divprune.evaluation.answer_log import AnswerLog
 from divprune.evaluation.cider import cider_scores
 from divprune.evaluation.resampling import CONFIDENCE, NUM_RESAMPLES
-from divprune.evaluation.suite import NOTICE, SCENES_PER_BATCH, Suite
-from divprune.evaluation.suite_cases import KEEP_RATIOS, MATCHINGS, Case, every_method, suite_cases
-from divprune.evaluation.suite_recipes import NUM_TRAINING_SCENES, recipe_tailor
+from divprune.evaluation.scenes.cases import KEEP_RATIOS, MATCHINGS, Case, every_method, suite_cases
+from divprune.evaluation.scenes.fitprune_calibration import NUM_TRAINING_SCENES, recipe_tailor
+from divprune.evaluation.scenes.suite import NOTICE, SCENES_PER_BATCH, Suite
 from divprune.methods import FitPrune
 from divprune.records import Record, check_record_place, provenance
 

@@ -10,10 +10,10 @@ from divprune.cli.failures import CommandError
 from divprune.cli.reproduce_subjects import architecture_of, subject_of
 from divprune.errors import DivpruneError
 from divprune.evaluation.cells import Cell
+from divprune.evaluation.datasets import DATA_SETS, Medium
+from divprune.experiments.paper.settings import at_equal_flops
+from divprune.experiments.subjects import CHECKPOINTS, KEEP_RATIO, Subject
 from divprune.methods import get_method
-from divprune.paper.data_sets import DATA_SETS, Medium
-from divprune.paper.settings import at_equal_flops
-from divprune.paper.subjects import CHECKPOINTS, KEEP_RATIO, Subject
 
 Matching = Literal["tokens", "flops"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from divprune.budget import Budget
 from divprune.cli.failures import CommandError
 from divprune.cli.harness_arguments import Running, option_of, shares_of
-from divprune.paper.data_sets import DATA_SETS, IMAGE_SETS, VIDEO_SETS
+from divprune.evaluation.datasets import DATA_SETS, IMAGE_SETS, VIDEO_SETS
 
 SCENES = "scenes"
 SUITES = {"paper-image": IMAGE_SETS, "paper-video": VIDEO_SETS, "paper": DATA_SETS}

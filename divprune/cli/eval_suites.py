@@ -7,10 +7,10 @@ from divprune.cli.eval_choice import EvalArguments, check_harness
 from divprune.cli.eval_table import as_rows, entries_of, metrics_line, scores_table
 from divprune.cli.harness_run import run_in_harness
 from divprune.cli.screen import Screen
-from divprune.evaluation.processes import is_main_process
-from divprune.paper.comparison import compared
-from divprune.paper.comparison_text import LEGEND, reasons, shortfalls
-from divprune.paper.results import Results
+from divprune.distributed import is_main_process
+from divprune.evaluation.results import Results
+from divprune.experiments.comparison import compared
+from divprune.experiments.comparison_text import LEGEND, reasons, shortfalls
 
 OUTPUT = Path("results/eval")
 TOKENS = "tokens: visual tokens kept of a picture or clip, in the mean."

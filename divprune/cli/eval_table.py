@@ -13,15 +13,15 @@ from divprune.cli.eval_cells import Asked
 from divprune.cli.eval_choice import AS_IN_LMMS_EVAL, UNPRUNED
 from divprune.cli.reproduce_subjects import architecture_of
 from divprune.evaluation.cells import Cell
-from divprune.paper.columns import IMAGE_COLUMNS, VIDEO_COLUMNS, Column
-from divprune.paper.comparison import Compared, Result
-from divprune.paper.comparison_text import sections
-from divprune.paper.data_sets import DATA_SETS
-from divprune.paper.presets import PRESETS, Entry, entries
-from divprune.paper.results import Results
-from divprune.paper.rows import Row
-from divprune.paper.settings import Setting
-from divprune.paper.subjects import named_subject, paper_subject
+from divprune.evaluation.datasets import DATA_SETS
+from divprune.evaluation.results import Results
+from divprune.experiments.comparison import Compared, Result
+from divprune.experiments.comparison_text import sections
+from divprune.experiments.paper.columns import IMAGE_COLUMNS, VIDEO_COLUMNS, Column
+from divprune.experiments.paper.presets import PRESETS, Entry, entries
+from divprune.experiments.paper.rows import Row
+from divprune.experiments.paper.settings import Setting
+from divprune.experiments.subjects import named_subject, paper_subject
 
 EVAL = "eval"
 _PRINTED_IN = ("table1", "table2", "table3", "ablations")

@@ -33,7 +33,7 @@ def bundled_scenes(prompts: Sequence[str] = ()) -> list[Ask]:
     Args:
         prompts: asked about every scene; by default each scene has its own questions, with known answers.
     """
-    from divprune.tiny import EXAMPLE_SEEDS, questions, scene
+    from divprune.embedded import EXAMPLE_SEEDS, questions, scene
 
     asks = []
     for number, seed in enumerate(EXAMPLE_SEEDS[:NUM_SCENES]):
@@ -58,7 +58,7 @@ def training_scenes(count: int, prompts: Sequence[str] = ()) -> list[Ask]:
         count: how many scenes.
         prompts: asked about every scene; by default each scene has one question of its own, the kinds taking turns.
     """
-    from divprune.tiny import questions, scene
+    from divprune.embedded import questions, scene
 
     asks = []
     for number in range(count):

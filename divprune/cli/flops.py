@@ -12,11 +12,11 @@ from divprune.budget import Budget
 from divprune.cli.failures import CommandError
 from divprune.cli.screen import Screen
 from divprune.cli.tables import listing
-from divprune.efficiency.architectures import ARCHITECTURES, Architecture, architecture_config
 from divprune.efficiency.equal_flops import num_keep_for_ratio
 from divprune.efficiency.flops import Accounting, Cost, compare
-from divprune.efficiency.paper_workloads import Workload, paper_text_lengths, paper_workloads
+from divprune.efficiency.reference_models import ARCHITECTURES, Architecture, architecture_config
 from divprune.efficiency.shapes import ModelShape, model_shape
+from divprune.efficiency.workloads import Workload, paper_text_lengths, paper_workloads
 from divprune.errors import DivpruneError, first_line
 from divprune.methods import Method, get_method
 

@@ -10,11 +10,11 @@ from rich.progress import Progress
 
 from divprune.cli.harness_arguments import Running
 from divprune.cli.screen import Screen, advance
+from divprune.distributed import is_main_process
 from divprune.errors import MissingDependencyError
 from divprune.evaluation.cells import Cell
-from divprune.evaluation.processes import is_main_process
 
-HARNESS = "divprune.lmms_eval_plugin.harness"
+HARNESS = "divprune.lmms_eval_plugin.runs.run_cells"
 
 
 class CellProgress:

@@ -5,9 +5,9 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from divprune.calibration_file import read_calibration
 from divprune.cli.failures import CommandError
 from divprune.errors import CalibrationError
+from divprune.records import read_calibration
 
 _HEAD = 4096  # bytes; what tells our files from others stands within them
 _REPORT = re.compile(rb"<!doctype html>.*<title>divprune: [^<]* visual tokens</title>", re.DOTALL)

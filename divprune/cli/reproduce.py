@@ -13,10 +13,10 @@ from divprune.cli.reproduce_tables import assumptions, preparations, refusals, r
 from divprune.cli.screen import Screen
 from divprune.errors import DivpruneError
 from divprune.evaluation.cells import Cell
-from divprune.paper.data_sets import data_set
-from divprune.paper.plan import PlannedCell, plan
-from divprune.paper.presets import PRESETS, Choice, Entry, Preset, entries, get_preset
-from divprune.paper.throughput import Throughput, throughput_of, usual_throughput
+from divprune.evaluation.datasets import data_set
+from divprune.experiments.costs_plan import PlannedCell, plan
+from divprune.experiments.paper.presets import PRESETS, Choice, Entry, Preset, entries, get_preset
+from divprune.experiments.throughput import Throughput, throughput_of, usual_throughput
 
 ALL = "all"
 

@@ -24,10 +24,10 @@ from divprune.efficiency import (
 )
 from divprune.errors import DivpruneError
 from divprune.evaluation.cells import UNPRUNED, Cell
+from divprune.experiments.costs_plan import EFFICIENCY_CALLS, EFFICIENCY_TOKENS
+from divprune.experiments.paper.columns import EFFICIENCY_COLUMNS
+from divprune.experiments.subjects import Subject
 from divprune.methods import get_method, method_title
-from divprune.paper.columns import EFFICIENCY_COLUMNS
-from divprune.paper.plan import EFFICIENCY_CALLS, EFFICIENCY_TOKENS
-from divprune.paper.subjects import Subject
 from divprune.prompting import build_inputs
 from divprune.records import Record, provenance
 

@@ -5,26 +5,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from divprune.checkpoints import LoadedModel, choose_device, load_model
-from divprune.checksums import checksum
 from divprune.cli.calibrate import picture_files
 from divprune.cli.failures import CommandError
 from divprune.cli.reproduce import PlannedTable, ReproduceOptions
 from divprune.cli.reproduce_subjects import EMBEDDED
 from divprune.cli.screen import Screen, advance
 from divprune.errors import MissingDependencyError
+from divprune.evaluation.results import Results
+from divprune.experiments.comparison import Compared
+from divprune.experiments.costs_plan import PlannedCell
+from divprune.experiments.figure_rows import figure_rows
+from divprune.experiments.paper.columns import MEAN, PICTURES_COLUMN
 from divprune.figures.reproduced import reproduced
 from divprune.media import Medium, load_picture
 from divprune.methods import method_title
-from divprune.paper.columns import MEAN, PICTURES_COLUMN
-from divprune.paper.comparison import Compared
-from divprune.paper.figure_rows import figure_rows
-from divprune.paper.plan import PlannedCell
-from divprune.paper.results import Results
 from divprune.prompting import build_inputs
-from divprune.records import Record, load_record, provenance, write_whole
+from divprune.records import Record, checksum, load_record, provenance, write_whole
 
 if TYPE_CHECKING:
-    from divprune.evaluation.token_samples import MethodSamples, Shown
+    from divprune.experiments.token_samples import MethodSamples, Shown
 
 QUESTION = "Describe the picture."
 SCENE_QUESTION = "How many objects are there?"
@@ -42,7 +41,7 @@ def sample_pictures(
     """
     if not planned:
         return
-    from divprune.evaluation.token_samples import MethodSamples, token_rows
+    from divprune.experiments.token_samples import MethodSamples, token_rows
 
     subject, origin = table.entries[0].subject, provenance()
     pictures = _pictures(options, subject.model, planned[0].work.num_samples)
@@ -128,13 +127,13 @@ def _pictures(options: ReproduceOptions, model: str, count: int) -> list[Medium]
     require_pictures(options, model)
     if options.images is not None:
         return [load_picture(path) for path in picture_files(options.images)[:count]]
-    from divprune.tiny import scene
+    from divprune.embedded import scene
 
     return [Medium(f"scene {seed}", "image", (scene(seed, "test").image,)) for seed in range(count)]
 
 
 def _shown(loaded: LoadedModel, pictures: Sequence[Medium], options: ReproduceOptions) -> "Iterator[Shown]":
-    from divprune.evaluation.token_samples import Shown, all_tokens
+    from divprune.experiments.token_samples import Shown, all_tokens
 
     question = SCENE_QUESTION if options.images is None else QUESTION
     for picture in pictures:

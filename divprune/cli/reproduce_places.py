@@ -8,9 +8,9 @@ from divprune.cli.calibrate import picture_files
 from divprune.cli.failures import CommandError
 from divprune.cli.outputs import check_not_read, check_replaceable, is_figure, is_page, is_same_file
 from divprune.cli.reproduce import PlannedTable, ReproduceOptions
+from divprune.experiments.comparison_text import FIRST_COLUMN
 from divprune.figures.reproduced import ENDINGS
 from divprune.figures.saving import FORMATS
-from divprune.paper.comparison_text import FIRST_COLUMN
 from divprune.records import check_record_place
 
 

@@ -16,15 +16,15 @@ from divprune.cli.reproduce_figures import draw_presets, require_pictures, sampl
 from divprune.cli.reproduce_places import check_places
 from divprune.cli.reproduce_subjects import EMBEDDED
 from divprune.cli.screen import Screen
+from divprune.distributed import is_main_process, num_processes
 from divprune.errors import CalibrationError
-from divprune.evaluation.processes import is_main_process, num_processes
-from divprune.paper.columns import EFFICIENCY, PICTURES
-from divprune.paper.comparison import Compared, compared
-from divprune.paper.comparison_text import LEGEND, markdown, reasons, sections, shortfalls
-from divprune.paper.plan import PlannedCell
-from divprune.paper.presets import NOT_TASKS
-from divprune.paper.results import Results
-from divprune.paper.settings import recipe_command, recipe_percent
+from divprune.evaluation.results import Results
+from divprune.experiments.comparison import Compared, compared
+from divprune.experiments.comparison_text import LEGEND, markdown, reasons, sections, shortfalls
+from divprune.experiments.costs_plan import PlannedCell
+from divprune.experiments.paper.columns import EFFICIENCY, PICTURES
+from divprune.experiments.paper.presets import NOT_TASKS
+from divprune.experiments.paper.settings import recipe_command, recipe_percent
 from divprune.records import write_whole
 
 CALIBRATION_SCENES = 16

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from divprune.cli.failures import CommandError
 from divprune.errors import first_line
-from divprune.paper.presets import Preset
-from divprune.paper.subjects import CHECKPOINTS, Subject, other_subject, paper_subject
+from divprune.experiments.paper.presets import Preset
+from divprune.experiments.subjects import CHECKPOINTS, Subject, other_subject, paper_subject
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -48,7 +48,7 @@ def architecture_of(model: str) -> str | None:
 
 def _other(model: str, num_visual_tokens: int | None) -> Subject:
     from divprune.efficiency.shapes import model_shape
-    from divprune.huggingface.families import family_named
+    from divprune.huggingface.families.registry import family_named
 
     config = _config(model)
     family_named(config.model_type)  # refuses what cannot be pruned
@@ -67,7 +67,7 @@ def _other(model: str, num_visual_tokens: int | None) -> Subject:
 def _config(model: str) -> "PreTrainedConfig":
     from transformers import AutoConfig
 
-    from divprune.tiny import checkpoint_path
+    from divprune.embedded import checkpoint_path
 
     path: str | Path = checkpoint_path() if model == EMBEDDED else model
     try:

@@ -7,10 +7,10 @@ from rich.table import Table
 from rich.text import Text
 
 from divprune.cli.reproduce_subjects import EMBEDDED
-from divprune.paper.plan import RECIPE, PlannedCell, total_hours
-from divprune.paper.presets import Entry
-from divprune.paper.settings import recipe_command
-from divprune.paper.throughput import GPUS, PEAK_SHARE, Throughput, usual_throughput
+from divprune.experiments.costs_plan import RECIPE, PlannedCell, total_hours
+from divprune.experiments.paper.presets import Entry
+from divprune.experiments.paper.settings import recipe_command
+from divprune.experiments.throughput import GPUS, PEAK_SHARE, Throughput, usual_throughput
 
 PETA, TERA = 1e15, 1e12
 

@@ -1,16 +1,15 @@
 """What pruning saves: time and memory measured on the model at hand, and FLOPs worked out from its shape."""
 
-from divprune.efficiency.architectures import ARCHITECTURES, Architecture, architecture_config, get_architecture
 from divprune.efficiency.bench import UNPRUNED, Measurement, Variant, run_bench, run_once
 from divprune.efficiency.equal_flops import num_keep_for_ratio
-from divprune.efficiency.fitprune import FitPruneCalibration, calibrate_fitprune
 from divprune.efficiency.flops import Cost, compare, prefill_flop
 from divprune.efficiency.latency import Latency, interleave, prefill_seconds
+from divprune.efficiency.measure import GenerationTiming, seconds_of, time_generation
 from divprune.efficiency.memory import in_own_process, peak_memory_bytes
 from divprune.efficiency.random_model import picture_like, random_inputs, random_model
+from divprune.efficiency.reference_models import ARCHITECTURES, Architecture, architecture_config, get_architecture
 from divprune.efficiency.schedule import DropSchedule, schedule_of
 from divprune.efficiency.shapes import ModelShape, model_shape
-from divprune.efficiency.timing import GenerationTiming, seconds_of, time_generation
 
 __all__ = [
     "ARCHITECTURES",
@@ -18,14 +17,12 @@ __all__ = [
     "Architecture",
     "Cost",
     "DropSchedule",
-    "FitPruneCalibration",
     "GenerationTiming",
     "Latency",
     "Measurement",
     "ModelShape",
     "Variant",
     "architecture_config",
-    "calibrate_fitprune",
     "compare",
     "get_architecture",
     "in_own_process",

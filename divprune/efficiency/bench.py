@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from divprune.budget import Budget
-from divprune.efficiency.timing import GenerationTiming, time_generation
+from divprune.efficiency.measure import GenerationTiming, time_generation
 from divprune.huggingface import Pruning, prune
 from divprune.huggingface.cache_names import cache_in
 from divprune.methods import Method

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from divprune.budget import Budget
 from divprune.efficiency.flops import Accounting, compare
-from divprune.efficiency.paper_workloads import Workload
 from divprune.efficiency.shapes import ModelShape
+from divprune.efficiency.workloads import Workload
 from divprune.methods import Method
 
 

@@ -11,9 +11,9 @@ from statistics import fmean
 from typing import Literal
 
 from divprune.budget import Budget
-from divprune.efficiency.paper_workloads import Workload
 from divprune.efficiency.schedule import DropSchedule, schedule_of
 from divprune.efficiency.shapes import GATED_DECODERS, LanguageShape, ModelShape, TowerShape
+from divprune.efficiency.workloads import Workload
 from divprune.errors import UnsupportedModelError
 from divprune.methods import DART, DivPrune, MergingMethod, Method
 from divprune.methods.dart import PIVOTS

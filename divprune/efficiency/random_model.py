@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
-from divprune.efficiency.architectures import Architecture
+from divprune.efficiency.reference_models import Architecture
 
 WEIGHT_DEVIATION = 0.02
 """Standard deviation of the weights, as transformers initialises LLaMA and CLIP."""

@@ -6,8 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from divprune.evaluation.marks import Mark, MarkedSample, Statistic, by_document, sample_of
 from divprune.evaluation.resampling import Array, ends, resampled_sums, swapped_sums
+from divprune.evaluation.sample_scores import Mark, MarkedSample, Statistic, by_document, sample_of
 
 Test = Literal["exact McNemar", "paired permutation"]
 

@@ -3,8 +3,8 @@
 matplotlib (extra `viz`) is imported when something is drawn.
 """
 
+from divprune.figures.book import Drawing, Drawn, draw_figures
 from divprune.figures.catalog import FIGURES, FigureSpec
-from divprune.figures.drawing import Drawing, Drawn, draw_figures
 from divprune.figures.gallery import gallery_page
 from divprune.figures.sources import Sources
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from divprune.figures import (
-    kept_on_picture,
+    kept_on_image,
     max_min_histogram,
     prefill,
     score_flops,
@@ -39,7 +39,7 @@ class FigureSpec:
 
 FIGURES: tuple[FigureSpec, ...] = (
     FigureSpec(
-        "kept-on-picture", "Kept tokens on the picture", ("samples",), kept_on_picture.draw, kept_on_picture.caption
+        "kept-on-picture", "Kept tokens on the picture", ("samples",), kept_on_image.draw, kept_on_image.caption
     ),
     FigureSpec("score-flops", "Score against FLOPs", ("eval-scenes",), score_flops.draw, score_flops.caption),
     FigureSpec("score-time", "Score against time", ("eval-scenes", "samples"), score_time.draw, score_time.caption),

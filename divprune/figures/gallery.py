@@ -1,6 +1,6 @@
 """The page that shows the figures."""
 
-from divprune.figures.drawing import Drawing
+from divprune.figures.book import Drawing
 from divprune.figures.sources import COMMANDS
 
 FOLDER = "figures"

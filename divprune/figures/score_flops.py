@@ -3,8 +3,8 @@
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from divprune.figures.record_views import SHARE, Row, at_share, curves, reference, short_names
 from divprune.figures.style import GREY, INK, PALE, canvas, color, headings, look, toy_notice
-from divprune.figures.suite_rows import SHARE, Row, at_share, curves, reference, short_names
 from divprune.records import Record
 
 if TYPE_CHECKING:

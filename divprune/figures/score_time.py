@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from divprune.figures.record_views import SHARE, Row, at_share, reference
 from divprune.figures.samples import measured_methods
 from divprune.figures.style import GREY, INK, canvas, headings, look, measured_on, toy_notice
-from divprune.figures.suite_rows import SHARE, Row, at_share, reference
 from divprune.records import Record
 
 if TYPE_CHECKING:

@@ -1,8 +1,7 @@
 """Pruning for Hugging Face transformers models."""
 
-from divprune.huggingface.calibration import VTWCalibration, calibrate_vtw
-from divprune.huggingface.families import Family, supported_families
-from divprune.huggingface.layouts import TokenBox
+from divprune.huggingface.families.registry import Family, supported_families
+from divprune.huggingface.families.token_layout import TokenBox
 from divprune.huggingface.pruning import Pruning, attach, prune
 from divprune.huggingface.report import ItemReport, PruningReport
 from divprune.huggingface.tested_version import warn_beyond_tested
@@ -13,9 +12,7 @@ __all__ = [
     "Pruning",
     "PruningReport",
     "TokenBox",
-    "VTWCalibration",
     "attach",
-    "calibrate_vtw",
     "prune",
     "supported_families",
 ]

@@ -5,12 +5,12 @@ from typing import get_args
 from transformers import PreTrainedModel
 
 from divprune.budget import Budget
-from divprune.huggingface.choose import Scope
-from divprune.huggingface.families import Family, Positions
+from divprune.huggingface.encoding.method_inputs import require_supply
+from divprune.huggingface.families.registry import Family, Positions
 from divprune.huggingface.fingerprint import require_same_model
-from divprune.huggingface.layer_checks import require_droppable_layers
-from divprune.huggingface.shorten import Order, Settings
-from divprune.huggingface.supply import require_supply
+from divprune.huggingface.input_pruning.shorten import Order, Settings
+from divprune.huggingface.layer_pruning.checks import require_droppable_layers
+from divprune.huggingface.selecting import Scope
 from divprune.methods import get_method
 from divprune.methods.base import Method
 

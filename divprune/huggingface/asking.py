@@ -7,7 +7,7 @@ from torch import Tensor
 
 from divprune.budget import Budget
 from divprune.errors import PruningError
-from divprune.huggingface.clues import Clues
+from divprune.huggingface.encoding.clues import Clues
 from divprune.methods.base import ItemContext, Method
 from divprune.methods.merging import MergingMethod
 

@@ -8,7 +8,7 @@ column L'.
 import torch
 from torch import Tensor
 
-from divprune.huggingface.prompt import PADDING
+from divprune.huggingface.gather_columns import PADDING
 
 
 def with_later_columns(source: Tensor, length: int, num_columns: int) -> Tensor:

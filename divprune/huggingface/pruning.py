@@ -20,14 +20,14 @@ from transformers import PreTrainedModel
 from divprune.errors import PruningError
 from divprune.huggingface.arguments import checked_settings
 from divprune.huggingface.cache_names import cache_in
-from divprune.huggingface.cached import is_continued, lock_dropped, unlocked
-from divprune.huggingface.choose import Scope
-from divprune.huggingface.dropped import dropped_prompt
-from divprune.huggingface.encode import has_visual_inputs, require_no_placeholders
-from divprune.huggingface.families import Positions, family_of
-from divprune.huggingface.features import whole_rows_repeated
-from divprune.huggingface.generation import full_attention_mask, refuse_unsupported
-from divprune.huggingface.inside import (
+from divprune.huggingface.encoding.encode import has_visual_inputs, require_no_placeholders
+from divprune.huggingface.encoding.encoder_output import whole_rows_repeated
+from divprune.huggingface.families.registry import Positions, family_of
+from divprune.huggingface.input_pruning.cache import is_continued, lock_dropped, unlocked
+from divprune.huggingface.input_pruning.call import forward_short, generate_short, remember_text
+from divprune.huggingface.input_pruning.generation import full_attention_mask, refuse_unsupported
+from divprune.huggingface.input_pruning.shorten import Order, Settings
+from divprune.huggingface.layer_pruning.call import (
     InsideCall,
     continuing,
     forward_inside,
@@ -38,9 +38,9 @@ from divprune.huggingface.inside import (
     text_report,
     with_continued_positions,
 )
+from divprune.huggingface.layer_pruning.state import dropped_prompt
 from divprune.huggingface.report import PruningReport
-from divprune.huggingface.short_calls import forward_short, generate_short, remember_text
-from divprune.huggingface.shorten import Order, Settings
+from divprune.huggingface.selecting import Scope
 from divprune.huggingface.wrapping import BareModel, Wrapper, is_wrapped
 from divprune.methods.base import Method
 

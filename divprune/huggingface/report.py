@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from divprune.huggingface.kinds import Kind
-from divprune.huggingface.layouts import Layout, Size, TokenBox, fit_of
+from divprune.huggingface.families.token_layout import Layout, Size, TokenBox, fit_of
+from divprune.huggingface.model_inputs import Kind
 from divprune.selection import select
 
 

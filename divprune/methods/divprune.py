@@ -21,7 +21,7 @@ class DivPrune(Method):
         layer: 0 chooses before the language model. K > 0 lets all tokens run through decoder layers 0 to K - 1, chooses
             by the hidden states that enter layer K, and drops the others from there on.
         refine: Swap tokens behind the greedy picks as long as the smallest distance between two kept ones grows
-            (`divprune.selection.swaps`). The max-min distance is never lower; it takes 3 to 20 times as long.
+            (`divprune.selection.local_search`). The max-min distance is never lower; it takes 3 to 20 times as long.
     """
 
     name: ClassVar[str] = "divprune"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from divprune.calibration_file import read_calibration, unreadable, write_calibration
+from divprune.records import read_calibration, unreadable, write_calibration
 
 KIND = "FitPrune"
 

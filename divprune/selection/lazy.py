@@ -15,9 +15,9 @@ from math import inf
 import torch
 from torch import Tensor
 
+from divprune.selection.approximate_distances import RoughDistances
 from divprune.selection.distances import Distances
-from divprune.selection.rough import RoughDistances
-from divprune.selection.seed import find_seed
+from divprune.selection.first_pick import find_seed
 
 FEWEST_CANDIDATES, USUAL_CANDIDATES, MOST_CANDIDATES = 32, 128, 2048
 POOL_PER_CANDIDATE = 8

@@ -11,7 +11,7 @@ from divprune.errors import BatchError, MediaError, MissingDependencyError
 from divprune.media import load_picture
 from divprune.serving.answers import Answer
 from divprune.serving.questions import Question
-from divprune.vllm_plugin.orphans import end_engines_with_owner
+from divprune.vllm_plugin.owner_watchdog import end_engines_with_owner
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from divprune.vllm_plugin.orphans import end_engines_with_owner
+from divprune.vllm_plugin.owner_watchdog import end_engines_with_owner
 
 STOPPED_BY_ITSELF = 1
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -45,4 +45,4 @@ def _model(name: str) -> Any:
     if name not in {family.model for family in FAMILIES}:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     contracts.require((*contracts.REGISTRATION, *contracts.MODELS))
-    return getattr(import_module("divprune.vllm_plugin.served"), name)
+    return getattr(import_module("divprune.vllm_plugin.family_models"), name)

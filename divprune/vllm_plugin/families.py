@@ -13,7 +13,7 @@ class ServedFamily:
 
     Attributes:
         architecture: vLLM's name, as in a checkpoint's config.json.
-        model: Class in `divprune.vllm_plugin.served`.
+        model: Class in `divprune.vllm_plugin.family_models`.
         modalities: What of it is pruned; the others are refused.
         has_grid: Whether an item's tokens form one grid, which some methods want to know.
         has_video_text: Whether text stands between the frames of a video.

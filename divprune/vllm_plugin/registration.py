@@ -6,7 +6,7 @@ from typing import Any
 from divprune.errors import UnsupportedVersionError
 from divprune.vllm_plugin import contracts
 from divprune.vllm_plugin.families import FAMILIES
-from divprune.vllm_plugin.orphans import watch_owner
+from divprune.vllm_plugin.owner_watchdog import watch_owner
 from divprune.vllm_plugin.versions import warn_if_untested
 
 

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from divprune.efficiency import FitPruneCalibration
-from divprune.huggingface import VTWCalibration
+from divprune.calibration import FitPruneCalibration, VTWCalibration
 from tests.cli.conftest import Command
 
 

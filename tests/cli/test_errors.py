@@ -11,7 +11,7 @@ import typer
 
 from divprune.checkpoints import _hub_error
 from divprune.cli.failures import one_line_errors
-from divprune.huggingface.refusals import NO_CLASS
+from divprune.huggingface.families.unsupported import NO_CLASS
 from tests import tiny_checkpoints
 from tests.cli.conftest import Command
 

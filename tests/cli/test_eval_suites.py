@@ -10,7 +10,7 @@ import pytest
 
 from divprune.cli import harness_run
 from divprune.evaluation.cells import Cell
-from divprune.paper.data_sets import DATA_SETS
+from divprune.evaluation.datasets import DATA_SETS
 from divprune.records import Record
 from tests.cli.conftest import Command
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from divprune.efficiency.architectures import architecture_config
-from divprune.tiny import checkpoint_path
+from divprune.efficiency.reference_models import architecture_config
+from divprune.embedded import checkpoint_path
 from tests.cli.conftest import Command
 
 

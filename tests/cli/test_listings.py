@@ -9,7 +9,7 @@ from packaging.version import Version
 
 import divprune as package
 from divprune.huggingface import supported_families
-from divprune.huggingface.support import load_support
+from divprune.huggingface.families.support import load_support
 from divprune.methods import available_methods
 from tests.cli.conftest import Command
 

@@ -9,8 +9,8 @@ from PIL import Image
 
 from divprune.cli import harness_run, reproduce_efficiency, reproduce_run
 from divprune.evaluation.cells import Cell
-from divprune.paper.data_sets import data_set
-from divprune.paper.presets import PRESET_NAMES
+from divprune.evaluation.datasets import data_set
+from divprune.experiments.paper.presets import PRESET_NAMES
 from divprune.records import Record
 from tests.cli.conftest import Command
 

@@ -10,13 +10,14 @@ import torch
 from transformers import PreTrainedModel
 
 from divprune import prune
-from divprune.efficiency import FitPruneCalibration, architecture_config, calibrate_fitprune, compare, model_shape
-from divprune.efficiency.fitprune import fit_recipe
+from divprune.calibration import FitPruneCalibration, calibrate_fitprune
+from divprune.calibration.attention_mass import AttentionSamples
+from divprune.calibration.fitprune import fit_recipe
+from divprune.efficiency import architecture_config, compare, model_shape
 from divprune.efficiency.flops import selection_flop
-from divprune.efficiency.paper_workloads import Workload
 from divprune.efficiency.schedule import DropSchedule
+from divprune.efficiency.workloads import Workload
 from divprune.errors import CalibrationError
-from divprune.huggingface.attention_masses import AttentionSamples
 from divprune.methods import FitPrune, FitPruneRecipe
 from divprune.methods.fitprune_recipe import AttentionMass
 from tests.huggingface.test_parity import ONE_AND_TWO

@@ -9,13 +9,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import CONFIG_MAPPING, AutoModel, AutoModelForImageTextToText, PreTrainedConfig
 
 from divprune.budget import Budget
-from divprune.efficiency.architectures import architecture_config, get_architecture
 from divprune.efficiency.decoding import decode_flop, num_weights
 from divprune.efficiency.equal_flops import nearest_count, num_keep_for_ratio
 from divprune.efficiency.flops import Cost, compare, encoder_flop, prefill_flop, selection_flop
-from divprune.efficiency.paper_workloads import paper_workloads
+from divprune.efficiency.reference_models import architecture_config, get_architecture
 from divprune.efficiency.schedule import DropSchedule
 from divprune.efficiency.shapes import GATED_DECODERS, ModelShape, language_shape, model_shape
+from divprune.efficiency.workloads import paper_workloads
 from divprune.errors import UnsupportedModelError
 from divprune.methods import DART, VTW, DivPrune, FastV, Method, RandomTokens, SparseVLM
 

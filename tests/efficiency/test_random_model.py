@@ -13,7 +13,7 @@ from divprune.efficiency import (
     random_inputs,
     random_model,
 )
-from divprune.efficiency.architectures import Architecture
+from divprune.efficiency.reference_models import Architecture
 
 SMALL_TEXT = {"model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
 SMALL_TEXT |= {"num_attention_heads": 2, "vocab_size": 30100}

@@ -8,8 +8,8 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from divprune import DivPrune, RandomTokens, UniformGrid, prune
-from divprune.evaluation.scenes import ANSWER_KINDS, Setting, Tally, evaluate_scenes, settings
-from divprune.tiny import KINDS, checkpoint_path, questions, scene
+from divprune.embedded import KINDS, checkpoint_path, questions, scene
+from divprune.evaluation.scenes.questions import ANSWER_KINDS, Setting, Tally, evaluate_scenes, settings
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,12 @@ import math
 
 import pytest
 
+from divprune.embedded import KINDS, Question, questions, scene
 from divprune.errors import MissingDependencyError
 from divprune.evaluation import cider
 from divprune.evaluation.cider import cider_scores
-from divprune.evaluation.scenes import ANSWER_KINDS
-from divprune.evaluation.scores import Answered, scores
-from divprune.tiny import KINDS, Question, questions, scene
+from divprune.evaluation.scenes.questions import ANSWER_KINDS
+from divprune.evaluation.scenes.scores import Answered, scores
 
 HAS_SCORER = importlib.util.find_spec("pycocoevalcap") is not None
 

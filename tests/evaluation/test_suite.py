@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from divprune.efficiency.paper_workloads import Workload
 from divprune.efficiency.shapes import model_shape
+from divprune.efficiency.workloads import Workload
+from divprune.embedded import KINDS, checkpoint_path
 from divprune.errors import PruningError, UnknownMethodError
-from divprune.evaluation import suite as suite_module
 from divprune.evaluation.answer_log import AnswerLog, Entry
-from divprune.evaluation.scenes import Setting, evaluate_scenes
-from divprune.evaluation.suite import Suite
-from divprune.evaluation.suite_cases import (
+from divprune.evaluation.scenes import suite as suite_module
+from divprune.evaluation.scenes.cases import (
     KEEP_RATIOS,
     MATCHINGS,
     Case,
@@ -25,8 +24,9 @@ from divprune.evaluation.suite_cases import (
     every_method,
     suite_cases,
 )
+from divprune.evaluation.scenes.questions import Setting, evaluate_scenes
+from divprune.evaluation.scenes.suite import Suite
 from divprune.methods import DivPrune, FitPrune, FitPruneRecipe, ItemContext, Method, available_methods, registry
-from divprune.tiny import KINDS, checkpoint_path
 
 RECIPE = FitPruneRecipe((200, 30), 256)
 

@@ -7,14 +7,14 @@ import pytest
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from divprune.efficiency.shapes import model_shape
-from divprune.evaluation import suite_recipes
+from divprune.embedded import checkpoint_path, scene
 from divprune.evaluation.answer_log import AnswerLog
-from divprune.evaluation.scenes import batches
-from divprune.evaluation.suite import Suite
-from divprune.evaluation.suite_cases import suite_cases
-from divprune.evaluation.suite_recipes import recipe_tailor
+from divprune.evaluation.scenes import fitprune_calibration
+from divprune.evaluation.scenes.cases import suite_cases
+from divprune.evaluation.scenes.fitprune_calibration import recipe_tailor
+from divprune.evaluation.scenes.questions import batches
+from divprune.evaluation.scenes.suite import Suite
 from divprune.methods import FitPrune
-from divprune.tiny import checkpoint_path, scene
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +24,14 @@ def embedded() -> tuple[Any, Any]:
 
 
 def test_each_share_has_a_recipe_of_equal_flops(embedded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suite_recipes, "NUM_TRAINING_SCENES", 2)
+    monkeypatch.setattr(fitprune_calibration, "NUM_TRAINING_SCENES", 2)
     asked = []
 
     def noted(model: Any, processor: Any, scenes: Any) -> Any:
         asked.extend(scenes)
         return batches(model, processor, scenes)
 
-    monkeypatch.setattr(suite_recipes, "batches", noted)
+    monkeypatch.setattr(fitprune_calibration, "batches", noted)
     suite = Suite(*embedded, 1, AnswerLog(None, "eval-scenes", {}))
     tailors = {"fitprune": recipe_tailor(*embedded, suite.workload)}
     shape = model_shape(embedded[0].config)

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from divprune.figures.kept_on_picture import VEIL, faded
+from divprune.embedded import scene
+from divprune.figures.kept_on_image import VEIL, faded
 from divprune.figures.prefill import parts_of
+from divprune.figures.record_views import at_share, curves, short_names
 from divprune.figures.samples import patches, picture, tokens
 from divprune.figures.score_flops import spread
-from divprune.figures.suite_rows import at_share, curves, short_names
 from divprune.figures.tokens_tsne import embedded
 from divprune.records import Record, load_record
-from divprune.tiny import scene
 
 
 def row(method: str, matching: str | None, keep_ratio: float | None, cost: float, score: float) -> dict[str, object]:

@@ -9,7 +9,7 @@ import datasets
 from datasets import Features, Value
 from PIL import Image as Pictures
 
-from divprune.tiny import scene
+from divprune.embedded import scene
 
 TEXT, NUMBER = Value("string"), Value("int64")
 SHORT = "\nAnswer the question using a single word or phrase."

@@ -39,18 +39,18 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def one_index(tasks: Path) -> Iterator[None]:
     """lmms-eval's index of tasks takes seconds, and is the same in all tests."""
-    from divprune.lmms_eval_plugin import harness
+    from divprune.lmms_eval_plugin.runs import run_cells
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(harness, "task_manager", lru_cache(harness.task_manager))
+        patch.setattr(run_cells, "task_manager", lru_cache(run_cells.task_manager))
         yield
 
 
 @pytest.fixture
 def run(one_index: None, tasks: Path, tmp_path: Path) -> Callable[..., list[Record]]:
     """`run(cells, **options)` returns the records."""
-    from divprune.lmms_eval_plugin.backends import HarnessOptions
-    from divprune.lmms_eval_plugin.harness import run_cells
+    from divprune.lmms_eval_plugin.runs.backends import HarnessOptions
+    from divprune.lmms_eval_plugin.runs.run_cells import run_cells
 
     def finished(cells: list[Cell], **options: object) -> list[Record]:
         given = {"output": tmp_path, "include_paths": (tasks,), "batch_size": 4, "tokenizer": "python"} | options

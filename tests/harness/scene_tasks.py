@@ -6,7 +6,7 @@ from pathlib import Path
 from datasets import Dataset, Features, Value
 from datasets import Image as Pictures
 
-from divprune.tiny import Question, questions, scene
+from divprune.embedded import Question, questions, scene
 
 POPE, CAPTIONS, CHOICE = "scenes_pope", "scenes_captions", "scenes_choice"
 

@@ -6,7 +6,7 @@ import torch
 from lmms_eval.api.model import lmms
 from lmms_eval.evaluator import simple_evaluate
 
-from divprune.lmms_eval_plugin.local_data import PaperTaskManager
+from divprune.lmms_eval_plugin.data.local_data import PaperTaskManager
 
 
 class ScriptedSimple(lmms):

@@ -17,7 +17,7 @@ EXPECTED = {f"0074f737-{place}": place for place in range(4)}
 # One for all that ask, fixture or not: indexing takes seconds.
 @lru_cache
 def indexed(folder: Path | None) -> Any:
-    from divprune.lmms_eval_plugin.local_data import task_manager
+    from divprune.lmms_eval_plugin.data.local_data import task_manager
 
     return task_manager(folder)
 

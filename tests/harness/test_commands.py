@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from divprune.cli.main import app
-from divprune.lmms_eval_plugin.pruned_model import PrunedModel
+from divprune.lmms_eval_plugin.models.pruned import PrunedModel
 from tests.harness.data_schemas import MADE
 
 

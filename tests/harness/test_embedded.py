@@ -13,9 +13,9 @@ import torch
 from divprune.checkpoints import EMBEDDED, load_model
 from divprune.evaluation.answer_log import AnswerLog
 from divprune.evaluation.cells import UNPRUNED, Cell
-from divprune.evaluation.scores import scores
-from divprune.evaluation.suite import Suite
-from divprune.evaluation.suite_cases import Case
+from divprune.evaluation.scenes.cases import Case
+from divprune.evaluation.scenes.scores import scores
+from divprune.evaluation.scenes.suite import Suite
 from divprune.records import Record
 from tests.harness.scene_runs import NUM_SCENES, said, value
 from tests.harness.scene_tasks import CAPTIONS, CHOICE, POPE

@@ -12,8 +12,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from divprune import DivPrune, prune
 from divprune.errors import EvaluationError
-from divprune.lmms_eval_plugin.chat import DivPruneChat
-from divprune.lmms_eval_plugin.simple import DivPruneSimple
+from divprune.lmms_eval_plugin.models.chat import DivPruneChat
+from divprune.lmms_eval_plugin.models.simple import DivPruneSimple
 from divprune.methods import FastV, Method
 from tests.harness.asking import Document, chat, documents, pictures, simple
 from tests.serving.writers import WRITERS

@@ -22,11 +22,11 @@ CELL = Cell(EMBEDDED, POPE, "divprune", 0.098)
 def test_an_interrupted_run_ends_like_an_uninterrupted_one(
     run: Callable[..., list[Record]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from divprune.lmms_eval_plugin import pruned_model
+    from divprune.lmms_eval_plugin.models import pruned
 
     (whole,) = run([CELL], output=tmp_path / "whole")
     generated: list[int] = []
-    original = pruned_model.PrunedModel._generated
+    original = pruned.PrunedModel._generated
 
     def counting(self: object, conversations: list, settings: dict) -> list:
         if sum(generated) == 8 and not (tmp_path / "again").exists():
@@ -34,7 +34,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
         generated.append(len(conversations))
         return original(self, conversations, settings)
 
-    monkeypatch.setattr(pruned_model.PrunedModel, "_generated", counting)
+    monkeypatch.setattr(pruned.PrunedModel, "_generated", counting)
     with pytest.raises(KeyboardInterrupt):
         run([CELL], output=tmp_path / "broken")
     assert sum(generated) == 8
@@ -66,8 +66,8 @@ def test_two_processes_end_like_one(
 import os
 from pathlib import Path
 from divprune.evaluation.cells import Cell
-from divprune.lmms_eval_plugin.backends import HarnessOptions
-from divprune.lmms_eval_plugin.harness import run_cells
+from divprune.lmms_eval_plugin.runs.backends import HarnessOptions
+from divprune.lmms_eval_plugin.runs.run_cells import run_cells
 from tests.harness.scene_runs import Silent
 
 class Killing(Silent):
@@ -125,16 +125,16 @@ def test_a_method_that_cannot_be_used_is_a_record_with_the_reason(run: Callable[
 def test_a_method_that_is_refused_by_the_first_call_is_a_record_too(
     run: Callable[..., list[Record]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from divprune.lmms_eval_plugin import pruned_model
+    from divprune.lmms_eval_plugin.models import pruned
 
-    original = pruned_model.PrunedModel._generated
+    original = pruned.PrunedModel._generated
 
     def refusing(self: object, conversations: list, settings: dict) -> list:
         if self._method.name == "norm":
             raise PruningError("it has no grid")
         return original(self, conversations, settings)
 
-    monkeypatch.setattr(pruned_model.PrunedModel, "_generated", refusing)
+    monkeypatch.setattr(pruned.PrunedModel, "_generated", refusing)
     refused, done = run([Cell(EMBEDDED, POPE, "norm", 0.1), Cell(EMBEDDED, POPE, "divprune", 0.1)], limit=3)
     assert "it has no grid" in refused.config["refusal"]
     assert done.config["num_kept_mean"] == 26
@@ -151,8 +151,8 @@ def test_answers_of_other_settings_are_not_taken(run: Callable[..., list[Record]
 
 
 def test_recipes_are_told_apart_by_what_they_hold(tmp_path: Path) -> None:
-    from divprune.lmms_eval_plugin.backends import HarnessOptions
-    from divprune.lmms_eval_plugin.cell_records import settings_of
+    from divprune.lmms_eval_plugin.runs.backends import HarnessOptions
+    from divprune.lmms_eval_plugin.runs.cell_records import settings_of
 
     recipe, seen = tmp_path / "recipe.json", set()
     for content in ("{}", "[]"):
@@ -178,7 +178,7 @@ def test_no_resume_forgets_what_all_processes_said(tmp_path: Path) -> None:
 def test_processes_without_documents_are_refused(
     run: Callable[..., list[Record]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("divprune.lmms_eval_plugin.harness.num_processes", lambda: 3)
+    monkeypatch.setattr("divprune.lmms_eval_plugin.runs.run_cells.num_processes", lambda: 3)
     with pytest.raises(EvaluationError, match="2 documents for 3 processes"):
         run([CELL], limit=2)
 
@@ -221,7 +221,7 @@ def test_a_full_disk_loses_nothing(
 def test_a_disk_that_is_full_when_the_record_is_written_keeps_the_answers(
     run: Callable[..., list[Record]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from divprune.lmms_eval_plugin import pruned_model
+    from divprune.lmms_eval_plugin.models import pruned
 
     def full(self: Record, folder: Path) -> None:
         raise OSError(28, "No space left on device")
@@ -231,6 +231,6 @@ def test_a_disk_that_is_full_when_the_record_is_written_keeps_the_answers(
         with pytest.raises(EvaluationError, match=r"No space left on device.*make room"):
             run([CELL], limit=4)
     assert list(tmp_path.glob(".*.answers*"))
-    monkeypatch.setattr(pruned_model.PrunedModel, "_generated", None)  # nothing is asked again
+    monkeypatch.setattr(pruned.PrunedModel, "_generated", None)  # nothing is asked again
     (record,) = run([CELL], limit=4)
     assert record.config["num_samples"] == 4

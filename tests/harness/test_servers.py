@@ -73,7 +73,7 @@ def test_a_server_answers_like_a_model_in_this_process(
 def test_a_server_that_breaks_down_costs_no_answers(
     run: Callable[..., list[Record]], server: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("divprune.lmms_eval_plugin.backends.SERVER_BACKOFF_SECONDS", 0.0)
+    monkeypatch.setattr("divprune.lmms_eval_plugin.runs.backends.SERVER_BACKOFF_SECONDS", 0.0)
     well, given = server.answer, options(server) | {"num_concurrent": 1}
 
     def failing(method: str, content: Any) -> Answer:
@@ -107,7 +107,7 @@ def test_what_a_server_cannot_do_is_said_first(
 
 
 def test_answers_of_vllm_are_as_long_as_the_task_says() -> None:
-    from divprune.lmms_eval_plugin.vllm_model import TasksLengthVLLM
+    from divprune.lmms_eval_plugin.runs.vllm_model import TasksLengthVLLM
 
     model = object.__new__(TasksLengthVLLM)
     model.max_new_tokens = 1024

@@ -10,9 +10,9 @@ import pytest
 
 pytest.importorskip("lmms_eval")
 
-from divprune.lmms_eval_plugin.marks import marks
+from divprune.evaluation.datasets import data_set
+from divprune.lmms_eval_plugin.runs.sample_scores import marks
 from divprune.lmms_eval_plugin.scoring import answers
-from divprune.paper.data_sets import data_set
 from tests.harness.data_schemas import MADE
 from tests.harness.scripted import ScriptedChat, ScriptedSimple, evaluate, metric
 

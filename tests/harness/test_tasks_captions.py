@@ -132,7 +132,7 @@ def test_without_java_captions_are_refused_unless_the_fallback_is_allowed(monkey
 
 @needs_java
 def test_java_is_tried_before_anything_is_generated(manager: Any) -> None:
-    from divprune.lmms_eval_plugin import preflight
+    from divprune.lmms_eval_plugin.runs import preflight
 
     assert preflight.check(["divprune_paper_nocaps"], manager, ScoringSettings()) == {"tokenizer": "java"}
 

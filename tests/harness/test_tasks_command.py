@@ -14,9 +14,9 @@ pytest.importorskip("lmms_eval")
 import datasets
 import yaml
 
-from divprune.lmms_eval_plugin import preflight
-from divprune.lmms_eval_plugin.local_data import TASKS, data_revision
-from divprune.paper.data_sets import DATA_SETS, TASK_PREFIX
+from divprune.evaluation.datasets import DATA_SETS, TASK_PREFIX
+from divprune.lmms_eval_plugin.data.local_data import TASKS, data_revision
+from divprune.lmms_eval_plugin.runs import preflight
 from tests.harness.data_making import table
 from tests.harness.data_schemas import MADE
 

@@ -11,12 +11,12 @@ pytest.importorskip("lmms_eval")
 
 import datasets
 
-from divprune.checksums import checksum
 from divprune.errors import EvaluationError
-from divprune.lmms_eval_plugin import preflight
-from divprune.lmms_eval_plugin.local_data import LocalData, PaperTaskManager, data_revision, task_manager
+from divprune.evaluation.datasets import DATA_SETS, TASK_PREFIX
+from divprune.lmms_eval_plugin.data.local_data import LocalData, PaperTaskManager, data_revision, task_manager
+from divprune.lmms_eval_plugin.runs import preflight
 from divprune.lmms_eval_plugin.scoring.documents import clip_folder
-from divprune.paper.data_sets import DATA_SETS, TASK_PREFIX
+from divprune.records import checksum
 from tests.harness.data_making import picture, table, write_clip
 from tests.harness.data_schemas import MADE
 from tests.harness.scripted import ScriptedChat, evaluate, metric

@@ -12,7 +12,7 @@ pytest.importorskip("lmms_eval")
 from tenacity import RetryError
 
 from divprune.errors import EvaluationError
-from divprune.lmms_eval_plugin import preflight
+from divprune.lmms_eval_plugin.runs import preflight
 from divprune.lmms_eval_plugin.scoring import judged
 from divprune.lmms_eval_plugin.scoring.judge import ANSWERS_FILE, close_benches, judge_from_environment
 from tests.harness.data_schemas import MADE

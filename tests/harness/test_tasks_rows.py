@@ -6,9 +6,9 @@ import pytest
 
 pytest.importorskip("lmms_eval")
 
-from divprune.lmms_eval_plugin.marks import _extras, marks
+from divprune.evaluation.datasets import DATA_SETS, TASK_PREFIX
+from divprune.lmms_eval_plugin.runs.sample_scores import _extras, marks
 from divprune.lmms_eval_plugin.scoring.judged import _private_copy
-from divprune.paper.data_sets import DATA_SETS, TASK_PREFIX
 from tests.harness.data_schemas import MADE, Made
 from tests.harness.scripted import ScriptedChat, ScriptedSimple, evaluate, metric
 

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("lmms_eval")
 
 from divprune.errors import EvaluationError
-from divprune.lmms_eval_plugin import preflight
+from divprune.lmms_eval_plugin.runs import preflight
 from divprune.lmms_eval_plugin.scoring.settings import ScoringSettings, use
 from divprune.lmms_eval_plugin.scoring.submission import SUBMISSION_FILE, egoschema
 from tests.harness.data_schemas import MADE

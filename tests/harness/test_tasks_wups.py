@@ -9,7 +9,7 @@ pytest.importorskip("lmms_eval")
 import nltk
 
 from divprune.errors import EvaluationError
-from divprune.lmms_eval_plugin import preflight
+from divprune.lmms_eval_plugin.runs import preflight
 from divprune.lmms_eval_plugin.scoring import wups
 
 

@@ -9,8 +9,8 @@ import torch
 from transformers import PreTrainedModel
 
 from divprune import VTW, prune
+from divprune.calibration.vtw import VTWCalibration, calibrate_vtw
 from divprune.errors import CalibrationError
-from divprune.huggingface.calibration import VTWCalibration, calibrate_vtw
 from divprune.huggingface.fingerprint import fingerprint
 from tests.huggingface.handmade_layers import full_rows, run
 from tests.huggingface.layer_cases import none_at_all

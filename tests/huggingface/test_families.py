@@ -9,8 +9,8 @@ from transformers.models.auto import modeling_auto
 
 from divprune.errors import UnsupportedModelError
 from divprune.huggingface import supported_families
-from divprune.huggingface.families import family_named
-from divprune.huggingface.refusals import NO_CLASS, REASONS, refusal_of
+from divprune.huggingface.families.registry import family_named
+from divprune.huggingface.families.unsupported import NO_CLASS, REASONS, refusal_of
 from tests.huggingface.tiny_models import CASES, Case
 
 CLASSES = {

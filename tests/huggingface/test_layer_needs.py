@@ -12,9 +12,9 @@ from divprune import DivPrune, attach, prune
 from divprune.budget import budget
 from divprune.errors import PruningError, UnsupportedModelError
 from divprune.huggingface.cache_names import CACHE, cache_in
-from divprune.huggingface.encode import VisualItem, encode
-from divprune.huggingface.families import family_of
-from divprune.huggingface.layer_checks import final_norm
+from divprune.huggingface.encoding.encode import VisualItem, encode
+from divprune.huggingface.families.registry import family_of
+from divprune.huggingface.layer_pruning.checks import final_norm
 from divprune.methods import ItemContext
 from divprune.methods.base import Method, Need
 from tests.huggingface.layer_cases import FAMILIES, KINDS_OF_LAYERS, attention_of, build, inputs_of
@@ -225,7 +225,7 @@ def test_visual_attention_does_not_depend_on_how_much_is_computed_at_once(monkey
     model = build("llava")
     inputs, told = inputs_of("llava", model, ONE_AND_TWO), []
     for read_at_once in (2**26, 5 * 2 * 4 * inputs["input_ids"].shape[1], 1):
-        monkeypatch.setattr("divprune.huggingface.probe.READ_AT_ONCE", read_at_once)
+        monkeypatch.setattr("divprune.huggingface.layer_pruning.decoder_capture.READ_AT_ONCE", read_at_once)
         method = Curious((1,))
         with prune(model, method, keep_ratio=0.5), torch.no_grad():
             model(**inputs)
@@ -251,7 +251,7 @@ def test_a_shared_budget_is_told_of_all_pictures_of_a_row() -> None:
 
 def test_a_model_without_a_known_last_norm_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build("llava")
-    monkeypatch.setattr("divprune.huggingface.layer_checks.FINAL_NORMS", ("no_such_norm",))
+    monkeypatch.setattr("divprune.huggingface.layer_pruning.checks.FINAL_NORMS", ("no_such_norm",))
     with pytest.raises(UnsupportedModelError, match="'curious' needs the norm behind the last decoder layer"):
         attach(model, Curious(), keep_ratio=0.5)
     attach(model, DivPrune(layer=1), keep_ratio=0.5).detach()

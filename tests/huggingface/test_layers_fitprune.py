@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from divprune import prune
+from divprune.calibration.attention_mass import attention_masses
 from divprune.errors import CalibrationError
-from divprune.huggingface.attention_masses import attention_masses
 from divprune.huggingface.fingerprint import fingerprint
 from divprune.methods import FitPrune, FitPruneRecipe
 from tests.huggingface.handmade_entering import Entering, Rule

@@ -12,9 +12,9 @@ from transformers import PreTrainedModel
 from divprune import DivPrune, prune
 from divprune.budget import budget
 from divprune.errors import PruningError
-from divprune.huggingface.families import family_of
-from divprune.huggingface.supply import encode_for
-from divprune.huggingface.towers import TOWERS
+from divprune.huggingface.encoding.method_inputs import encode_for
+from divprune.huggingface.families.registry import family_of
+from divprune.huggingface.families.vision_towers import TOWERS
 from divprune.methods import ItemContext, available_methods, get_method
 from divprune.methods.base import Method, Need
 from divprune.methods.merging import Merged, MergingMethod

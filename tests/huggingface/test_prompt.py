@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from divprune.huggingface.prompt import (
+from divprune.huggingface.gather_columns import (
     PADDING,
     compact_positions,
     reorder_columns,

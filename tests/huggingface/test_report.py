@@ -9,7 +9,7 @@ import torch
 
 from divprune import DivPrune, RandomTokens, UniformGrid, prune
 from divprune.budget import budget
-from divprune.huggingface.layouts import Layout, grid_layout
+from divprune.huggingface.families.token_layout import Layout, grid_layout
 from divprune.selection.reference import reference_distances, reference_select
 from tests.huggingface.tiny_models import CASES, IMAGE, features, make_inputs
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from divprune import prune
-from divprune.huggingface.families import family_of
-from divprune.huggingface.supply import encode_for
-from divprune.huggingface.towers import NO_PATCH, TOWERS
+from divprune.huggingface.encoding.method_inputs import encode_for
+from divprune.huggingface.families.registry import family_of
+from divprune.huggingface.families.vision_towers import NO_PATCH, TOWERS
 from tests.huggingface.test_supply import Curious
 from tests.huggingface.tiny_models import CASES, Row, make_inputs
 

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from divprune import get_method
-from divprune.calibration_file import write_calibration
 from divprune.errors import CalibrationError
 from divprune.methods import FitPrune, FitPruneRecipe, ItemContext, method_title
 from divprune.methods.fitprune_recipe import KIND, AttentionMass, fitted, num_deleted
+from divprune.records import write_calibration
 
 PUBLISHED = FitPruneRecipe((262, 153, 80, 19, 13, 1, 2))
 """How the paper's recipe for 90 % begins."""

@@ -5,8 +5,8 @@ import torch
 from PIL import Image
 
 from divprune import get_method, prune
-from divprune.huggingface.families import family_of
-from divprune.huggingface.supply import encode_for
+from divprune.huggingface.encoding.method_inputs import encode_for
+from divprune.huggingface.families.registry import family_of
 from divprune.methods import ImageDownsampling, ItemContext, SpatialPooling, downsampled
 from tests.huggingface.tiny_models import CASES, make_inputs
 

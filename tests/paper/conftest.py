@@ -4,8 +4,8 @@ import pytest
 from transformers import AutoConfig
 
 from divprune.efficiency.shapes import model_shape
-from divprune.paper.subjects import Subject, other_subject, paper_subject
-from divprune.tiny import checkpoint_path
+from divprune.embedded import checkpoint_path
+from divprune.experiments.subjects import Subject, other_subject, paper_subject
 
 
 @pytest.fixture(scope="session")

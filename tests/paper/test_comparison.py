@@ -8,12 +8,12 @@ import pytest
 
 from divprune.errors import RecordError
 from divprune.evaluation.cells import Cell
-from divprune.paper.comparison import NO_SCORE, NOT_YET, REFERENCE, Compared, Result, compared
-from divprune.paper.comparison_text import markdown, reasons, sections
-from divprune.paper.figure_rows import figure_rows
-from divprune.paper.presets import Choice, Entry, entries, get_preset
-from divprune.paper.results import Results
-from divprune.paper.subjects import Subject
+from divprune.evaluation.results import Results
+from divprune.experiments.comparison import NO_SCORE, NOT_YET, REFERENCE, Compared, Result, compared
+from divprune.experiments.comparison_text import markdown, reasons, sections
+from divprune.experiments.figure_rows import figure_rows
+from divprune.experiments.paper.presets import Choice, Entry, entries, get_preset
+from divprune.experiments.subjects import Subject
 from divprune.records import Record
 
 
@@ -119,7 +119,7 @@ def test_scores_whose_marks_cannot_be_summed_have_a_value_alone(llava: Subject, 
 
 
 def test_a_second_metric_has_a_value_but_no_test(tmp_path: Path) -> None:
-    from divprune.paper.subjects import paper_subject
+    from divprune.experiments.subjects import paper_subject
 
     subject = paper_subject("llava-next-video-7b")
     listed = entries(get_preset("table2"), subject, Choice(data_sets=("activitynet",)))

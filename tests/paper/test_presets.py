@@ -3,10 +3,10 @@
 import pytest
 
 from divprune.errors import UnknownMethodError
-from divprune.paper.presets import PRESETS, Choice, Entry, cells, entries, get_preset
-from divprune.paper.rows import TRAINED, Row
-from divprune.paper.settings import flop_ratio
-from divprune.paper.subjects import Subject, paper_subject
+from divprune.experiments.paper.presets import PRESETS, Choice, Entry, cells, entries, get_preset
+from divprune.experiments.paper.rows import TRAINED, Row
+from divprune.experiments.paper.settings import flop_ratio
+from divprune.experiments.subjects import Subject, paper_subject
 
 
 def rows_of(listed: list[Entry]) -> dict[str, Row]:

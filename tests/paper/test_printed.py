@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from divprune.paper.columns import EFFICIENCY_COLUMNS, IMAGE_COLUMNS, VIDEO_COLUMNS, columns
-from divprune.paper.printed import ABLATIONS, TABLE1, TABLE2, TABLE3, PrintedRow, printed_row
+from divprune.experiments.paper.columns import EFFICIENCY_COLUMNS, IMAGE_COLUMNS, VIDEO_COLUMNS, columns
+from divprune.experiments.paper.printed import ABLATIONS, TABLE1, TABLE2, TABLE3, PrintedRow, printed_row
 
 TABLE1_TEXT = """
 LLaVA-1.5-7B

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from divprune.paper.presets import cells, entries, get_preset
-from divprune.paper.subjects import Subject
+from divprune.experiments.paper.presets import cells, entries, get_preset
+from divprune.experiments.subjects import Subject
 from divprune.records import Record
 from tools.paper_tables import plan_table, reproduced_table
 

@@ -8,7 +8,7 @@ import torch
 
 from divprune import DivPrune, prune
 from divprune.errors import PruningError, UnsupportedModelError
-from divprune.huggingface.support import Cell
+from divprune.huggingface.families.support import Cell
 from tests.huggingface.tiny_models import Case
 from tests.parity.subject import NotApplicableError, Subject
 

@@ -1,8 +1,8 @@
-"""`--write-support`: the suite writes divprune/huggingface/support.json instead of comparing with it."""
+"""`--write-support`: the suite writes divprune/huggingface/families/support.json instead of comparing with it."""
 
 import pytest
 
-from divprune.huggingface.support import Cell
+from divprune.huggingface.families.support import Cell
 from tests.parity.record import Found, write_support
 from tests.support.fixtures import compared_logits, logits_in_float64
 

@@ -8,7 +8,7 @@ import transformers
 from packaging.version import Version
 
 from divprune.huggingface import supported_families
-from divprune.huggingface.support import SUPPORT_FILE, Cell, FamilySupport, Support, load_support
+from divprune.huggingface.families.support import SUPPORT_FILE, Cell, FamilySupport, Support, load_support
 from tests.huggingface.tiny_models import CASES
 from tests.parity.modes import MODES
 

@@ -8,7 +8,7 @@ itself fails without pruning. Everything else is a failing test.
 import pytest
 import transformers
 
-from divprune.huggingface.support import load_support
+from divprune.huggingface.families.support import load_support
 from tests.huggingface.tiny_models import CASES
 from tests.parity.cells import cell_of
 from tests.parity.modes import MODES

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from divprune.selection import max_min, rough, select
+from divprune.selection import approximate_distances, max_min, select
 from divprune.selection.distances import METRICS, Distances
 from divprune.selection.lazy import LazyGreedy
 from divprune.selection.reference import reference_distances, reference_select
@@ -22,7 +22,7 @@ def way(request, monkeypatch):
     """Send every size the same way, on hardware that multiplies bfloat16 numbers fast or does not."""
     monkeypatch.setattr(max_min, "LAZY_FROM", 10**9 if request.param == "dense" else 1)
     monkeypatch.setattr(max_min, "LAZY_SHARE", 1)
-    monkeypatch.setattr(rough, "multiplies_bfloat16", lambda device: request.param == "lazy")
+    monkeypatch.setattr(approximate_distances, "multiplies_bfloat16", lambda device: request.param == "lazy")
     return request.param
 
 
@@ -59,7 +59,7 @@ def test_equals_the_reference_on_generated_cases(size):
 @pytest.mark.parametrize("kind", ["gaussian", "clusters", "duplicates", "constant", "near_constant"])
 @pytest.mark.parametrize("fast", [True, False])
 def test_lazy_way_is_right_around_the_borders_of_its_blocks(kind, total, fast, monkeypatch):
-    monkeypatch.setattr(rough, "multiplies_bfloat16", lambda device: fast)
+    monkeypatch.setattr(approximate_distances, "multiplies_bfloat16", lambda device: fast)
     rows = tokens(kind, total, 24, total)
     for num_candidates, count in ((2, 40), (16, total // 2), (64, total)):
         greedy = LazyGreedy(Distances(rows, "cosine"))

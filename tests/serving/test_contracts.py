@@ -15,8 +15,8 @@ import divprune.vllm_plugin
 from divprune.errors import UnsupportedVersionError
 from divprune.vllm_plugin import FAMILIES, contracts, pruned_overrides, qwen3, versions
 from divprune.vllm_plugin.contracts import Contract
+from divprune.vllm_plugin.error_middleware import RefuseUnreadablePictures
 from divprune.vllm_plugin.registration import register
-from divprune.vllm_plugin.requests import RefuseUnreadablePictures
 from tests.serving.cases import CASES, expected, picture, prompts
 from tests.serving.engines import SETTINGS, answers, ask
 from tests.serving.reference import divprune_rule

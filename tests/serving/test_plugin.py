@@ -48,7 +48,7 @@ print([name for name in sys.modules if name.startswith("divprune")])
     known, imported = finished.stdout.splitlines()[-2:]
     assert known == "True"
     assert "divprune.methods" not in imported
-    assert "divprune.vllm_plugin.served" not in imported
+    assert "divprune.vllm_plugin.family_models" not in imported
 
 
 def test_an_unpruned_model_is_left_alone(engine: Engine) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from divprune.vllm_plugin.orphans import FLAG, THREAD, end_engines_with_owner, watch_owner
+from divprune.vllm_plugin.owner_watchdog import FLAG, THREAD, end_engines_with_owner, watch_owner
 
 # The owner of an engine, which says who it is and how many threads watch; a stubborn one ignores polite requests.
 OWNER = """

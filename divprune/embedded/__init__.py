@@ -1,0 +1,29 @@
+"""The embedded model: a small LLaVA trained from nothing on generated scenes, and those scenes with their questions.
+
+`checkpoint_path()` is a folder that `AutoProcessor` and `AutoModelForImageTextToText` load like any checkpoint. Nothing
+here imports torch or transformers until training, evaluation or the processor is asked for.
+"""
+
+from importlib import resources
+from pathlib import Path
+
+from divprune.embedded.questions import Question, questions
+from divprune.embedded.scenes import Scene, SceneObject, scene
+from divprune.embedded.templates import KINDS
+
+__all__ = ["EXAMPLE_SEEDS", "KINDS", "Question", "Scene", "SceneObject", "checkpoint_path", "questions", "scene"]
+
+EXAMPLE_SEEDS: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
+"""Test scenes for demonstrations: `scene(seed, "test")`."""
+
+
+def checkpoint_path() -> Path:
+    """The folder of the bundled model: weights, configuration, processor and model card.
+
+    Raises:
+        FileNotFoundError: if the installation lacks the weights.
+    """
+    folder = Path(str(resources.files("divprune.embedded") / "checkpoint"))
+    if not (folder / "model.safetensors").is_file():
+        raise FileNotFoundError(f"no embedded model in {folder}; reinstall divprune or run divprune.embedded.train")
+    return folder

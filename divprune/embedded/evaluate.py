@@ -1,0 +1,117 @@
+"""Accuracy of a saved model on held-out scenes: `python -m divprune.embedded.evaluate --scenes 500 --json FILE`.
+
+Goes the way a user goes: AutoProcessor, AutoModelForImageTextToText, chat template, greedy `generate`.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tqdm import tqdm
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from divprune.embedded import KINDS, Question, Scene, checkpoint_path, questions, scene
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A question and what the model said."""
+
+    question: Question
+    said: str
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the answer is, word for word, the expected one."""
+        return self.said == self.question.answer
+
+
+@dataclass(frozen=True)
+class KindAccuracy:
+    """How many questions of a kind were asked and answered rightly."""
+
+    num_right: int
+    num_questions: int
+    accuracy: float
+
+
+def prompt_text(processor: Any, question: str) -> str:
+    """One picture and one question in the model's chat format."""
+    content = [{"type": "image"}, {"type": "text", "text": question}]
+    text: str = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    return text
+
+
+@torch.inference_mode()
+def answer_batch(model: Any, processor: Any, asked: list[tuple[Scene, Question]]) -> list[Answered]:
+    """Greedy answers to a batch of questions."""
+    inputs = processor(
+        images=[item.image for item, _ in asked],
+        text=[prompt_text(processor, question.prompt) for _, question in asked],
+        padding=True,
+        return_tensors="pt",
+    )
+    output = model.generate(**inputs, do_sample=False, max_new_tokens=48)
+    texts = processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return [Answered(question, text.strip()) for (_, question), text in zip(asked, texts, strict=True)]
+
+
+def answer_scenes(
+    model: Any, processor: Any, scenes: list[Scene], kinds: tuple[str, ...] = KINDS, batch_size: int = 48
+) -> Iterator[Answered]:
+    """Ask one question of each kind (existence: two) about every scene."""
+    asked = [(item, question) for item in scenes for question in questions(item) if question.kind in kinds]
+    # Captions are long: answered together they do not hold up the short ones.
+    asked.sort(key=lambda pair: pair[1].kind == "caption")
+    for first in tqdm(range(0, len(asked), batch_size), desc="answering", unit="batch"):
+        yield from answer_batch(model, processor, asked[first : first + batch_size])
+
+
+def accuracies(answered: list[Answered]) -> dict[str, KindAccuracy]:
+    """Accuracy by kind, in the order of KINDS."""
+    table = {}
+    for kind in KINDS:
+        marks = [one.is_right for one in answered if one.question.kind == kind]
+        if marks:
+            table[kind] = KindAccuracy(sum(marks), len(marks), round(sum(marks) / len(marks), 4))
+    return table
+
+
+def evaluate(folder: Path, num_scenes: int, first_seed: int = 0) -> dict[str, Any]:
+    """Measure a saved model on test scenes; the result is ready for JSON."""
+    processor = AutoProcessor.from_pretrained(folder)
+    model = AutoModelForImageTextToText.from_pretrained(folder).eval()
+    scenes = [scene(seed, "test") for seed in range(first_seed, first_seed + num_scenes)]
+    started = time.perf_counter()
+    answered = list(answer_scenes(model, processor, scenes))
+    return {
+        "split": "test",
+        "first_seed": first_seed,
+        "num_scenes": num_scenes,
+        "seconds": round(time.perf_counter() - started, 1),
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "kinds": {kind: asdict(result) for kind, result in accuracies(answered).items()},
+    }
+
+
+def main() -> None:
+    """Measure, print, and write a JSON file if asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, default=None, help="folder of a saved model (default: the bundled one)")
+    parser.add_argument("--scenes", type=int, default=500)
+    parser.add_argument("--json", type=Path, default=None, help="where to write the result")
+    arguments = parser.parse_args()
+    text = json.dumps(evaluate(arguments.model or checkpoint_path(), arguments.scenes), indent=2)
+    print(text)
+    if arguments.json:
+        arguments.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

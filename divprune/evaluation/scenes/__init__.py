@@ -1,0 +1,1 @@
+"""The built-in bench: generated scenes, their questions, and the cases that are compared on them."""

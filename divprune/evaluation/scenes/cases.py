@@ -1,0 +1,195 @@
+"""The rows of the scenes suite: every method at every share, at equal tokens and at equal FLOPs."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from divprune.budget import Budget, budget
+from divprune.efficiency.equal_flops import num_keep_for_ratio
+from divprune.efficiency.flops import compare, prefill_flop
+from divprune.efficiency.schedule import DropSchedule
+from divprune.efficiency.shapes import ModelShape
+from divprune.efficiency.workloads import Workload
+from divprune.methods import Method, RandomTokens, available_methods, get_method
+from divprune.methods.sparse_vlm import PUBLISHED
+
+Tailor = Callable[[float], Method]
+"""A target, cost pruned / unpruned -> the method calibrated to it; ValueError if that is out of reach."""
+
+Matching = Literal["tokens", "flops"]
+MATCHINGS: tuple[Matching, ...] = ("tokens", "flops")
+KEEP_RATIOS = (0.5, 0.25, 0.098, 0.05)
+
+UNPRUNED, WITHHELD = "unpruned", "picture withheld"
+
+_THREE_LAYERS = "first_layer=1,second_layer=2,third_layer=3"
+_FOR_FEW_LAYERS = {
+    "vtw": ("vtw:layer=2",),
+    "pyramiddrop": ("pyramiddrop:first_layer=1,layers_per_stage=1",),
+    "sparsevlm": tuple(f"sparsevlm:tokens={tokens},{_THREE_LAYERS}" for tokens in PUBLISHED),
+    "dart": ("dart:layer=1",),
+}
+"""Methods whose default layers are some of 32, at about the same depth of the embedded model's 4.
+
+SparseVLM has a row for each of its paper's budgets."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row.
+
+    Attributes:
+        name: the method as `get_method` reads it, or what is done instead of pruning.
+        matching: "tokens" if all methods are asked for equally many, "flops" if their prefill costs the same; None
+            where the method says itself how much it keeps, and without pruning.
+        keep_ratio: share of the visual tokens kept; at equal FLOPs, the share at which tokens dropped before the
+            language model cost the same; None where the method says it itself.
+        num_keep: how many are asked of the method; None where it says so itself.
+        flop_percent: cost of the prefill (Eq. 5 of the DivPrune paper) in percent of the unpruned one; None if that
+            only shows when it runs.
+        refusal: why it cannot run; None if nothing is known against it.
+        tailored: the method, where its name does not tell all of it: it was calibrated.
+    """
+
+    name: str
+    matching: Matching | None = None
+    keep_ratio: float | None = None
+    num_keep: int | None = None
+    flop_percent: float | None = None
+    refusal: str | None = None
+    tailored: Method | None = None
+
+    @property
+    def key(self) -> str:
+        """What its answers depend on: rows with the same key are answered once."""
+        if self.tailored is not None:
+            return repr(self.tailored)
+        return self.name if self.num_keep is None else f"{self.name} num_keep={self.num_keep}"
+
+    @property
+    def method(self) -> Method | None:
+        """The method, None without pruning; ValueError for one that was refused a calibration."""
+        if self.tailored is not None:
+            return self.tailored
+        return None if self.name in (UNPRUNED, WITHHELD) else get_method(self.name)
+
+
+def every_method() -> list[str]:
+    """Name every registered method, with parameters that suit the embedded model."""
+    return [name for info in available_methods() for name in _FOR_FEW_LAYERS.get(info.name, (info.name,))]
+
+
+def suite_cases(
+    names: Sequence[str],
+    shape: ModelShape,
+    workload: Workload,
+    keep_ratios: Sequence[float] = KEEP_RATIOS,
+    matchings: Sequence[Matching] = MATCHINGS,
+    tailors: Mapping[str, Tailor] | None = None,
+) -> list[Case]:
+    """List the rows, led by the unpruned one and the one with the picture withheld.
+
+    Args:
+        names: the methods, as `get_method` reads them.
+        shape: of the model that answers.
+        workload: its prompts in the mean.
+        keep_ratios: shares of the visual tokens, in (0, 1].
+        matchings: what is made equal between methods.
+        tailors: by name, how methods are calibrated that cannot do without.
+
+    Raises:
+        UnknownMethodError: there is no such method.
+        ValueError: a parameter of a method or a share is out of range.
+    """
+    full, text = DropSchedule(workload.num_visual_tokens), workload.num_text_tokens
+    words = prefill_flop(shape.language, text, DropSchedule(full.num_visual_tokens, ((0, 0),)), "paper")
+    words_percent = 100 * words / prefill_flop(shape.language, text, full, "paper")
+    cases = [
+        Case(UNPRUNED, keep_ratio=1.0, flop_percent=100.0),
+        Case(WITHHELD, keep_ratio=0.0, flop_percent=words_percent),
+    ]
+    for name in names:
+        tailor = (tailors or {}).get(name)
+        if tailor is not None:
+            cases += _tailored_cases(name, tailor, shape, workload, keep_ratios, matchings)
+        else:
+            cases += _Planner(name, shape, workload).cases(keep_ratios, matchings)
+    return cases
+
+
+def _tailored_cases(
+    name: str,
+    tailor: Tailor,
+    shape: ModelShape,
+    workload: Workload,
+    keep_ratios: Sequence[float],
+    matchings: Sequence[Matching],
+) -> Iterator[Case]:
+    """Calibrate a method for each row; how many tokens it keeps differs between layers, so only FLOPs can be equal."""
+    for matching in matchings:
+        for keep_ratio in keep_ratios:
+            case = Case(name, matching, keep_ratio)
+            if matching == "tokens":
+                reason = (
+                    "it is calibrated to FLOPs, and keeps a number of its own in each layer; compare at equal FLOPs"
+                )
+                yield replace(case, refusal=reason)
+                continue
+            target = compare(shape, [workload], RandomTokens(), Budget(keep_ratio), "paper").ratio
+            try:
+                method = tailor(target)
+            except ValueError as error:
+                yield replace(case, refusal=str(error))
+                continue
+            cost = compare(shape, [workload], method, None, "paper").ratio
+            yield replace(case, tailored=method, flop_percent=100 * cost)
+
+
+class _Planner:
+    """Finds the counts of one method."""
+
+    def __init__(self, name: str, shape: ModelShape, workload: Workload) -> None:
+        self.name, self.shape, self.workload = name, shape, workload
+        self.method = get_method(name)
+
+    def cases(self, keep_ratios: Sequence[float], matchings: Sequence[Matching]) -> Iterator[Case]:
+        if self.method.count == "schedule":
+            yield self._costed(Case(self.name, tailored=self.method if self.method.calibrated_on else None), None)
+            return
+        if self.method.count not in ("exact", "at_most"):
+            # Left to itself, it finds a count for each picture.
+            yield Case(self.name)
+        for matching in matchings:
+            for keep_ratio in keep_ratios:
+                yield self._tokens(keep_ratio) if matching == "tokens" else self._flops(keep_ratio)
+
+    def _tokens(self, keep_ratio: float) -> Case:
+        num_keep = budget(self.workload.num_visual_tokens, keep_ratio=keep_ratio)
+        return self._costed(Case(self.name, "tokens", keep_ratio, num_keep), Budget(num_keep=num_keep))
+
+    def _flops(self, keep_ratio: float) -> Case:
+        target = self._ratio(RandomTokens(), Budget(keep_ratio))
+        try:
+            num_keep = num_keep_for_ratio(target, self.shape, [self.workload], self.method, "paper")
+        except ValueError as error:
+            return Case(self.name, "flops", keep_ratio, refusal=str(error))
+        return self._costed(Case(self.name, "flops", keep_ratio, num_keep), Budget(num_keep=num_keep))
+
+    def _costed(self, case: Case, kept: Budget | None) -> Case:
+        """Return the case with its cost, or refused if the model has no such layer."""
+        try:
+            return replace(case, flop_percent=100 * self._ratio(self.method, kept))
+        except ValueError as error:
+            return replace(case, refusal=str(error))
+
+    def _ratio(self, method: Method, kept: Budget | None) -> float:
+        return compare(self.shape, [self.workload], method, kept, "paper").ratio
+
+
+def cost_percent(case: Case, mean_kept: float, shape: ModelShape, workload: Workload) -> float | None:
+    """Return the cost of a case that has run and kept `mean_kept` tokens of a picture, perhaps fewer than asked."""
+    asked = case.num_keep
+    if case.method is None or (asked is None and case.flop_percent is not None) or mean_kept == asked:
+        return case.flop_percent
+    kept = Budget(num_keep=max(1, round(mean_kept)))
+    return 100 * compare(shape, [workload], case.method, kept, "paper").ratio

@@ -1,0 +1,1 @@
+"""Experiments: what is planned, run and compared."""

@@ -1,0 +1,212 @@
+"""Our cells beside the paper's, and beside our own unpruned model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from divprune.evaluation.cells import UNPRUNED
+from divprune.evaluation.results import Results
+from divprune.evaluation.sample_scores import Mark, Statistic
+from divprune.evaluation.statistics import Comparison, Estimate, compare, interval, overall_share_kept, score
+from divprune.experiments.paper.columns import MEAN
+from divprune.experiments.paper.presets import Entry
+from divprune.experiments.paper.rows import TRAINED
+
+REFERENCE = "reference only"
+NOT_YET = "not run yet"
+NO_SCORE = "no score: the record says why"
+INCOMPLETE = "no score of"
+_CLOSE = 0.01
+"""Marks whose score differs by a larger share from the metric's do not tell its interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One number of a table, ours and the paper's, both as the paper prints it.
+
+    Attributes:
+        entry: which.
+        value: ours; None if there is none.
+        interval: 95 % interval of ours; None where there are no marks of its answers.
+        against: ours against our unpruned model's; None for that itself, and where there are no marks.
+        share_kept: of the unpruned number, with its interval if there are marks; None where it is not known.
+        missing: why there is no value; None if there is one.
+        num_samples: questions that it rests on; None if that is not known.
+    """
+
+    entry: Entry
+    value: float | None
+    interval: Estimate | None = None
+    against: Comparison | None = None
+    share_kept: Estimate | None = None
+    missing: str | None = None
+    num_samples: int | None = None
+
+    @property
+    def difference(self) -> float | None:
+        """Ours - printed."""
+        if self.value is None or self.entry.printed is None:
+            return None
+        return self.value - self.entry.printed
+
+    def as_row(self) -> dict[str, Any]:
+        """Return it, ready for JSON."""
+        against, share, own = self.against, self.share_kept, self.interval
+        row: dict[str, Any] = {
+            "table": self.entry.preset,
+            "model": self.entry.subject.title,
+            "row": self.entry.row.label,
+            "column": self.entry.column.key,
+            "value": self.value,
+            "value_low": own and own.low,
+            "value_high": own and own.high,
+            "printed": self.entry.printed,
+            "difference": self.difference,
+            "missing": self.missing,
+            "num_samples": self.num_samples,
+        }
+        row |= {f"share_kept{end}": getattr(share, name, None) for end, name in _ENDS}
+        row |= {f"unpruned_difference{end}": getattr(against and against.difference, name, None) for end, name in _ENDS}
+        return row | {"p_value": against and against.p_value, "test": against and against.test}
+
+
+_ENDS = (("", "value"), ("_low", "low"), ("_high", "high"))
+_Marked = tuple[Sequence[Mark], Sequence[Mark], Statistic]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A table on one model.
+
+    Attributes:
+        results: its numbers, row by row.
+        shares: by the label of a row, the mean over data sets of the share of the unpruned score that is kept; only of
+            rows all of whose numbers are there, with the marks of their answers.
+    """
+
+    results: Sequence[Result]
+    shares: Mapping[str, Estimate]
+
+
+def compared(listed: Sequence[Entry], results: Results, refused: Mapping[str, str] | None = None) -> Compared:
+    """Put every number of a table on one model beside the paper's.
+
+    Args:
+        listed: the table's entries, row by row.
+        results: the folder with what has run.
+        refused: why cells were not run, by name.
+
+    Raises:
+        RecordError: a record, or a file of marks, is broken.
+    """
+    unpruned = {entry.column.key: entry for entry in listed if entry.row.method == UNPRUNED}
+    rows: dict[str, list[Entry]] = {}
+    for entry in listed:
+        rows.setdefault(entry.row.label, []).append(entry)
+    reader = _Reader(results, unpruned, refused or {})
+    return Compared([result for row in rows.values() for result in reader.row(row)], reader.shares)
+
+
+class _Reader:
+    """Reads a table row by row; the unpruned model's marks stay in memory."""
+
+    def __init__(self, results: Results, unpruned: Mapping[str, Entry], refused: Mapping[str, str]) -> None:
+        self._results, self._unpruned, self._refused = results, unpruned, refused
+        self._unpruned_marks: dict[str, Sequence[Mark]] = {}
+        self.shares: dict[str, Estimate] = {}
+
+    def row(self, row: Sequence[Entry]) -> list[Result]:
+        marked: list[_Marked] = []
+        found = [self._result(entry, marked) for entry in row if entry.column.data_set != MEAN]
+        share = self._overall(found, marked)
+        if share is not None:
+            self.shares[row[0].row.label] = share
+        return found + [self._mean(entry, found, share) for entry in row if entry.column.data_set == MEAN]
+
+    def _overall(self, row: Sequence[Result], marked: Sequence[_Marked]) -> Estimate | None:
+        scores = [result for result in row if result.entry.column.is_score]
+        main = [each for each in scores if each.entry.cell and self._is_main(each.entry)]
+        whole = all(each.value is not None for each in scores) and len(marked) == len(main)
+        return overall_share_kept(marked) if whole else None
+
+    def _missing(self, entry: Entry) -> str | None:
+        name = "" if entry.cell is None else entry.cell.name
+        refusal = entry.refusal or self._refused.get(name)
+        if refusal is not None:
+            return _reason(refusal)
+        return None if entry.cell is not None and self._results.record(entry.cell) is not None else NOT_YET
+
+    def _is_main(self, entry: Entry) -> bool:
+        return entry.cell is not None and self._results.is_main(entry.cell, entry.column.metric)
+
+    def _result(self, entry: Entry, marked: list[_Marked]) -> Result:
+        missing = self._missing(entry)
+        if missing is not None or entry.cell is None:
+            return Result(entry, None, missing=missing)
+        column, record = entry.column, self._results.record(entry.cell)
+        value = self._results.value(entry.cell, column.metric)
+        if value is None:
+            return Result(entry, None, missing=_reason(record and record.config.get("refusal")))
+        count = None if record is None else record.config.get("num_samples")
+        ours, base, statistic = self._marks(entry, value)
+        own = _scaled(interval(ours, statistic), column.scale) if ours else None
+        share = self._plain_share(entry, value)
+        if not ours or not base:
+            return Result(entry, value * column.scale, own, None, share, None, count)
+        marked.append((ours, base, statistic))
+        against = compare(ours, base, statistic)
+        scaled = Comparison(
+            _scaled(against.difference, column.scale),
+            against.p_value,
+            against.test,
+            against.share_kept,
+            against.num_documents,
+        )
+        return Result(entry, value * column.scale, own, scaled, against.share_kept or share, None, count)
+
+    def _marks(self, entry: Entry, value: float) -> _Marked:
+        """Marks of a cell and of the unpruned one; none where they are not those of this number."""
+        cell = entry.cell
+        if cell is None or not self._is_main(entry):
+            return [], [], "mean"
+        marks, statistic = self._results.marks(cell), self._results.statistic(cell)
+        if not any(mark["score"] is not None for mark in marks):
+            return [], [], statistic
+        try:
+            seen = score(marks, statistic)
+        except ValueError:  # none of MME's pictures has both its questions
+            return [], [], statistic
+        if abs(seen - value) > _CLOSE * max(abs(seen), abs(value)):
+            return [], [], statistic
+        base = self._unpruned.get(entry.column.key)
+        if base is None or base.cell is None or base.cell == cell or not self._is_main(base):
+            return marks, [], statistic
+        if base.cell.name not in self._unpruned_marks:
+            self._unpruned_marks[base.cell.name] = self._results.marks(base.cell)
+        return marks, self._unpruned_marks[base.cell.name], statistic
+
+    def _plain_share(self, entry: Entry, value: float) -> Estimate | None:
+        base = self._unpruned.get(entry.column.key)
+        if base is None or base.cell is None or base.cell == entry.cell:
+            return None
+        whole = self._results.value(base.cell, entry.column.metric)
+        return Estimate(value / whole, value / whole, value / whole) if whole else None
+
+    def _mean(self, entry: Entry, row: Sequence[Result], share: Estimate | None) -> Result:
+        scores = [result for result in row if result.entry.column.is_score]
+        lacking = [result.entry.column.title for result in scores if result.value is None]
+        if entry.refusal is not None:
+            return Result(entry, None, missing=_reason(entry.refusal))
+        if lacking or not scores:
+            return Result(entry, None, missing=f"{INCOMPLETE} {', '.join(lacking)}" if lacking else NOT_YET)
+        value = fmean(result.entry.column.percent * (result.value or 0.0) for result in scores)
+        return Result(entry, value, share_kept=share)
+
+
+def _reason(refusal: Any) -> str:
+    return NO_SCORE if not refusal else REFERENCE if refusal == TRAINED else f"not run: {refusal}"
+
+
+def _scaled(estimate: Estimate, scale: float) -> Estimate:
+    return Estimate(estimate.value * scale, estimate.low * scale, estimate.high * scale)

@@ -1,0 +1,106 @@
+"""The models of a comparison: the paper's four by name, or any other whose sizes are known."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from divprune.evaluation.datasets import DATA_SETS, Medium, data_set
+
+if TYPE_CHECKING:
+    from divprune.efficiency.shapes import ModelShape
+    from divprune.efficiency.workloads import Workload
+
+CHECKPOINTS: Mapping[str, str] = {
+    "llava-1.5-7b": "llava-hf/llava-1.5-7b-hf",
+    "llava-1.5-13b": "llava-hf/llava-1.5-13b-hf",
+    "llava-1.6-7b": "llava-hf/llava-v1.6-vicuna-7b-hf",
+    "llava-next-video-7b": "llava-hf/LLaVA-NeXT-Video-7B-hf",
+}
+"""The checkpoint of each of the paper's models, by the name of its architecture."""
+KEEP_RATIO = 0.098
+VIDEO_FRAMES = 8
+"""Frames of a clip, as in the paper."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model whose cells are planned.
+
+    Attributes:
+        model: checkpoint directory or hub name.
+        title: how tables call it.
+        architecture: which of the paper's models it is, so that its cells have printed ones; None for any other.
+        shape: its sizes.
+        workloads: its mean prompt for each data set, by key; data sets of media that it does not take are left out.
+        keep_ratio: the share of visual tokens kept where nothing else is said.
+    """
+
+    model: str
+    title: str
+    architecture: str | None
+    shape: "ModelShape"
+    workloads: Mapping[str, "Workload"]
+    keep_ratio: float = KEEP_RATIO
+
+    @property
+    def prompts(self) -> list["Workload"]:
+        """Its mean prompts, over which costs are averaged."""
+        return list(self.workloads.values())
+
+    def showing(self, media: Collection[Medium]) -> "Subject":
+        """The same model with its prompts about these media, with all if it takes none of them."""
+        shown = {key: prompt for key, prompt in self.workloads.items() if data_set(key).medium in media}
+        return replace(self, workloads=shown) if shown else self
+
+
+def paper_subject(architecture: str, model: str | None = None) -> Subject:
+    """Return one of the paper's models.
+
+    Args:
+        architecture: its name, one of `CHECKPOINTS`.
+        model: another checkpoint of it, by directory or hub name.
+
+    Raises:
+        ValueError: there is no such architecture.
+    """
+    from divprune.efficiency.reference_models import architecture_config, get_architecture
+    from divprune.efficiency.shapes import model_shape
+    from divprune.efficiency.workloads import Workload, paper_text_tokens, tiled_visual_tokens
+
+    known = get_architecture(architecture)
+    is_video = bool(known.frames)
+    shape = model_shape(architecture_config(known.name), known.encoder_passes, pooled_video=is_video)
+    sets = [each for each in DATA_SETS if each.medium == ("video" if is_video else "image")]
+    prompts = {
+        each.key: Workload(paper_text_tokens(each.key), known.num_visual_tokens or tiled_visual_tokens(each.key))
+        for each in sets
+    }
+    return Subject(model or CHECKPOINTS[known.name], known.title, known.name, shape, prompts, known.keep_ratio)
+
+
+def other_subject(
+    model: str,
+    shape: "ModelShape",
+    num_visual_tokens: int,
+    keep_ratio: float = KEEP_RATIO,
+) -> Subject:
+    """Return any other model.
+
+    Args:
+        model: checkpoint directory or hub name.
+        shape: its sizes.
+        num_visual_tokens: M of one picture; a clip is taken for `VIDEO_FRAMES` pictures.
+        keep_ratio: the share of visual tokens kept where nothing else is said.
+    """
+    from divprune.efficiency.workloads import Workload, paper_text_tokens
+
+    counts: dict[Medium, int] = {"image": num_visual_tokens, "video": VIDEO_FRAMES * num_visual_tokens}
+    prompts = {each.key: Workload(paper_text_tokens(each.key), counts[each.medium]) for each in DATA_SETS}
+    title = model.rstrip("/\\").replace("\\", "/").rpartition("/")[2]
+    return Subject(model, title, None, shape, prompts, keep_ratio)
+
+
+def named_subject(model: str, title: str) -> Subject:
+    """Return a model of which only the name is known: its cells can be compared, not planned."""
+    unknown: Any = None
+    return Subject(model, title, None, unknown, {})

@@ -1,0 +1,1 @@
+"""What differs between model families: the registry, layouts, vision towers, and what was tested."""

@@ -1,0 +1,155 @@
+"""What is known of vision encoders: their layers, their CLS token, and which patches each visual token is made from.
+
+Only the families listed here can feed such methods; others are refused by name.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
+from transformers.vision_utils import get_vision_window_index
+
+from divprune.huggingface.model_inputs import Kind
+
+NO_PATCH = -1
+
+PatchRule = Callable[[PreTrainedModel, Mapping[str, Any], Kind, int], Tensor]
+"""`rule(model, inputs, kind, num_patches)` -> (total, g) int64: for each visual token of the call, the patches it is
+made from, numbered in the order in which the encoder's attention sees them, CLS tokens left out; `NO_PATCH` for tokens
+that come from none (row breaks)."""
+
+
+@dataclass(frozen=True)
+class Tower:
+    """A family's vision encoder.
+
+    Attributes:
+        name: of the encoder in the base model.
+        projector: path of the projector in the base model.
+        patches: which patches each token is made from.
+        projects_patches: whether the projector turns each patch into one token, so that mixtures of patches can be
+            projected.
+        groups_patches: whether the projector is given all patches of a token as one feature.
+    """
+
+    name: str
+    projector: str
+    patches: PatchRule
+    projects_patches: bool = False
+    groups_patches: bool = False
+
+    def of(self, model: PreTrainedModel) -> nn.Module:
+        """The encoder."""
+        return cast(nn.Module, getattr(model.base_model, self.name))
+
+    def projector_of(self, model: PreTrainedModel) -> nn.Module:
+        """The projector."""
+        return model.base_model.get_submodule(self.projector)
+
+    def has_cls_token(self, model: PreTrainedModel) -> bool:
+        """Whether the first of the tokens in the encoder stands for the whole picture."""
+        return any(name.endswith(("class_embedding", "cls_token")) for name, _ in self.of(model).named_parameters())
+
+    def patches_per_feature(self, model: PreTrainedModel) -> int:
+        """How many patches are in one feature that the projector is given."""
+        return round(1 / model.config.downsample_ratio) ** 2 if self.groups_patches else 1
+
+    def attention(self, model: PreTrainedModel, layer: int) -> nn.Module:
+        """The attention module of a layer; negative numbers count from the last.
+
+        Where layers look at windows of the picture only, the next one that looks at all of it, or the last such one.
+
+        Raises:
+            ValueError: there is no such layer.
+        """
+        layers = next(module for module in self.of(model).modules() if isinstance(module, nn.ModuleList))
+        if not -len(layers) <= layer < len(layers):
+            raise ValueError(f"vision_layer must be between {-len(layers)} and {len(layers) - 1}, got {layer}")
+        index = layer % len(layers)
+        whole = getattr(model.config.vision_config, "fullatt_block_indexes", None)
+        if whole:
+            index = min((full for full in whole if full >= index), default=max(whole))
+        children = dict(layers[index].named_children())
+        return next(children[name] for name in ("self_attn", "attention", "attn") if name in children)
+
+
+def tower_of(model: PreTrainedModel) -> Tower | None:
+    """The vision encoder of a model; None if nothing is known of it."""
+    config: Any = model.config
+    tower = TOWERS.get(config.model_type)
+    # Pixtral's pictures share one sequence, kept apart by a mask; and a CLS token among the visual tokens is no patch.
+    if tower is None or getattr(config.vision_config, "model_type", None) == "pixtral":
+        return None
+    keeps_cls_token = getattr(config, "vision_feature_select_strategy", "default") == "full"
+    return None if keeps_cls_token and tower.has_cls_token(model) else tower
+
+
+def _one_to_one(model: PreTrainedModel, inputs: Mapping[str, Any], kind: Kind, num_patches: int) -> Tensor:
+    """LLaVA: every patch becomes a token."""
+    return torch.arange(num_patches).unsqueeze(1)
+
+
+def _anyres(model: PreTrainedModel, inputs: Mapping[str, Any], kind: Kind, num_patches: int) -> Tensor:
+    """LLaVA-NeXT: the model's own packing of tiles, of patch numbers instead of features."""
+    config: Any = model.config
+    side = config.vision_config.image_size
+    tiles = [image_size_to_num_patches(size, config.image_grid_pinpoints, side) for size in inputs["image_sizes"]]
+    numbers = torch.arange(num_patches, dtype=torch.float64).view(sum(tiles), -1, 1).split(tiles)
+    pack = cast(Callable[..., Any], model.base_model.pack_image_features)
+    newline = torch.full((1,), float(NO_PATCH), dtype=torch.float64)
+    packed, _ = pack(list(numbers), inputs["image_sizes"], config.vision_feature_select_strategy, newline)
+    return torch.cat(list(packed)).long()
+
+
+def _shuffled(model: PreTrainedModel, inputs: Mapping[str, Any], kind: Kind, num_patches: int) -> Tensor:
+    """InternVL: the model's own pixel shuffle, of patch numbers instead of features."""
+    vision: Any = model.config.vision_config
+    rows, columns = (side // patch for side, patch in zip(vision.image_size, vision.patch_size, strict=True))
+    numbers = torch.arange(num_patches).view(-1, rows, columns, 1)
+    shuffle = cast(Callable[..., Tensor], model.base_model.pixel_shuffle)
+    shuffled = shuffle(numbers, scale_factor=model.config.downsample_ratio)
+    return shuffled.flatten(0, 2)
+
+
+def _merged(model: PreTrainedModel, inputs: Mapping[str, Any], kind: Kind, num_patches: int) -> Tensor:
+    """Qwen-VL: the patches of a token stand next to each other."""
+    return torch.arange(num_patches).view(-1, model.config.vision_config.spatial_merge_size**2)
+
+
+def _windowed(model: PreTrainedModel, inputs: Mapping[str, Any], kind: Kind, num_patches: int) -> Tensor:
+    """Qwen2.5-VL: the same, but the encoder works in the order of its windows."""
+    vision = model.config.vision_config
+    sizes = vision.spatial_merge_size, vision.window_size, vision.patch_size
+    window_index, _ = get_vision_window_index(inputs[f"{kind}_grid_thw"], *sizes)
+    return _merged(model, inputs, kind, num_patches)[window_index.argsort().cpu()]
+
+
+def _merged_rows(model: PreTrainedModel, inputs: Mapping[str, Any], kind: Kind, num_patches: int) -> Tensor:
+    """HY 4: patches stand row by row, and a newline token that comes from none follows each row of tokens."""
+    size, start, tokens = model.config.vision_config.spatial_merge_size, 0, []
+    for steps, rows, columns in inputs[f"{kind}_grid_thw"].tolist():
+        numbers = torch.arange(start, start + steps * rows * columns)
+        merged = numbers.view(steps, rows // size, size, columns // size, size).transpose(2, 3).flatten(3)
+        newline = merged.new_full((*merged.shape[:2], 1, size**2), NO_PATCH)
+        tokens.append(torch.cat([merged, newline], dim=2).flatten(0, 2))
+        start += len(numbers)
+    return torch.cat(tokens)
+
+
+PROJECTOR = "multi_modal_projector"
+TOWERS = {
+    "llava": Tower("vision_tower", PROJECTOR, _one_to_one, projects_patches=True),
+    "vipllava": Tower("vision_tower", PROJECTOR, _one_to_one, projects_patches=True),
+    "llava_next": Tower("vision_tower", PROJECTOR, _anyres, projects_patches=True),
+    "paligemma": Tower("vision_tower", PROJECTOR, _one_to_one, projects_patches=True),
+    "internvl": Tower("vision_tower", PROJECTOR, _shuffled, groups_patches=True),
+    "qwen2_vl": Tower("visual", "visual.merger", _merged),
+    "qwen2_5_vl": Tower("visual", "visual.merger", _windowed),
+    "qwen3_vl": Tower("visual", "visual.merger", _merged),
+    "hy_v4_vl": Tower("vision_tower", "vision_tower.patch_merger", _merged_rows),
+}
+"""By `model.config.model_type`."""

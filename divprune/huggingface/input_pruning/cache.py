@@ -1,0 +1,209 @@
+"""What a cache holds of a conversation whose prompt was shortened; travels with the cache from turn to turn.
+
+*Full* columns count the conversation as the user sees it, *short* columns count what stands in the cache. The prompt's
+L full columns became L' short ones; tokens after the prompt all stay, so full column L is short column L'.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from divprune.errors import PruningError
+from divprune.huggingface.cache_names import cache_in
+from divprune.huggingface.gather import with_later_columns
+from divprune.huggingface.gather_columns import PADDING
+from divprune.huggingface.layer_pruning.state import DROPPED_PROMPT
+
+CACHED_PROMPT = "__divprune_cached_prompt__"
+"""Name under which a `CachedPrompt` hangs on the cache."""
+GUARDED = ("get_mask_sizes", "update")
+"""What a model asks of a cache before anything is written to it, and to write to it."""
+
+
+@dataclass(frozen=True)
+class CachedPrompt:
+    """A prompt in a cache, together with the way it was shortened.
+
+    Attributes:
+        ids: (B, n) int64 the conversation as far as it is known, n >= L.
+        attention_mask: (B, L) of the prompt.
+        source: (B, L') int64 full column of each short one, see `prompt.source_columns`.
+        types: token type inputs of the prompt, (B, L) each.
+        positions: "compact" or "original".
+        positions_given: whether the user brought the position ids.
+        next_position: (B,) int64 M-RoPE coordinate of column L; None for models that count tokens.
+        has_ordered_rows: whether the rows of the cache are the sequences that `generate` returned.
+    """
+
+    ids: Tensor
+    attention_mask: Tensor
+    source: Tensor
+    types: dict[str, Tensor]
+    positions: str
+    positions_given: bool
+    next_position: Tensor | None
+    has_ordered_rows: bool = True
+
+    @property
+    def length(self) -> int:
+        """L, full columns of the prompt."""
+        return self.attention_mask.shape[1]
+
+    @property
+    def is_short(self) -> bool:
+        """Whether something was left out."""
+        everything = torch.arange(self.length, device=self.source.device)
+        return self.source.shape[1] != self.length or not torch.equal(self.source, everything.expand_as(self.source))
+
+    def repeated(self, num_rows: int) -> "CachedPrompt":
+        """The same for several sequences a row.
+
+        Raises:
+            PruningError: `num_rows` is no multiple of B.
+        """
+        times, rest = divmod(num_rows, len(self.source))
+        if rest:
+            raise PruningError(
+                f"input_ids must hold the {len(self.source)} rows of the cache, or copies of each, got {num_rows}"
+            )
+        if times == 1:
+            return self
+        later = self.next_position
+        return replace(
+            self,
+            ids=self.ids.repeat_interleave(times, dim=0),
+            attention_mask=self.attention_mask.repeat_interleave(times, dim=0),
+            source=self.source.repeat_interleave(times, dim=0),
+            types={name: value.repeat_interleave(times, dim=0) for name, value in self.types.items()},
+            next_position=None if later is None else later.repeat_interleave(times, dim=0),
+        )
+
+
+@dataclass(frozen=True)
+class Past:
+    """A cached prompt and how far the cache goes now.
+
+    Attributes:
+        prompt: the prompt.
+        short_length: columns in the cache.
+    """
+
+    prompt: CachedPrompt
+    short_length: int
+
+    @property
+    def length(self) -> int:
+        """Full columns that the cache stands for."""
+        return self.prompt.length + self.short_length - self.prompt.source.shape[1]
+
+    @property
+    def source(self) -> Tensor:
+        """(B, short_length) full column of each cached one."""
+        return with_later_columns(self.prompt.source, self.prompt.length, self.short_length)
+
+    def known_mask(self, num_columns: int) -> Tensor:
+        """(B, num_columns) the prompt's attention mask, ones after it."""
+        mask = self.prompt.attention_mask
+        return torch.cat([mask, mask.new_ones(len(mask), num_columns - mask.shape[1])], dim=-1)
+
+
+def past_of(cache: Any, num_rows: int) -> Past | None:
+    """What is known of a cache; None if it is empty or was not filled by a pruned model.
+
+    Args:
+        cache: the cache, or None.
+        num_rows: rows of the call that continues from it.
+
+    Raises:
+        PruningError: the cache was cut into the prompt, holds other rows, comes from beam search, or was left behind
+            by a call that failed.
+    """
+    prompt: CachedPrompt | None = getattr(cache, CACHED_PROMPT, None)
+    if prompt is None:
+        return None
+    length = int(cache.get_seq_length())
+    if length == 0:  # the cache was reset, to be used again
+        delattr(cache, CACHED_PROMPT)
+        return None
+    if not prompt.has_ordered_rows:
+        raise PruningError(
+            "the cache must not come from beam search, whose rows are not the returned sequences; pass the whole "
+            "conversation with its pictures and without the cache"
+        )
+    if length < prompt.source.shape[1]:
+        raise PruningError(
+            f"the cache must hold the whole pruned prompt of {prompt.source.shape[1]} columns, got {length}; "
+            "pass the whole conversation with its pictures and without the cache"
+        )
+    past = Past(prompt.repeated(num_rows), length)
+    if past.length > prompt.ids.shape[1]:
+        raise PruningError(
+            f"the cache must hold a conversation of at most {prompt.ids.shape[1]} columns, got {past.length}: a "
+            "call that used it was interrupted; pass the whole conversation with its pictures and without it"
+        )
+    return past
+
+
+class Refusal:
+    """Stands in a cache for a method that a model which knows nothing of the pruning must not call."""
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        """Refuses.
+
+        Raises:
+            PruningError: always.
+        """
+        raise PruningError(
+            "the cache holds a pruned prompt, and this model is not pruned: its input_ids would count other "
+            "columns; continue inside the prune(...) block, or pass the whole conversation without the cache"
+        )
+
+
+def is_continued(inputs: Mapping[str, Any]) -> bool:
+    """Whether a call continues from a prompt that this module knows."""
+    cache: Any = cache_in(inputs)
+    return hasattr(cache, CACHED_PROMPT) and int(cache.get_seq_length()) > 0
+
+
+def keep_prompt(cache: Any, prompt: CachedPrompt) -> None:
+    """Hangs a prompt on the cache that holds it, and locks the cache if the prompt is shorter than the user's."""
+    setattr(cache, CACHED_PROMPT, prompt)
+    if prompt.is_short:
+        lock(cache)
+
+
+def lock(cache: Any) -> None:
+    """Lets no model use a cache outside `unlocked`; its length can still be asked."""
+    cache.__dict__.update({name: Refusal() for name in GUARDED})
+
+
+def lock_dropped(*holders: Any) -> None:
+    """Locks the caches, among some and those in some outputs, whose layers hold different parts of a prompt."""
+    for holder in holders:
+        cache = cache_in(holder) if isinstance(holder, dict) else holder
+        if hasattr(cache, DROPPED_PROMPT):
+            lock(cache)
+
+
+@contextmanager
+def unlocked(cache: Any) -> Iterator[None]:
+    """A cache (or None) as it was before `lock`; nothing of ours is called while it is in use."""
+    locks = {name: value for name, value in getattr(cache, "__dict__", {}).items() if isinstance(value, Refusal)}
+    for name in locks:
+        del cache.__dict__[name]
+    try:
+        yield
+    finally:
+        if locks:
+            cache.__dict__.update(locks)
+
+
+def present_columns(source: Tensor, length: int) -> Tensor:
+    """(B, length) bool: which full columns a source (B, L') holds."""
+    # A column more than there are, for padding to write into.
+    present = torch.zeros(len(source), length + 1, dtype=torch.bool, device=source.device)
+    return present.scatter(-1, source.masked_fill(source == PADDING, length), True)[:, :-1]

@@ -1,0 +1,142 @@
+"""Whether a model's decoder layers can lose tokens half-way, checked when the model is attached."""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import transformers
+from torch import nn
+from transformers import PreTrainedModel
+
+from divprune.errors import PruningError, UnsupportedModelError
+from divprune.huggingface.families.registry import Family
+from divprune.huggingface.layer_pruning.decoder_capture import HEARD
+from divprune.methods.base import Method
+
+TYPES = "moe_mm_token_type_ids"
+RUNNING_STATE = "which keeps a running state instead of one cache entry a token, so that no mask can leave padding out"
+REASONS = {
+    "linear_attention": RUNNING_STATE,
+    "conv": RUNNING_STATE,
+    "hybrid": RUNNING_STATE,
+    "hybrid_sliding": RUNNING_STATE,
+    "indexed_attention": "whose indexer keeps keys of its own by their slots in the cache, in some models a block of "
+    "neighbours each",
+    "reference_sliding_attention": "which keeps the prompt and a ring of later tokens by their slots in the cache",
+    "chunked_attention": "which masks by place in its cache, and tokens dropped half-way would shift the places",
+}
+STREAMS = ("altup_num_inputs", "hc_mult", "hc_count")
+"""Configuration entries of models whose layers hand on several hidden states for each token."""
+
+LATE_BLOCKS, FIRST_RIGHT = ("gemma3", "paligemma"), (5, 23)
+ORDINARY = ("full_attention", "sliding_attention")
+FINAL_NORMS = ("norm", "embedding_norm")
+"""What language models call the norm behind their last layer."""
+
+
+def require_droppable_layers(model: PreTrainedModel, method: Method, order: str, positions: str | None) -> None:
+    """Refuses what does not work while `method` drops tokens inside the language model.
+
+    Raises:
+        ValueError: a layer is out of range, or an argument does not apply.
+        UnsupportedModelError: the model's layers cannot lose tokens half-way.
+    """
+    num_layers = model.config.get_text_config().num_hidden_layers
+    layers = method.layers
+    if list(layers) != sorted(set(layers)) or layers[0] < 1 or layers[-1] >= num_layers:
+        got = layers[0] if len(layers) == 1 else layers
+        raise ValueError(f"layer must be between 1 and {num_layers - 1} for this model, got {got}")
+    if positions == "compact":
+        raise ValueError(
+            f"positions must be 'original' or None for {method.name!r} at layer {layers[0]}, got 'compact': the tokens "
+            "have been through layers with their positions"
+        )
+    if order == "selection":
+        raise ValueError(
+            f"order must be 'sorted' for {method.name!r} at layer {layers[0]}, got 'selection': the tokens have been "
+            "read in their order"
+        )
+    _require_ordinary_attention(model, layers[0], int(bool(method.needs & HEARD)))
+    if "final_norm" in method.needs and final_norm(model) is None:
+        raise UnsupportedModelError(
+            f"method {method.name!r} needs the norm behind the last decoder layer, which is not known of this "
+            f"{model.config.model_type!r} model; choose another method"
+        )
+
+
+def final_norm(model: PreTrainedModel) -> nn.Module | None:
+    """The norm behind the last decoder layer; None if it is not known."""
+    decoder = model.get_decoder()
+    return next((getattr(decoder, name) for name in FINAL_NORMS if hasattr(decoder, name)), None)
+
+
+def require_cuttable_masks(model: PreTrainedModel) -> None:
+    """Refuses attention implementations whose masks are not (B, H, q, n); they can change after `attach`.
+
+    Raises:
+        PruningError: neither sdpa nor eager attention.
+    """
+    implementation = model.config.get_text_config()._attn_implementation
+    if implementation not in ("sdpa", "eager"):
+        raise PruningError(
+            f"attn_implementation must be 'sdpa' or 'eager' while tokens are dropped inside the model, got "
+            f"{implementation!r}: it takes no mask that could be cut; or choose layer=0"
+        )
+
+
+def require_right_blocks(family: Family, cache: Any) -> None:
+    """Refuses later turns with pictures where transformers itself misplaces the blocks that see each other both ways.
+
+    Raises:
+        PruningError: the cache is static, or transformers is too old.
+    """
+    if cache.is_compileable:
+        raise PruningError(
+            "the cache must be a dynamic cache when new pictures come in on a later turn: on a static one "
+            f"transformers builds wrong masks for {family.name!r}, pruned or not"
+        )
+    version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+    if family.name in LATE_BLOCKS and version < FIRST_RIGHT:
+        raise PruningError(
+            f"new pictures on a later turn need transformers 5.23 for {family.name!r}, got {transformers.__version__}, "
+            "which builds wrong masks, pruned or not; pass the whole conversation without the cache"
+        )
+
+
+def _require_ordinary_attention(model: PreTrainedModel, first: int, num_before: int) -> None:
+    """Refuses models whose layers from `first` on cannot lose tokens, or show no attention `num_before` it."""
+    config, family = model.config.get_text_config(), model.config.model_type
+    if TYPES in inspect.signature(model.get_decoder().layers[0].forward).parameters:
+        raise UnsupportedModelError(
+            f"tokens cannot be dropped inside this {family!r} model: its layers choose experts by {TYPES}, one a "
+            "token of the whole prompt; choose layer=0"
+        )
+    if any(getattr(config, name, None) for name in STREAMS):
+        raise UnsupportedModelError(
+            f"tokens cannot be dropped inside this {family!r} model: its layers hand on several streams of hidden "
+            "states for each token instead of one; choose layer=0"
+        )
+    if getattr(config, "num_kv_shared_layers", None):
+        raise UnsupportedModelError(
+            f"tokens cannot be dropped inside this {family!r} model: its last {config.num_kv_shared_layers} layers "
+            "have no keys and values of their own and read those of earlier layers; choose layer=0"
+        )
+    kinds = getattr(config, "layer_types", None) or ()
+    for layer, kind in enumerate(kinds):
+        if layer >= first - num_before and kind not in ORDINARY:
+            reason = REASONS.get(kind, "which is no ordinary attention")
+            raise UnsupportedModelError(
+                f"tokens cannot be dropped inside this {family!r} model: its layer {layer} is {kind!r}, {reason}; "
+                f"choose layer=0{_higher(kinds, num_before)}"
+            )
+    if kinds and not any(kind in ORDINARY for kind in kinds[:first]):
+        raise UnsupportedModelError(
+            f"tokens cannot be dropped at layer {first} of this {family!r} model: no layer before it caches the whole "
+            f"prompt, whose length transformers reads there; choose layer=0 or a layer from {first + 1} on"
+        )
+
+
+def _higher(kinds: Sequence[str], num_before: int) -> str:
+    """What else could be chosen: a layer behind the last one that is out of the ordinary."""
+    lowest = max(layer for layer, kind in enumerate(kinds) if kind not in ORDINARY) + 1 + num_before
+    return f" or a layer from {lowest} on" if lowest < len(kinds) else ""

@@ -1,0 +1,146 @@
+"""What one decoder layer's attention says of the tokens, whatever computes it: read from its queries and keys."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from divprune.errors import PruningError
+from divprune.huggingface.encoding.attention_capture import AttentionTap
+from divprune.huggingface.gather_columns import PADDING
+from divprune.methods.base import Need
+
+ATTENTION: frozenset[Need] = frozenset({"attention", "text_attention", "visual_attention"})
+KEYS: frozenset[Need] = frozenset({"keys", "text_keys"})
+HEARD = ATTENTION | KEYS
+"""The needs that are met by listening to the layer before one that drops tokens."""
+
+READ_AT_ONCE = 2**26
+"""Largest number of attention probabilities computed in one piece."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a method wants to hear of a layer.
+
+    The tokens whose attention it asks for are told as columns of the prompt, `PADDING` in rows that have fewer.
+
+    Attributes:
+        needs: which of `HEARD`.
+        last: (B, 1) int64 each row's last token.
+        text: (B, T) int64 its text.
+        visual: (B, V) int64 its visual tokens.
+    """
+
+    needs: frozenset[Need]
+    last: Tensor
+    text: Tensor
+    visual: Tensor
+
+    def at(self, slots: Tensor) -> "Asked":
+        """The same with slots (B, L) of the prompt's columns in place of the columns."""
+        return Asked(self.needs, *(slots_at(slots, columns) for columns in (self.last, self.text, self.visual)))
+
+
+Heard = dict[Need, Tensor]
+"""What a layer said of the q tokens that went in, float32, whatever of it was asked for:
+
+"attention" and "visual_attention" (B, heads, q), "text_attention" (B, heads, T, q), 0 at padding, and "keys"
+(B, key heads, q, d_head), which are the text's too."""
+
+
+def slots_at(slots: Tensor, columns: Tensor) -> Tensor:
+    """`slots` (B, L) of columns (B, n); `PADDING` at padding."""
+    columns = columns.to(slots.device)
+    return slots.gather(-1, columns.clamp(min=0)).masked_fill(columns == PADDING, PADDING)
+
+
+class LayerProbe(AttentionTap):
+    """Listens to one attention module until `stop`.
+
+    Attributes:
+        heard: what it heard; nothing before the pass.
+    """
+
+    def __init__(self, attention: nn.Module, asked: Asked, first: int = 0) -> None:
+        """Starts listening.
+
+        Args:
+            attention: a decoder layer's attention module.
+            asked: what to listen for, its columns counted in queries. The module may see each row several times
+                (beams).
+            first: which key belongs to the first query; those before it come from the cache.
+        """
+        self.heard: Heard = {}
+        self._asked = asked
+        self._first = first
+        super().__init__(attention)
+
+    def hear(self, query: Tensor, key: Tensor, mask: Tensor | None, options: Mapping[str, Any]) -> None:
+        """See `AttentionTap.hear`."""
+        asked, own = self._asked, slice(self._first, self._first + query.shape[2])
+        rows = _Rows(query, key, mask, options, self._first, len(asked.last))
+        if asked.needs & ATTENTION:
+            _require_readable(options)
+        if "attention" in asked.needs:
+            self.heard["attention"] = rows.of(asked.last)[:, :, 0, own]
+        if "text_attention" in asked.needs:
+            self.heard["text_attention"] = rows.of(asked.text)[..., own]
+        if "visual_attention" in asked.needs:
+            self.heard["visual_attention"] = rows.mean(asked.visual)[..., own]
+        if asked.needs & KEYS:
+            self.heard["keys"] = rows.keys[:, :, own]
+
+
+def _require_readable(options: Mapping[str, Any]) -> None:
+    unknown = [name for name in ("s_aux", "position_bias") if options.get(name) is not None]
+    if unknown:
+        raise PruningError(f"this method cannot read attention that uses {unknown[0]}; choose one without attention")
+
+
+class _Rows:
+    """Some rows of the attention probabilities of one pass through a layer."""
+
+    def __init__(
+        self, query: Tensor, key: Tensor, mask: Tensor | None, options: Mapping[str, Any], first: int, batch_size: int
+    ) -> None:
+        self._copies = len(query) // batch_size
+        self._query = query[:: self._copies]  # (B, heads, q, d)
+        self.keys = key[:: self._copies].float()  # (B, key heads, n, d)
+        self._mask = mask[:: self._copies] if mask is not None and len(mask) > 1 else mask
+        self._scale = options.get("scaling") or query.shape[-1] ** -0.5
+        self._softcap = options.get("softcap")
+        self._first = first
+
+    def of(self, queries: Tensor) -> Tensor:
+        """(B, heads, m, n) of the queries (B, m); 0 at padding."""
+        queries = queries.to(self._query.device)
+        rows = torch.arange(len(queries), device=queries.device)[:, None]
+        chosen = self._query.transpose(1, 2)[rows, queries.clamp(min=0)].transpose(1, 2).float()  # (B, heads, m, d)
+        groups = chosen.unflatten(1, (self.keys.shape[1], -1))  # (B, key heads, heads a key head, m, d)
+        logits = (groups @ self.keys[:, :, None].mT).flatten(1, 2) * self._scale
+        if self._softcap is not None:
+            logits = torch.tanh(logits / self._softcap) * self._softcap
+        probabilities = self._masked(logits, queries).softmax(dim=-1)
+        return probabilities.masked_fill((queries == PADDING)[:, None, :, None], 0.0)
+
+    def mean(self, queries: Tensor) -> Tensor:
+        """(B, heads, n) in the mean over the queries (B, m) that are no padding, without holding all at once."""
+        at_once = self._query.shape[0] * self._query.shape[1] * self.keys.shape[2]
+        parts = queries.split(max(1, READ_AT_ONCE // at_once), dim=-1)
+        total = cast(Tensor, sum(self.of(part).sum(dim=2) for part in parts))
+        count = (queries != PADDING).sum(dim=-1).clamp(min=1).to(total.device)
+        return total / count[:, None, None]
+
+    def _masked(self, logits: Tensor, queries: Tensor) -> Tensor:
+        """Logits (B, heads, m, n) with the keys masked that the queries do not attend."""
+        mask = self._mask
+        if mask is None:
+            keys = torch.arange(logits.shape[-1], device=logits.device)
+            return logits.masked_fill((keys > self._first + queries[..., None])[:, None], -torch.inf)
+        mask = mask.expand(len(queries), -1, -1, -1).to(logits.device)
+        rows = torch.arange(len(queries), device=mask.device)[:, None]
+        taken = mask.transpose(1, 2)[rows, queries.clamp(min=0)].transpose(1, 2)  # (B, 1, m, n)
+        return logits.masked_fill(~taken, -torch.inf) if taken.dtype == torch.bool else logits + taken.float()

@@ -1,0 +1,1 @@
+"""The pruned model as lmms-eval calls it."""

@@ -1,0 +1,132 @@
+"""What `--model_args` of lmms-eval may say of a pruned model."""
+
+import dataclasses
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, cast, get_args
+
+from divprune.errors import EvaluationError
+from divprune.evaluation.cells import UNPRUNED
+from divprune.huggingface.families.registry import Positions
+from divprune.huggingface.input_pruning.shorten import Order
+from divprune.huggingface.selecting import Scope
+from divprune.methods import Method, get_method
+
+AUTO = "auto"
+LARGEST_AUTOMATIC_BATCH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ModelArguments:
+    """How a model is loaded, and how it is asked. What is pruned is in `PruningArguments`.
+
+    Attributes:
+        pretrained: checkpoint directory or hub name; "embedded" for the model that comes with the package.
+        revision: of the hub's checkpoint.
+        dtype: "auto", "float32", "float16" or "bfloat16".
+        device: "auto", "cpu", "cuda", ...
+        batch_size: prompts answered together; "auto" begins with 16. Either is halved where memory is short.
+        num_frames: frames sampled from a clip.
+        system_prompt: words before each conversation, or the file that holds them.
+        max_new_tokens: longest answer where a task does not say.
+    """
+
+    pretrained: str = "embedded"
+    revision: str | None = None
+    dtype: str = AUTO
+    device: str = AUTO
+    batch_size: int | str = 1
+    num_frames: int = 8
+    system_prompt: str = ""
+    max_new_tokens: int = 1024
+
+    @property
+    def prompts_per_batch(self) -> int:
+        """The size of the first batches.
+
+        Raises:
+            EvaluationError: `batch_size` is neither "auto" nor at least 1.
+        """
+        if self.batch_size == AUTO:
+            return LARGEST_AUTOMATIC_BATCH
+        if not str(self.batch_size).isdecimal() or int(self.batch_size) < 1:
+            raise EvaluationError(f"batch_size must be an integer of at least 1, or auto, got {self.batch_size!r}")
+        return int(self.batch_size)
+
+
+@dataclass(frozen=True, slots=True)
+class PruningArguments:
+    """What is pruned.
+
+    Attributes:
+        method: as `get_method` reads it, parameters separated by ";" since commas separate the arguments themselves;
+            "unpruned" for all visual tokens.
+        keep_ratio: share kept.
+        num_keep: number kept.
+        layer: takes the place of the method's own `layer`.
+        positions: as for `prune`.
+        order: as for `prune`.
+        scope: as for `prune`.
+    """
+
+    method: str = "divprune"
+    keep_ratio: float | None = None
+    num_keep: int | None = None
+    layer: int | None = None
+    positions: str | None = None
+    order: str = "sorted"
+    scope: str = "item"
+
+    def chosen_method(self) -> Method | None:
+        """The method; None for all visual tokens.
+
+        Raises:
+            EvaluationError: the method has no `layer`, or a budget is given for all tokens.
+            UnknownMethodError: there is no such method.
+            ValueError: a parameter does not fit it.
+        """
+        if self.method == UNPRUNED:
+            given = [name for name in ("keep_ratio", "num_keep", "layer") if getattr(self, name) is not None]
+            if given:
+                raise EvaluationError(f"method=unpruned keeps all visual tokens; leave out {' and '.join(given)}")
+            return None
+        method = get_method(self.method.replace(";", ","))
+        if self.layer is None:
+            return method
+        if "layer" not in {field.name for field in dataclasses.fields(method)}:
+            raise EvaluationError(f"layer does not apply: method {method.name!r} has no such parameter")
+        changed: Any = {"layer": self.layer}
+        return dataclasses.replace(method, **changed)
+
+    def attach_options(self) -> dict[str, Any]:
+        """What `attach` takes besides model and method.
+
+        Raises:
+            EvaluationError: a word is none of those that the option takes.
+        """
+        words = (("positions", Positions), ("order", Order), ("scope", Scope))
+        for name, kind in words:
+            value = getattr(self, name)
+            if value not in (*get_args(kind), *((None,) if name == "positions" else ())):
+                raise EvaluationError(f"{name} must be one of {', '.join(get_args(kind))}, got {value!r}")
+        return {name: getattr(self, name) for name in ("keep_ratio", "num_keep", "positions", "order", "scope")}
+
+
+def split_arguments(given: dict[str, Any]) -> tuple[ModelArguments, PruningArguments]:
+    """Sort what a user named into the two kinds.
+
+    Raises:
+        EvaluationError: a name is unknown; the message says which one was perhaps meant.
+    """
+    names = {kind: [field.name for field in dataclasses.fields(kind)] for kind in (ModelArguments, PruningArguments)}
+    everything = [name for of_kind in names.values() for name in of_kind]
+    for name in given:
+        if name not in everything:
+            close = get_close_matches(name, everything, n=1)
+            guess = f"; did you mean {close[0]!r}?" if close else ""
+            raise EvaluationError(f"no model argument {name!r}; there is {', '.join(everything)}{guess}")
+    model, pruning = (
+        kind(**{name: value for name, value in given.items() if name in names[kind]})
+        for kind in (ModelArguments, PruningArguments)
+    )
+    return cast(ModelArguments, model), cast(PruningArguments, pruning)

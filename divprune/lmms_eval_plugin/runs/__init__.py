@@ -1,0 +1,1 @@
+"""Runs of lmms-eval that survive a crash, and their records."""

@@ -1,0 +1,190 @@
+"""Who answers: a Hugging Face model in this process, vLLM in this process, or a server.
+
+A model is loaded once and pruned anew for each cell where the backend can.
+"""
+
+import gc
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from divprune.checkpoints import EMBEDDED
+from divprune.errors import EvaluationError, MissingDependencyError
+from divprune.evaluation.cells import UNPRUNED, Cell
+
+Backend = Literal["hf", "vllm", "openai-server"]
+CIDER_TOKENIZERS = Literal["auto", "java", "python"]
+REQUESTS_FOR_VLLM = 64
+LONGEST_ANSWER = 1024  # where a task does not say, as in `ModelArguments`
+SERVER_SECONDS = 600
+SERVER_BACKOFF_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class HarnessOptions:
+    """How cells are run.
+
+    Attributes:
+        output: where records, and the answers of runs that were interrupted, go.
+        limit: documents a task, from the first on; None for all.
+        backend: "hf", "vllm" or "openai-server".
+        base_url: of the server.
+        served_model: the server's name of the model; the cell's if None.
+        num_concurrent: requests to the server at a time.
+        batch_size: prompts answered together; with vLLM at least 64 are handed over.
+        device: of a Hugging Face model.
+        dtype: of the weights, in this process.
+        num_frames: frames sampled from a clip.
+        system_prompt: words before each conversation, or the file that holds them.
+        data: folder of local data sets; None for the hub and its cache.
+        include_paths: folders with task files of the user's.
+        resume: go on where an earlier run stopped; else all answers are asked for again.
+        tokenizer: of captions, see `ScoringSettings`.
+        egoschema_url: where EgoSchema's answers are scored; None for its own server.
+        debug: show lmms-eval's logs and progress bars.
+    """
+
+    output: Path
+    limit: int | None = None
+    backend: Backend = "hf"
+    base_url: str | None = None
+    served_model: str | None = None
+    num_concurrent: int = 16
+    batch_size: int = 1
+    device: str = "auto"
+    dtype: str = "auto"
+    num_frames: int = 8
+    system_prompt: str = ""
+    data: Path | None = None
+    include_paths: tuple[Path, ...] = ()
+    resume: bool = True
+    tokenizer: CIDER_TOKENIZERS = "auto"
+    egoschema_url: str | None = None
+    debug: bool = False
+
+    @property
+    def group_size(self) -> int:
+        """Requests that are answered before the answers are written."""
+        if self.backend == "hf":
+            return self.batch_size
+        return max(self.batch_size, REQUESTS_FOR_VLLM) if self.backend == "vllm" else 4 * self.num_concurrent
+
+
+@dataclass
+class ModelPool:
+    """The model of the cell at hand.
+
+    Attributes:
+        options: how cells are run.
+        revisions: of each model, see `checkpoint_revision`.
+    """
+
+    options: HarnessOptions
+    revisions: Mapping[str, str | None]
+    _loaded: tuple[Any, ...] = ()
+    _model: Any = field(default=None, repr=False)
+
+    def model_for(self, cell: Cell, is_simple: bool) -> Any:
+        """Return lmms-eval's model of a cell, pruned as it says.
+
+        Args:
+            cell: says which checkpoint, method and budget.
+            is_simple: whether the task gives words and media apart.
+
+        Raises:
+            EvaluationError: the backend cannot do that.
+            DivpruneError: the checkpoint cannot be loaded, or not be pruned so.
+        """
+        if is_simple and self.options.backend != "hf":
+            raise EvaluationError(f"task {cell.task} weighs continuations, which only --backend hf can")
+        if self.options.backend == "hf":
+            return self._hugging_face(cell, is_simple)
+        if self.options.backend == "vllm":
+            return self._vllm(cell)
+        return self._server(cell)
+
+    def close(self) -> None:
+        """Free the model."""
+        self._loaded, self._model = (), None
+        gc.collect()
+
+    def _hugging_face(self, cell: Cell, is_simple: bool) -> Any:
+        from divprune.lmms_eval_plugin.models.chat import DivPruneChat
+        from divprune.lmms_eval_plugin.models.simple import DivPruneSimple
+
+        wanted = (cell.model, is_simple)
+        if self._loaded != wanted:
+            self.close()
+            kind = DivPruneSimple if is_simple else DivPruneChat
+            names = ("dtype", "device", "batch_size", "num_frames", "system_prompt")
+            given = {name: getattr(self.options, name) for name in names}
+            self._model = kind(pretrained=cell.model, method=UNPRUNED, revision=self._commit(cell.model), **given)
+            self._model.shows_progress = self.options.debug
+            self._loaded = wanted
+        self._model.set_pruning(
+            cell.method,
+            keep_ratio=cell.keep_ratio,
+            num_keep=cell.num_keep,
+            positions=cell.positions,
+            order=cell.order,
+        )
+        return self._model
+
+    def _vllm(self, cell: Cell) -> Any:
+        if find_spec("vllm") is None:
+            raise MissingDependencyError('--backend vllm needs vLLM too: pip install "divprune[eval,vllm]"')
+        from divprune.lmms_eval_plugin.runs.vllm_model import TasksLengthVLLM
+        from divprune.vllm_plugin import pruned_overrides
+
+        _refuse_options_of_prune(cell, "vllm")
+        wanted = (cell.model, cell.method, cell.keep_ratio, cell.num_keep)
+        if self._loaded != wanted:
+            self.close()
+            overrides = {}
+            if cell.method != UNPRUNED:
+                overrides["hf_overrides"] = pruned_overrides(
+                    cell.model, method=cell.method, keep_ratio=cell.keep_ratio, num_keep=cell.num_keep
+                )
+            self._model = TasksLengthVLLM(
+                model=cell.model,
+                dtype=self.options.dtype,
+                max_new_tokens=LONGEST_ANSWER,
+                batch_size=self.options.group_size,
+                nframes=self.options.num_frames,
+                trust_remote_code=False,
+                revision=self._commit(cell.model),
+                disable_log_stats=True,
+                **overrides,
+            )
+            self._loaded = wanted
+        return self._model
+
+    def _commit(self, model: str) -> str | None:
+        """The commit of a hub's model, so that what is recorded is what is loaded."""
+        is_local = model == EMBEDDED or Path(model).expanduser().is_dir()
+        return None if is_local else self.revisions[model]
+
+    def _server(self, cell: Cell) -> Any:
+        from lmms_eval.models.chat.openai import OpenAICompatible
+
+        _refuse_options_of_prune(cell, "openai-server")
+        if self.options.base_url is None:
+            raise EvaluationError("--backend openai-server needs --base-url, such as http://127.0.0.1:8000/v1")
+        return OpenAICompatible(
+            model_version=self.options.served_model or cell.model,
+            base_url=self.options.base_url,
+            api_key=os.environ.get("OPENAI_API_KEY", "none"),
+            num_concurrent=self.options.num_concurrent,
+            max_frames_num=self.options.num_frames,
+            timeout=SERVER_SECONDS,
+            max_retries=3,
+            retry_backoff_s=SERVER_BACKOFF_SECONDS,
+        )
+
+
+def _refuse_options_of_prune(cell: Cell, backend: str) -> None:
+    if cell.positions is not None or cell.order != "sorted":
+        raise EvaluationError(f"--backend {backend} takes no positions and no order of its own")

@@ -1,0 +1,146 @@
+"""From lmms-eval's results to the record of a cell, and the marks of its documents beside it."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+from lmms_eval.api.model import lmms
+
+from divprune.checkpoints import choose_device
+from divprune.errors import EvaluationError
+from divprune.evaluation.cells import Cell
+from divprune.evaluation.datasets import DATA_SETS, DataSet
+from divprune.lmms_eval_plugin.models.measurement import summary
+from divprune.lmms_eval_plugin.runs.backends import HarnessOptions
+from divprune.lmms_eval_plugin.runs.sample_scores import marks
+from divprune.records import Record, check_record_place, checksum, load_record, provenance, write_whole
+
+PACKAGES = ("divprune", "lmms-eval", "torch", "transformers")
+
+
+def settings_of(cell: Cell, options: HarnessOptions, revision: str | None) -> dict[str, Any]:
+    """Everything that a cell's answers depend on, apart from the data, and how many are asked for.
+
+    Args:
+        cell: the cell.
+        options: how it is run.
+        revision: of the model; None where a server has it.
+    """
+    names = ("limit", "backend", "served_model", "dtype", "num_frames")
+    given: dict[str, Any] = {name: getattr(options, name) for name in names}
+    given["system_prompt"] = lmms._resolve_system_prompt(options.system_prompt)
+    given["device"] = choose_device(options.device).type if options.backend == "hf" else None
+    files = [path for path in map(Path, re.split(r"[=,]", cell.method)) if path.is_file()]
+    given["method_files"] = checksum(files) if files else None
+    return cell.as_config() | given | {"model_revision": revision}
+
+
+def answer_identity(settings: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that the answer to a document depends on: not how many there are, nor who scores it."""
+    others = ("limit", "tokenizer", "judge", "egoschema_url")
+    own = {name: value for name, value in settings.items() if name not in others}
+    return own | {"dataset": dict(data), "versions": {name: version(name) for name in PACKAGES}}
+
+
+def finished_record(cell: Cell, settings: Mapping[str, Any], options: HarnessOptions) -> Record | None:
+    """Return the record that an earlier run left of a cell, None if there is none, or it is to be made anew.
+
+    Raises:
+        EvaluationError: it is of another run, and would be overwritten.
+        RecordError: the file is no record, and would be overwritten.
+    """
+    path = options.output / f"{cell.name}.json"
+    if not path.is_file() or not options.resume:
+        check_record_place(options.output, cell.name)
+        return None
+    record = load_record(path)
+    if "refusal" in record.config:
+        return None
+    changed = [name for name, value in settings.items() if record.config.get(name) != value]
+    if changed:
+        told = ", ".join(f"{name} {record.config.get(name)!r}, now {settings[name]!r}" for name in changed)
+        raise EvaluationError(f"{path} is of a run with {told}; name another --output, or replace it by --no-resume")
+    return record
+
+
+def refusal_record(cell: Cell, settings: Mapping[str, Any], reason: str) -> Record:
+    """The record of a cell that cannot run."""
+    return Record(cell.name, {**settings, "refusal": " ".join(reason.split())}, [])
+
+
+def cell_record(
+    cell: Cell,
+    settings: Mapping[str, Any],
+    data: Mapping[str, Any],
+    results: Mapping[str, Any],
+    measured: Sequence[Mapping[str, Any]],
+) -> tuple[Record, list[dict[str, Any]]]:
+    """Return the record of a cell that has run, and the marks of its documents.
+
+    Args:
+        cell: what has run.
+        settings: see `settings_of`, with what scoring used.
+        data: see `data_revision`.
+        results: as `simple_evaluate` returns them.
+        measured: the calls of `generate`.
+    """
+    samples = results["samples"][cell.task]
+    rows = _rows(results["results"][cell.task], len(samples))
+    data_set = _data_set(cell.task)
+    metric = data_set.metric if data_set else str(rows[0]["metric"]).partition(",")[0] if rows else ""
+    found = marks(cell.task, metric, samples)
+    config = {
+        **settings,
+        "dataset": dict(data) | ({"path": Path(data["path"]).name} if "fingerprint" in data else {}),
+        "metric": metric,
+        "statistic": data_set.statistic if data_set else "mean",
+        "num_samples": len(samples),
+        "lmms_eval": version("lmms-eval"),
+        **_means(summary(dict(row) for row in measured)),
+    }
+    return Record(cell.name, config, rows, provenance()), found
+
+
+def save_marks(cell: Cell, found: Sequence[Mapping[str, Any]], folder: Path) -> Path:
+    """Write the marks of a cell's documents, a line each."""
+    path = folder / f"{cell.name}.samples.jsonl"
+    write_whole(path, "".join(json.dumps(mark, default=float) + "\n" for mark in found))
+    return path
+
+
+def _data_set(task: str) -> DataSet | None:
+    return next((each for each in DATA_SETS if task in (each.task, each.todays_task)), None)
+
+
+def _rows(metrics: Mapping[str, Any], num_samples: int) -> list[dict[str, Any]]:
+    """One row a metric that has a value."""
+    rows = []
+    for name, value in metrics.items():
+        metric, _, scorer = name.partition(",")
+        if "_stderr" in metric or not scorer or not isinstance(value, Real):
+            continue
+        spread = metrics.get(f"{metric}_stderr,{scorer}")
+        stderr = float(spread) if isinstance(spread, Real) else None
+        title = metric if scorer == "none" else name
+        rows.append({"metric": title, "value": float(value), "stderr": stderr, "num_samples": num_samples})
+    return rows
+
+
+def _means(total: Mapping[str, Any]) -> dict[str, Any]:
+    """What the calls took, a picture or a prompt; nothing if the backend does not tell."""
+    if not total:
+        return {}
+    items, prompts = max(1, total["num_items"]), max(1, total["num_prompts"])
+    return {
+        "num_visual_tokens_mean": total["num_visual_tokens"] / items,
+        "num_kept_mean": total["num_kept"] / items,
+        "encoding_seconds_per_prompt": total["encoding_seconds"] / prompts,
+        "selection_seconds_per_prompt": total["selection_seconds"] / prompts,
+        "generation_seconds_per_prompt": total["generation_seconds"] / prompts,
+        "new_tokens_per_prompt": total["num_new_tokens"] / prompts,
+        "peak_memory_bytes": total["peak_memory_bytes"],
+    }

@@ -1,0 +1,241 @@
+"""Cells of a comparison, run through lmms-eval in this process: every cell ends in a record, and a crash loses nothing.
+
+documents -> conversations -> pruned model -> answers on disk -> lmms-eval's scorers -> record and marks.
+"""
+
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Protocol
+from unittest.mock import patch
+
+import lmms_eval.api.task
+import lmms_eval.evaluator
+from loguru import logger
+from tenacity import RetryError
+from tqdm import tqdm
+
+from divprune.checkpoints import checkpoint_revision
+from divprune.distributed import is_main_process, num_processes
+from divprune.errors import DivpruneError, EvaluationError, PruningError, UnsupportedModelError, first_line
+from divprune.evaluation.cells import Cell
+from divprune.lmms_eval_plugin.answer_file import AnswerFile
+from divprune.lmms_eval_plugin.data.local_data import PaperTaskManager, task_manager
+from divprune.lmms_eval_plugin.data.revisions import data_revision
+from divprune.lmms_eval_plugin.runs import preflight
+from divprune.lmms_eval_plugin.runs.backends import Backend, HarnessOptions, ModelPool
+from divprune.lmms_eval_plugin.runs.cell_records import (
+    answer_identity,
+    cell_record,
+    finished_record,
+    refusal_record,
+    save_marks,
+    settings_of,
+)
+from divprune.lmms_eval_plugin.runs.resuming import ResumingModel
+from divprune.lmms_eval_plugin.scoring.settings import EGOSCHEMA_URL, ScoringSettings, use
+from divprune.records import Record
+
+__all__ = ["Backend", "HarnessOptions", "Progress", "run_cells"]
+
+JUDGE_THREADS = 4
+
+
+class Progress(Protocol):
+    """Who is told how far a run is."""
+
+    def cell(self, cell: Cell, num_requests: int) -> None:
+        """Tell that a cell begins, with so many documents."""
+
+    def answered(self, count: int) -> None:
+        """Tell that so many requests are answered, now or by an earlier run."""
+
+    def note(self, text: str) -> None:
+        """Tell something else, in one line."""
+
+
+def run_cells(cells: Sequence[Cell], options: HarnessOptions, progress: Progress) -> list[Record]:
+    """Run cells, those of one model together, and write a record for each.
+
+    Under torchrun every process calls this with the same arguments, and answers its share.
+
+    Args:
+        cells: what to run; tasks are single tasks, no groups.
+        options: how.
+        progress: is told.
+
+    Returns:
+        The records, in the order of the cells; in other processes than the main one, none.
+
+    Raises:
+        EvaluationError: something is missing, found before the first question; or a scorer or server failed. All
+            answers so far are on disk, and the same call goes on from them.
+    """
+    if options.backend != "hf" and num_processes() > 1:
+        raise EvaluationError(f"--backend {options.backend} runs in one process; leave torchrun out")
+    _prepare_folder(options)
+    url = options.egoschema_url or EGOSCHEMA_URL
+    scoring = ScoringSettings(options.tokenizer, options.output / ".scoring", url)
+    with use(scoring), _quiet(options.debug):
+        manager = task_manager(options.data, options.include_paths)
+        found = _checked(cells, manager, scoring)
+        models = list(dict.fromkeys(cell.model for cell in cells))
+        has_models = options.backend != "openai-server"
+        revisions = {model: checkpoint_revision(model) if has_models else None for model in models}
+        run = _Run(options, progress, manager, found, ModelPool(options, revisions))
+        order = sorted(range(len(cells)), key=lambda place: models.index(cells[place].model))
+        try:
+            records = {place: run.record_of(cells[place]) for place in order}
+        finally:
+            run.pool.close()
+    return [record for place in range(len(cells)) if (record := records[place]) is not None]
+
+
+class _Run:
+    def __init__(
+        self,
+        options: HarnessOptions,
+        progress: Progress,
+        manager: PaperTaskManager,
+        found: dict[str, Any],
+        pool: ModelPool,
+    ) -> None:
+        self.options, self.progress, self.manager = options, progress, manager
+        self.found, self.pool = found, pool
+
+    def record_of(self, cell: Cell) -> Record | None:
+        """Return a cell's record, from an earlier run if it has finished there."""
+        settings = settings_of(cell, self.options, self.pool.revisions[cell.model]) | self._scoring(cell.task)
+        finished = finished_record(cell, settings, self.options)
+        if finished is not None:
+            self.progress.note(f"{cell.name} has run already")
+            return finished
+        is_simple = self.manager.simple_config(cell.task).get("output_type") == "multiple_choice"
+        try:
+            model = self.pool.model_for(cell, is_simple)
+        except (UnsupportedModelError, PruningError, EvaluationError) as error:
+            return self._refused(cell, settings, error)
+        return self._evaluated(cell, settings, model)
+
+    def _scoring(self, task: str) -> dict[str, Any]:
+        """What the scores of a task come from."""
+        needs = preflight.needs(task, self.manager)
+        named = {"tokenizer": "java", "judge": "judge", "egoschema_url": "egoschema server"}
+        return {name: value for name, value in self.found.items() if named[name] in needs}
+
+    def _evaluated(self, cell: Cell, settings: dict[str, Any], model: Any) -> Record | None:
+        kind = "simple" if model.is_simple else "chat"
+        (task,) = self.manager.load_task_or_group([cell.task], kind).values()
+        data = data_revision(task)
+        num_documents = min(self.options.limit or data["num_samples"], data["num_samples"])
+        if num_documents < num_processes():
+            raise EvaluationError(
+                f"{cell.task} has {num_documents} documents for {num_processes()} processes; start fewer processes"
+            )
+        answers = AnswerFile(self.options.output, cell.name, answer_identity(settings, data), model.rank)
+        if not self.options.resume:
+            answers.empty(num_processes())
+        elif len(answers):
+            self.progress.note(f"{cell.name}: {len(answers)} answers of an earlier run are there and not asked again")
+        self.progress.cell(cell, num_documents // num_processes())
+        asked = ResumingModel(model, answers, self.options.group_size, self.progress.answered)
+        try:
+            results = self._scored(asked, task, JUDGE_THREADS if "judge" in settings else 1)
+        except EvaluationError as error:
+            if len(answers) == 0 and isinstance(error.__cause__, (UnsupportedModelError, PruningError)):
+                return self._refused(cell, settings, error.__cause__)
+            raise
+        if results is None:
+            return None
+        answers.reread()
+        record, marks = cell_record(cell, settings, data, results, answers.measured())
+        try:
+            save_marks(cell, marks, self.options.output)
+            record.save(self.options.output)
+        except OSError as error:
+            raise EvaluationError(
+                f"the record of {cell.name} cannot be written to {self.options.output} ({error.strerror}); make room, "
+                "and run the same command again: its answers are kept"
+            ) from None
+        answers.delete()
+        return record
+
+    def _scored(self, model: ResumingModel, task: Any, num_threads: int) -> dict[str, Any] | None:
+        """Have the harness ask and score; errors of its own say that answers are kept."""
+        arguments = Namespace(output_path=str(self.options.output / ".scoring"), process_with_media=True)
+        try:
+            results: dict[str, Any] | None = lmms_eval.evaluator.simple_evaluate(
+                model=model,
+                tasks=[task],
+                task_manager=self.manager,
+                limit=self.options.limit,
+                bootstrap_iters=0,
+                log_samples=True,
+                cli_args=arguments,
+                process_docs_parallel=num_threads,
+                verbosity="DEBUG" if self.options.debug else "ERROR",
+            )
+            return results
+        except RetryError as error:
+            inner = error.last_attempt.exception() or error
+            raise _scoring_error(inner) from inner
+        except (DivpruneError, MemoryError, KeyboardInterrupt):
+            raise
+        except (ValueError, TypeError, KeyError, RuntimeError, OSError, ZeroDivisionError) as error:
+            if type(error).__name__ == "OutOfMemoryError":
+                raise
+            raise _scoring_error(error) from error
+
+    def _refused(self, cell: Cell, settings: dict[str, Any], error: Exception) -> Record | None:
+        self.progress.note(f"{cell.name} is refused: {error}")
+        if not is_main_process():
+            return None
+        record = refusal_record(cell, settings, str(error))
+        record.save(self.options.output)
+        return record
+
+
+def _scoring_error(error: BaseException) -> DivpruneError:
+    if isinstance(error, DivpruneError):
+        return error
+    return EvaluationError(
+        f"{type(error).__name__} in asking or scoring: {first_line(error)}; answers so far are kept, the same "
+        "command goes on from them"
+    )
+
+
+def _checked(cells: Sequence[Cell], manager: PaperTaskManager, scoring: ScoringSettings) -> dict[str, Any]:
+    tasks = list(dict.fromkeys(cell.task for cell in cells))
+    preflight.unknown(tasks, manager)
+    for task in tasks:
+        leaves = list(manager.leaves([task]))
+        if leaves != [task]:
+            raise EvaluationError(f"{task} is a group; name its tasks: {' '.join(leaves)}")
+    return preflight.check(tasks, manager, scoring)
+
+
+def _prepare_folder(options: HarnessOptions) -> None:
+    try:
+        (options.output / ".scoring").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EvaluationError(f"--output {options.output}: no such folder can be made ({error.strerror})") from None
+
+
+def _hidden_bar(*arguments: Any, **options: Any) -> Any:
+    return tqdm(*arguments, **options | {"disable": True})
+
+
+@contextmanager
+def _quiet(debug: bool) -> Iterator[None]:
+    """Silence lmms-eval's logs and bars inside the block: progress is told by us."""
+    if debug:
+        yield
+        return
+    logger.disable("lmms_eval")
+    try:
+        with ExitStack() as stack:
+            for module in (lmms_eval.evaluator, lmms_eval.api.task):
+                stack.enter_context(patch.object(module, "tqdm", _hidden_bar))
+            yield
+    finally:
+        logger.enable("lmms_eval")

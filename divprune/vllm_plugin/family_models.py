@@ -1,0 +1,81 @@
+"""The pruned model of each family."""
+
+from collections.abc import Mapping, Sequence
+from math import isqrt
+from typing import Any
+
+from vllm.model_executor.models.interns1 import InternS1ForConditionalGeneration
+from vllm.model_executor.models.internvl import InternVLChatModel
+from vllm.model_executor.models.llava import LlavaForConditionalGeneration
+from vllm.model_executor.models.llava_next import LlavaNextForConditionalGeneration
+from vllm.model_executor.models.llava_next_video import LlavaNextVideoForConditionalGeneration
+from vllm.model_executor.models.llava_onevision import LlavaOnevisionForConditionalGeneration
+from vllm.model_executor.models.qwen2_5_vl import Qwen2_5_VLForConditionalGeneration
+from vllm.model_executor.models.qwen2_vl import Qwen2VLForConditionalGeneration
+
+from divprune.vllm_plugin.families import Modality
+from divprune.vllm_plugin.mrope import PrunedMRoPEModel
+from divprune.vllm_plugin.pruned_model import PrunedModel, with_pruned_processor
+from divprune.vllm_plugin.qwen3 import PrunedQwen3VL
+from divprune.vllm_plugin.selecting import Grid
+
+__all__ = [
+    "PrunedInternVL",
+    "PrunedInternVLChat",
+    "PrunedLlava",
+    "PrunedLlavaNext",
+    "PrunedLlavaNextVideo",
+    "PrunedLlavaOnevision",
+    "PrunedQwen2VL",
+    "PrunedQwen2_5_VL",
+    "PrunedQwen3VL",
+]
+
+
+@with_pruned_processor
+class PrunedLlava(PrunedModel, LlavaForConditionalGeneration):
+    """LLaVA-1.5: one square of tokens a picture."""
+
+    def grids(self, kind: Modality, counts: Sequence[int], kwargs: Mapping[str, Any]) -> list[Grid | None]:
+        """See `PrunedModel`; with the CLS token among them, tokens form no grid."""
+        return [(1, isqrt(count), isqrt(count)) if isqrt(count) ** 2 == count else None for count in counts]
+
+
+@with_pruned_processor
+class PrunedLlavaNext(PrunedModel, LlavaNextForConditionalGeneration):
+    """LLaVA-NeXT: the whole picture, its tiles and their row breaks are one item."""
+
+
+@with_pruned_processor
+class PrunedLlavaNextVideo(PrunedModel, LlavaNextVideoForConditionalGeneration):
+    """LLaVA-NeXT-Video: vLLM's model reads videos only, frame by frame a square of tokens."""
+
+    def grids(self, kind: Modality, counts: Sequence[int], kwargs: Mapping[str, Any]) -> list[Grid | None]:
+        """See `PrunedModel`."""
+        side = self.pooled_grid_length
+        return [(count // side**2, side, side) for count in counts]
+
+
+@with_pruned_processor
+class PrunedLlavaOnevision(PrunedModel, LlavaOnevisionForConditionalGeneration):
+    """LLaVA-OneVision: tiles as LLaVA-NeXT's; a video is its frames and one newline token."""
+
+
+@with_pruned_processor
+class PrunedInternVL(PrunedModel, InternS1ForConditionalGeneration):
+    """InternVL in transformers' layout: the tiles of a picture are one item."""
+
+
+@with_pruned_processor
+class PrunedInternVLChat(PrunedModel, InternVLChatModel):
+    """InternVL in the layout of its remote code."""
+
+
+@with_pruned_processor
+class PrunedQwen2VL(PrunedMRoPEModel, Qwen2VLForConditionalGeneration):
+    """Qwen2-VL."""
+
+
+@with_pruned_processor
+class PrunedQwen2_5_VL(PrunedMRoPEModel, Qwen2_5_VLForConditionalGeneration):
+    """Qwen2.5-VL."""

@@ -1,0 +1,84 @@
+"""The workers' half: of every encoded image or video, the rows that stay.
+
+vLLM runs the vision encoder by `embed_multimodal` and caches what comes back; the pruned classes let the family's own
+method run and keep the method's choice of rows. Where positions count tokens, nothing else is to be done.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from vllm.config import VllmConfig
+from vllm.distributed import get_tp_group
+from vllm.model_executor.models.interfaces import SupportsMultiModal
+from vllm.multimodal import MULTIMODAL_REGISTRY
+
+from divprune.vllm_plugin.families import Modality
+from divprune.vllm_plugin.processor import MODALITIES, PrunedInfo, PrunedProcessor, budget_field, pruned_class
+from divprune.vllm_plugin.refusals import refuse_unsupported
+from divprune.vllm_plugin.selecting import Grid, kept_rows
+from divprune.vllm_plugin.settings import from_integers
+
+FACTORY = "_processor_factory"
+Model = TypeVar("Model", bound=type[Any])
+
+
+def with_pruned_processor(model: Model) -> Model:
+    """Register the processor of a pruned model: its family's own, with the mixins in front."""
+    family: Any = next(vars(base)[FACTORY] for base in model.__mro__[1:] if FACTORY in vars(base))
+
+    def info(context: Any) -> Any:
+        return pruned_class(PrunedInfo, type(family.info(context)))(context)
+
+    def processor(info: Any, dummy_inputs: Any) -> Any:
+        own = family.processor(info, dummy_inputs)
+        return pruned_class(PrunedProcessor, type(own))(info, dummy_inputs)
+
+    register = MULTIMODAL_REGISTRY.register_processor(processor, info=info, dummy_inputs=family.dummy_inputs)
+    return register(model)
+
+
+class PrunedModel(SupportsMultiModal):
+    """Comes in front of a family's model."""
+
+    # Its adapters would count the tokens of the tower by those of the prompt.
+    supports_tower_connector_lora = False
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        """Check the configuration and build the model."""
+        settings = refuse_unsupported(vllm_config)
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
+        self.pruning_method = settings.method_object()
+
+    def embed_multimodal(self, **kwargs: Any) -> list[Tensor]:
+        """Encode a batch of items of one modality, and keep the chosen rows of each."""
+        kind = next((kind for kind in MODALITIES if budget_field(kind) in kwargs), None)
+        if kind is None:
+            return []
+        budgets = kwargs.pop(budget_field(kind)).tolist()
+        # LLaVA-OneVision hands over videos of different lengths as (1, M, d).
+        items = [item.flatten(0, -2) for item in super().embed_multimodal(**kwargs)]
+        counts = [from_integers(values).count(len(item)) for values, item in zip(budgets, items, strict=True)]
+        grids = self.grids(kind, [len(item) for item in items], kwargs)
+        kept = [
+            kept_rows(self.pruning_method, self.visual_tokens(item), count, kind, grid)
+            for item, count, grid in zip(items, counts, grids, strict=True)
+        ]
+        # Ranks that choose differently would mix two pictures into one prompt, so all follow the first.
+        shared = get_tp_group().broadcast(torch.cat(kept))
+        return self.finished(kind, items, shared.split(counts), kwargs)
+
+    def visual_tokens(self, item: Tensor) -> Tensor:
+        """Return the part of an item's encoder output that the language model reads as its tokens, (M, d)."""
+        return item
+
+    def grids(self, kind: Modality, counts: Sequence[int], kwargs: Mapping[str, Any]) -> list[Grid | None]:
+        """Return the grid that each item's tokens form, or None."""
+        return [None] * len(counts)
+
+    def finished(
+        self, kind: Modality, items: Sequence[Tensor], kept: Sequence[Tensor], kwargs: Mapping[str, Any]
+    ) -> list[Tensor]:
+        """Return what goes into the encoder cache of each item, given the rows (k,) that stay."""
+        return [item[rows] for item, rows in zip(items, kept, strict=True)]
