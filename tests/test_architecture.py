@@ -14,7 +14,7 @@ PACKAGE = Path(divprune.__file__).parent
 
 # Which parts of the package each part may import; itself and the version are always allowed.
 _BASE = {"errors", "records"}
-_METHODS = _BASE | {"budget", "selection", "methods", "media"}
+_METHODS = _BASE | {"budget", "config", "media", "methods", "selection"}
 _ENGINES = _METHODS | {"huggingface", "vllm_plugin"}
 _MEASURES = _ENGINES | {"calibration", "efficiency", "embedded", "checkpoints"}
 _RUNS = _MEASURES | {"distributed", "evaluation", "prompting"}
@@ -26,8 +26,9 @@ ALLOWED: dict[str, set[str]] = {
     "budget": {"errors"},
     "selection": {"budget", "errors"},
     "methods": {"budget", "errors", "records", "selection"},
-    "huggingface": {"budget", "errors", "methods", "records", "selection"},
-    "vllm_plugin": {"budget", "errors", "methods", "selection"},
+    "config": {"budget", "errors", "methods"},
+    "huggingface": {"budget", "config", "errors", "methods", "records", "selection"},
+    "vllm_plugin": {"budget", "config", "errors", "methods", "selection"},
     "embedded": _ENGINES,
     "efficiency": _ENGINES,
     "calibration": _ENGINES | {"efficiency"},
@@ -42,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 
 # Third parties that only some parts may import, at module level or inside functions.
-_WITHOUT_TORCH = {"errors", "distributed", "records", "media", "budget", "figures"}
+_WITHOUT_TORCH = {"config", "errors", "distributed", "records", "media", "budget", "figures"}
 CONFINED: dict[str, set[str]] = {
     "torch": set(ALLOWED) - _WITHOUT_TORCH,
     "transformers": {

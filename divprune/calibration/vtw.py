@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from divprune.errors import CalibrationError
+from divprune.huggingface.adapter import ModelAdapter
 from divprune.huggingface.fingerprint import fingerprint, require_same_model
-from divprune.huggingface.layer_pruning.call import num_layers
 from divprune.huggingface.pruning import prune
 from divprune.methods import VTW
 from divprune.records import read_calibration, unreadable, write_calibration
@@ -88,7 +88,7 @@ def calibrate_vtw(
 
     Args:
         model: a model of a supported family that is not pruned.
-        samples: model inputs as the processor makes them, with pictures; each may be a batch.
+        samples: model inputs as the processor makes them, with images; each may be a batch.
         threshold: eta, in nats, above 0.
         first_layer: where the search starts.
         after_call: called after each forward pass.
@@ -99,7 +99,7 @@ def calibrate_vtw(
         UnsupportedModelError: the model's layers cannot lose tokens.
     """
     prompts = [dict(sample) for sample in samples]
-    last_layer = num_layers(model) - 1
+    last_layer = ModelAdapter.of(model).num_layers - 1
     if not prompts:
         raise ValueError("samples must hold at least one prompt, got none")
     if not threshold > 0:

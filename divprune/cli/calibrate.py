@@ -16,7 +16,7 @@ from divprune.cli.screen import Screen, advance
 from divprune.cli.tables import listing
 from divprune.efficiency.flops import Accounting
 from divprune.errors import DivpruneError
-from divprune.huggingface.layer_pruning.call import num_layers
+from divprune.huggingface.adapter import ModelAdapter
 from divprune.media import load_picture
 from divprune.prompting import build_inputs
 
@@ -48,7 +48,7 @@ def calibrate_layer(options: CalibrateOptions, threshold: float, first_layer: in
         CalibrationError: no layer meets the threshold.
     """
     loaded, samples = _prepared(options, "VTW", screen)
-    layers = num_layers(loaded.model)
+    layers = ModelAdapter.of(loaded.model).num_layers
     first = first_layer or (FIRST_LAYER if layers > FEW_LAYERS else 1)
 
     def search(after_call: Callable[[], None]) -> VTWCalibration:

@@ -6,9 +6,8 @@ from typing import Any
 from divprune.cli.screen import Screen
 from divprune.cli.tables import listing
 from divprune.huggingface import supported_families
-from divprune.huggingface.families.refused_classes import refused_classes
-from divprune.huggingface.families.support import FamilySupport, load_support
-from divprune.huggingface.families.support_tables import support_tables
+from divprune.huggingface.families.support import FamilySupport, load_support, support_tables
+from divprune.huggingface.families.unsupported import refused_classes
 from divprune.methods import MethodInfo, available_methods
 
 

@@ -80,8 +80,8 @@ def _check_media(loaded: LoadedModel, asks: Sequence[Ask]) -> None:
     model_type = loaded.model.config.model_type
     family = next(family for family in supported_families() if family.name == model_type)
     kinds = {medium.kind for ask in asks for medium in ask.media}
-    for kind in sorted(kinds - set(family.kinds)):
-        able = ", ".join(other.name for other in supported_families() if kind in other.kinds)
+    for kind in sorted(kinds - set(family.modalities)):
+        able = ", ".join(other.name for other in supported_families() if kind in other.modalities)
         raise CommandError(f"{loaded.name} is a {model_type!r} model and takes no {kind}; these families do: {able}")
 
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from divprune.budget import Budget
 from divprune.efficiency.measure import GenerationTiming, time_generation
 from divprune.huggingface import Pruning, prune
-from divprune.huggingface.cache_names import cache_in
+from divprune.huggingface.model_inputs import cache_in
 from divprune.methods import Method
 from divprune.records import quantiles
 

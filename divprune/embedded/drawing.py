@@ -101,7 +101,7 @@ def _smooth_noise(generator: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def _ramp(generator: np.random.Generator) -> NDArray[np.int64]:
-    """An integer slope over the picture in a random direction."""
+    """An integer slope over the image in a random direction."""
     step_x, step_y = (int(step) for step in generator.integers(-4, 5, 2))
     if step_x == step_y == 0:
         step_x = 3

@@ -36,7 +36,7 @@ class PatchLabels:
 
     classes: dict[str, torch.Tensor]  # by name in CLASS_SIZES: (batch, NUM_VISUAL_TOKENS) int64, IGNORED allowed
     is_center: torch.Tensor  # (batch, NUM_VISUAL_TOKENS) float32, 1 where the patch holds an object's centre
-    present_kinds: torch.Tensor  # (batch, NUM_KINDS) float32, 1 where such an object is in the picture
+    present_kinds: torch.Tensor  # (batch, NUM_KINDS) float32, 1 where such an object is in the image
 
 
 def kind_index(item: SceneObject) -> int:

@@ -36,7 +36,7 @@ def packed_logits(model: LlavaForConditionalGeneration, features: torch.Tensor, 
         batch: the packed questions.
 
     Returns:
-        (batch, L - len(PREFIX_IDS), vocabulary): those behind the picture.
+        (batch, L - len(PREFIX_IDS), vocabulary): those behind the image.
     """
     visual_tokens = model.model.multi_modal_projector(features)
     embedded = model.get_input_embeddings()(batch.input_ids)

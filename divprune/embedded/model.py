@@ -91,7 +91,7 @@ def _sine_positions(width: int) -> torch.Tensor:
 
 
 def pixel_values(images: torch.Tensor) -> torch.Tensor:
-    """What the saved image processor makes of pictures of the right size.
+    """What the saved image processor makes of images of the right size.
 
     Args:
         images: (batch, IMAGE_SIZE, IMAGE_SIZE, 3) uint8.

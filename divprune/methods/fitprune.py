@@ -17,7 +17,7 @@ class FitPrune(Method):
 
     A recipe says how many visual tokens go behind the attention of each decoder layer. Those with the smallest
     cross_i * self_i go, where cross_i is the largest over the heads of the mean attention that token i receives from
-    the text after the last picture, and self_i the same from the visual tokens that are left. The method says itself
+    the text after the last image, and self_i the same from the visual tokens that are left. The method says itself
     how many tokens stay, so `keep_ratio` and `num_keep` are left out. For items of another size than the recipe's, its
     counts are scaled.
 

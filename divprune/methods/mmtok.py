@@ -1,4 +1,4 @@
-"""MMTok: tokens that cover both the question and the picture."""
+"""MMTok: tokens that cover both the question and the image."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,7 +15,7 @@ from divprune.selection.scores import cosine_similarities
 
 @dataclass(frozen=True)
 class MMTok(Method):
-    """Coverage of the text's tokens and of the picture's at once.
+    """Coverage of the text's tokens and of the image's at once.
 
     Rows to cover are the m text tokens, P = softmax over the n visual tokens of (z . x / 0.02) / m with unit embeddings
     z and tokens x, and the n visual tokens, Q = softmax(c . c / 0.2) / n with unit features c before the projector.

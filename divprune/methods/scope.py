@@ -1,4 +1,4 @@
-"""SCOPE: how much of the picture a token newly covers, times how salient it is."""
+"""SCOPE: how much of the image a token newly covers, times how salient it is."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -35,7 +35,7 @@ class SparseVLM(MergingMethod):
 
     Deviations: the paper appends recycled tokens behind the others and numbers all anew; here a merged token takes the
     place of its cluster's centre, and every token keeps its position, as in the paper's second version. A prompt that
-    puts nothing after its pictures is rated by all its text, as is one in which no text token is above the mean.
+    puts nothing after its images is rated by all its text, as is one in which no text token is above the mean.
 
     Y. Zhang, C.-K. Fan, J. Ma, W. Zheng, T. Huang, K. Cheng, D. Gudovskiy, T. Okuno, Y. Nakata, K. Keutzer, S. Zhang,
     "SparseVLM: Visual Token Sparsification for Efficient Vision-Language Model Inference", ICML 2025,
@@ -109,13 +109,13 @@ class SparseVLM(MergingMethod):
         """(M,) attention from the raters."""
         attention = given(context, "text_attention", self.name)
         text = given(context, "text_embeddings", self.name)
-        pictures = given(context, "input_tokens", self.name).to(text.device, text.dtype)
+        images = given(context, "input_tokens", self.name).to(text.device, text.dtype)
         if not len(text):
             raise ValueError(
                 f"the prompt must hold text for method {self.name!r}, whose words rate the visual tokens; got none: "
-                "ask something about the picture, or choose a method that is not query-aware"
+                "ask something about the image, or choose a method that is not query-aware"
             )
-        rating = raters(pictures, text).to(attention.device)
+        rating = raters(images, text).to(attention.device)
         return attention[:, rating].mean(dim=(0, 1)).to(visual_tokens.device)
 
     def _num_recycled(self, num_dropped: int) -> int:

@@ -34,7 +34,7 @@ __all__ = [
 
 @with_pruned_processor
 class PrunedLlava(PrunedModel, LlavaForConditionalGeneration):
-    """LLaVA-1.5: one square of tokens a picture."""
+    """LLaVA-1.5: one square of tokens an image."""
 
     def grids(self, kind: Modality, counts: Sequence[int], kwargs: Mapping[str, Any]) -> list[Grid | None]:
         """See `PrunedModel`; with the CLS token among them, tokens form no grid."""
@@ -43,7 +43,7 @@ class PrunedLlava(PrunedModel, LlavaForConditionalGeneration):
 
 @with_pruned_processor
 class PrunedLlavaNext(PrunedModel, LlavaNextForConditionalGeneration):
-    """LLaVA-NeXT: the whole picture, its tiles and their row breaks are one item."""
+    """LLaVA-NeXT: the whole image, its tiles and their row breaks are one item."""
 
 
 @with_pruned_processor
@@ -63,7 +63,7 @@ class PrunedLlavaOnevision(PrunedModel, LlavaOnevisionForConditionalGeneration):
 
 @with_pruned_processor
 class PrunedInternVL(PrunedModel, InternS1ForConditionalGeneration):
-    """InternVL in transformers' layout: the tiles of a picture are one item."""
+    """InternVL in transformers' layout: the tiles of an image are one item."""
 
 
 @with_pruned_processor

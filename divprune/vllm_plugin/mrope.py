@@ -1,4 +1,4 @@
-"""M-RoPE: kept tokens stand at their own (frame, row, column) in the picture, text behind it where it always stood.
+"""M-RoPE: kept tokens stand at their own (frame, row, column) in the image, text behind it where it always stood.
 
 vLLM wants the positions of a prompt when the request arrives, before the vision encoder has run and anything is chosen.
 So all placeholders of an item first get the position of its first token, and the distance of each kept token from there

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from divprune.huggingface.cache_names import CACHE, cache_in
+from divprune.huggingface.model_inputs import CACHE, cache_in
 from tests.huggingface.handmade import KeepRule, ShortRow, items_of, short_row
 from tests.huggingface.tiny_models import IMAGE, SOUND, VIDEO, Case, Row, make_inputs
 

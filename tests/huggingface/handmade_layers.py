@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from divprune.huggingface.cache_names import CACHE
+from divprune.huggingface.model_inputs import CACHE
 from tests.huggingface.handmade import ShortRow, short_rows
 from tests.huggingface.handmade_entering import Before, FullRow, Rule, entering_of
 from tests.huggingface.handmade_logits import head, language_model, per_layer_inputs, written_masks

@@ -10,7 +10,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel, StaticCache
 
 from divprune import VTW, DivPrune, FastV
 from divprune.budget import budget
-from divprune.huggingface.cache_names import cache_in
+from divprune.huggingface.model_inputs import cache_in
 from divprune.methods import Method
 from divprune.selection.reference import reference_select
 from tests.huggingface.handmade_entering import Entering, FullRow, Rule

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from divprune import DivPrune, prune
 from divprune.errors import PruningError
-from divprune.huggingface.cache_names import CACHE, cache_in
+from divprune.huggingface.model_inputs import CACHE, cache_in
 from tests.huggingface.greedy_calls import largest_error
 from tests.huggingface.tiny_models import CASES, IMAGE, make_inputs
 from tests.parity.subject import ONE_AND_TWO, divprune_rule, first_tokens

@@ -8,7 +8,7 @@ from transformers import StaticCache
 
 from divprune import DivPrune, prune
 from divprune.errors import PruningError
-from divprune.huggingface.cache_names import CACHE, cache_in
+from divprune.huggingface.model_inputs import CACHE, cache_in
 from tests.huggingface.conversation import GREEDY, Conversation, Turn, by_hand, longer, second_turn
 from tests.huggingface.handmade_logits import all_logits, greedy_logits
 from tests.huggingface.test_parity import RATIO, divprune_rule, first_tokens

@@ -9,7 +9,7 @@ from transformers import DynamicCache, PreTrainedModel, StaticCache
 
 from divprune import DivPrune, attach, prune
 from divprune.errors import PruningError
-from divprune.huggingface.cache_names import CACHE, cache_in
+from divprune.huggingface.model_inputs import CACHE, cache_in
 from tests.huggingface.conversation import GREEDY, longer
 from tests.huggingface.handmade import short_rows
 from tests.huggingface.handmade_logits import greedy_logits
@@ -38,7 +38,7 @@ def test_a_cache_of_an_unpruned_run_takes_text_but_no_pictures(model: PreTrained
     expected = model.generate(**text, **kept, **{CACHE: copy.deepcopy(cache)}).sequences
     with prune(model, DivPrune(), keep_ratio=RATIO):
         assert torch.equal(model.generate(**text, **kept, **{CACHE: copy.deepcopy(cache)}).sequences, expected)
-        with pytest.raises(PruningError, match="the cache must be empty when pictures come in, or hold earlier"):
+        with pytest.raises(PruningError, match="the cache must be empty when images come in, or hold earlier"):
             model.generate(**inputs, **{CACHE: cache}, max_new_tokens=2)
         model.generate(**inputs, max_new_tokens=2)
 

@@ -9,7 +9,7 @@ from transformers.modeling_utils import AttentionInterface
 
 from divprune import VTW, DivPrune, FastV, RandomTokens, attach, prune
 from divprune.errors import PruningError
-from divprune.huggingface.cache_names import CACHE, cache_in
+from divprune.huggingface.model_inputs import CACHE, cache_in
 from tests.huggingface.layer_cases import (
     FAMILIES,
     INSIDE_AT,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from divprune import VTW, DivPrune, FastV, prune
-from divprune.huggingface.cache_names import CACHE, cache_in
+from divprune.huggingface.model_inputs import CACHE, cache_in
 from tests.huggingface.handmade_entering import FullRow, Rule
 from tests.huggingface.handmade_layers import run
 from tests.huggingface.handmade_logits import language_model

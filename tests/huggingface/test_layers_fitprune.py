@@ -133,7 +133,7 @@ def test_samples_without_pictures_are_refused() -> None:
     model = build("llava")
     words = torch.tensor([[1, 5, 6]])
     picture = inputs_of("llava", model, ONE_AND_TWO)
-    with pytest.raises(ValueError, match="samples must hold prompts with pictures, got none in sample 1"):
+    with pytest.raises(ValueError, match="samples must hold prompts with images, got none in sample 1"):
         attention_masses(model, [picture, {"input_ids": words, "attention_mask": words.sign()}])
     with pytest.raises(ValueError, match="samples must hold at least one prompt, got none"):
         attention_masses(model, [])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from divprune import prune
-from divprune.huggingface.cache_names import cache_in
+from divprune.huggingface.model_inputs import cache_in
 from divprune.methods import PyramidDrop
 from tests.huggingface.handmade_entering import Entering, Rule
 from tests.huggingface.handmade_layers import run

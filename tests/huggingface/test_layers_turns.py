@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from divprune import VTW, DivPrune, FastV, prune
 from divprune.errors import PruningError
-from divprune.huggingface.cache_names import CACHE
+from divprune.huggingface.model_inputs import CACHE
 from divprune.methods import PyramidDrop
 from tests.huggingface.handmade_entering import FullRow
 from tests.huggingface.handmade_layers import joined, run
@@ -178,7 +178,7 @@ def test_pictures_that_are_numbered_are_refused_on_a_kept_cache() -> None:
     talk = Talk(FRESH)
     with (
         prune(talk.model, DivPrune(layer=1), keep_ratio=0.3),
-        pytest.raises(PruningError, match="must be empty when pictures come in"),
+        pytest.raises(PruningError, match="must be empty when images come in"),
     ):
         talk.run(new_ids_only=False)
 
@@ -202,7 +202,7 @@ def test_other_layers_than_the_cache_was_pruned_at_are_refused() -> None:
     second = talk.second | {"attention_mask": mask}
     with (
         prune(talk.model, DivPrune(layer=2), keep_ratio=0.3),
-        pytest.raises(PruningError, match=r"lost tokens at layers \(1,\), got new pictures to drop at layers \(2,\)"),
+        pytest.raises(PruningError, match=r"lost tokens at layers \(1,\), got new images to drop at layers \(2,\)"),
     ):
         talk.model.generate(**second, **{CACHE: talk.cache}, max_new_tokens=1)
 

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from divprune import DivPrune, prune
-from divprune.huggingface.families.pieces import pieces_of
-from divprune.huggingface.families.token_layout import Layout, grid_cells
+from divprune.huggingface.families.token_layout import Layout, grid_cells, pieces_of
 from divprune.methods.base import Piece
 from tests.huggingface.test_report import pruned
 from tests.huggingface.tiny_models import CASES, IMAGE, features

@@ -123,7 +123,7 @@ def test_new_pictures_are_refused_where_a_cache_cannot_number_them(name: str) ->
     model = case.build()
     with prune(model, DivPrune(), keep_ratio=RATIO) as pruning:
         for rows in (FIRST, TEXT):
-            with pytest.raises(PruningError, match="it numbers the pictures of a call from 0"):
+            with pytest.raises(PruningError, match="it numbers the images of a call from 0"):
                 second_turn(case, model, pruning, rows, IMAGES)
         model.generate(**make_inputs(case, model, FIRST), max_new_tokens=1)
 
@@ -131,6 +131,6 @@ def test_new_pictures_are_refused_where_a_cache_cannot_number_them(name: str) ->
 @pytest.mark.skipif(not transformers.__version__.startswith("5.18."), reason="right in later versions")
 def test_new_pictures_are_refused_where_transformers_misplaces_them() -> None:
     model = CASES["gemma3"].build()
-    wrongly = pytest.raises(PruningError, match="places the pictures of 'gemma3' wrongly")
+    wrongly = pytest.raises(PruningError, match="places the images of 'gemma3' wrongly")
     with prune(model, DivPrune(), keep_ratio=RATIO) as pruning, wrongly:
         second_turn(CASES["gemma3"], model, pruning, FIRST, IMAGES)

@@ -9,7 +9,7 @@ from torch import Tensor
 from divprune import DivPrune, prune
 from divprune.budget import budget
 from divprune.huggingface import PruningReport
-from divprune.huggingface.cache_names import cache_in
+from divprune.huggingface.model_inputs import cache_in
 from divprune.methods import Method
 from divprune.selection.reference import reference_select
 from tests.huggingface.handmade import KeepRule, ShortRow, short_rows

@@ -17,9 +17,9 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from divprune.budget import budget
+from divprune.config import Positions
 from divprune.embedded import KINDS, Question, Scene, questions, scene
 from divprune.huggingface import prune
-from divprune.huggingface.families.registry import Positions
 from divprune.methods import Method, RandomTokens
 
 ANSWER_KINDS = tuple(kind for kind in KINDS if kind != "caption")

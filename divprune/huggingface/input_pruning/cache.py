@@ -4,7 +4,7 @@
 L full columns became L' short ones; tokens after the prompt all stay, so full column L is short column L'.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from divprune.errors import PruningError
-from divprune.huggingface.cache_names import cache_in
-from divprune.huggingface.gather import with_later_columns
-from divprune.huggingface.gather_columns import PADDING
+from divprune.huggingface.gather_columns import PADDING, with_later_columns
 from divprune.huggingface.layer_pruning.state import DROPPED_PROMPT
+from divprune.huggingface.model_inputs import cache_in
 
 CACHED_PROMPT = "__divprune_cached_prompt__"
 """Name under which a `CachedPrompt` hangs on the cache."""
@@ -132,18 +131,18 @@ def past_of(cache: Any, num_rows: int) -> Past | None:
     if not prompt.has_ordered_rows:
         raise PruningError(
             "the cache must not come from beam search, whose rows are not the returned sequences; pass the whole "
-            "conversation with its pictures and without the cache"
+            "conversation with its images and without the cache"
         )
     if length < prompt.source.shape[1]:
         raise PruningError(
             f"the cache must hold the whole pruned prompt of {prompt.source.shape[1]} columns, got {length}; "
-            "pass the whole conversation with its pictures and without the cache"
+            "pass the whole conversation with its images and without the cache"
         )
     past = Past(prompt.repeated(num_rows), length)
     if past.length > prompt.ids.shape[1]:
         raise PruningError(
             f"the cache must hold a conversation of at most {prompt.ids.shape[1]} columns, got {past.length}: a "
-            "call that used it was interrupted; pass the whole conversation with its pictures and without it"
+            "call that used it was interrupted; pass the whole conversation with its images and without it"
         )
     return past
 
@@ -163,17 +162,18 @@ class Refusal:
         )
 
 
-def is_continued(inputs: Mapping[str, Any]) -> bool:
-    """Whether a call continues from a prompt that this module knows."""
-    cache: Any = cache_in(inputs)
+def is_continued(cache: Any) -> bool:
+    """Tell whether a cache holds a prompt that this module knows."""
     return hasattr(cache, CACHED_PROMPT) and int(cache.get_seq_length()) > 0
 
 
-def keep_prompt(cache: Any, prompt: CachedPrompt) -> None:
-    """Hangs a prompt on the cache that holds it, and locks the cache if the prompt is shorter than the user's."""
-    setattr(cache, CACHED_PROMPT, prompt)
-    if prompt.is_short:
-        lock(cache)
+def keep_prompt(prompt: CachedPrompt, cache: Any, output: Any) -> None:
+    """Hang a prompt on the cache that holds it, given or in the output, and lock it if the prompt is pruned."""
+    for holder in (cache, cache_in(output) if isinstance(output, dict) else None):
+        if holder is not None:
+            setattr(holder, CACHED_PROMPT, prompt)
+            if prompt.is_short:
+                lock(holder)
 
 
 def lock(cache: Any) -> None:

@@ -4,7 +4,10 @@ A conversation grows turn by turn: what a cache held before a turn stays as it i
 full column `start`. *Full* columns count every token of the conversation, dropped or not.
 """
 
+import copy
 from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +15,8 @@ import torch
 from torch import Tensor
 
 from divprune.errors import PruningError
-from divprune.huggingface.gather import with_later_columns
-from divprune.huggingface.gather_columns import PADDING
+from divprune.huggingface.gather_columns import PADDING, with_later_columns
+from divprune.huggingface.wrapping import replaced
 
 DROPPED_PROMPT = "__divprune_dropped_prompt__"
 """Name under which a `DroppedPrompt` hangs on the cache."""
@@ -70,11 +73,6 @@ class DroppedPrompt:
         held = self.held[len(self.sources)]
         self.sources.append(source)
         self.ragged.append(bool((source == PADDING).any()) or bool((held == PADDING).any()))
-
-    @property
-    def is_decided(self) -> bool:
-        """Whether every stage has begun."""
-        return len(self.sources) > len(self.layers)
 
     @property
     def length(self) -> int:
@@ -161,3 +159,40 @@ def dropped_prompt(cache: Any) -> DroppedPrompt | None:
             f"fewer: expected lengths {expected}, got {lengths}; pass the whole conversation without the cache"
         )
     return prompt
+
+
+def sizes_in_cache(cache: Any, layer: int, num_queries: int) -> tuple[int, int, int]:
+    """What a layer's attention will see: (number of keys, cached columns before the first key, cached columns)."""
+    if cache is None:
+        return num_queries, 0, 0
+    # The class's own method: the instance's may be replaced by the one below.
+    num_keys, offset = type(cache).get_mask_sizes(cache, num_queries, layer)
+    return num_keys, int(offset), int(cache.get_seq_length(layer))
+
+
+@contextmanager
+def sized_at_full_length(cache: Any, prompt: DroppedPrompt) -> Iterator[None]:
+    """Let a cache tell mask sizes as if nothing had been dropped from `prompt`; as before on exit."""
+
+    def sizes(original: Callable[..., tuple[int, int]], query_length: int, layer_idx: int) -> tuple[int, int]:
+        dropped = prompt.dropped(layer_idx) if layer_idx < len(cache.layers) else 0
+        if dropped == 0:
+            return original(query_length, layer_idx)
+        return _fuller_sizes(cache.layers[layer_idx], query_length, dropped)
+
+    def offset(original: Callable[..., Any], layer_idx: int = 0) -> Any:
+        dropped = prompt.dropped(layer_idx) if layer_idx < len(cache.layers) else 0
+        return original(layer_idx) + dropped
+
+    with replaced(cache, "get_mask_sizes", sizes), replaced(cache, "get_query_offset", offset):
+        yield
+
+
+def _fuller_sizes(layer: Any, query_length: int, dropped: int) -> tuple[int, int]:
+    """The mask sizes of a cache's layer if it held `dropped` columns more."""
+    fuller = copy.copy(layer)
+    counters = [name for name in ("cumulative_length", "cumulative_length_int") if hasattr(layer, name)]
+    for name in counters:
+        setattr(fuller, name, getattr(layer, name) + dropped)
+    length, offset = fuller.get_mask_sizes(query_length)
+    return (length if counters else length + dropped), offset

@@ -15,15 +15,15 @@ from divprune.vllm_plugin.owner_watchdog import FLAG, THREAD, end_engines_with_o
 # The owner of an engine, which says who it is and how many threads watch; a stubborn one ignores polite requests.
 OWNER = """
 import multiprocessing, os, signal, sys, threading, time
-from divprune.vllm_plugin import orphans
+from divprune.vllm_plugin import owner_watchdog
 
 def engine(is_stubborn):
     if is_stubborn:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    orphans.SECONDS_TO_END = 0.1
-    orphans.watch_owner()
-    orphans.watch_owner()
-    print(os.getpid(), [thread.name for thread in threading.enumerate()].count(orphans.THREAD), flush=True)
+    owner_watchdog.SECONDS_TO_END = 0.1
+    owner_watchdog.watch_owner()
+    owner_watchdog.watch_owner()
+    print(os.getpid(), [thread.name for thread in threading.enumerate()].count(owner_watchdog.THREAD), flush=True)
     time.sleep(60)
 
 if __name__ == "__main__":
