@@ -71,7 +71,7 @@ def attention_masses(
     first_layer: int = 0,
     after_call: Callable[[], None] = lambda: None,
 ) -> AttentionSamples:
-    """Runs samples unpruned, once each, and notes the attention to their visual tokens.
+    """Run samples unpruned, once each, and note the attention to their visual tokens.
 
     Args:
         model: a model of a supported family that is not pruned.

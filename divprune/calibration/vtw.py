@@ -43,7 +43,7 @@ class VTWCalibration:
     divergences: dict[int, float]
 
     def method_for(self, model: PreTrainedModel) -> VTW:
-        """The method at the layer that was found.
+        """Return the method at the layer that was found.
 
         Raises:
             CalibrationError: it was found on another model.
@@ -52,12 +52,12 @@ class VTWCalibration:
         return VTW(layer=self.layer)
 
     def save(self, path: str | Path) -> None:
-        """Writes a JSON file, whole or not at all."""
+        """Write a JSON file, whole or not at all."""
         write_calibration(path, KIND, asdict(self))
 
     @classmethod
     def load(cls, path: str | Path) -> "VTWCalibration":
-        """Reads what `save` wrote.
+        """Read what `save` wrote.
 
         Raises:
             CalibrationError: there is no such file, or it holds something else.
@@ -79,7 +79,7 @@ def calibrate_vtw(
     first_layer: int = 5,
     after_call: Callable[[], None] = lambda: None,
 ) -> VTWCalibration:
-    """Finds the lowest layer from which on the visual tokens no longer matter.
+    """Find the lowest layer from which on the visual tokens no longer matter.
 
     For layer K = `first_layer`, `first_layer` + 1, ... the mean over the samples of KL(p || p_K) is taken, where p is
     the model's distribution of the next token after the prompt and p_K the same with all visual tokens withdrawn at

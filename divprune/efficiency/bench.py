@@ -35,7 +35,7 @@ class Variant:
     budget: Budget | None = None
 
     def on(self, model: PreTrainedModel) -> AbstractContextManager[Pruning | None]:
-        """The context manager under which to call the model."""
+        """Return the context manager under which to call the model."""
         if self.method is None:
             return nullcontext()
         keep_ratio, num_keep = (self.budget.keep_ratio, self.budget.num_keep) if self.budget else (None, None)
@@ -66,7 +66,7 @@ class Measurement:
     selection_seconds: list[float] = field(default_factory=list)
 
     def as_row(self) -> dict[str, Any]:
-        """The row of a record: medians, 20th and 80th percentiles."""
+        """Return the row of a record: medians, 20th and 80th percentiles."""
         row: dict[str, Any] = {
             "method": self.variant.name,
             "num_visual_tokens": self.num_visual_tokens,

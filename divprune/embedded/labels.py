@@ -40,7 +40,7 @@ class PatchLabels:
 
 
 def kind_index(item: SceneObject) -> int:
-    """The joint colour-shape class of an object, 0-based."""
+    """Return the joint colour-shape class of an object, 0-based."""
     return _COLOR_NAMES.index(item.color) * len(SHAPES) + SHAPES.index(item.shape)
 
 

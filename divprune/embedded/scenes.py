@@ -123,7 +123,7 @@ def scene(seed: int, split: Split = "test") -> Scene:
 
 
 def split_of(objects: tuple[SceneObject, ...]) -> Split:
-    """The only split that may hold these objects: one eighth test, one eighth validation, the rest training."""
+    """Return the only split that may hold these objects: one eighth test, one eighth validation, the rest training."""
     bucket = zlib.crc32(repr(sorted(map(repr, objects))).encode()) % 8
     if bucket == 0:
         return "test"
@@ -131,7 +131,7 @@ def split_of(objects: tuple[SceneObject, ...]) -> Split:
 
 
 def _integer(generator: np.random.Generator, low: int, high: int) -> int:
-    """A uniform integer, both ends included."""
+    """Return a uniform integer, both ends included."""
     return int(generator.integers(low, high + 1))
 
 

@@ -60,7 +60,7 @@ def tower_logits(
 
 
 def tower_loss(logits: dict[str, torch.Tensor], labels: PatchLabels) -> torch.Tensor:
-    """The sum of the weighted cross entropies of all labels."""
+    """Return the sum of the weighted cross entropies of all labels."""
     kind = labels.classes["kind"]
     weight = torch.where(kind > 0, 1.0, _BACKGROUND_WEIGHT) * (kind != IGNORED)
     total = torch.zeros(())
@@ -89,7 +89,7 @@ class TowerStage:
         self.trained = nn.ModuleDict({"tower": model.model.vision_tower, "heads": self.heads})
 
     def loss(self, step: int) -> torch.Tensor:
-        """The loss on the step's own fresh scenes."""
+        """Return the loss on the step's own fresh scenes."""
         first = step * self.batch_size
         scenes = [scene(seed, "train") for seed in range(first, first + self.batch_size)]
         logits, _ = tower_logits(self.model, self.heads, draw_batch(scenes))

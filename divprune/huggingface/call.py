@@ -120,7 +120,7 @@ class Call:
 
 
 def _full_mask(adapter: ModelAdapter, inputs: Mapping[str, Any]) -> Tensor | None:
-    """The (B, L) mask over the original prompt; without one, padding is told by its id as `generate` does.
+    """Read the (B, L) mask over the original prompt; without one, padding is told by its id as in `generate`.
 
     Raises:
         PruningError: the mask is not two-dimensional.

@@ -56,7 +56,7 @@ def take_columns(per_token: Tensor, source: Tensor, fill: int) -> Tensor:
 
 
 def reorder_columns(source: Tensor, row: int, slots: Tensor, columns: Tensor) -> Tensor:
-    """Puts an item's kept tokens into its slots of the prompt in another order (`order="selection"`).
+    """Put an item's kept tokens into its slots of the prompt in another order (`order="selection"`).
 
     Args:
         source: (B, L') int64 from `source_columns`.
@@ -86,7 +86,7 @@ def compact_positions(attention_mask: Tensor) -> Tensor:
 
 
 def restore_sequences(sequences: Tensor, prompt_ids: Tensor, short_length: int) -> Tensor:
-    """Puts the original prompt back in front of the generated tokens.
+    """Put the original prompt back in front of the generated tokens.
 
     Args:
         sequences: (B * n, L' + new) int64 as generated from the shortened prompt, n sequences per row.
@@ -194,7 +194,7 @@ def take_visual(mask: Tensor, features: Tensor, columns: Tensor) -> tuple[Tensor
 
 
 def causal_mask(queries: Tensor, keys: Tensor, hidden: Tensor) -> Tensor:
-    """The mask of a causal layer whose rows are padded.
+    """Return the mask of a causal layer whose rows are padded.
 
     Args:
         queries: (B, q) int64 full columns of the queries.
@@ -210,5 +210,5 @@ def causal_mask(queries: Tensor, keys: Tensor, hidden: Tensor) -> Tensor:
 
 
 def nobody(dtype: torch.dtype) -> float | bool:
-    """The value of an attention mask where a key is not attended."""
+    """Return the value of an attention mask where a key is not attended."""
     return False if dtype == torch.bool else torch.finfo(dtype).min

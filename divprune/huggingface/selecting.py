@@ -118,7 +118,7 @@ def _require(method: Method, context: ItemContext) -> None:
 
 
 def _item_selection(parts: list[_Kept], seconds: float) -> ItemSelection:
-    """What is kept of one item, one part a group."""
+    """Join what is kept of one item, one part a group."""
     order = torch.cat([part.order for part in parts])
     merged = [part.merged for part in parts if part.merged is not None]
     return ItemSelection(order, order.sort().values, seconds, torch.cat(merged) if merged else None)
@@ -133,7 +133,7 @@ def _visual_tokens(items: list[VisualItem], group: _Group) -> Tensor:
 
 
 def _split(kept: _Kept, group: _Group) -> list[_Kept]:
-    """What a group keeps -> what each member keeps, as indices into its item, in pick order."""
+    """Split what a group keeps into what each member keeps, as indices into its item, in pick order."""
     local = torch.cat(group.tokens)[kept.order]
     if len(group.items) == 1:
         return [_Kept(local, kept.merged)]

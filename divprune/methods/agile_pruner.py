@@ -40,7 +40,7 @@ class AgilePruner(Method):
         checked_number("largest_threshold", self.largest_threshold, 0, 2)
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
-        """See `Method.select`; the visited ones first, then those that fill up."""
+        """Select; the visited ones first, then those that fill up."""
         features = given(context, "patch_features", self.name)
         step = THRESHOLD_STEP * effective_rank(features) / self.average_rank
         order = ranked(importance(context, self.name))

@@ -53,11 +53,10 @@ class DART(Method):
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """See `Method.layers`."""
         return (self.layer,)
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
-        """See `Method.select`: visual pivots, then what each pivot takes."""
+        """Select visual pivots, then what each pivot takes."""
         norm = context.final_norm
         if norm is None:
             raise ValueError(f"context.final_norm must be given to method {self.name!r}, got None")

@@ -47,7 +47,7 @@ class EADP(Method):
         checked_number("temperature", self.temperature, 1e-4)
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
-        """See `Method.select`; the picks are nested in `num_keep`."""
+        """Select; the picks are nested in `num_keep`."""
         weight = smoothed(self.relevance(visual_tokens, context), context.grid).pow(self.beta)
         cover = cosine_similarities(visual_tokens.unsqueeze(0))[0] * weight.unsqueeze(1)
         return greedy_picks(Coverage(cover.unsqueeze(0)), num_keep)[0]

@@ -35,7 +35,7 @@ class EVS(Method):
     needs: ClassVar[frozenset[Need]] = frozenset({"grid"})
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
-        """See `Method.select`; the picks are nested in `num_keep`.
+        """Select; the picks are nested in `num_keep`.
 
         Raises:
             ValueError: The item is no video.

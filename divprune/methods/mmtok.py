@@ -49,7 +49,7 @@ class MMTok(Method):
         checked_number("vision_weight", self.vision_weight, 0)
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
-        """See `Method.select`; the picks are nested in `num_keep`."""
+        """Select; the picks are nested in `num_keep`."""
         text = text_similarity(visual_tokens, context, self.name)
         vision = cosine_similarities(given(context, "patch_features", self.name).unsqueeze(0))[0]
         by_text = (text / self.text_temperature).softmax(dim=-1) / len(text)

@@ -78,11 +78,10 @@ class SparseVLM(MergingMethod):
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """See `Method.layers`."""
         return self.first_layer, self.second_layer, self.third_layer
 
     def schedule(self, num_visual_tokens: int) -> tuple[Stage, ...]:
-        """See `Method.schedule`: kept and recycled tokens together."""
+        """Return kept and recycled tokens together."""
         stages, left = [], num_visual_tokens
         for layer, published in zip(self.layers, PUBLISHED[self.tokens], strict=True):
             kept = min(left, max(1, round(published * num_visual_tokens / PUBLISHED_TOKENS)))
@@ -91,7 +90,7 @@ class SparseVLM(MergingMethod):
         return tuple(stages)
 
     def merge(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Merged:
-        """See `MergingMethod.merge`: weights of 1 for kept tokens, of 1 / size for clusters."""
+        """Merge with weights of 1 for kept tokens, of 1 / size for clusters."""
         total = len(visual_tokens)
         order = ranked(self._scores(visual_tokens, context))
         num_kept = self._num_kept(total, num_keep)

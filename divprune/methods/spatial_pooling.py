@@ -26,7 +26,6 @@ class SpatialPooling(MergingMethod):
     reads: ClassVar[frozenset[Need]] = frozenset({"grid"})
 
     def merge(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Merged:
-        """See `MergingMethod.merge`."""
         if num_keep == len(visual_tokens):
             return unmerged(num_keep, visual_tokens.device)
         if context.grid is not None:

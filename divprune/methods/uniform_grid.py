@@ -24,7 +24,6 @@ class UniformGrid(Method):
     reads: ClassVar[frozenset[Need]] = frozenset({"grid"})
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
-        """See `Method.select`."""
         total = len(visual_tokens)
         if context.grid is None or prod(context.grid) != total:
             picks = [round(step * (total - 1) / max(1, num_keep - 1)) for step in range(num_keep)]

@@ -37,7 +37,7 @@ class PrunedLlava(PrunedModel, LlavaForConditionalGeneration):
     """LLaVA-1.5: one square of tokens an image."""
 
     def grids(self, kind: Modality, counts: Sequence[int], kwargs: Mapping[str, Any]) -> list[Grid | None]:
-        """See `PrunedModel`; with the CLS token among them, tokens form no grid."""
+        """Return the grids; with the CLS token among them, tokens form none."""
         return [(1, isqrt(count), isqrt(count)) if isqrt(count) ** 2 == count else None for count in counts]
 
 
@@ -51,7 +51,6 @@ class PrunedLlavaNextVideo(PrunedModel, LlavaNextVideoForConditionalGeneration):
     """LLaVA-NeXT-Video: vLLM's model reads videos only, frame by frame a square of tokens."""
 
     def grids(self, kind: Modality, counts: Sequence[int], kwargs: Mapping[str, Any]) -> list[Grid | None]:
-        """See `PrunedModel`."""
         side = self.pooled_grid_length
         return [(count // side**2, side, side) for count in counts]
 

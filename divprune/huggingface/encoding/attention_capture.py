@@ -20,7 +20,7 @@ class AttentionCapture(ABC):
     """Captures what one attention module computes, until `stop`."""
 
     def __init__(self, attention: nn.Module) -> None:
-        """Starts capturing."""
+        """Start capturing."""
         self._attention = attention
         self._config: Any = attention.config
         self._original = _attention_function(attention)
@@ -32,7 +32,7 @@ class AttentionCapture(ABC):
         attention.config = copied
 
     def stop(self) -> None:
-        """Puts everything back; a second call does nothing."""
+        """Put everything back; a second call does nothing."""
         if self._attention.config is not self._config:
             self._attention.config = self._config
             AttentionInterface._global_mapping.pop(self._name, None)
@@ -56,7 +56,7 @@ class AttentionCapture(ABC):
 
 
 def _attention_function(attention: nn.Module) -> Callable[..., Any]:
-    """The function that the module would call by itself."""
+    """Return the function that the module would call by itself."""
     module = sys.modules[type(attention).__module__]
     functions: AttentionInterface = getattr(module, "ALL_ATTENTION_FUNCTIONS", ALL_ATTENTION_FUNCTIONS)
     config: Any = attention.config

@@ -108,7 +108,7 @@ def _encode(adapter: ModelAdapter, inputs: Mapping[str, Any], past_length: int) 
 
 
 def _run_encoder(model: PreTrainedModel, modality: Modality, inputs: Mapping[str, Any]) -> tuple[ModelOutput, set[str]]:
-    """The encoder's output, `pooler_output` with the visual tokens that have placeholders, and the inputs it used."""
+    """Run the encoder: its output, with the visual tokens that have placeholders, and the inputs it used."""
     encoder = getattr(model.base_model, f"get_{modality}_features", None)
     if encoder is None:
         # Perception LM encodes the frames of a video as it does the tiles of an image.

@@ -35,7 +35,7 @@ def entry_sizes(output: ModelOutput) -> list[int]:
 
 
 def take_tokens(output: ModelOutput, rows: list[Tensor]) -> ModelOutput:
-    """A copy of an encoder's output that holds some of its tokens.
+    """Return a copy of an encoder's output that holds some of its tokens.
 
     Args:
         output: its `pooler_output` holds the visual tokens.
@@ -150,7 +150,7 @@ def kept_outputs(
 def _kept_of_rows(
     modality: Modality, items: list[VisualItem], selections: list[ItemSelection], order: Order
 ) -> list[Tensor]:
-    """Indices of the kept tokens among all tokens of a modality, one tensor for each row that keeps any.
+    """Index the kept tokens among all tokens of a modality, one tensor for each row that keeps any.
 
     Rows, not items: an item without tokens (scope "sample") has no row that beam search could repeat it with.
     """

@@ -154,7 +154,7 @@ def _all_tokens_context(
     captured: Captured,
     device: torch.device,
 ) -> ItemContext:
-    """The context of all items of a modality together: what was captured of patches, as values of tokens."""
+    """Join the context of all items of a modality: what was captured of patches, as values of tokens."""
     attention, keys, features = captured.on(device)
     if keys is not None:
         num_patches = keys.shape[1]

@@ -48,7 +48,7 @@ class VisionCapture(AttentionCapture):
     """Captures attention and keys of one attention module of a vision encoder."""
 
     def __init__(self, attention: nn.Module, method: Method, has_cls_token: bool, passes: list[Captured]) -> None:
-        """Starts capturing, into the last of `passes`."""
+        """Start capturing, into the last of `passes`."""
         self._method = method
         self._has_cls_token = has_cls_token
         self._passes = passes

@@ -20,7 +20,7 @@ the items of that modality in the call."""
 
 
 def no_layout(config: Any, inputs: Mapping[str, Any], modality: Modality, index: int, count: int) -> Layout | None:
-    """The inputs do not tell."""
+    """Tell that the inputs do not say where tokens sit."""
     return None
 
 
@@ -70,7 +70,7 @@ def square_layout(config: Any, inputs: Mapping[str, Any], modality: Modality, in
 
 
 def tiled_layout(config: Any, inputs: Mapping[str, Any], modality: Modality, index: int, count: int) -> Layout | None:
-    """An image of one tile is one grid; how several tiles lie in the image is not among the inputs."""
+    """Lay one tile out as one grid; how several tiles lie in the image is not among the inputs."""
     # Tokens are merged by the pixel shuffle: Idefics3 and SmolVLM, Aya Vision, and InternVL, which gives the inverse.
     for name in ("scale_factor", "downsample_factor"):
         if hasattr(config, name):
@@ -180,7 +180,7 @@ def onevision_layout(
 
 
 def _scaled_tiles(config: Any, inputs: Mapping[str, Any], index: int, count: int) -> Layout | None:
-    """The tiles' patches as one grid, scaled to at most `anyres_max_N` times the base grid."""
+    """Return the tiles' patches as one grid, scaled to at most `anyres_max_N` times the base grid."""
     vision = config.vision_config
     side = vision.image_size // vision.patch_size
     full = _anyres_tiles(config, inputs, index)

@@ -179,12 +179,12 @@ FAMILIES = (
 
 
 def supported_families() -> tuple[Family, ...]:
-    """The model families that can be pruned."""
+    """Return the model families that can be pruned."""
     return FAMILIES
 
 
 def family_named(model_type: str) -> Family:
-    """The family of a checkpoint.
+    """Return the family of a checkpoint.
 
     Args:
         model_type: as in its config.json.
@@ -199,7 +199,7 @@ def family_named(model_type: str) -> Family:
 
 
 def family_of(model: PreTrainedModel) -> Family:
-    """The family of a model.
+    """Return the family of a model.
 
     Raises:
         UnsupportedModelError: no family is listed for the model's type; with the reason, where the model gives one.
@@ -223,7 +223,7 @@ def _listed(model_type: str) -> Family | None:
 
 
 def _family_of_class(model_class: type[Any] | None) -> Family | None:
-    """Some types share the class of another: ShieldGemma 2 is a Gemma 3."""
+    """Look up the family by class, which types may share: ShieldGemma 2 is a Gemma 3."""
     config_class = getattr(model_class, "config_class", None)
     return None if config_class is None else _listed(config_class.model_type)
 

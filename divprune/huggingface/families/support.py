@@ -32,7 +32,7 @@ class Cell:
 
     @classmethod
     def from_json(cls, value: Any) -> "Cell":
-        """The inverse of `to_json`."""
+        """Return the inverse of `to_json`."""
         return cls(*next(iter(value.items()))) if isinstance(value, dict) else cls(value)
 
 
@@ -84,7 +84,7 @@ class Support:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Support":
-        """The inverse of `to_json`."""
+        """Return the inverse of `to_json`."""
         return cls(
             newest=value["transformers"],
             older=tuple(value["older_transformers"]),
@@ -94,7 +94,7 @@ class Support:
 
 
 def load_support(path: Path = SUPPORT_FILE) -> Support:
-    """The table as the parity suite wrote it."""
+    """Return the table as the parity suite wrote it."""
     return Support.from_json(json.loads(path.read_text(encoding="utf-8")))
 
 

@@ -105,7 +105,7 @@ def grid_layout(grid: tuple[int, int, int], canvas: Size, fit: Fit | None = None
 
 
 def pieces_of(layout: Layout | None, num_tokens: int, entry_size: int) -> tuple[Piece, ...] | None:
-    """The grids of one item's tokens; None if they are not known.
+    """Return the grids of one item's tokens; None if they are not known.
 
     Args:
         layout: where the tokens sit in the image.

@@ -65,7 +65,7 @@ def refusal_of(model_class: type[Any], model_type: str) -> str | None:
 
 
 def class_of(model_type: str) -> type[Any] | None:
-    """The class of transformers that answers prompts with images for a `model_type`; None if there is none."""
+    """Return the class of transformers that answers prompts with images for a `model_type`; None if there is none."""
     names = modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
     name = names.get(model_type) or modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES.get(model_type)
     return None if name is None else getattr(transformers, name)

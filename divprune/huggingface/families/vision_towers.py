@@ -43,11 +43,11 @@ class Tower:
     groups_patches: bool = False
 
     def of(self, model: PreTrainedModel) -> nn.Module:
-        """The encoder."""
+        """Return the encoder."""
         return cast(nn.Module, getattr(model.base_model, self.name))
 
     def projector_of(self, model: PreTrainedModel) -> nn.Module:
-        """The projector."""
+        """Return the projector."""
         return model.base_model.get_submodule(self.projector)
 
     def has_cls_token(self, model: PreTrainedModel) -> bool:
@@ -59,7 +59,7 @@ class Tower:
         return round(1 / model.config.downsample_ratio) ** 2 if self.groups_patches else 1
 
     def attention(self, model: PreTrainedModel, layer: int) -> nn.Module:
-        """The attention module of a layer; negative numbers count from the last.
+        """Return the attention module of a layer; negative numbers count from the last.
 
         Where layers look at windows of the image only, the next one that looks at all of it, or the last such one.
 
@@ -78,7 +78,7 @@ class Tower:
 
 
 def tower_of(model: PreTrainedModel) -> Tower | None:
-    """The vision encoder of a model; None if nothing is known of it."""
+    """Return the vision encoder of a model; None if nothing is known of it."""
     config: Any = model.config
     tower = TOWERS.get(config.model_type)
     # Pixtral's images share one sequence, kept apart by a mask; and a CLS token among the visual tokens is no patch.

@@ -59,7 +59,7 @@ class CachedPrompt:
         return self.source.shape[1] != self.length or not torch.equal(self.source, everything.expand_as(self.source))
 
     def repeated(self, num_rows: int) -> "CachedPrompt":
-        """The same for several sequences a row.
+        """Return the same for several sequences a row.
 
         Raises:
             PruningError: `num_rows` is no multiple of B.
@@ -111,7 +111,7 @@ class Past:
 
 
 def past_of(cache: Any, num_rows: int) -> Past | None:
-    """What is known of a cache; None if it is empty or was not filled by a pruned model.
+    """Look up the pruned prompt in a cache; None if it is empty or was not filled by a pruned model.
 
     Args:
         cache: the cache, or None.
@@ -191,7 +191,7 @@ def lock_dropped(*holders: Any) -> None:
 
 @contextmanager
 def unlocked(cache: Any) -> Iterator[None]:
-    """A cache (or None) as it was before `lock`; nothing of ours is called while it is in use."""
+    """Unlock a cache (or None) for a while; nothing of ours is called while it is in use."""
     locks = {name: value for name, value in getattr(cache, "__dict__", {}).items() if isinstance(value, Refusal)}
     for name in locks:
         del cache.__dict__[name]

@@ -72,7 +72,7 @@ def with_new_types(adapter: ModelAdapter, inputs: dict[str, Any], past: Past) ->
 
 
 def _with_cached_tokens(inputs: dict[str, Any], mask: Tensor, past: Past) -> dict[str, Any]:
-    """New tokens with the cached ones in front."""
+    """Put the cached tokens in front of the new ones."""
     ids = inputs["input_ids"]
     known = past.prompt.ids[:, : past.length].to(ids.device)
     full = {**inputs, "input_ids": torch.cat([known, ids], dim=-1), "attention_mask": mask}

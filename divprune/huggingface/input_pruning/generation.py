@@ -136,13 +136,13 @@ class OnOriginalPrompt:
     """A logits processor or stopping criterion that gets the ids with the original prompt in front."""
 
     def __init__(self, inner: Any, prompt_ids: Tensor, short_length: int) -> None:
-        """Wraps `inner`; `prompt_ids` (B, L) stand for the first `short_length` tokens."""
+        """Wrap `inner`; `prompt_ids` (B, L) stand for the first `short_length` tokens."""
         self._inner = inner
         self._prompt_ids = prompt_ids
         self._short_length = short_length
 
     def __call__(self, input_ids: Tensor, scores: Any) -> Any:
-        """Calls it."""
+        """Call `inner`."""
         return self._inner(restore_sequences(input_ids, self._prompt_ids, self._short_length), scores)
 
     def __getattr__(self, name: str) -> Any:
@@ -156,17 +156,17 @@ class OriginalPromptStreamer(BaseStreamer):
     """Shows a streamer the original prompt first; everything later goes straight through."""
 
     def __init__(self, inner: BaseStreamer, prompt_ids: Tensor) -> None:
-        """Wraps `inner`."""
+        """Wrap `inner`."""
         self._inner = inner
         self._prompt_ids = prompt_ids
 
     def put(self, value: Tensor) -> None:
-        """Takes the prompt."""
+        """Take the prompt."""
         self.__dict__["put"] = self._inner.put
         self._inner.put(self._prompt_ids.repeat_interleave(len(value) // len(self._prompt_ids), dim=0).cpu())
 
     def end(self) -> None:
-        """Ends the stream."""
+        """End the stream."""
         self._inner.end()
 
 

@@ -90,7 +90,7 @@ class LayerPruning:
 
     @contextmanager
     def installed(self, owner: PreTrainedModel) -> Iterator[None]:
-        """Hook the decoder layers of the model whose `generate` or `forward` will run; as before on exit."""
+        """Install the hooks on the model whose `generate` or `forward` will run; as before on exit."""
         call = self._call
         hooks = DroppingHooks(self._decoder, self.prompt, self._selector)
         usable: AbstractContextManager[None] = nullcontext() if call.cache is None else unlocked(call.cache)

@@ -68,7 +68,7 @@ def require_droppable_layers(adapter: ModelAdapter, config: PruningConfig) -> No
 
 
 def final_norm(decoder: nn.Module) -> nn.Module | None:
-    """The norm behind the last decoder layer; None if it is not known."""
+    """Return the norm behind the last decoder layer; None if it is not known."""
     return next((getattr(decoder, name) for name in FINAL_NORMS if hasattr(decoder, name)), None)
 
 
@@ -204,6 +204,6 @@ def _require_ordinary_attention(model: PreTrainedModel, first: int, num_before: 
 
 
 def _higher(kinds: Sequence[str], num_before: int) -> str:
-    """What else could be chosen: a layer behind the last one that is out of the ordinary."""
+    """Name what else could be chosen: a layer behind the last one that is out of the ordinary."""
     lowest = max(layer for layer, kind in enumerate(kinds) if kind not in ORDINARY) + 1 + num_before
     return f" or a layer from {lowest} on" if lowest < len(kinds) else ""

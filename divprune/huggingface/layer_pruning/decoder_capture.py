@@ -40,7 +40,7 @@ class Requested:
     visual: Tensor
 
     def at(self, slots: Tensor) -> "Requested":
-        """The same with slots (B, L) of the prompt's columns in place of the columns."""
+        """Return the same with slots (B, L) of the prompt's columns in place of the columns."""
         return Requested(self.needs, *(slots_at(slots, columns) for columns in (self.last, self.text, self.visual)))
 
 
@@ -65,7 +65,7 @@ class DecoderCapture(AttentionCapture):
     """
 
     def __init__(self, attention: nn.Module, requested: Requested, first: int = 0) -> None:
-        """Starts capturing.
+        """Start capturing.
 
         Args:
             attention: a decoder layer's attention module.

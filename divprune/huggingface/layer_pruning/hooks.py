@@ -168,7 +168,7 @@ class DroppingHooks:
         return take_tokens(hidden, staying.repeat_interleave(copies, dim=0), has_features=True)
 
     def _cut(self, index: int, stage: int, hidden: Tensor, cache: Any, inputs: dict[str, Any]) -> dict[str, Any]:
-        """The other inputs of layer `index`, cut to fit `hidden` (rows, q, d)."""
+        """Cut the other inputs of layer `index` to fit `hidden` (rows, q, d)."""
         prompt, (num_rows, num_queries) = self._prompt, hidden.shape[:2]
         if cache is not None:
             self._size_masks(cache)
@@ -211,7 +211,7 @@ class DroppingHooks:
 
 
 def _mask(mask: Any, queries: Tensor | None, keys: Tensor, total: int) -> Tensor:
-    """A layer's mask at the columns that are left; at full length it ends behind column `total`, or further."""
+    """Cut a layer's mask to the tokens that are left; at full length it ends behind token `total`, or further."""
     if not isinstance(mask, Tensor) or mask.ndim != 4:
         raise PruningError(
             "attn_implementation must be 'sdpa' or 'eager' while tokens are dropped inside the model: got an attention "
@@ -221,7 +221,7 @@ def _mask(mask: Any, queries: Tensor | None, keys: Tensor, total: int) -> Tensor
 
 
 def _per_token(name: str, value: Any, queries: Tensor, num_full: int) -> Any:
-    """An input of a decoder layer at the columns `queries` (rows, q), if it holds something for each token."""
+    """Gather an input of a decoder layer at the tokens `queries` (rows, q), if it has one entry a token."""
     if name == "attention_mask":
         return value
     if name == "position_ids" and value is not None:

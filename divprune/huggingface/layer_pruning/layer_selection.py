@@ -117,7 +117,7 @@ class LayerSelector:
         return Requested(needs, last, _padded(texts), _padded(visual))
 
     def _of_prompt(self, row: int, final_norm: Callable[[Tensor], Tensor] | None) -> dict[str, Any]:
-        """What the method needs to know of a row's prompt, whatever the layer."""
+        """Look up what the method needs to know of a row's prompt, whatever the layer."""
         tokens = [item.visual_tokens for item in self._items if item.row == row]
         everything: dict[Need, Callable[[], Any]] = {
             "input_tokens": lambda: torch.cat(tokens),
@@ -126,7 +126,7 @@ class LayerSelector:
         return {name: everything[name]() for name in everything.keys() & self._config.method.needs}
 
     def _left(self, item: VisualItem, tokens: Tensor, hidden: Tensor, slots: Tensor, captured: Captured) -> VisualItem:
-        """What is left of an item, as it enters a layer."""
+        """Describe what is left of an item, as it enters a layer."""
         at = slots[item.row, item.columns[tokens]].to(hidden.device)
         text = slots[item.row, self._instructions[item.row]].to(hidden.device)
         own = {name: values[item.row].to(hidden.device) for name, values in captured.items()}
@@ -148,7 +148,7 @@ class LayerSelector:
 
 
 def _after(before: ItemSelection, selection: ItemSelection) -> ItemSelection:
-    """A selection among what was left -> among all tokens."""
+    """Turn a selection among what was left into one among all tokens."""
     tokens = before.kept_indices
     both = (selection.selection_order, selection.kept_indices)
     order, kept = (tokens[indices.to(tokens.device)] for indices in both)

@@ -50,7 +50,7 @@ class DroppedPrompt:
     def of(
         cls, input_ids: Tensor, layers: tuple[int, ...], start: int = 0, before: "DroppedPrompt | None" = None
     ) -> "DroppedPrompt":
-        """The prompt `input_ids` (B, L), of which nothing is dropped yet.
+        """Return the prompt `input_ids` (B, L), of which nothing is dropped yet.
 
         Args:
             input_ids: the turn's own ids.
@@ -85,7 +85,7 @@ class DroppedPrompt:
         return self.start + self.length
 
     def stage_of(self, layer: int) -> int:
-        """Number of a layer's stage."""
+        """Return the number of a layer's stage."""
         return bisect_right(self.layers, layer)
 
     def copies(self, num_rows: int) -> int:
@@ -137,7 +137,7 @@ class DroppedPrompt:
 
 
 def dropped_prompt(cache: Any) -> DroppedPrompt | None:
-    """What was dropped from the prompt that a cache begins with; None if the cache is empty or holds everything.
+    """Look up what was dropped from the prompt of a cache; None if it is empty or holds everything.
 
     Raises:
         PruningError: the cache was changed so that its layers no longer fit each other.
@@ -162,7 +162,7 @@ def dropped_prompt(cache: Any) -> DroppedPrompt | None:
 
 
 def sizes_in_cache(cache: Any, layer: int, num_queries: int) -> tuple[int, int, int]:
-    """What a layer's attention will see: (number of keys, cached columns before the first key, cached columns)."""
+    """Size a layer's attention: (number of keys, cached tokens before the first key, cached tokens)."""
     if cache is None:
         return num_queries, 0, 0
     # The class's own method: the instance's may be replaced by the one below.
@@ -189,7 +189,7 @@ def sized_at_full_length(cache: Any, prompt: DroppedPrompt) -> Iterator[None]:
 
 
 def _fuller_sizes(layer: Any, query_length: int, dropped: int) -> tuple[int, int]:
-    """The mask sizes of a cache's layer if it held `dropped` columns more."""
+    """Return the mask sizes of a cache's layer if it held `dropped` columns more."""
     fuller = copy.copy(layer)
     counters = [name for name in ("cumulative_length", "cumulative_length_int") if hasattr(layer, name)]
     for name in counters:

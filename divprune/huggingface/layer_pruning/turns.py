@@ -62,7 +62,7 @@ def turn_of(call: Call) -> Turn:
 
 
 def full_types(turn: Turn, inputs: dict[str, Any]) -> dict[str, Tensor]:
-    """The token types of the whole conversation: masks of later turns count them from its start.
+    """Return the token types of the whole conversation: masks of later turns count them from its start.
 
     Where only the turn's own types are given, those before count as text: their tokens are in the cache.
     """
