@@ -44,7 +44,7 @@ def render(scene: Scene) -> NDArray[np.uint8]:
 
 
 def object_masks(scene: Scene) -> NDArray[np.bool_]:
-    """Which pixels each object covers by at least half.
+    """Tell which pixels each object covers by at least half.
 
     Returns:
         (number of objects, IMAGE_SIZE, IMAGE_SIZE) bool, in the order of `scene.objects`.

@@ -93,7 +93,7 @@ class Call:
     @property
     def continues_pruned_prompt(self) -> bool:
         """Whether the cache holds a prompt that was pruned before the LLM."""
-        return self.inputs.get("input_ids") is not None and self.past is not None and self.past.prompt.is_short
+        return self.inputs.get("input_ids") is not None and self.past is not None and self.past.prompt.is_pruned
 
     @cached_property
     def dropped(self) -> DroppedPrompt | None:

@@ -27,7 +27,7 @@ def fingerprint(model: PreTrainedModel) -> str:
 
 
 def require_same_model(model: PreTrainedModel, calibrated: str, remedy: str) -> None:
-    """Refuses a calibration of another model.
+    """Refuse a calibration of another model.
 
     Args:
         model: what is about to be pruned.

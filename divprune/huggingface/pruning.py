@@ -139,7 +139,7 @@ class Pruning:
             with unlocked(call.cache):
                 output = self._forward_unpruned(**forward_arguments(call, pruned))
             remember_forward(call, pruned, output)
-            self.last = pruned.report(adapter.model, pruned.source.shape[1])
+            self.last = pruned.report(adapter.model, pruned.gather_index.shape[1])
             return output
 
     def _forward_inside(self, call: Call) -> Any:

@@ -203,7 +203,7 @@ def call_report(
     if encoding is not None and selections is not None and kept_tokens is not None:
         total = sum(len(item.visual_tokens) for item in encoding.items)
         items = [
-            ((item.row, int(item.columns[0])), _item_report(item, selection, kept, seconds / total))
+            ((item.row, int(item.placeholders[0])), _item_report(item, selection, kept, seconds / total))
             for item, selection, kept in zip(encoding.items, selections, kept_tokens, strict=True)
         ]
         items.sort(key=lambda entry: entry[0])

@@ -152,16 +152,18 @@ def _is_whole_item(items: list[VisualItem], group: _Group) -> bool:
 def _groups(items: list[VisualItem], scope: Scope) -> list[_Group]:
     every_token = [torch.arange(len(item.visual_tokens), device=item.visual_tokens.device) for item in items]
     if scope == "item":
-        return [_Group([index], [tokens], len(items[index].columns)) for index, tokens in enumerate(every_token)]
+        return [_Group([index], [tokens], len(items[index].placeholders)) for index, tokens in enumerate(every_token)]
     if scope == "frame":
         return [_Group([index], [tokens], total) for index, item in enumerate(items) for tokens, total in _frames(item)]
     rows = sorted({item.row for item in items})
     # Within a row, in the order in which the items stand in the prompt.
     members = {row: [index for index, item in enumerate(items) if item.row == row] for row in rows}
     for indices in members.values():
-        indices.sort(key=lambda index: int(items[index].columns[0]))
+        indices.sort(key=lambda index: int(items[index].placeholders[0]))
     return [
-        _Group(indices, [every_token[index] for index in indices], sum(len(items[index].columns) for index in indices))
+        _Group(
+            indices, [every_token[index] for index in indices], sum(len(items[index].placeholders) for index in indices)
+        )
         for indices in members.values()
     ]
 

@@ -118,11 +118,11 @@ class SparseVLM(MergingMethod):
         return attention[:, rating].mean(dim=(0, 1)).to(visual_tokens.device)
 
     def _num_recycled(self, num_dropped: int) -> int:
-        """How many clusters are made of the best of `num_dropped` tokens."""
+        """Count how many clusters are made of the best of `num_dropped` tokens."""
         return num_candidates(num_dropped) // 10 + 1 if self.recycle and num_dropped else 0
 
     def _num_kept(self, total: int, num_keep: int) -> int:
-        """How many of `num_keep` are kept by their score: the most that leave room for what is recycled then.
+        """Count how many of `num_keep` are kept by their score: the most that leave room for what is recycled then.
 
         Where even one would leave more to recycle than there is room for, nothing is recycled.
         """

@@ -103,7 +103,7 @@ def _encode(adapter: ModelAdapter, inputs: Mapping[str, Any], past_length: int) 
         if modality in pixels:
             found = _with_layouts(adapter, described, found)
         items += found
-    items = [item for item in items if int(item.columns[0]) >= past_length]
+    items = [item for item in items if int(item.placeholders[0]) >= past_length]
     return Encoding(outputs, items, consumed, seconds, first)
 
 
@@ -175,6 +175,6 @@ def _with_layouts(adapter: ModelAdapter, described: dict[str, Any], items: list[
     """Items of one modality that can work out where their tokens sit."""
     rule, config = adapter.family.layout, adapter.model.config
     return [
-        replace(item, find_layout=partial(rule, config, described, item.modality, index, len(item.columns)))
+        replace(item, find_layout=partial(rule, config, described, item.modality, index, len(item.placeholders)))
         for index, item in enumerate(items)
     ]

@@ -58,7 +58,7 @@ def _take(entries: Sequence[Tensor] | Tensor, rows: list[Tensor]) -> list[Tensor
 
 @contextmanager
 def whole_rows_repeated(model: PreTrainedModel, row_sizes: Mapping[Modality, list[int]]) -> Iterator[None]:
-    """Lets beam search and several return sequences repeat each row's visual tokens as a whole.
+    """Let beam search and several return sequences repeat each row's visual tokens as a whole.
 
     transformers looks for the borders of the rows by matching counts of placeholders and of entries, which needs one
     entry an image and finds none in a ragged tensor; 5.18 also interleaves several images of a row.

@@ -23,12 +23,12 @@ class VisualItem:
     Attributes:
         modality: "image" or "video".
         row: row of the batch.
-        columns: (M,) int64 token indices of the placeholders in the prompt, ascending.
+        placeholders: (M,) int64 token indices in the prompt, ascending.
         visual_tokens: (M, d) after the projector, in the LLM's embedding space; inside the LLM, the hidden states of
             the tokens that are still there.
         start: index of the item's first token among all tokens of the encoder's output.
         left: (n,) int64 inside the LLM, where some tokens are gone: indices of those that are still there.
-            `visual_tokens` and `context` are theirs, `columns` and `layout` those of all M.
+            `visual_tokens` and `context` are theirs, `placeholders` and `layout` those of all M.
         context: what else the method asked for.
         entry_size: tokens of each of the encoder's entries, which are tiles if an item has several; 0 if they differ.
         find_layout: works out `layout`, from shapes; it holds no pixels.
@@ -36,7 +36,7 @@ class VisualItem:
 
     modality: Modality
     row: int
-    columns: Tensor
+    placeholders: Tensor
     visual_tokens: Tensor
     start: int
     left: Tensor | None = None
@@ -52,7 +52,7 @@ class VisualItem:
     @property
     def pieces(self) -> tuple[Piece, ...] | None:
         """The grids that the tokens form, None if unknown."""
-        return pieces_of(self.layout, len(self.columns), self.entry_size)
+        return pieces_of(self.layout, len(self.placeholders), self.entry_size)
 
 
 @dataclass(frozen=True)

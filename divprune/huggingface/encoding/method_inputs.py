@@ -75,9 +75,9 @@ def with_text_embeddings(
 ) -> list[VisualItem]:
     """Hand the embeddings of its row's instruction tokens to every item."""
     ids: Tensor = inputs["input_ids"]
-    columns = instruction_tokens(adapter, items, ids, inputs.get("attention_mask"))
+    indices = instruction_tokens(adapter, items, ids, inputs.get("attention_mask"))
     embed = adapter.model.get_input_embeddings()
-    texts = {row: embed(ids[row, own]).float() for row, own in columns.items()}
+    texts = {row: embed(ids[row, own]).float() for row, own in indices.items()}
     return [replace(item, context=replace(item.context, text_embeddings=texts[item.row])) for item in items]
 
 
@@ -98,13 +98,13 @@ def instruction_tokens(
     rows = sorted({item.row for item in items})
     is_text = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool().clone()
     is_text &= ~adapter.placeholder_mask(input_ids)
-    columns = {}
+    indices = {}
     for row in rows:
-        last = max(int(item.columns[-1]) for item in items if item.row == row)
+        last = max(int(item.placeholders[-1]) for item in items if item.row == row)
         everything = is_text[row].nonzero().squeeze(1)
         after = everything[everything > last]
-        columns[row] = after if len(after) else everything
-    return columns
+        indices[row] = after if len(after) else everything
+    return indices
 
 
 def downsampled_inputs(

@@ -82,7 +82,7 @@ def _canvas_to_picture(canvas: Size, image: Size, fit: Fit) -> tuple[Tensor, Ten
 
 
 def fit_of(processor: Any | None, modality: str) -> Fit:
-    """How a processor brings an image onto the canvas; LLaVA-1.5's centre crop if there is no processor to ask."""
+    """Tell how a processor brings an image onto the canvas; LLaVA-1.5's centre crop if there is no processor to ask."""
     part = getattr(processor, f"{modality}_processor", None)
     if part is None:
         return "center_crop"

@@ -33,7 +33,7 @@ REASONS = {
 
 
 def refusal_of(model_class: type[Any], model_type: str) -> str | None:
-    """Why models of a class cannot be pruned.
+    """Tell why models of a class cannot be pruned.
 
     Args:
         model_class: the class, such as `MllamaForConditionalGeneration`.
@@ -72,7 +72,7 @@ def class_of(model_type: str) -> type[Any] | None:
 
 
 def refusal_of_type(model_type: str) -> str | None:
-    """Why models of a type cannot be pruned, found out before any model is built; as `refusal_of`."""
+    """Tell why models of a type cannot be pruned, found out before any model is built; as `refusal_of`."""
     if model_type in REASONS:
         return REASONS[model_type]
     model_class = class_of(model_type)

@@ -51,11 +51,11 @@ class Tower:
         return model.base_model.get_submodule(self.projector)
 
     def has_cls_token(self, model: PreTrainedModel) -> bool:
-        """Whether the first of the tokens in the encoder stands for the whole image."""
+        """Tell whether the first of the tokens in the encoder stands for the whole image."""
         return any(name.endswith(("class_embedding", "cls_token")) for name, _ in self.of(model).named_parameters())
 
     def patches_per_feature(self, model: PreTrainedModel) -> int:
-        """How many patches are in one feature that the projector is given."""
+        """Count how many patches are in one feature that the projector is given."""
         return round(1 / model.config.downsample_ratio) ** 2 if self.groups_patches else 1
 
     def attention(self, model: PreTrainedModel, layer: int) -> nn.Module:

@@ -44,7 +44,7 @@ def forward_inputs(inputs: dict[str, Any], past: Past) -> dict[str, Any]:
     """
     require_ids(inputs)
     ids = inputs["input_ids"]
-    full, pruned = past.length + ids.shape[1], past.short_length + ids.shape[1]
+    full, pruned = past.length + ids.shape[1], past.pruned_length + ids.shape[1]
     known = past.known_mask(full)
     mask = inputs.get("attention_mask")
     mask = known if mask is None else mask
@@ -67,7 +67,7 @@ def with_new_types(adapter: ModelAdapter, inputs: dict[str, Any], past: Past) ->
     prepare = cast(Callable[..., dict[str, Tensor]], adapter.model.prepare_inputs_for_generation)
     types: Tensor = inputs[name]
     prepared = prepare(inputs["input_ids"], next_sequence_length=1, is_first_iteration=True, **{name: types})
-    new = inputs["input_ids"].shape[1] - past.short_length
+    new = inputs["input_ids"].shape[1] - past.pruned_length
     return inputs if prepared[name].shape[1] == 1 else {**inputs, name: types[:, -new:]}
 
 

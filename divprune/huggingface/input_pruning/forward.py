@@ -9,7 +9,7 @@ from torch import Tensor
 
 from divprune.config import PruningConfig
 from divprune.huggingface.call import Call
-from divprune.huggingface.gather_columns import compact_positions
+from divprune.huggingface.gather_tokens import compact_positions
 from divprune.huggingface.input_pruning.cache import keep_prompt
 from divprune.huggingface.input_pruning.prompt import PrunedPrompt, text_prompt
 
@@ -19,20 +19,20 @@ NEW_TOKENS_ONLY = ("input_ids", "position_ids", "labels", "moe_mm_token_type_ids
 def forward_arguments(call: Call, pruned: PrunedPrompt) -> dict[str, Any]:
     """Give `forward` a pruned prompt as it takes it: what the cache does not hold yet, with positions for all of it."""
     arguments, prompt = dict(pruned.inputs), pruned.cached
-    if prompt.is_short and "position_ids" not in arguments:
+    if prompt.is_pruned and "position_ids" not in arguments:
         arguments["position_ids"] = compact_positions(arguments["attention_mask"])
     if "position_ids" in arguments and arguments["position_ids"].ndim == 2 and not prompt.positions_given:
         arguments["position_ids"] = arguments["position_ids"] + call.adapter.family.first_position
     if call.past is not None:
         for name in NEW_TOKENS_ONLY:
             if name in arguments:
-                arguments[name] = arguments[name][..., call.past.short_length :]
+                arguments[name] = arguments[name][..., call.past.pruned_length :]
     return arguments
 
 
 def remember_forward(call: Call, pruned: PrunedPrompt, output: Any) -> None:
     """Note a prompt on the cache that `forward` filled, unless rows are padded and a later turn could not know it."""
-    if pruned.cached.is_short or bool(pruned.cached.attention_mask.all()):
+    if pruned.cached.is_pruned or bool(pruned.cached.attention_mask.all()):
         keep_prompt(pruned.cached, call.cache, output)
 
 

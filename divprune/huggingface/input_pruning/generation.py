@@ -27,7 +27,7 @@ from transformers.utils.generic import ModelOutput
 from divprune.huggingface.adapter import ModelAdapter
 from divprune.huggingface.call import Call
 from divprune.huggingface.encoding.encoder_output import whole_rows_repeated
-from divprune.huggingface.gather_columns import restore_sequences
+from divprune.huggingface.gather_tokens import restore_sequences
 from divprune.huggingface.input_pruning.cache import CachedPrompt, Past, keep_prompt, unlocked
 from divprune.huggingface.input_pruning.checks import require_packable_positions, require_typed_blocks
 from divprune.huggingface.input_pruning.continuation import with_new_types
@@ -73,9 +73,9 @@ def restored(call: Call, pruned: PrunedPrompt, arguments: dict[str, Any], output
         output: (B * n, L' + new) sequences, or the model output that holds them.
     """
     pruned_length, cached = arguments["input_ids"].shape[1], pruned.cached
-    if pruned_length > cached.source.shape[1]:  # a padded token keeps the mask alive
-        padding = (pruned_length - cached.source.shape[1], 0)
-        cached = replace(cached, source=functional.pad(cached.source, padding, value=-1))
+    if pruned_length > cached.gather_index.shape[1]:  # a padded token keeps the mask alive
+        padding = (pruned_length - cached.gather_index.shape[1], 0)
+        cached = replace(cached, gather_index=functional.pad(cached.gather_index, padding, value=-1))
     remember(call, cached, output, pruned_length)
     if isinstance(output, Tensor):
         return restore_sequences(output, call.input_ids, pruned_length)
@@ -135,15 +135,15 @@ PROMPT_READERS = (NoRepeatNGramLogitsProcessor, PrefixConstrainedLogitsProcessor
 class OnOriginalPrompt:
     """A logits processor or stopping criterion that gets the ids with the original prompt in front."""
 
-    def __init__(self, inner: Any, prompt_ids: Tensor, short_length: int) -> None:
-        """Wrap `inner`; `prompt_ids` (B, L) stand for the first `short_length` tokens."""
+    def __init__(self, inner: Any, prompt_ids: Tensor, pruned_length: int) -> None:
+        """Wrap `inner`; `prompt_ids` (B, L) stand for the first `pruned_length` tokens."""
         self._inner = inner
         self._prompt_ids = prompt_ids
-        self._short_length = short_length
+        self._pruned_length = pruned_length
 
     def __call__(self, input_ids: Tensor, scores: Any) -> Any:
         """Call `inner`."""
-        return self._inner(restore_sequences(input_ids, self._prompt_ids, self._short_length), scores)
+        return self._inner(restore_sequences(input_ids, self._prompt_ids, self._pruned_length), scores)
 
     def __getattr__(self, name: str) -> Any:
         """Everything else is as it was, such as the `eos_token_id` of a criterion."""
@@ -172,7 +172,7 @@ class OriginalPromptStreamer(BaseStreamer):
 
 @contextmanager
 def original_prompt_shown(
-    model: PreTrainedModel, inputs: dict[str, Any], prompt_ids: Tensor, short_length: int
+    model: PreTrainedModel, inputs: dict[str, Any], prompt_ids: Tensor, pruned_length: int
 ) -> Iterator[dict[str, Any]]:
     """Show the original prompt to what the user passed.
 
@@ -180,7 +180,7 @@ def original_prompt_shown(
         model: the model; it is as before on exit.
         inputs: the arguments of the call on the pruned prompt.
         prompt_ids: (B, L) the prompt as the user gave it.
-        short_length: L', tokens of the pruned prompt.
+        pruned_length: L', tokens of the pruned prompt.
 
     Yields:
         The arguments to call with.
@@ -189,8 +189,8 @@ def original_prompt_shown(
 
     def shown(inner: Any) -> Any:
         if isinstance(inner, MaxLengthCriteria):
-            return MaxLengthCriteria(inner.max_length - prompt_ids.shape[1] + short_length)
-        return OnOriginalPrompt(inner, prompt_ids, short_length)
+            return MaxLengthCriteria(inner.max_length - prompt_ids.shape[1] + pruned_length)
+        return OnOriginalPrompt(inner, prompt_ids, pruned_length)
 
     def processors(*args: Any, **kwargs: Any) -> LogitsProcessorList:
         kwargs["encoder_input_ids"] = prompt_ids

@@ -1,4 +1,4 @@
-"""Position ids of a shortened prompt, in its first turn and in later ones.
+"""Position ids of a pruned prompt, in its first turn and in later ones.
 
 Models count tokens, (B, L), or have (frame, row, column) coordinates (M-RoPE), (4, B, L) with a row for masks first.
 """
@@ -10,14 +10,14 @@ from torch import Tensor
 
 from divprune.huggingface.adapter import ModelAdapter
 from divprune.huggingface.encoding.items import Encoding
-from divprune.huggingface.gather_columns import compact_positions, take_columns
+from divprune.huggingface.gather_tokens import compact_positions, gather_tokens
 from divprune.huggingface.input_pruning.cache import Past
 from divprune.huggingface.input_pruning.checks import require_same_kind_of_positions
 from divprune.huggingface.model_inputs import TYPE_INPUTS, without_cache
 
 
 def full_positions(adapter: ModelAdapter, mode: str, inputs: dict[str, Any], attention_mask: Tensor) -> Tensor | None:
-    """Position ids of the original prompt; None if the model shall count the short one by itself."""
+    """Position ids of the original prompt; None if the model shall count the pruned one by itself."""
     given: Tensor | None = inputs.get("position_ids")
     if given is not None or mode == "compact":
         return given
@@ -25,15 +25,15 @@ def full_positions(adapter: ModelAdapter, mode: str, inputs: dict[str, Any], att
 
 
 def taken_positions(
-    adapter: ModelAdapter, positions: Tensor | None, attention_mask: Tensor, source: Tensor
+    adapter: ModelAdapter, positions: Tensor | None, attention_mask: Tensor, gather_index: Tensor
 ) -> Tensor | None:
-    """Position ids (..., B, L) of the original prompt -> those of the short one, (..., B, L')."""
+    """Position ids (..., B, L) of the original prompt -> those of the pruned one, (..., B, L')."""
     if positions is None:
         return None
-    taken = take_columns(positions, source, 0)
+    taken = gather_tokens(positions, gather_index, 0)
     if taken.ndim == 3 and taken.shape[0] == adapter.num_axes + 1:
         # The text row only serves masks, and gaps in it would be read as packed sequences.
-        taken[0] = compact_positions(take_columns(attention_mask, source, 0))
+        taken[0] = compact_positions(gather_tokens(attention_mask, gather_index, 0))
     return taken
 
 
@@ -49,14 +49,14 @@ def continued_positions(
     adapter: ModelAdapter,
     inputs: dict[str, Any],
     attention_mask: Tensor,
-    source: Tensor,
+    gather_index: Tensor,
     past: Past,
     encoding: Encoding,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Position ids of a later turn; those of cached columns are not read by anyone.
+    """Position ids of a later turn; those of cached indices are not read by anyone.
 
     Returns:
-        (..., B, L) of the conversation and (..., B, L') of the short one, or None twice: the model counts by itself.
+        (..., B, L) of the conversation and (..., B, L') of the pruned one, or None twice: the model counts by itself.
 
     Raises:
         PruningError: the turns before had position ids of another kind.
@@ -72,7 +72,7 @@ def continued_positions(
         positions = compact_positions(attention_mask)
     else:
         positions = _coordinates(adapter, inputs, attention_mask, past, prompt.next_position, encoding)
-    return positions, taken_positions(adapter, positions, attention_mask, source)
+    return positions, taken_positions(adapter, positions, attention_mask, gather_index)
 
 
 def _coordinates(
@@ -83,7 +83,7 @@ def _coordinates(
     next_position: Tensor,
     encoding: Encoding,
 ) -> Tensor:
-    """(4, B, L) M-RoPE positions of a conversation; only those behind the cached columns are meant."""
+    """(4, B, L) M-RoPE positions of a conversation; only those behind the cached indices are meant."""
     everything = without_cache(inputs)
     if encoding.items and encoding.first_column < past.length:
         return adapter.own_positions({**everything, "attention_mask": attention_mask})
@@ -100,5 +100,5 @@ def _coordinates(
 
 
 def _behind(positions: Tensor, length: int) -> Tensor:
-    """Positions of the last columns -> of `length` columns, 0 before."""
+    """Positions of the last indices -> of `length` indices, 0 before."""
     return torch.nn.functional.pad(positions, (length - positions.shape[-1], 0))

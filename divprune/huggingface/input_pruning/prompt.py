@@ -3,7 +3,7 @@
 ```
 original   bos  V  V  V  V  V  V  how  many  ?     input_ids, attention_mask, ...        (B, L)
 kept            1        4     6                   ItemSelection of the image
-source     0    1        4     6  7    8     9     which original token stands where     (B, L')
+gather_index     0    1        4     6  7    8     9     which original token stands where     (B, L')
 pruned     bos  V  V  V  how  many  ?              the same tensors, gathered once       (B, L')
 positions  0    1  4  6  7    8    9               "original"; "compact" numbers 0 to 6
 ```
@@ -20,8 +20,8 @@ from divprune.config import Order, PruningConfig
 from divprune.huggingface.call import Call
 from divprune.huggingface.encoding.encoder_output import kept_outputs, with_merged_tokens
 from divprune.huggingface.encoding.items import Encoding, ItemSelection, VisualItem
-from divprune.huggingface.gather_columns import PADDING, reorder_columns, source_columns, take_columns
-from divprune.huggingface.input_pruning.cache import CachedPrompt, Past, present_columns
+from divprune.huggingface.gather_tokens import PADDING, gather_index_of, gather_tokens, reorder_tokens
+from divprune.huggingface.input_pruning.cache import CachedPrompt, Past, present_tokens
 from divprune.huggingface.input_pruning.checks import (
     require_empty_cache,
     require_no_placeholders,
@@ -46,7 +46,7 @@ class PrunedPrompt:
 
     Attributes:
         inputs: the arguments to call with, `mm_encoder_outputs` among them.
-        source: (B, L') original token index of each token, see `source_columns`.
+        gather_index: (B, L') original token index of each token, see `gather_index_of`.
         keep_mask: (B, L) bool, which attended tokens of the original prompt are left.
         row_sizes: per modality, the kept tokens of each row that has any.
         cached: what a cache will hold of it.
@@ -56,7 +56,7 @@ class PrunedPrompt:
     """
 
     inputs: dict[str, Any]
-    source: Tensor
+    gather_index: Tensor
     keep_mask: Tensor
     row_sizes: dict[Modality, list[int]]
     cached: CachedPrompt
@@ -117,29 +117,31 @@ def prune_prompt(
     if any(selection.merged is not None for selection in selections):
         encoding = with_merged_tokens(encoding, selections)
     fills = {"input_ids": adapter.padding_id, **PADDING_VALUES}
-    keep, source = _source(ids, attention_mask, encoding.items, selections, config.order, past)
+    keep, gather_index = _source(ids, attention_mask, encoding.items, selections, config.order, past)
     if past is not None and not encoding.outputs:
         require_no_placeholders(adapter, ids[:, past.length + 1 :])
-    pruned_mask = take_columns(attention_mask, source, 0)
+    pruned_mask = gather_tokens(attention_mask, gather_index, 0)
     if past is not None:
-        require_placeable_padding(adapter, pruned_mask[:, past.short_length :])
+        require_placeable_padding(adapter, pruned_mask[:, past.pruned_length :])
     pruned = {name: value for name, value in inputs.items() if name not in encoding.consumed}
     for name, fill in fills.items():
         if isinstance(pruned.get(name), Tensor):
-            pruned[name] = take_columns(pruned[name], source, fill)
+            pruned[name] = gather_tokens(pruned[name], gather_index, fill)
     pruned["attention_mask"] = pruned_mask
     mode = config.positions or adapter.family.positions
     if past is None:
         positions = full_positions(adapter, mode, inputs, attention_mask)
-        pruned["position_ids"] = taken_positions(adapter, positions, attention_mask, source)
+        pruned["position_ids"] = taken_positions(adapter, positions, attention_mask, gather_index)
     else:
-        positions, pruned["position_ids"] = continued_positions(adapter, inputs, attention_mask, source, past, encoding)
+        positions, pruned["position_ids"] = continued_positions(
+            adapter, inputs, attention_mask, gather_index, past, encoding
+        )
     later = next_position(adapter, positions, attention_mask)
     pruned["mm_encoder_outputs"], row_sizes = kept_outputs(encoding, selections, config.order)
     cached = CachedPrompt(
         ids=ids,
         attention_mask=attention_mask,
-        source=source,
+        gather_index=gather_index,
         types={name: inputs[name] for name in TYPE_INPUTS if isinstance(inputs.get(name), Tensor)},
         positions=mode if past is None else past.prompt.positions,
         positions_given=inputs.get("position_ids") is not None,
@@ -147,7 +149,7 @@ def prune_prompt(
     )
     pruned = {name: value for name, value in pruned.items() if value is not None}
     keep_mask = keep & attention_mask.bool()
-    return PrunedPrompt(pruned, source, keep_mask, row_sizes, cached, encoding, selections, config.order)
+    return PrunedPrompt(pruned, gather_index, keep_mask, row_sizes, cached, encoding, selections, config.order)
 
 
 def text_prompt(call: Call, config: PruningConfig, attention_mask: Tensor) -> CachedPrompt:
@@ -156,7 +158,7 @@ def text_prompt(call: Call, config: PruningConfig, attention_mask: Tensor) -> Ca
     return CachedPrompt(
         ids=call.input_ids,
         attention_mask=attention_mask,
-        source=torch.arange(attention_mask.shape[1], device=attention_mask.device).expand_as(attention_mask),
+        gather_index=torch.arange(attention_mask.shape[1], device=attention_mask.device).expand_as(attention_mask),
         types={name: call.inputs[name] for name in TYPE_INPUTS if isinstance(call.inputs.get(name), Tensor)},
         positions=config.positions or family.positions,
         positions_given=call.inputs.get("position_ids") is not None,
@@ -174,16 +176,19 @@ def _source(
 ) -> tuple[Tensor, Tensor]:
     keep = torch.ones_like(input_ids, dtype=torch.bool)
     for item, selection in zip(items, selections, strict=True):
-        keep[item.row, item.columns] = False
-        keep[item.row, item.columns[selection.kept_indices]] = True
+        keep[item.row, item.placeholders] = False
+        keep[item.row, item.placeholders[selection.kept_indices]] = True
     if past is None:
-        source = source_columns(keep, attention_mask)
+        gather_index = gather_index_of(keep, attention_mask)
     else:
-        new = source_columns(keep[:, past.length :], attention_mask[:, past.length :])
-        source = torch.cat([past.source, torch.where(new == PADDING, PADDING, new + past.length)], dim=-1)
-        keep[:, : past.length] = present_columns(past.source, past.length)
+        new = gather_index_of(keep[:, past.length :], attention_mask[:, past.length :])
+        gather_index = torch.cat([past.gather_index, torch.where(new == PADDING, PADDING, new + past.length)], dim=-1)
+        keep[:, : past.length] = present_tokens(past.gather_index, past.length)
     if order == "selection":
         for item, selection in zip(items, selections, strict=True):
-            slots, columns = item.columns[selection.kept_indices], item.columns[selection.selection_order]
-            source = reorder_columns(source, item.row, slots, columns)
-    return keep, source
+            pruned_index, indices = (
+                item.placeholders[selection.kept_indices],
+                item.placeholders[selection.selection_order],
+            )
+            gather_index = reorder_tokens(gather_index, item.row, pruned_index, indices)
+    return keep, gather_index

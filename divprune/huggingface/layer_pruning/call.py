@@ -18,7 +18,7 @@ from divprune.huggingface.call import Call
 from divprune.huggingface.encoding.encode import encode
 from divprune.huggingface.encoding.encoder_output import kept_outputs, whole_rows_repeated
 from divprune.huggingface.encoding.method_inputs import instruction_tokens
-from divprune.huggingface.gather_columns import take_columns
+from divprune.huggingface.gather_tokens import gather_tokens
 from divprune.huggingface.input_pruning.cache import lock_dropped, unlocked
 from divprune.huggingface.input_pruning.checks import require_placeable_images, require_placeable_padding
 from divprune.huggingface.layer_pruning.checks import (
@@ -117,7 +117,7 @@ class LayerPruning:
         with self.installed(model):
             output: ModelOutput = forward(**inputs, return_dict=True)
         if labels is not None:
-            pruned = take_columns(labels, self.prompt.sources[-1], PADDING_VALUES["labels"])
+            pruned = gather_tokens(labels, self.prompt.gather_indices[-1], PADDING_VALUES["labels"])
             options = {name: inputs[name] for name in ("num_items_in_batch",) if name in inputs}
             vocabulary = output["logits"].shape[-1]  # Apertus 1.5 answers with fewer words than it reads
             loss = model.loss_function(logits=output["logits"], labels=pruned, vocab_size=vocabulary, **options)

@@ -38,7 +38,7 @@ FINAL_NORMS = ("norm", "embedding_norm")
 
 
 def require_droppable_layers(adapter: ModelAdapter, config: PruningConfig) -> None:
-    """Refuses what does not work while a method drops tokens inside the LLM.
+    """Refuse what does not work while a method drops tokens inside the LLM.
 
     Raises:
         ValueError: a layer is out of range, or an argument does not apply.
@@ -73,7 +73,7 @@ def final_norm(decoder: nn.Module) -> nn.Module | None:
 
 
 def require_cuttable_masks(adapter: ModelAdapter) -> None:
-    """Refuses attention implementations whose masks are not (B, H, q, n); they can change after `attach`.
+    """Refuse attention implementations whose masks are not (B, H, q, n); they can change after `attach`.
 
     Raises:
         PruningError: neither sdpa nor eager attention.
@@ -87,7 +87,7 @@ def require_cuttable_masks(adapter: ModelAdapter) -> None:
 
 
 def require_right_blocks(family: Family, cache: Any) -> None:
-    """Refuses later turns with images where transformers itself misplaces the blocks that see each other both ways.
+    """Refuse later turns with images where transformers itself misplaces the blocks that see each other both ways.
 
     Raises:
         PruningError: the cache is static, or transformers is too old.
@@ -171,7 +171,7 @@ def require_whole_mask(attention_mask: Tensor, prompt: DroppedPrompt) -> None:
 
 
 def _require_ordinary_attention(model: PreTrainedModel, first: int, num_before: int) -> None:
-    """Refuses models whose layers from `first` on cannot lose tokens, or show no attention `num_before` it."""
+    """Refuse models whose layers from `first` on cannot lose tokens, or show no attention `num_before` it."""
     config, family = model.config.get_text_config(), model.config.model_type
     if TYPES in inspect.signature(model.get_decoder().layers[0].forward).parameters:
         raise UnsupportedModelError(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from divprune.errors import PruningError
 from divprune.huggingface.encoding.attention_capture import AttentionCapture
-from divprune.huggingface.gather_columns import PADDING
+from divprune.huggingface.gather_tokens import PADDING
 from divprune.methods.base import Need
 
 ATTENTION: frozenset[Need] = frozenset({"attention", "text_attention", "visual_attention"})
@@ -25,7 +25,7 @@ READ_AT_ONCE = 2**26
 class Requested:
     """What a method requests of a layer.
 
-    The tokens whose attention it asks for are told as columns of the prompt, `PADDING` in rows that have fewer.
+    The tokens whose attention it asks for are told as indices of the prompt, `PADDING` in rows that have fewer.
 
     Attributes:
         needs: which of `CAPTURED`.
@@ -39,9 +39,11 @@ class Requested:
     text: Tensor
     visual: Tensor
 
-    def at(self, slots: Tensor) -> "Requested":
-        """Return the same with slots (B, L) of the prompt's columns in place of the columns."""
-        return Requested(self.needs, *(slots_at(slots, columns) for columns in (self.last, self.text, self.visual)))
+    def at(self, pruned_index: Tensor) -> "Requested":
+        """Return the same with pruned_index (B, L) of the prompt's indices in place of the indices."""
+        return Requested(
+            self.needs, *(index_at(pruned_index, indices) for indices in (self.last, self.text, self.visual))
+        )
 
 
 Captured = dict[Need, Tensor]
@@ -51,10 +53,10 @@ Captured = dict[Need, Tensor]
 (B, key heads, q, d_head), which are the text's too."""
 
 
-def slots_at(slots: Tensor, columns: Tensor) -> Tensor:
-    """`slots` (B, L) of columns (B, n); `PADDING` at padding."""
-    columns = columns.to(slots.device)
-    return slots.gather(-1, columns.clamp(min=0)).masked_fill(columns == PADDING, PADDING)
+def index_at(pruned_index: Tensor, indices: Tensor) -> Tensor:
+    """`pruned_index` (B, L) of indices (B, n); `PADDING` at padding."""
+    indices = indices.to(pruned_index.device)
+    return pruned_index.gather(-1, indices.clamp(min=0)).masked_fill(indices == PADDING, PADDING)
 
 
 class DecoderCapture(AttentionCapture):
@@ -69,7 +71,7 @@ class DecoderCapture(AttentionCapture):
 
         Args:
             attention: a decoder layer's attention module.
-            requested: what to capture, its columns counted in queries. The module may see each row several times
+            requested: what to capture, its indices counted in queries. The module may see each row several times
                 (beams).
             first: which key belongs to the first query; those before it come from the cache.
         """

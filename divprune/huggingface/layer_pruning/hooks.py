@@ -8,13 +8,13 @@ cut to match; later calls on that cache cut the masks again.
 K = 2            prompt of the turn                    generated
 layers 0, 1      bos  V  V  V  V  V  V  how many ?     3   .       stage 0: all tokens, all cached
 layer 2          ---- select_items: V V V stay ----                hidden states of the others end here
-layers 2, 3      bos  V        V     V  how many ?     3   .       stage 1: `sources[1]` says which are left
+layers 2, 3      bos  V        V     V  how many ?     3   .       stage 1: `gather_indices[1]` says which are left
 cache length     layer 0: 12   layer 2: 9                          masks are made for 12, and cut to 9 keys
 position         0    1        4     6  7   8    9     10  11      original: what went through layers 0 and 1 keeps them
 ```
 
 A mask, or anything else with one entry a token, that enters a layer of stage s is gathered at the full token indices of
-its queries and keys: `DroppedPrompt.columns(s, ...)`.
+its queries and keys: `DroppedPrompt.indices(s, ...)`.
 """
 
 import inspect
@@ -26,14 +26,14 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from divprune.errors import PruningError
-from divprune.huggingface.gather_columns import (
+from divprune.huggingface.gather_tokens import (
     causal_mask,
+    gather_features,
+    gather_mask,
+    gather_visual,
+    pruned_index_of,
     shifted,
-    slots_of,
-    take_mask,
-    take_tokens,
-    take_visual,
-    with_later_columns,
+    with_later_tokens,
 )
 from divprune.huggingface.layer_pruning.decoder_capture import Captured, DecoderCapture
 from divprune.huggingface.layer_pruning.layer_selection import LayerSelector
@@ -124,7 +124,7 @@ class DroppingHooks:
         cache: Any = inputs.get(self._cache_name)
         if index == prompt.layers[0]:
             # A pass without a cache brings the prompt again and again; else only the first one does.
-            self._spans = cache is None or len(prompt.sources) <= len(prompt.layers)
+            self._spans = cache is None or len(prompt.gather_indices) <= len(prompt.layers)
             self._total = prompt.start if self._spans else int(cache.get_seq_length(index)) + prompt.dropped(index)
             self._total += hidden.shape[1]
         if self._spans and index == prompt.layers[stage - 1]:
@@ -134,13 +134,13 @@ class DroppingHooks:
     def _start_capture(self, index: int, stage: int, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Capture what the method requested of layer `index`, the last one before `stage`, while it runs."""
         prompt = self._prompt
-        if self._selector is None or self._selector.requested is None or len(prompt.sources) != stage:
+        if self._selector is None or self._selector.requested is None or len(prompt.gather_indices) != stage:
             return
         inputs = self._inputs(index, args, kwargs)
         num_queries = inputs["hidden_states"].shape[1]
         _, offset, cached = sizes_in_cache(inputs.get(self._cache_name), index, num_queries)
-        slots = slots_of(prompt.sources[stage - 1], prompt.length)
-        self._capture = DecoderCapture(layer.self_attn, self._selector.requested.at(slots), cached - offset)
+        pruned_index = pruned_index_of(prompt.gather_indices[stage - 1], prompt.length)
+        self._capture = DecoderCapture(layer.self_attn, self._selector.requested.at(pruned_index), cached - offset)
 
     def _stop_capture(self) -> Captured:
         capture, self._capture = self._capture, None
@@ -153,29 +153,29 @@ class DroppingHooks:
         """Hidden states (rows, n, d) that enter the first layer of a stage -> those of the tokens that stay."""
         prompt, selector, captured = self._prompt, self._selector, self._stop_capture()
         length, copies = prompt.length, prompt.copies(len(hidden))
-        slots = slots_of(prompt.sources[stage - 1], length)
-        if len(prompt.sources) == stage:
-            if selector is None or hidden.shape[1] < int(slots.max()) + 1:
+        pruned_index = pruned_index_of(prompt.gather_indices[stage - 1], length)
+        if len(prompt.gather_indices) == stage:
+            if selector is None or hidden.shape[1] < int(pruned_index.max()) + 1:
                 raise PruningError("the whole prompt must pass the model at once while tokens are dropped inside it")
-            prompt.add(selector.select(index, hidden[::copies], slots, captured))
+            prompt.add(selector.select(index, hidden[::copies], pruned_index, captured))
             if cache is not None:
                 setattr(cache, DROPPED_PROMPT, prompt)
         if selector is not None:
-            hidden = selector.with_merged(index, hidden, slots)
-        source, num_before = prompt.sources[stage], prompt.sources[stage - 1].shape[1]
-        staying = take_tokens(slots, source, has_features=False).masked_fill(source < 0, -1)
-        staying = with_later_columns(staying, num_before, source.shape[1] + hidden.shape[1] - num_before)
-        return take_tokens(hidden, staying.repeat_interleave(copies, dim=0), has_features=True)
+            hidden = selector.with_merged(index, hidden, pruned_index)
+        gather_index, num_before = prompt.gather_indices[stage], prompt.gather_indices[stage - 1].shape[1]
+        staying = gather_features(pruned_index, gather_index, has_features=False).masked_fill(gather_index < 0, -1)
+        staying = with_later_tokens(staying, num_before, gather_index.shape[1] + hidden.shape[1] - num_before)
+        return gather_features(hidden, staying.repeat_interleave(copies, dim=0), has_features=True)
 
     def _cut(self, index: int, stage: int, hidden: Tensor, cache: Any, inputs: dict[str, Any]) -> dict[str, Any]:
         """Cut the other inputs of layer `index` to fit `hidden` (rows, q, d)."""
         prompt, (num_rows, num_queries) = self._prompt, hidden.shape[:2]
         if cache is not None:
             self._size_masks(cache)
-        # As wide as the keys will be: a static cache returns all its slots.
+        # As wide as the keys will be: a static cache returns all its pruned_index.
         num_keys, offset, cached = sizes_in_cache(cache, index, num_queries)
-        columns = partial(prompt.columns, stage, num_rows, offset + num_keys)
-        keys = self._once("keys", None, (stage, offset, num_keys), lambda: columns()[:, offset:])
+        indices = partial(prompt.indices, stage, num_rows, offset + num_keys)
+        keys = self._once("keys", None, (stage, offset, num_keys), lambda: indices()[:, offset:])
         first = cached - offset
         queries = keys[:, first : first + num_queries]
         # Counted from the pass's first token, where they stand in what it brings.
@@ -206,7 +206,7 @@ class DroppingHooks:
     def _deepstack(self, add: Callable[..., Any], hidden: Tensor, visual_pos_masks: Tensor, features: Tensor) -> Any:
         """Add visual features behind a layer; those of tokens that are gone are left out."""
         if self._queries is not None:
-            visual_pos_masks, features = take_visual(visual_pos_masks, features, self._queries)
+            visual_pos_masks, features = gather_visual(visual_pos_masks, features, self._queries)
         return add(hidden, visual_pos_masks, features)
 
 
@@ -217,7 +217,7 @@ def _mask(mask: Any, queries: Tensor | None, keys: Tensor, total: int) -> Tensor
             "attn_implementation must be 'sdpa' or 'eager' while tokens are dropped inside the model: got an attention "
             f"mask of shape {tuple(mask.shape)}, which cannot be cut"
         )
-    return take_mask(mask, queries, shifted(keys, max(total - mask.shape[-1], 0)))
+    return gather_mask(mask, queries, shifted(keys, max(total - mask.shape[-1], 0)))
 
 
 def _per_token(name: str, value: Any, queries: Tensor, num_full: int) -> Any:
@@ -225,11 +225,11 @@ def _per_token(name: str, value: Any, queries: Tensor, num_full: int) -> Any:
     if name == "attention_mask":
         return value
     if name == "position_ids" and value is not None:
-        return take_tokens(value, queries, has_features=False)
+        return gather_features(value, queries, has_features=False)
     if name == "position_embeddings" and value is not None:
-        return tuple(take_tokens(part, queries, has_features=True) for part in value)
+        return tuple(gather_features(part, queries, has_features=True) for part in value)
     if name == "per_layer_input" and value is not None:
-        return take_tokens(value, queries, has_features=True)
+        return gather_features(value, queries, has_features=True)
     if isinstance(value, Tensor) and value.ndim > 1 and value.shape[1] == num_full:
         raise PruningError(f"tokens cannot be dropped inside this model: its layers take {name!r} for each token")
     return value

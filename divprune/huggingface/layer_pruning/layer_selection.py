@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from divprune.config import PruningConfig
 from divprune.huggingface.encoding.items import ItemSelection, VisualItem
-from divprune.huggingface.gather_columns import PADDING, source_columns
+from divprune.huggingface.gather_tokens import PADDING, gather_index_of
 from divprune.huggingface.layer_pruning.decoder_capture import CAPTURED, Captured, Requested
 from divprune.huggingface.selecting import select_items
 from divprune.methods.base import Need
@@ -42,7 +42,7 @@ class LayerSelector:
             instructions: the token indices of the instruction, see `method_inputs.instruction_tokens`.
             final_norm: the norm behind the last decoder layer.
         """
-        every_token = [torch.arange(len(item.columns), device=item.columns.device) for item in items]
+        every_token = [torch.arange(len(item.placeholders), device=item.placeholders.device) for item in items]
         self.selections = [ItemSelection(tokens, tokens, 0.0) for tokens in every_token]
         self.kept_tokens = [item.visual_tokens for item in items]
         self._items = items
@@ -53,44 +53,44 @@ class LayerSelector:
         self._of_prompts = {row: self._of_prompt(row, final_norm) for row in instructions}
         self.requested = self._requested()
 
-    def select(self, layer: int, hidden: Tensor, slots: Tensor, captured: Captured) -> Tensor:
+    def select(self, layer: int, hidden: Tensor, pruned_index: Tensor, captured: Captured) -> Tensor:
         """Select, once a call for each layer that drops tokens.
 
         Args:
             layer: the layer.
             hidden: (B, n, d) hidden states that enter it.
-            slots: (B, L) int64: where in the hidden states, and in what was captured, each prompt token stands.
+            pruned_index: (B, L) int64: where in the hidden states, and in what was captured, each prompt token stands.
             captured: what was requested.
 
         Returns:
-            (B, L') int64 source, see `source_columns`.
+            (B, L') int64 gather_index, see `gather_index_of`.
         """
         left = [
-            self._left(item, selection.kept_indices, hidden, slots, captured)
+            self._left(item, selection.kept_indices, hidden, pruned_index, captured)
             for item, selection in zip(self._items, self.selections, strict=True)
         ]
         chosen = select_items(left, self._config, layer)
         self.kept_tokens = [item.visual_tokens[each.kept_indices] for item, each in zip(left, chosen, strict=True)]
         self.selections = [_after(before, each) for before, each in zip(self.selections, chosen, strict=True)]
         self._merged[layer] = [
-            (item.row, item.columns[after.selection_order], each.merged)
+            (item.row, item.placeholders[after.selection_order], each.merged)
             for item, after, each in zip(self._items, self.selections, chosen, strict=True)
             if each.merged is not None
         ]
-        return source_columns(self.keep_mask(), self._attention_mask)
+        return gather_index_of(self.keep_mask(), self._attention_mask)
 
-    def with_merged(self, layer: int, hidden: Tensor, slots: Tensor) -> Tensor:
+    def with_merged(self, layer: int, hidden: Tensor, pruned_index: Tensor) -> Tensor:
         """Put what its anchors became into the hidden states that enter a layer; called in every pass.
 
         Args:
             layer: the layer, whose tokens are selected.
             hidden: (B * copies, n, d), `copies` rows for each of the prompt.
-            slots: (B, L) as for `select`.
+            pruned_index: (B, L) as for `select`.
         """
-        copies = len(hidden) // len(slots)
-        for row, columns, tokens in self._merged[layer]:
+        copies = len(hidden) // len(pruned_index)
+        for row, indices, tokens in self._merged[layer]:
             rows = torch.arange(row * copies, (row + 1) * copies, device=hidden.device)[:, None]
-            at = slots[row, columns].to(hidden.device)
+            at = pruned_index[row, indices].to(hidden.device)
             hidden = hidden.index_put((rows, at), tokens.to(hidden).expand(copies, -1, -1))
         return hidden
 
@@ -98,8 +98,8 @@ class LayerSelector:
         """(B, L) bool, False at the placeholders of dropped tokens."""
         keep = torch.ones_like(self._attention_mask, dtype=torch.bool)
         for item, selection in zip(self._items, self.selections, strict=True):
-            keep[item.row, item.columns] = False
-            keep[item.row, item.columns[selection.kept_indices]] = True
+            keep[item.row, item.placeholders] = False
+            keep[item.row, item.placeholders[selection.kept_indices]] = True
         return keep
 
     def _requested(self) -> Requested | None:
@@ -107,12 +107,13 @@ class LayerSelector:
         if not needs:
             return None
         mask = self._attention_mask
-        columns = torch.arange(mask.shape[1], device=mask.device)
-        last = (columns * mask.bool()).amax(dim=-1, keepdim=True)
-        nothing = columns[:0]
+        indices = torch.arange(mask.shape[1], device=mask.device)
+        last = (indices * mask.bool()).amax(dim=-1, keepdim=True)
+        nothing = indices[:0]
         texts = [self._instructions.get(row, nothing) for row in range(len(mask))]
         visual = [
-            torch.cat([nothing, *(item.columns for item in self._items if item.row == row)]) for row in range(len(mask))
+            torch.cat([nothing, *(item.placeholders for item in self._items if item.row == row)])
+            for row in range(len(mask))
         ]
         return Requested(needs, last, _padded(texts), _padded(visual))
 
@@ -125,10 +126,12 @@ class LayerSelector:
         }
         return {name: everything[name]() for name in everything.keys() & self._config.method.needs}
 
-    def _left(self, item: VisualItem, tokens: Tensor, hidden: Tensor, slots: Tensor, captured: Captured) -> VisualItem:
+    def _left(
+        self, item: VisualItem, tokens: Tensor, hidden: Tensor, pruned_index: Tensor, captured: Captured
+    ) -> VisualItem:
         """Describe what is left of an item, as it enters a layer."""
-        at = slots[item.row, item.columns[tokens]].to(hidden.device)
-        text = slots[item.row, self._instructions[item.row]].to(hidden.device)
+        at = pruned_index[item.row, item.placeholders[tokens]].to(hidden.device)
+        text = pruned_index[item.row, self._instructions[item.row]].to(hidden.device)
         own = {name: values[item.row].to(hidden.device) for name, values in captured.items()}
         known: dict[Need, Callable[[], Tensor]] = {
             "attention": lambda: own["attention"][:, at],
@@ -143,7 +146,7 @@ class LayerSelector:
             item,
             visual_tokens=hidden[item.row, at],
             context=replace(item.context.at(tokens), **self._of_prompts[item.row], **found),
-            left=tokens if len(tokens) < len(item.columns) else None,
+            left=tokens if len(tokens) < len(item.placeholders) else None,
         )
 
 

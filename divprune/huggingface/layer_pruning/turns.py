@@ -47,7 +47,7 @@ def turn_of(call: Call) -> Turn:
     start = 0 if call.cache is None else int(call.cache.get_seq_length())
     if start == 0:
         return Turn(ids, attention_mask, 0, None)
-    if call.past is not None and call.past.prompt.is_short:
+    if call.past is not None and call.past.prompt.is_pruned:
         raise PruningError(
             "the cache holds a prompt that was pruned before the language model, got a method that drops inside "
             "it; pass the whole conversation with its images and without the cache"
@@ -101,8 +101,8 @@ def text_positions(turn: Turn) -> Tensor:
 def position_shift(adapter: ModelAdapter, turn: Turn, positions: Tensor) -> Tensor:
     """(r, B) what each row of positions adds to the count of attended tokens behind a turn that has `positions`."""
     axes = adapter.num_axes
-    columns = torch.arange(turn.own_mask.shape[1], device=turn.own_mask.device)
-    last = (columns * turn.own_mask.bool()).amax(dim=-1)
+    indices = torch.arange(turn.own_mask.shape[1], device=turn.own_mask.device)
+    last = (indices * turn.own_mask.bool()).amax(dim=-1)
     at_last = positions.gather(-1, last.expand(len(positions), -1)[..., None]).squeeze(-1)
     # Text goes on behind an image's last row and column, on every axis.
     at_last = torch.cat([at_last[:-axes], at_last[-axes:].amax(dim=0).expand(axes, -1)])
