@@ -10,8 +10,8 @@ import divprune
 from divprune import prune
 from divprune.errors import PruningError
 from divprune.huggingface.model_inputs import CACHE, NAMES, cache_in
-from tests.huggingface.conversation import GREEDY
-from tests.huggingface.tiny_models import CASES, make_inputs
+from tests.support.conversation import GREEDY
+from tests.support.models.every_family import CASES, make_inputs
 
 PACKAGE = Path(divprune.__file__).parent
 

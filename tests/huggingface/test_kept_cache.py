@@ -10,13 +10,13 @@ from transformers import DynamicCache, PreTrainedModel, StaticCache
 from divprune import DivPrune, attach, prune
 from divprune.errors import PruningError
 from divprune.huggingface.model_inputs import CACHE, cache_in
-from tests.huggingface.conversation import GREEDY, longer
-from tests.huggingface.handmade import short_rows
-from tests.huggingface.handmade_logits import greedy_logits
-from tests.huggingface.test_parity import RATIO, divprune_rule
-from tests.huggingface.test_second_turn import FIRST
-from tests.huggingface.tiny_models import CASES, make_inputs
+from tests.support.conversation import GREEDY, longer
 from tests.support.float64 import is_rounding
+from tests.support.handmade import short_rows
+from tests.support.handmade_logits import greedy_logits
+from tests.support.models.every_family import CASES, make_inputs
+from tests.support.subject import RATIO, divprune_rule
+from tests.support.turns import FIRST
 
 kept = {**GREEDY, "max_new_tokens": 4}
 

@@ -16,11 +16,11 @@ from divprune.huggingface.layer_pruning.checks import final_norm
 from divprune.huggingface.model_inputs import CACHE, cache_in
 from divprune.methods import ItemContext
 from divprune.methods.base import Method, Need
-from tests.huggingface.layer_cases import FAMILIES, KINDS_OF_LAYERS, attention_of, build, inputs_of
-from tests.huggingface.test_parity import MIXED, ONE_AND_TWO
-from tests.huggingface.tiny_models import NO_PLACEHOLDERS, Row
 from tests.support.encoding import encoded_for
 from tests.support.float64 import is_rounding
+from tests.support.layer_cases import FAMILIES, KINDS_OF_LAYERS, attention_of, build, inputs_of
+from tests.support.models.every_family import NO_PLACEHOLDERS, Row
+from tests.support.subject import MIXED, ONE_AND_TWO
 
 NEEDS: frozenset[Need] = frozenset(
     {

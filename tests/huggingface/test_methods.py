@@ -17,13 +17,13 @@ from divprune.methods import ItemContext, available_methods, get_method
 from divprune.methods.base import Method, Need
 from divprune.methods.merging import Merged, MergingMethod
 from divprune.selection.reference import reference_select
-from tests.huggingface.greedy_calls import generate_logits, largest_error
-from tests.huggingface.layer_variants import deeper
-from tests.huggingface.tiny_models import CASES, make_inputs
 from tests.methods.contexts import made
-from tests.parity.subject import NEW_TOKENS, ONE_AND_TWO, RATIO, divprune_rule
 from tests.support.encoding import encoded_for
 from tests.support.float64 import is_different, is_rounding
+from tests.support.greedy_calls import generate_logits, largest_error
+from tests.support.layer_variants import deeper
+from tests.support.models.every_family import CASES, make_inputs
+from tests.support.subject import NEW_TOKENS, ONE_AND_TWO, RATIO, divprune_rule
 
 FAMILIES = ("llava", "llava_next", "qwen2_5_vl", "internvl")
 BEFORE = [info.name for info in available_methods() if made(info.name).layers == ()]

@@ -2,7 +2,6 @@
 
 import functools
 import operator
-from typing import Any
 
 import pytest
 import torch
@@ -11,17 +10,10 @@ from divprune import DivPrune, RandomTokens, UniformGrid, prune
 from divprune.budget import budget
 from divprune.huggingface.families.token_layout import Layout, grid_layout
 from divprune.selection.reference import reference_distances, reference_select
-from tests.huggingface.tiny_models import CASES, IMAGE, features, make_inputs
+from tests.support.models.every_family import CASES, IMAGE, features, make_inputs
+from tests.support.reports import pruned
 
 ROWS = [[1, 5, "image", 6, 7, 8], [1, 9, "image", 10, 11, "image", 12]]
-
-
-def pruned(name: str, rows: Any, *, ratio: float = 0.3, method: Any = None, **settings: Any) -> tuple[Any, Any, Any]:
-    model = CASES[name].build()
-    inputs = make_inputs(CASES[name], model, rows)
-    with prune(model, method or DivPrune(), keep_ratio=ratio, **settings) as pruning:
-        model.generate(**inputs, max_new_tokens=1)
-    return model, inputs, pruning.last
 
 
 @pytest.mark.parametrize("name", CASES)

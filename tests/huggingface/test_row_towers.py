@@ -5,9 +5,8 @@ import torch
 
 from divprune import prune
 from divprune.huggingface.families.vision_towers import NO_PATCH, TOWERS
-from tests.huggingface.test_supply import Curious
-from tests.huggingface.tiny_models import CASES, Row, make_inputs
-from tests.support.encoding import encoded_for
+from tests.support.encoding import Curious, encoded_for
+from tests.support.models.every_family import CASES, Row, make_inputs
 
 NAME = "hy_v4_vl"
 

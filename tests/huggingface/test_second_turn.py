@@ -1,24 +1,18 @@
 """A second turn on the cache that a pruned first turn filled, for every family."""
 
-from typing import Any
-
 import pytest
-import torch
 import transformers
 
 from divprune import DivPrune, prune
 from divprune.errors import PruningError
-from tests.huggingface.conversation import Conversation, by_hand, second_turn
-from tests.huggingface.handmade import KeepRule
-from tests.huggingface.handmade_logits import greedy_logits
-from tests.huggingface.test_parity import RATIO, divprune_rule, first_tokens, positions_of
-from tests.huggingface.tiny_models import CASES, Row, make_inputs
+from tests.support.conversation import by_hand, second_turn
 from tests.support.float64 import is_different, is_rounding
+from tests.support.models.every_family import CASES, Row, make_inputs
+from tests.support.subject import RATIO, divprune_rule, first_tokens, positions_of
+from tests.support.turns import FIRST, IMAGES, largest_error, skip_where_transformers_is_wrong
 
-FIRST: list[Row] = [[1, 5, "image", 6, 7, 8], [1, 9, "image", 10, 11, 12, 13]]
 TEXT: list[Row] = [[31, 32, 33], [41, 42, 43]]
 UNEVEN: list[Row] = [[31, 32, 33], [41, 42]]
-IMAGES: list[Row] = [[31, "image", 32], [41, "image", 42]]
 
 
 # Their sliding windows, states, convolutions or count of positions would take in the padding between two turns.
@@ -63,19 +57,6 @@ def batches(name: str, asked: list[Row]) -> list[tuple[list[Row], list[Row]]]:
     if name in ROW_BY_ROW and asked is IMAGES:
         return [([first], [second]) for first, second in zip(FIRST, asked, strict=True)]
     return [(FIRST, asked)]
-
-
-def largest_error(talk: Conversation, model: Any, keep: KeepRule, compact: bool) -> float:
-    rows = by_hand(talk, model, keep, compact)
-    expected = [
-        greedy_logits(talk.case, model, row, tokens) for row, tokens in zip(rows, talk.second.tokens, strict=True)
-    ]
-    return float((torch.stack(expected) - talk.second.logits).abs().max())
-
-
-def skip_where_transformers_is_wrong(name: str, asked: list[Row]) -> None:
-    if name == "gemma3" and asked is IMAGES and transformers.__version__.startswith("5.18."):
-        pytest.skip("transformers 5.18 itself places Gemma 3's pictures wrongly on a kept cache: refused, see below")
 
 
 @pytest.mark.parametrize("new_ids_only", [False, True], ids=["full ids", "new ids"])

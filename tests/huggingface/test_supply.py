@@ -13,10 +13,9 @@ from divprune.errors import PruningError, UnsupportedModelError
 from divprune.huggingface.encoding.items import VisualItem
 from divprune.huggingface.encoding.vision_capture import received
 from divprune.huggingface.families.vision_towers import TOWERS, tower_of
-from divprune.methods import ItemContext
-from divprune.methods.base import Method, Need
-from tests.huggingface.tiny_models import CASES, Row, make_inputs
-from tests.support.encoding import encoded_for
+from divprune.methods.base import Method
+from tests.support.encoding import Curious, encoded_for
+from tests.support.models.every_family import CASES, Row, make_inputs
 
 ONE_AND_TWO: list[Row] = [[1, 5, "image", 6, 7, 8], [1, 9, "image", 10, 11, "image", 12]]
 
@@ -29,20 +28,6 @@ def _has_tower(name: str) -> bool:
 
 
 TOWER_CASES = [name for name in CASES if _has_tower(name)]
-
-
-@dataclass(frozen=True)
-class Curious(Method):
-    """Wants to know everything."""
-
-    name: ClassVar[str] = "curious"
-    needs: ClassVar[frozenset[Need]] = frozenset(
-        {"vision_attention", "vision_keys", "patch_features", "text_embeddings"}
-    )
-
-    def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
-        """The first."""
-        return torch.arange(num_keep)
 
 
 @dataclass(frozen=True)

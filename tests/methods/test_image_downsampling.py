@@ -6,8 +6,8 @@ from PIL import Image
 
 from divprune import get_method, prune
 from divprune.methods import ImageDownsampling, ItemContext, SpatialPooling, downsampled
-from tests.huggingface.tiny_models import CASES, make_inputs
 from tests.support.encoding import encoded_for
+from tests.support.models.every_family import CASES, make_inputs
 
 
 def test_a_picture_keeps_its_share_of_the_pixels() -> None:

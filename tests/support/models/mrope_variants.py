@@ -8,9 +8,9 @@ from packaging.version import Version
 from torch import Tensor
 from transformers import AutoModelForMultimodalLM, PreTrainedModel
 
-from tests.huggingface.tiny_base import IMAGE, VIDEO, Case, Media, build_model, config_of, mm_types, noise, reactive
-from tests.huggingface.tiny_crops import minicpm
-from tests.huggingface.tiny_mrope import (
+from tests.support.models.base import IMAGE, VIDEO, Case, Media, build_model, config_of, mm_types, noise, reactive
+from tests.support.models.crops import minicpm
+from tests.support.models.qwen import (
     BOTH,
     ROPE,
     SPECIAL,
@@ -220,7 +220,7 @@ def ernie_framed(kind: str, inputs: Media, index: int, count: int) -> list[int]:
 # 5.18's Cohere Compass refuses to generate from videos.
 IS_OLD = Version(transformers.__version__) < Version("5.19")
 THINKER: dict[str, Any] = {"spell": framed, "cells": thinker_stretch, "times": True}
-COORDINATE_CASES = (
+MROPE_CASES = (
     Case("paddleocr_vl", paddleocr_vl, image_patches, types=mm_types, cells=one_stretch),
     Case(
         "cosmos3_edge", cosmos3_edge, grid_media_of_frames, BOTH, timestamped, types=mm_types, cells=stretch_a_frame,

@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 
-from tests.huggingface.handmade import KeepRule, short_rows
-from tests.huggingface.handmade_logits import greedy_logits
-from tests.huggingface.tiny_models import Case
-from tests.parity.subject import GREEDY
+from tests.support.handmade import KeepRule, short_rows
+from tests.support.handmade_logits import greedy_logits
+from tests.support.models.every_family import Case
+from tests.support.subject import GREEDY
 
 
 def generate_logits(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:

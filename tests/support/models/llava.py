@@ -19,7 +19,7 @@ from transformers import (
     VipLlavaConfig,
 )
 
-from tests.huggingface.tiny_base import (
+from tests.support.models.base import (
     IMAGE,
     TEXT_SIZES,
     VIDEO,

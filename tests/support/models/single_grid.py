@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, Qwen2Config, Qwen3Config
 
-from tests.huggingface.tiny_base import (
+from tests.support.models.base import (
     IMAGE,
     TEXT_SIZES,
     VIDEO,
@@ -22,7 +22,7 @@ from tests.huggingface.tiny_base import (
     siglip,
     square_media,
 )
-from tests.huggingface.tiny_tiled import END, START, TILE_TOKENS, flat_tiles, one_run, tiles_joined
+from tests.support.models.tiles import END, START, TILE_TOKENS, flat_tiles, one_run, tiles_joined
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 UNTIED = {"tie_word_embeddings": False}
@@ -139,7 +139,7 @@ def framed(kind: str, inputs: Media, index: int, count: int) -> list[int]:
 
 
 BOTH = ("image", "video")
-PLAIN_CASES = (
+SINGLE_GRID_CASES = (
     Case("aria", aria, flat_tiles, spell=one_run, items=tiles_joined),
     Case("ovis2", ovis2, flat_tiles, spell=with_indicators, items=tiles_joined, embeds=indicators_embedded),
     Case("got_ocr2", got_ocr2, square_media),

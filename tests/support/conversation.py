@@ -9,8 +9,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from divprune.huggingface.model_inputs import CACHE, cache_in
-from tests.huggingface.handmade import KeepRule, ShortRow, items_of, short_row
-from tests.huggingface.tiny_models import IMAGE, SOUND, VIDEO, Case, Row, make_inputs
+from tests.support.handmade import KeepRule, ShortRow, items_of, short_row
+from tests.support.models.every_family import IMAGE, SOUND, VIDEO, Case, Row, make_inputs
 
 GREEDY = {
     "do_sample": False,

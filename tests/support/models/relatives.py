@@ -23,7 +23,7 @@ from transformers import (
     Siglip2VisionConfig,
 )
 
-from tests.huggingface.tiny_base import (
+from tests.support.models.base import (
     IMAGE,
     TEXT_SIZES,
     VIDEO,
@@ -37,8 +37,8 @@ from tests.huggingface.tiny_base import (
     siglip,
     square_media,
 )
-from tests.huggingface.tiny_llava import pixtral_tower, ragged_media, with_breaks
-from tests.huggingface.tiny_mrope import (
+from tests.support.models.llava import pixtral_tower, ragged_media, with_breaks
+from tests.support.models.qwen import (
     BOTH,
     ROPE,
     SPECIAL,
@@ -51,7 +51,7 @@ from tests.huggingface.tiny_mrope import (
     timestamped_images,
     with_small_logits,
 )
-from tests.huggingface.tiny_tiled import flat_tiles, one_run, tiles_joined
+from tests.support.models.tiles import flat_tiles, one_run, tiles_joined
 
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 
@@ -182,7 +182,7 @@ def packed_media(model: PreTrainedModel, kind: str, counts: list[int]) -> Media:
     }  # fmt: skip
 
 
-MORE_CASES = (
+RELATIVE_CASES = (
     Case("cohere2_vision", cohere2_vision, flat_tiles, spell=one_run, items=tiles_joined),
     Case("deepseek_vl", deepseek_vl, square_media),
     Case("lighton_ocr", lighton_ocr, ragged_media, spell=with_breaks(14)),

@@ -12,9 +12,9 @@ from divprune.huggingface import PruningReport
 from divprune.huggingface.model_inputs import cache_in
 from divprune.methods import Method
 from divprune.selection.reference import reference_select
-from tests.huggingface.handmade import KeepRule, ShortRow, short_rows
-from tests.huggingface.handmade_logits import greedy_logits
-from tests.huggingface.tiny_models import IMAGE, SOUND, VIDEO, Case, Row, make_inputs
+from tests.support.handmade import KeepRule, ShortRow, short_rows
+from tests.support.handmade_logits import greedy_logits
+from tests.support.models.every_family import CASES, IMAGE, SOUND, VIDEO, Case, Row, make_inputs
 
 RATIO = 0.3
 STEPS = 9  # prefill and 8 decoded tokens
@@ -129,3 +129,7 @@ def divprune_rule(order: str = "sorted") -> KeepRule:
 def first_tokens(visual_tokens: Tensor) -> Tensor:
     """The wrong tokens: every cell must notice them."""
     return torch.arange(budget(len(visual_tokens), keep_ratio=RATIO))
+
+
+def positions_of(name: str) -> list[str]:
+    return ["original"] if CASES[name].cells else list(CASES[name].positions)

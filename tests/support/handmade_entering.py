@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from tests.huggingface.handmade import ShortRow
-from tests.huggingface.tiny_models import Case
+from tests.support.handmade import ShortRow
+from tests.support.models.every_family import Case
 
 Rule = Callable[["Entering"], Tensor | tuple[Tensor, Tensor]]
 """What is known at the entrance of layer K -> the kept ones of the n tokens that an item has left, ascending.

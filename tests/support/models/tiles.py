@@ -12,7 +12,7 @@ from transformers import (
     SmolVLMConfig,
 )
 
-from tests.huggingface.tiny_base import (
+from tests.support.models.base import (
     IMAGE,
     TEXT_SIZES,
     VOCABULARY,

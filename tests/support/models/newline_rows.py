@@ -3,9 +3,9 @@
 import torch
 from transformers import PreTrainedModel
 
-from tests.huggingface.tiny_base import IMAGE, VIDEO, Case, Media, build_model, config_of, mm_types, noise
-from tests.huggingface.tiny_mrope import BOTH, ROPE, grid_media, merged_grid
-from tests.huggingface.tiny_newest import DENSE_FIRST, EXPERTS, INDEXER, LATENT, SIZES, TEXT, UNTIED
+from tests.support.models.base import IMAGE, VIDEO, Case, Media, build_model, config_of, mm_types, noise
+from tests.support.models.qwen import BOTH, ROPE, grid_media, merged_grid
+from tests.support.models.sparse_attention import DENSE_FIRST, EXPERTS, INDEXER, LATENT, SIZES, TEXT, UNTIED
 
 NUM_WORDS, NUM_CODES, NUM_SOUNDS = 99, 512, 8
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tests.huggingface.tiny_base import IMAGE, Case, Media, build_model, config_of, noise
-from tests.huggingface.tiny_newest import DENSE_FIRST, SIZES, TEXT
-from tests.huggingface.tiny_tiled import one_run
+from tests.support.models.base import IMAGE, Case, Media, build_model, config_of, noise
+from tests.support.models.sparse_attention import DENSE_FIRST, SIZES, TEXT
+from tests.support.models.tiles import one_run
 
 
 def inkling_mm_model() -> PreTrainedModel:

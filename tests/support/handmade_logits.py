@@ -9,8 +9,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from divprune.huggingface.model_inputs import CACHE, cache_in
-from tests.huggingface.handmade import ShortRow
-from tests.huggingface.tiny_models import IMAGE, VIDEO, Case
+from tests.support.handmade import ShortRow
+from tests.support.models.every_family import IMAGE, VIDEO, Case
 
 LANGUAGE_MODELS = ("language_model", "text_model")
 

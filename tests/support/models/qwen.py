@@ -11,7 +11,7 @@ from transformers import (
     Qwen3VLConfig,
 )
 
-from tests.huggingface.tiny_base import (
+from tests.support.models.base import (
     IMAGE,
     TEXT_SIZES,
     VIDEO,
@@ -126,7 +126,7 @@ def glm_types(ids: Tensor, kinds: tuple[str, ...]) -> dict[str, Tensor]:
 
 
 BOTH = ("image", "video")
-MROPE_CASES = (
+QWEN_CASES = (
     Case("qwen2_vl", qwen2_vl, grid_media, BOTH, types=mm_types, cells=one_stretch),
     Case("qwen2_5_vl", qwen2_5_vl, timed_media, BOTH, types=mm_types, cells=one_stretch),
     Case("qwen3_vl", qwen3_vl, grid_media, BOTH, timestamped, types=mm_types, cells=stretch_a_frame),

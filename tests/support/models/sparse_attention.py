@@ -4,11 +4,11 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from tests.huggingface.tiny_base import IMAGE, TEXT_SIZES, VIDEO, VOCABULARY, Case, Media, build_model, config_of
-from tests.huggingface.tiny_coordinates import grid_media_of_frames, mm_types
-from tests.huggingface.tiny_grids import SLIDING, doubled_frames
-from tests.huggingface.tiny_llava import pixtral_tower, ragged_media, with_breaks
-from tests.huggingface.tiny_mrope import (
+from tests.support.models.base import IMAGE, TEXT_SIZES, VIDEO, VOCABULARY, Case, Media, build_model, config_of
+from tests.support.models.llava import pixtral_tower, ragged_media, with_breaks
+from tests.support.models.mrope_variants import grid_media_of_frames, mm_types
+from tests.support.models.patch_grids import SLIDING, doubled_frames
+from tests.support.models.qwen import (
     BOTH,
     ROPE,
     SPECIAL,
@@ -192,7 +192,7 @@ def bracketed(kind: str, inputs: Media, index: int, count: int) -> list[int]:
     return [97, *[IMAGE] * count, 98] if kind == "image" else [93, *[IMAGE] * count, 94]
 
 
-NEWEST_CASES = (
+SPARSE_CASES = (
     Case("mistral_large4", mistral_large4, ragged_media, spell=with_breaks(14)),
     Case("dots3_note", dots3_note, grid_media_of_frames, BOTH, timestamped),
     Case("muse_spark", muse_spark, doubled_frames, BOTH, timestamped),

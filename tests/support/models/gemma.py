@@ -14,7 +14,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from tests.huggingface.tiny_base import (
+from tests.support.models.base import (
     IMAGE,
     TEXT_SIZES,
     VIDEO,

@@ -15,11 +15,11 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from divprune.huggingface.model_inputs import CACHE
-from tests.huggingface.handmade import ShortRow, short_rows
-from tests.huggingface.handmade_entering import Before, FullRow, Rule, entering_of
-from tests.huggingface.handmade_logits import head, language_model, per_layer_inputs, written_masks
-from tests.huggingface.tiny_base import IMAGE, VIDEO
-from tests.huggingface.tiny_models import CASES, Case, features
+from tests.support.handmade import ShortRow, short_rows
+from tests.support.handmade_entering import Before, FullRow, Rule, entering_of
+from tests.support.handmade_logits import head, language_model, per_layer_inputs, written_masks
+from tests.support.models.base import IMAGE, VIDEO
+from tests.support.models.every_family import CASES, Case, features
 
 
 def full_rows(model: PreTrainedModel, inputs: dict[str, Any], case: Case | None = None) -> list[FullRow]:

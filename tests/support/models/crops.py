@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tests.huggingface.tiny_base import IMAGE, TEXT_SIZES, VIDEO, VOCABULARY, Case, Media, build_model, config_of, noise
-from tests.huggingface.tiny_mrope import ROPE, with_small_logits
-from tests.huggingface.tiny_tiled import TILE_COUNTS, nested_tiles, tagged_tiles, tiles_joined
+from tests.support.models.base import IMAGE, TEXT_SIZES, VIDEO, VOCABULARY, Case, Media, build_model, config_of, noise
+from tests.support.models.qwen import ROPE, with_small_logits
+from tests.support.models.tiles import TILE_COUNTS, nested_tiles, tagged_tiles, tiles_joined
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 TEXT: dict[str, Any] = {**TEXT_SIZES, **VOCABULARY, "num_key_value_heads": 2}

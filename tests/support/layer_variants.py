@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from transformers import InternVLConfig, PreTrainedModel, Qwen2Config
 
-from tests.huggingface import tiny_gemma, tiny_grids, tiny_more, tiny_mrope, tiny_newest
-from tests.huggingface.tiny_base import IMAGE, TEXT_SIZES, VOCABULARY, build_model
-from tests.huggingface.tiny_models import CASES, Case
-from tests.huggingface.tiny_tiled import INTERNVL_VISION
+from tests.support.models import gemma, patch_grids, qwen, relatives, sparse_attention
+from tests.support.models.base import IMAGE, TEXT_SIZES, VOCABULARY, build_model
+from tests.support.models.every_family import CASES, Case
+from tests.support.models.tiles import INTERNVL_VISION
 
 FULL, SLIDING, LINEAR = "full_attention", "sliding_attention", "linear_attention"
 
@@ -77,12 +77,12 @@ def deeper(name: str) -> PreTrainedModel:
 
 
 def small(config: Any) -> PreTrainedModel:
-    return tiny_mrope.with_small_logits(build_model(config))
+    return qwen.with_small_logits(build_model(config))
 
 
 def small_gemma(config: Any) -> PreTrainedModel:
     """Attention without a scale is so sharp that rounding grows layer by layer; the logits are kept small."""
-    model = tiny_gemma.build_gemma(config)
+    model = gemma.build_gemma(config)
     with torch.no_grad():
         model.lm_head.weight.div_(10)
     return model
@@ -90,26 +90,26 @@ def small_gemma(config: Any) -> PreTrainedModel:
 
 VARIANTS = {
     "gemma4 without shared layers": replace(
-        CASES["gemma4"], build=rebuilt(tiny_gemma.gemma4, small_gemma, num_kv_shared_layers=0)
+        CASES["gemma4"], build=rebuilt(gemma.gemma4, small_gemma, num_kv_shared_layers=0)
     ),
     "qwen3_5 with late attention": replace(
         CASES["qwen3_5"],
-        build=rebuilt(tiny_mrope.qwen3_5, small, **late(LINEAR)),
+        build=rebuilt(qwen.qwen3_5, small, **late(LINEAR)),
     ),
     "lfm2_vl with late attention": replace(
         CASES["lfm2_vl"],
-        build=rebuilt(tiny_more.lfm2_vl, build_model, **late("conv")),
+        build=rebuilt(relatives.lfm2_vl, build_model, **late("conv")),
     ),
     "lfm3_vl with late attention": replace(
         CASES["lfm3_vl"],
-        build=rebuilt(tiny_grids.lfm3_vl, build_model, **late("conv")),
+        build=rebuilt(patch_grids.lfm3_vl, build_model, **late("conv")),
     ),
     "qwen3_5_moe with late attention": replace(
         CASES["qwen3_5_moe"],
-        build=rebuilt(tiny_more.qwen3_5_moe, small, **late(LINEAR)),
+        build=rebuilt(relatives.qwen3_5_moe, small, **late(LINEAR)),
     ),
     "dots3_note with late windows": replace(
-        CASES["dots3_note"], build=partial(tiny_newest.dots3_note, "indexed_attention", SLIDING, SLIDING)
+        CASES["dots3_note"], build=partial(sparse_attention.dots3_note, "indexed_attention", SLIDING, SLIDING)
     ),
     "internvl with late windows": replace(CASES["internvl"], build=late_windows),
 }

@@ -13,11 +13,11 @@ from divprune.budget import budget
 from divprune.huggingface.model_inputs import cache_in
 from divprune.methods import Method
 from divprune.selection.reference import reference_select
-from tests.huggingface.handmade_entering import Entering, FullRow, Rule
-from tests.huggingface.handmade_layers import full_rows
-from tests.huggingface.layer_variants import EAGER_ONLY, INSIDE, LOWEST
-from tests.huggingface.test_parity import MIXED, ONE_AND_TWO, ONE_AND_TWO_VIDEOS, RATIO, STEPS, WITH_TEXT_ONLY
-from tests.huggingface.tiny_models import Row, make_inputs
+from tests.support.handmade_entering import Entering, FullRow, Rule
+from tests.support.handmade_layers import full_rows
+from tests.support.layer_variants import EAGER_ONLY, INSIDE, LOWEST
+from tests.support.models.every_family import Row, make_inputs
+from tests.support.subject import MIXED, ONE_AND_TWO, ONE_AND_TWO_VIDEOS, RATIO, STEPS, WITH_TEXT_ONLY
 
 FAMILIES = tuple(INSIDE)
 KINDS_OF_LAYERS = ("llava", "llava_next_video", "qwen2_5_vl", "gemma3", "qwen3_vl", "idefics3")

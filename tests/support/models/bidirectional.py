@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tests.huggingface.tiny_base import (
+from tests.support.models.base import (
     IMAGE,
     TEXT_SIZES,
     VIDEO,
@@ -18,7 +18,7 @@ from tests.huggingface.tiny_base import (
     mm_types,
     noise,
 )
-from tests.huggingface.tiny_gemma import BOTH, HEADS, build_gemma, framed
+from tests.support.models.gemma import BOTH, HEADS, build_gemma, framed
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 UNTIED = {"tie_word_embeddings": False}
@@ -136,7 +136,7 @@ def placeholders_embedded(model: PreTrainedModel, ids: Tensor) -> Tensor:
     return model.get_input_embeddings()(ids).clone()
 
 
-BLOCK_CASES = (
+BIDIRECTIONAL_CASES = (
     Case("gemma3n", gemma3n, small_squares, spell=framed),
     Case("gemma4_unified", gemma4_unified, merged_patches, BOTH, spell=framed, types=mm_types, block="runs"),
     Case(

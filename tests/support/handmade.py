@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tests.huggingface.tiny_models import IMAGE, VIDEO, Case, encoded, features
+from tests.support.models.every_family import IMAGE, VIDEO, Case, encoded, features
 
 KeepRule = Callable[[Tensor], Tensor]
 """(M, d) visual tokens of one item -> the kept indices in the order in which they are fed."""

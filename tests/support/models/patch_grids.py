@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, Qwen2Config
 
-from tests.huggingface.tiny_base import IMAGE, TEXT_SIZES, VIDEO, VOCABULARY, Case, Media, build_model, config_of, noise
-from tests.huggingface.tiny_mrope import BOTH, VISION, grid_media, timestamped
+from tests.support.models.base import IMAGE, TEXT_SIZES, VIDEO, VOCABULARY, Case, Media, build_model, config_of, noise
+from tests.support.models.qwen import BOTH, VISION, grid_media, timestamped
 
 SPECIAL = {"image_token_id": IMAGE, "video_token_id": VIDEO, "tie_word_embeddings": False}
 TEXT: dict[str, Any] = {**TEXT_SIZES, **VOCABULARY, "num_key_value_heads": 2}
@@ -92,7 +92,7 @@ def doubled_frames(model: PreTrainedModel, kind: str, counts: list[int]) -> Medi
     return {name: value.repeat(1, 2) if "pixel" in name else value for name, value in media.items()}
 
 
-GRID_CASES = (
+PATCH_GRID_CASES = (
     Case("video_llama_3", video_llama_3, flat_media, BOTH, timestamped),
     Case("exaone4_5", exaone4_5, grid_media, BOTH, positions=("compact",)),
     Case("hyperclovax_vision_v2", hyperclovax_vision_v2, grid_media, BOTH, positions=("compact",)),

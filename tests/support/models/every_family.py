@@ -7,20 +7,20 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tests.huggingface.tiny_base import IMAGE, SOUND, VIDEO, Case, reactive
-from tests.huggingface.tiny_blocks import BLOCK_CASES
-from tests.huggingface.tiny_coordinates import COORDINATE_CASES
-from tests.huggingface.tiny_crops import CROP_CASES
-from tests.huggingface.tiny_gemma import GEMMA_CASES
-from tests.huggingface.tiny_grids import GRID_CASES
-from tests.huggingface.tiny_inkling import INKLING_CASES
-from tests.huggingface.tiny_llava import LLAVA_CASES
-from tests.huggingface.tiny_more import MORE_CASES
-from tests.huggingface.tiny_mrope import MROPE_CASES
-from tests.huggingface.tiny_newest import NEWEST_CASES
-from tests.huggingface.tiny_plain import PLAIN_CASES
-from tests.huggingface.tiny_rows import ROW_CASES
-from tests.huggingface.tiny_tiled import TILED_CASES
+from tests.support.models.base import IMAGE, SOUND, VIDEO, Case, reactive
+from tests.support.models.bidirectional import BIDIRECTIONAL_CASES
+from tests.support.models.crops import CROP_CASES
+from tests.support.models.gemma import GEMMA_CASES
+from tests.support.models.inkling import INKLING_CASES
+from tests.support.models.llava import LLAVA_CASES
+from tests.support.models.mrope_variants import MROPE_CASES
+from tests.support.models.newline_rows import ROW_CASES
+from tests.support.models.patch_grids import PATCH_GRID_CASES
+from tests.support.models.qwen import QWEN_CASES
+from tests.support.models.relatives import RELATIVE_CASES
+from tests.support.models.single_grid import SINGLE_GRID_CASES
+from tests.support.models.sparse_attention import SPARSE_CASES
+from tests.support.models.tiles import TILED_CASES
 
 __all__ = [
     "CASES",
@@ -38,8 +38,8 @@ __all__ = [
 
 
 GROUPS = (
-    LLAVA_CASES, TILED_CASES, GEMMA_CASES, MROPE_CASES, MORE_CASES, PLAIN_CASES, GRID_CASES, COORDINATE_CASES,
-    CROP_CASES, BLOCK_CASES, NEWEST_CASES, INKLING_CASES, ROW_CASES,
+    LLAVA_CASES, TILED_CASES, GEMMA_CASES, QWEN_CASES, RELATIVE_CASES, SINGLE_GRID_CASES, PATCH_GRID_CASES, MROPE_CASES,
+    CROP_CASES, BIDIRECTIONAL_CASES, SPARSE_CASES, INKLING_CASES, ROW_CASES,
 )  # fmt: skip
 CASES: dict[str, Case] = {case.name: case for group in GROUPS for case in group}
 
