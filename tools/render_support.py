@@ -19,8 +19,7 @@ test on a tiny random model of the family, in float64 with transformers {newest}
 cell that ends otherwise there has a note.
 
 - **ok**: logits, scores or loss equal a reference made by hand, which shares no code with the package, to 1e-9 at every
-  step of an answer of nine tokens, and differ from it by more than 1e-3 if the first tokens are kept instead. (In
-  float32, where families tie in float64: the wrong tokens cost 1000 times what rounding does.)
+  step of an answer of nine tokens, and differ from it by more than 1e-3 if the first tokens are kept instead.
 - **refused**: the call raises an error, which the note quotes; the model is usable afterwards.
 - **n/a**: there is nothing to prune, or transformers fails or gives other numbers without pruning too.
 """

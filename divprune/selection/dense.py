@@ -24,7 +24,12 @@ def dense_picks(distances: Distances, num_keep: int, valid: Tensor | None = None
         (B, num_keep) int64 picks, and (B, num_keep) distances of each to its nearest earlier pick: inf for the first.
     """
     matrix = distances.matrix()
-    seed = _seeds(matrix, valid)
+    nearest = _nearest(matrix, valid)
+    near = nearest == 0
+    if bool(near.any()):
+        matrix = _with_tied_copies(matrix, distances.tokens, near)
+        nearest = _nearest(matrix, valid)
+    seed = nearest.argmax(dim=1)
     # A pick is at -inf from itself and thereby never the farthest again.
     matrix.diagonal(dim1=1, dim2=2).fill_(-inf)
     batch, total = matrix.shape[:2]
@@ -43,12 +48,29 @@ def dense_picks(distances: Distances, num_keep: int, valid: Tensor | None = None
     return picks.T, when_chosen.T
 
 
-def _seeds(matrix: Tensor, valid: Tensor | None) -> Tensor:
-    """Return (B,) the valid token of each set whose nearest valid neighbour is farthest."""
+def _nearest(matrix: Tensor, valid: Tensor | None) -> Tensor:
+    """Return (B, M) how far the nearest valid neighbour of each valid token is, -inf for the others."""
     matrix.diagonal(dim1=1, dim2=2).fill_(inf)
     met = matrix if valid is None else matrix.masked_fill(~(valid.unsqueeze(1) & valid.unsqueeze(2)), inf)
     # By rows and by columns, so that two tokens that are each other's nearest tie to the last bit.
     nearest = torch.minimum(met.amin(dim=2), met.amin(dim=1))
-    if valid is not None:
-        nearest.masked_fill_(~valid, -inf)
-    return nearest.argmax(dim=1)
+    return nearest if valid is None else nearest.masked_fill_(~valid, -inf)
+
+
+def _with_tied_copies(matrix: Tensor, tokens: Tensor, near: Tensor) -> Tensor:
+    """Give each copy of a token the distances (B, M, M) of the first: a product's last bits depend on a row's place.
+
+    Args:
+        matrix: (B, M, M).
+        tokens: (B, M, d).
+        near: (B, M) bool, the tokens that are at distance 0 from another and may be copies.
+    """
+    matrix.diagonal(dim1=1, dim2=2).fill_(0.0)
+    first = torch.arange(matrix.shape[1], device=matrix.device).repeat(len(matrix), 1)
+    for row in near.any(dim=1).nonzero().squeeze(1).tolist():
+        suspects = near[row].nonzero().squeeze(1)
+        _, group = tokens[row, suspects].unique(dim=0, return_inverse=True)
+        lowest = suspects.new_full((len(suspects),), len(near[row])).scatter_reduce(0, group, suspects, "amin")
+        first[row, suspects] = lowest[group]
+    rows = matrix.gather(1, first.unsqueeze(2).expand_as(matrix))
+    return rows.gather(2, first.unsqueeze(1).expand_as(matrix))

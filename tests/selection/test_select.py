@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from divprune.selection import approximate_distances, max_min, select
+from divprune.selection.dense import dense_picks
 from divprune.selection.distances import METRICS, Distances
 from divprune.selection.lazy import LazyGreedy
 from divprune.selection.reference import reference_distances, reference_select
@@ -215,3 +216,23 @@ def test_cuda_equals_cpu():
     order = select(rows.cuda(), num_keep=200).selection_order
     assert order.is_cuda
     assert wrong_pick(rows, order.tolist()) is None
+
+
+def test_copies_tie_whatever_a_product_does_to_their_last_bits() -> None:
+    rows = tokens("gaussian", 40, 8, 3).double()
+    copies = [29, 7, 31]
+    rows[copies] = rows[7].clone()
+
+    class Uneven(Distances):
+        def matrix(self) -> torch.Tensor:
+            exact = super().matrix()
+            # As if the lowest copy were a little nearer to all others than the rest.
+            exact[:, 7, :] -= 1e-15
+            exact[:, :, 7] -= 1e-15
+            exact[:, 7, copies] = exact[:, copies, 7] = 0.0
+            return exact
+
+    picks, _ = dense_picks(Uneven(rows[None], "cosine"), 40)
+    order = [pick for pick in picks[0].tolist() if pick in copies]
+    assert order == sorted(copies)
+    assert picks[0].tolist()[-2:] == [29, 31]

@@ -17,13 +17,6 @@ DIFFERENCE = 1e-3
 RELATIVE = 1000
 """In float32, by how much other tokens must cost more than rounding."""
 
-FLOAT32 = {
-    "llava_onevision": "all its image newline tokens are one vector: which of them is picked is a tie, and float64 "
-    "products of different shapes break it differently",
-    "hunyuan_vl": "as llava_onevision",
-}
-"""Cases that are compared in float32, relative to what the wrong tokens cost, and why."""
-
 _REAL = torch.float32, torch.Tensor.float, torch.get_default_dtype()
 
 
@@ -91,9 +84,8 @@ def is_different(error: Any) -> bool:
 
 
 @contextmanager
-def compared(names: set[str], is_float64: bool) -> Iterator[None]:
-    """Compare one test's logits: in float32 if it asks for that, or is about a case that ties in float64."""
-    is_float64 = is_float64 and not names & FLOAT32.keys()
+def compared(is_float64: bool) -> Iterator[None]:
+    """Compare one test's logits; in float32 if it asks for that, relative to what the wrong tokens cost."""
     COMPARISON.begin(is_float64)
     if is_float64:
         yield
