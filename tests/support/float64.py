@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import safetensors.torch  # noqa: F401  # makes tables of dtypes when it is imported, which must hold the real ones
 import torch
 
 ROUNDING = 1e-9
