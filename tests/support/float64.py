@@ -4,11 +4,12 @@ A float32 bound is none: processors differ by how they add (with or without AVX-
 In float64 all families agree with the hand-made references to 1e-12, and an off-by-one that costs 1e-6 is seen.
 """
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import safetensors.torch  # noqa: F401  # makes tables of dtypes when it is imported, which must hold the real ones
+import safetensors.torch  # noqa: F401  # makes a table of dtypes when it is imported, which must hold the real ones
 import torch
 
 ROUNDING = 1e-9
@@ -17,6 +18,9 @@ DIFFERENCE = 1e-3
 """Below what other tokens do to them."""
 RELATIVE = 1000
 """In float32, by how much other tokens must cost more than rounding."""
+
+# torch makes its table of dtypes when something is first saved.
+torch.save(torch.zeros(1), io.BytesIO())
 
 _REAL = torch.float32, torch.Tensor.float, torch.get_default_dtype()
 
