@@ -2,11 +2,15 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from divprune.errors import ArgumentError, first_line
 from divprune.evaluation.datasets import DATA_SETS, Medium, data_set
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
     from divprune.efficiency.shapes import ModelShape
     from divprune.efficiency.workloads import Workload
 
@@ -17,6 +21,8 @@ CHECKPOINTS: Mapping[str, str] = {
     "llava-next-video-7b": "llava-hf/LLaVA-NeXT-Video-7B-hf",
 }
 """The checkpoint of each of the paper's models, by the name of its architecture."""
+EMBEDDED = "embedded"
+"""The name of the model that comes with the package."""
 KEEP_RATIO = 0.098
 VIDEO_FRAMES = 8
 """Frames of a clip, as in the paper."""
@@ -104,3 +110,51 @@ def named_subject(model: str, title: str) -> Subject:
     """Return a model of which only the name is known: its cells can be compared, not planned."""
     unknown: Any = None
     return Subject(model, title, None, unknown, {})
+
+
+def subject_of(model: str, num_visual_tokens: int | None) -> Subject:
+    """Return a model with its sizes.
+
+    Raises:
+        ArgumentError: its config cannot be read, or does not tell how many tokens it makes of an image.
+        UnsupportedModelError: its family cannot be pruned.
+    """
+    known = architecture_of(model)
+    if known is not None:
+        return paper_subject(known, None if model.lower() == known else model)
+    return _other(model, num_visual_tokens)
+
+
+def architecture_of(model: str) -> str | None:
+    """Return the paper's model that a checkpoint is, by the last part of its name; None for any other."""
+    last = model.rstrip("/\\").replace("\\", "/").rpartition("/")[2].lower()
+    names = {checkpoint.rpartition("/")[2].lower(): name for name, checkpoint in CHECKPOINTS.items()}
+    return names.get(last, last if last in CHECKPOINTS else None)
+
+
+def _other(model: str, num_visual_tokens: int | None) -> Subject:
+    from divprune.efficiency.prefill_costs import visual_tokens_of
+    from divprune.efficiency.shapes import model_shape
+    from divprune.huggingface.families.registry import family_named
+
+    config = _config(model)
+    family_named(config.model_type)  # refuses what cannot be pruned
+    shape = model_shape(config)
+    count = visual_tokens_of(config, shape) if num_visual_tokens is None else num_visual_tokens
+    return other_subject(model, shape, count)
+
+
+def _config(model: str) -> "PreTrainedConfig":
+    from transformers import AutoConfig
+
+    from divprune.embedded import checkpoint_path
+
+    path: str | Path = checkpoint_path() if model == EMBEDDED else model
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    # Damaged files raise whatever the parser of the day raises, and an unreachable hub whatever it likes.
+    except Exception as error:
+        known = ", ".join((EMBEDDED, *CHECKPOINTS))
+        reason = f"it is none of {known}, and its config cannot be read"
+        raise ArgumentError(f"`model` {model}: {reason}: {first_line(error)}") from None
+    return config

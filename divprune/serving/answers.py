@@ -103,15 +103,15 @@ class AnswerFile:
         except NotOursError as error:
             raise BatchError(
                 f"{self.path} holds something else than answers of this version's `divprune batch` (line "
-                f"{error.number} is none) and is left as it is; give another --output"
+                f"{error.number} is none) and is left as it is; give another `output`"
             ) from None
         except OSError as error:
-            raise BatchError(f"{self.path} cannot be read: {error.strerror}; give another --output") from None
+            raise BatchError(f"{self.path} cannot be read: {error.strerror}; give another `output`") from None
         for line in lines:
             if line.settings != self._settings:
                 raise BatchError(
                     f"{self.path} holds answers of other settings, expected {self._settings!r}, got "
-                    f"{line.settings!r}; give another --output"
+                    f"{line.settings!r}; give another `output`"
                 )
         return lines
 
@@ -142,10 +142,10 @@ def _append(path: Path, line: bytes) -> None:
 
 def _check_place(path: Path, target: Path) -> None:
     if (target.exists() and not target.is_file()) or not target.parent.is_dir():
-        raise BatchError(f"{path} must be a file in a folder that exists; give another --output")
+        raise BatchError(f"{path} must be a file in a folder that exists; give another `output`")
     # A new file is put in place of the old one, so that both must be allowed.
     if not os.access(target.parent, os.W_OK) or (target.exists() and not os.access(target, os.R_OK | os.W_OK)):
-        raise BatchError(f"{path} cannot be written: no permission; give another --output")
+        raise BatchError(f"{path} cannot be written: no permission; give another `output`")
 
 
 def _check_images(path: Path, questions: Sequence[Question], found: dict[str, str | None], answered: set[str]) -> None:
@@ -155,5 +155,5 @@ def _check_images(path: Path, questions: Sequence[Question], found: dict[str, st
             missing = [image for image in question.images if not os.access(image, os.R_OK) or not image.is_file()]
             raise BatchError(
                 f"{(missing or question.images)[0]} cannot be read any more, and {path} has an answer about it: "
-                f"restore it, or take question {question.id!r} out, or give another --output"
+                f"restore it, or take question {question.id!r} out, or give another `output`"
             )

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from divprune.cli import harness_run
 from divprune.evaluation.cells import Cell
 from divprune.evaluation.datasets import DATA_SETS
+from divprune.experiments import harness as harness_module
 from divprune.records import Record
 from tests.cli.conftest import Command
 
@@ -30,8 +30,8 @@ class Harness:
         self.cells, self.options = list(cells), options
         options.output.mkdir(parents=True, exist_ok=True)
         for cell in cells:
-            progress.cell(cell, 8)
-            progress.answered(8)
+            with progress.counting(cell.name, 8) as advance:
+                advance(8)
             self._write(cell, options.output)
         progress.note("all done")
 
@@ -51,7 +51,7 @@ class Harness:
 @pytest.fixture
 def harness(monkeypatch: pytest.MonkeyPatch) -> Harness:
     stand_in = Harness()
-    monkeypatch.setattr(harness_run, "import_module", lambda name: stand_in)
+    monkeypatch.setattr(harness_module, "import_module", lambda name: stand_in)
     return stand_in
 
 
@@ -248,7 +248,7 @@ def test_without_lmms_eval_the_extra_is_named(
     def missing(name: str) -> None:
         raise ModuleNotFoundError("No module named 'lmms_eval'")
 
-    monkeypatch.setattr(harness_run, "import_module", missing)
+    monkeypatch.setattr(harness_module, "import_module", missing)
     outcome = divprune("eval", "--suite", "gqa", "--model", "embedded", "--output", tmp_path)
     assert outcome.exit_code == 2
     assert 'pip install "divprune[eval]"' in outcome.error

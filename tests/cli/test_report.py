@@ -123,7 +123,7 @@ def test_failed_report_leaves_the_old_file(
     def fail(*arguments: object, **options: object) -> None:
         raise RuntimeError("no drawing today")
 
-    monkeypatch.setattr("divprune.cli.report.draw_media", fail)
+    monkeypatch.setattr("divprune.demo.html_report.draw_media", fail)
     outcome = divprune("run", "--model", llava, "--image", picture, "--report", report, *SHORT)
     assert outcome.exit_code == 1
     assert report.read_text() == old

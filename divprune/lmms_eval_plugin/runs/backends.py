@@ -99,7 +99,7 @@ class ModelPool:
             DivpruneError: the checkpoint cannot be loaded, or not be pruned so.
         """
         if is_simple and self.options.backend != "hf":
-            raise EvaluationError(f"task {cell.task} weighs continuations, which only --backend hf can")
+            raise EvaluationError(f"task {cell.task} weighs continuations, which only `backend` hf can")
         if self.options.backend == "hf":
             return self._hugging_face(cell, is_simple)
         if self.options.backend == "vllm":
@@ -135,7 +135,7 @@ class ModelPool:
 
     def _vllm(self, cell: Cell) -> Any:
         if find_spec("vllm") is None:
-            raise MissingDependencyError('--backend vllm needs vLLM too: pip install "divprune[eval,vllm]"')
+            raise MissingDependencyError('`backend` vllm needs vLLM too: pip install "divprune[eval,vllm]"')
         from divprune.lmms_eval_plugin.runs.vllm_model import TasksLengthVLLM
         from divprune.vllm_plugin import pruned_overrides
 
@@ -172,7 +172,7 @@ class ModelPool:
 
         _refuse_options_of_prune(cell, "openai-server")
         if self.options.base_url is None:
-            raise EvaluationError("--backend openai-server needs --base-url, such as http://127.0.0.1:8000/v1")
+            raise EvaluationError("`backend` openai-server needs `base_url`, such as http://127.0.0.1:8000/v1")
         return OpenAICompatible(
             model_version=self.options.served_model or cell.model,
             base_url=self.options.base_url,
@@ -187,4 +187,4 @@ class ModelPool:
 
 def _refuse_options_of_prune(cell: Cell, backend: str) -> None:
     if cell.positions is not None or cell.order != "sorted":
-        raise EvaluationError(f"--backend {backend} takes no positions and no order of its own")
+        raise EvaluationError(f"`backend` {backend} takes no positions and no order of its own")

@@ -63,7 +63,7 @@ def finished_record(cell: Cell, settings: Mapping[str, Any], options: HarnessOpt
     changed = [name for name, value in settings.items() if record.config.get(name) != value]
     if changed:
         told = ", ".join(f"{name} {record.config.get(name)!r}, now {settings[name]!r}" for name in changed)
-        raise EvaluationError(f"{path} is of a run with {told}; name another --output, or replace it by --no-resume")
+        raise EvaluationError(f"{path} is of a run with {told}; name another `output`, or replace it by `resume=False`")
     return record
 
 
