@@ -14,7 +14,7 @@ import divprune
 PACKAGE = Path(divprune.__file__).parent
 
 # Which parts of the package each part may import; itself and the version are always allowed.
-_BASE = {"errors", "outputs", "progress", "records"}
+_BASE = {"errors", "jsonl_log", "outputs", "progress", "records"}
 _METHODS = _BASE | {"budget", "selection", "methods", "media"}
 _ENGINES = _METHODS | {"huggingface", "vllm_plugin"}
 _MODELS = _ENGINES | {"checkpoints", "embedded", "prompting"}
@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "outputs": {"errors"},
     "distributed": set(),
     "records": {"errors"},
+    "jsonl_log": {"errors", "records"},
     "media": {"errors"},
     "budget": {"errors"},
     "selection": {"budget", "errors"},
@@ -49,7 +50,18 @@ ALLOWED: dict[str, set[str]] = {
 }
 
 # Third parties that only some parts may import, at module level or inside functions.
-_WITHOUT_TORCH = {"budget", "cli", "distributed", "errors", "figures", "media", "outputs", "progress", "records"}
+_WITHOUT_TORCH = {
+    "budget",
+    "cli",
+    "distributed",
+    "errors",
+    "figures",
+    "jsonl_log",
+    "media",
+    "outputs",
+    "progress",
+    "records",
+}
 CONFINED: dict[str, set[str]] = {
     "torch": set(ALLOWED) - _WITHOUT_TORCH,
     "transformers": {

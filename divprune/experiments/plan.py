@@ -9,6 +9,7 @@ from divprune.budget import Budget, budget
 from divprune.errors import ArgumentError, argument_errors
 from divprune.evaluation.cells import UNPRUNED, Cell
 from divprune.evaluation.datasets import DATA_SETS, IMAGE_SETS, VIDEO_SETS, Medium
+from divprune.evaluation.matching import Matching, settings_of
 from divprune.experiments.harness import HarnessSettings
 from divprune.experiments.paper.settings import at_equal_flops
 from divprune.experiments.subjects import CHECKPOINTS, EMBEDDED, KEEP_RATIO, Subject, architecture_of, subject_of
@@ -20,7 +21,6 @@ AS_IN_LMMS_EVAL = "lmms:"
 """Before a name: lmms-eval's own task, where one of the paper's data sets is called so too."""
 DEFAULT_METHODS = ("divprune", "random")
 
-Matching = Literal["tokens", "flops"]
 Equal = Literal["tokens", "flops", "both"]
 
 
@@ -163,21 +163,18 @@ class _Planner:
     def of_task(self, task: str) -> Iterator[PlannedRun]:
         if not self.options.settings.is_server or not self.methods:
             yield PlannedRun(Cell(self.model, task))
+        given, is_server = self.options.keep_ratios, self.options.settings.is_server
         for name, method in self.by_name.items():
-            if method.count == "schedule":
-                yield PlannedRun(Cell(self.model, task, name))
-                continue
-            if method.count == "adaptive":
-                if self.options.keep_ratios is None or not self.options.settings.is_server:
-                    yield PlannedRun(Cell(self.model, task, name))
-                if self.options.keep_ratios is None:
-                    continue
-            for keep_ratio in self.keep_ratios:
-                cell = Cell(self.model, task, name, keep_ratio)
-                for matching in self.matchings:
-                    yield (
-                        self._flops(cell, keep_ratio) if matching == "flops" else PlannedRun(cell, "tokens", keep_ratio)
-                    )
+            is_adaptive = method.count == "adaptive"
+            for setting in settings_of(method, self.keep_ratios, self.matchings):
+                if setting is None:
+                    # A server that was started with a keep ratio does not let a method decide.
+                    if not (is_adaptive and is_server and given):
+                        yield PlannedRun(Cell(self.model, task, name))
+                elif given or not is_adaptive:
+                    matching, keep_ratio = setting
+                    cell = Cell(self.model, task, name, keep_ratio)
+                    yield self._flops(cell, keep_ratio) if matching == "flops" else PlannedRun(cell, *setting)
 
     def _flops(self, cell: Cell, keep_ratio: float) -> PlannedRun:
         if not self.by_name[cell.method].layers:

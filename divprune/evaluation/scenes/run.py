@@ -10,12 +10,13 @@ import torch
 from divprune.checkpoints import EMBEDDED, LoadedModel, load_model
 from divprune.efficiency.shapes import model_shape
 from divprune.errors import MissingDependencyError, argument_errors
-from divprune.evaluation.answer_log import AnswerLog
 from divprune.evaluation.cider import cider_scores
+from divprune.evaluation.matching import MATCHINGS, Matching
 from divprune.evaluation.resampling import CONFIDENCE, NUM_RESAMPLES
-from divprune.evaluation.scenes.cases import KEEP_RATIOS, MATCHINGS, Case, Matching, every_method, suite_cases
+from divprune.evaluation.scenes.cases import KEEP_RATIOS, Case, every_method, suite_cases
 from divprune.evaluation.scenes.fitprune_calibration import NUM_TRAINING_SCENES, recipe_tailor
 from divprune.evaluation.scenes.suite import NOTICE, SCENES_PER_BATCH, Suite
+from divprune.jsonl_log import JsonlLog
 from divprune.methods import FitPrune
 from divprune.outputs import make_folder
 from divprune.progress import SILENT, Progress
@@ -72,13 +73,12 @@ def run_scenes(options: SceneOptions, progress: Progress = SILENT) -> SceneScore
     origin = provenance()
     with progress.working("loading the embedded model"):
         loaded = load_model(EMBEDDED, torch.device("cpu"), "float32")
-    log = AnswerLog(options.output, RECORD_NAME, _identity(origin))
+    log = JsonlLog(options.output, RECORD_NAME, _identity(origin))
     if not options.resume:
         log.delete()
-        log = AnswerLog(options.output, RECORD_NAME, _identity(origin))
-    if len(log):
-        progress.note(f"an earlier run was interrupted: {len(log)} pieces of it are there and not repeated")
     suite = Suite(loaded.model, loaded.processor, options.num_scenes, log)
+    if suite.num_done:
+        progress.note(f"an earlier run was interrupted: {suite.num_done} pieces of it are there and not repeated")
     cases = _cases(options, suite, loaded, progress)
     with_cider = _has_cider(progress)
     num_units = suite.num_units * len({case.key for case in cases if not case.refusal})
@@ -105,7 +105,7 @@ def _identity(origin: Mapping[str, Any]) -> dict[str, Any]:
 
 def _has_cider(progress: Progress) -> bool:
     try:
-        cider_scores(["a red circle"], ["a red circle"])
+        cider_scores(["a red circle"], [["a red circle"]])
     except MissingDependencyError as error:
         progress.note(f"captions get no CIDEr: {error}")
         return False

@@ -19,10 +19,11 @@ from divprune.checkpoints import checkpoint_revision
 from divprune.distributed import is_main_process, num_processes
 from divprune.errors import DivpruneError, EvaluationError, PruningError, UnsupportedModelError, first_line
 from divprune.evaluation.cells import Cell
-from divprune.lmms_eval_plugin.answer_file import AnswerFile
+from divprune.jsonl_log import JsonlLog
 from divprune.lmms_eval_plugin.data.local_data import PaperTaskManager, task_manager
 from divprune.lmms_eval_plugin.data.revisions import data_revision
 from divprune.lmms_eval_plugin.runs import preflight
+from divprune.lmms_eval_plugin.runs.answers import Answers
 from divprune.lmms_eval_plugin.runs.backends import Backend, HarnessOptions, ModelPool
 from divprune.lmms_eval_plugin.runs.cell_records import (
     answer_identity,
@@ -122,9 +123,9 @@ class _Run:
             raise EvaluationError(
                 f"{cell.task} has {num_documents} documents for {num_processes()} processes; start fewer processes"
             )
-        answers = AnswerFile(self.options.output, cell.name, answer_identity(settings, data), model.rank)
+        answers = Answers(JsonlLog(self.options.output, cell.name, answer_identity(settings, data), model.rank))
         if not self.options.resume:
-            answers.empty(num_processes())
+            answers.forget(num_processes())
         elif len(answers):
             self.progress.note(f"{cell.name}: {len(answers)} answers of an earlier run are there and not asked again")
         self._num_begun += 1
@@ -140,8 +141,8 @@ class _Run:
             raise
         if results is None:
             return None
-        answers.reread()
-        record, marks = cell_record(cell, settings, data, results, answers.measured())
+        answers.read()
+        record, marks = cell_record(cell, settings, data, results, answers.measured)
         try:
             save_marks(cell, marks, self.options.output)
             record.save(self.options.output)
