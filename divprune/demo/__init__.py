@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from divprune.demo.run import Demo, DemoOptions, run_demo
 
 if TYPE_CHECKING:
-    from divprune.demo.answering import AnswerPair, Pruner, answer
+    from divprune.demo.answering import AnswerPair, answer
     from divprune.demo.html_report import render_report, write_report
     from divprune.demo.summary import Summary
 
@@ -18,7 +18,6 @@ __all__ = [
     "AnswerPair",
     "Demo",
     "DemoOptions",
-    "Pruner",
     "Summary",
     "answer",
     "render_report",
@@ -28,7 +27,6 @@ __all__ = [
 
 _HOME = {
     "AnswerPair": "answering",
-    "Pruner": "answering",
     "answer": "answering",
     "render_report": "html_report",
     "write_report": "html_report",

@@ -1,16 +1,13 @@
 """Answer a question twice, once from all visual tokens and once from few of them, and measure both."""
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from divprune.budget import Budget
 from divprune.checkpoints import LoadedModel
-from divprune.efficiency import Latency, interleave, prefill_seconds
+from divprune.efficiency import Latency, Variant, interleave, prefill_seconds
 from divprune.embedded.examples import Example
-from divprune.huggingface import Pruning, PruningReport, prune
-from divprune.methods.base import Method
+from divprune.huggingface import Pruning, PruningReport
 from divprune.prompting import build_inputs, decode_answer
 
 if TYPE_CHECKING:
@@ -18,28 +15,6 @@ if TYPE_CHECKING:
 
 MAX_MEASURING_SECONDS = 30.0
 """A question's measurements start no new round after this; large models on slow machines get fewer repeats."""
-
-
-@dataclass(frozen=True)
-class Pruner:
-    """Which visual tokens are kept, and how many; no budget for a method that says so itself."""
-
-    method: Method
-    budget: Budget | None
-
-    def on(self, loaded: LoadedModel) -> AbstractContextManager[Pruning]:
-        """The context manager that prunes the model."""
-        return prune(loaded.model, self.method, keep_ratio=self.keep_ratio, num_keep=self.num_keep)
-
-    @property
-    def keep_ratio(self) -> float | None:
-        """The fraction that is kept, None if it is not given as one."""
-        return None if self.budget is None else self.budget.keep_ratio
-
-    @property
-    def num_keep(self) -> int | None:
-        """The number that is kept, None if it is not given as a number."""
-        return None if self.budget is None else self.budget.num_keep
 
 
 @dataclass(frozen=True)
@@ -102,30 +77,30 @@ class AnswerPair:
 
 
 def answer(
-    loaded: LoadedModel, example: Example, pruner: Pruner, *, compare: bool, max_new_tokens: int, repeats: int
+    loaded: LoadedModel, example: Example, variant: Variant, *, compare: bool, max_new_tokens: int, repeats: int
 ) -> AnswerPair:
     """Answer one question, greedily, and measure.
 
     Args:
         loaded: the model and its processor.
         example: the question and its media.
-        pruner: what is kept.
+        variant: which visual tokens are kept, and how many.
         compare: also answer from all visual tokens.
         max_new_tokens: length limit of an answer.
         repeats: measurements of the prefill after a warm-up, pruned and unpruned in turn.
     """
     inputs = build_inputs(loaded, example.media, example.prompt)
     unpruned = _generate(loaded, inputs, max_new_tokens) if compare else None
-    with pruner.on(loaded) as pruning:
+    with variant.on(loaded.model) as pruning:
         text = _generate(loaded, inputs, max_new_tokens)
         report = _finished(pruning)
-    prefill, prefill_unpruned, selection = _measure(loaded, inputs, pruner, compare, repeats)
+    prefill, prefill_unpruned, selection = _measure(loaded, inputs, variant, compare, repeats)
     return AnswerPair(example, text, unpruned, report, prefill, prefill_unpruned, selection.median)
 
 
-def _finished(pruning: Pruning) -> PruningReport:
+def _finished(pruning: Pruning | None) -> PruningReport:
     """The report of the call that has just ended."""
-    if pruning.last is None:
+    if pruning is None or pruning.last is None:
         raise RuntimeError("the pruned call left no report")
     return pruning.last
 
@@ -137,13 +112,13 @@ def _generate(loaded: LoadedModel, inputs: dict[str, Any], max_new_tokens: int) 
 
 
 def _measure(
-    loaded: LoadedModel, inputs: Mapping[str, Any], pruner: Pruner, compare: bool, repeats: int
+    loaded: LoadedModel, inputs: Mapping[str, Any], variant: Variant, compare: bool, repeats: int
 ) -> tuple[Latency, Latency | None, Latency]:
     """Prefill pruned, prefill unpruned, and selection."""
     selection: list[float] = []
 
     def pruned() -> float:
-        with pruner.on(loaded) as pruning:
+        with variant.on(loaded.model) as pruning:
             seconds = prefill_seconds(loaded.model, inputs)
         selection.append(_finished(pruning).selection_seconds)
         return seconds

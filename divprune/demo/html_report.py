@@ -16,9 +16,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import divprune
 from divprune.checkpoints import LoadedModel
-from divprune.demo.answering import AnswerPair, Pruner
+from divprune.demo.answering import AnswerPair
 from divprune.demo.overlays import Figure, draw_media
 from divprune.demo.summary import Summary
+from divprune.efficiency import Variant
 from divprune.outputs import beginning
 from divprune.records import seconds_text, write_whole
 
@@ -46,19 +47,19 @@ class Card:
         return any(len(text or "") > _LONG_ANSWER for row in self.rows for text in (row.answer, row.answer_unpruned))
 
 
-def write_report(path: Path, rows: Sequence[AnswerPair], loaded: LoadedModel, method: str, pruner: Pruner) -> None:
+def write_report(path: Path, rows: Sequence[AnswerPair], loaded: LoadedModel, method: str, variant: Variant) -> None:
     """Write the report, whole or not at all: a file that was there stays as it is if anything fails."""
-    write_whole(path, render_report(rows, loaded, method, pruner))
+    write_whole(path, render_report(rows, loaded, method, variant))
 
 
-def render_report(rows: Sequence[AnswerPair], loaded: LoadedModel, method: str, pruner: Pruner) -> str:
+def render_report(rows: Sequence[AnswerPair], loaded: LoadedModel, method: str, variant: Variant) -> str:
     """Render the report as HTML.
 
     Args:
         rows: the answered questions, at least one.
         loaded: the model that answered.
         method: the pruning method as the user wrote it.
-        pruner: what was kept.
+        variant: what was kept.
     """
     environment = Environment(
         loader=PackageLoader("divprune.demo"),
@@ -72,7 +73,7 @@ def render_report(rows: Sequence[AnswerPair], loaded: LoadedModel, method: str, 
         cards=_cards(rows, loaded),
         summary=Summary(rows),
         method=method,
-        budget=_budget_text(pruner),
+        budget=_budget_text(variant),
         setup=_setup(loaded),
     )
 
@@ -104,10 +105,10 @@ def _setup(loaded: LoadedModel) -> dict[str, str]:
     }
 
 
-def _budget_text(pruner: Pruner) -> str:
-    if pruner.budget is None:
+def _budget_text(variant: Variant) -> str:
+    if variant.budget is None:
         return "as many as the method says"
-    return f"num_keep {pruner.num_keep}" if pruner.keep_ratio is None else f"keep_ratio {pruner.keep_ratio}"
+    return f"num_keep {variant.num_keep}" if variant.keep_ratio is None else f"keep_ratio {variant.keep_ratio}"
 
 
 def is_report(path: Path) -> bool:

@@ -17,8 +17,9 @@ from divprune.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from divprune.checkpoints import LoadedModel
-    from divprune.demo.answering import AnswerPair, Pruner
+    from divprune.demo.answering import AnswerPair
     from divprune.demo.summary import Summary
+    from divprune.efficiency import Variant
 
 
 @dataclass(frozen=True)
@@ -94,13 +95,13 @@ class Demo:
     Attributes:
         options: what was asked for.
         loaded: the model that answered.
-        pruner: what was kept.
+        variant: what was kept.
         rows: the answers, one pair a question.
     """
 
     options: DemoOptions
     loaded: "LoadedModel"
-    pruner: "Pruner"
+    variant: "Variant"
     rows: Sequence["AnswerPair"]
 
     @property
@@ -115,7 +116,7 @@ class Demo:
         return {
             "model": self.loaded.name,
             "method": self.options.method,
-            "keep_ratio": self.pruner.keep_ratio,
+            "keep_ratio": self.variant.keep_ratio,
             "rows": [row.as_json() for row in self.rows],
         }
 
@@ -138,13 +139,13 @@ def run_demo(options: DemoOptions, progress: Progress = SILENT, *, show_download
     with progress.working("starting"):
         from divprune.checkpoints import choose_device, load_model
         from divprune.demo.answering import answer
-    pruner = _pruner(options)
+    variant = _variant(options)
     device = choose_device(options.device)
     with progress.working("loading the model"):
         loaded = load_model(options.model, device, options.dtype, show_download=show_download)
     _check_media(loaded, examples)
     # A layer that the model does not have, and what else only the model can tell, is refused before the questions.
-    with argument_errors(), pruner.on(loaded):
+    with argument_errors(), variant.on(loaded.model):
         pass
     _tell(loaded, options, progress)
     rows = []
@@ -153,7 +154,7 @@ def run_demo(options: DemoOptions, progress: Progress = SILENT, *, show_download
             row = answer(
                 loaded,
                 example,
-                pruner,
+                variant,
                 compare=options.compare,
                 max_new_tokens=options.max_new_tokens,
                 repeats=options.repeats,
@@ -164,8 +165,8 @@ def run_demo(options: DemoOptions, progress: Progress = SILENT, *, show_download
         from divprune.demo.html_report import write_report
 
         with progress.working("writing the report"):
-            write_report(options.report, rows, loaded, options.method, pruner)
-    return Demo(options, loaded, pruner, rows)
+            write_report(options.report, rows, loaded, options.method, variant)
+    return Demo(options, loaded, variant, rows)
 
 
 def _check_report(path: Path, inputs: Sequence[Path]) -> None:
@@ -179,8 +180,8 @@ def _check_report(path: Path, inputs: Sequence[Path]) -> None:
     check_replaceable("report", path, is_report, "report of `divprune run`")
 
 
-def _pruner(options: DemoOptions) -> "Pruner":
-    from divprune.demo.answering import Pruner
+def _variant(options: DemoOptions) -> "Variant":
+    from divprune.efficiency import Variant
     from divprune.methods import get_method
 
     try:
@@ -194,7 +195,7 @@ def _pruner(options: DemoOptions) -> "Pruner":
             f"`method` {method.name} says itself how much it keeps; leave out `keep_ratio` and `num_keep`"
         )
     decides = method.count == "schedule" or (method.count == "adaptive" and not is_given)
-    return Pruner(method, None if decides else options.budget)
+    return Variant(method.name, method, None if decides else options.budget)
 
 
 def _check_media(loaded: "LoadedModel", examples: Sequence[Example]) -> None:

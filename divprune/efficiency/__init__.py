@@ -11,7 +11,7 @@ from divprune.efficiency.random_model import picture_like, random_inputs, random
 from divprune.efficiency.reference_models import ARCHITECTURES, Architecture, architecture_config, get_architecture
 from divprune.efficiency.schedule import DropSchedule, schedule_of
 from divprune.efficiency.shapes import ModelShape, model_shape
-from divprune.efficiency.subject import BenchOptions, BenchResult, measure_methods
+from divprune.efficiency.subject import BenchOptions, BenchResult, Subject, measure_methods, measure_variants
 
 __all__ = [
     "ARCHITECTURES",
@@ -27,6 +27,7 @@ __all__ = [
     "Measurement",
     "ModelShape",
     "PrefillCosts",
+    "Subject",
     "Variant",
     "architecture_config",
     "compare",
@@ -34,6 +35,7 @@ __all__ = [
     "in_own_process",
     "interleave",
     "measure_methods",
+    "measure_variants",
     "model_shape",
     "num_keep_for_ratio",
     "peak_memory_bytes",

@@ -1,7 +1,8 @@
 """Measure methods on a checkpoint, or on an architecture with random weights: what `divprune bench` shows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,19 +117,15 @@ def measure_methods(options: BenchOptions, progress: Progress = SILENT) -> Bench
         _check(options)
         rows = _variants(options)
         origin = provenance()
-        # Before the timing model is there: both together may not fit.
-        peaks = _peaks(options, rows, progress) if options.memory else [None] * len(rows)
-        with progress.working("building the model"):
-            subject = load_subject(options)
-        for variant in rows:
-            # Every method may refuse the model before the first is measured.
-            with variant.on(subject.model):
-                pass
-        measurements = _measured(subject, rows, options, progress)
-    table = [
-        measurement.as_row() | {"peak_memory_bytes": peak}
-        for measurement, peak in zip(measurements, peaks, strict=True)
-    ]
+        subject, measurements, table = measure_variants(
+            partial(load_subject, options),
+            rows,
+            progress,
+            num_new_tokens=options.new_tokens,
+            repeats=options.repeats,
+            max_seconds=options.max_seconds,
+            memory=options.memory,
+        )
     config = _config(options, subject, measurements)
     path = None
     if options.output is not None:
@@ -166,28 +163,58 @@ def _variants(options: BenchOptions) -> list[Variant]:
     return rows
 
 
-def _peaks(options: BenchOptions, rows: Sequence[Variant], progress: Progress) -> list[int | None]:
-    peaks: list[int | None] = []
-    with progress.counting("peak memory", len(rows)) as advance:
-        for index in range(len(rows)):
-            peaks.append(in_own_process(_peak_memory_of, options, index))
-            advance(1)
-    return peaks
+def measure_variants(
+    load: Callable[[], Subject],
+    variants: Sequence[Variant],
+    progress: Progress = SILENT,
+    *,
+    num_new_tokens: int,
+    repeats: int,
+    max_seconds: float = float("inf"),
+    memory: bool = True,
+) -> tuple[Subject, list[Measurement], list[dict[str, Any]]]:
+    """Measure variants on one model in turns, their peak memory first, each in a process of its own.
 
+    Args:
+        load: returns the model and its prompt; picklable, for these processes.
+        variants: what is compared.
+        progress: is told how far it is.
+        num_new_tokens: generated in each call.
+        repeats: rounds, after a warm-up.
+        max_seconds: no new round starts after this; the first always does.
+        memory: whether to measure peak memory.
 
-def _measured(
-    subject: Subject, rows: Sequence[Variant], options: BenchOptions, progress: Progress
-) -> list[Measurement]:
-    with progress.counting("measuring", len(rows) * (1 + options.repeats)) as advance:
-        return run_bench(
+    Returns:
+        The model, what was measured, and one row a variant, ready for a record.
+
+    Raises:
+        ValueError: a variant does not fit the model.
+    """
+    peaks: list[int | None] = [None] * len(variants)
+    if memory:
+        # Before the timing model is there: both together may not fit.
+        with progress.counting("peak memory", len(variants)) as advance:
+            for place, variant in enumerate(variants):
+                peaks[place] = in_own_process(_peak_memory_of, load, variant)
+                advance(1)
+    with progress.working("loading the model"):
+        subject = load()
+    for variant in variants:
+        # Every method may refuse the model before the first is measured.
+        with variant.on(subject.model):
+            pass
+    with progress.counting("measuring", len(variants) * (1 + repeats)) as advance:
+        measurements = run_bench(
             subject.model,
             subject.inputs,
-            rows,
-            num_new_tokens=options.new_tokens,
-            repeats=options.repeats,
-            max_seconds=options.max_seconds,
+            variants,
+            num_new_tokens=num_new_tokens,
+            repeats=repeats,
+            max_seconds=max_seconds,
             after_call=lambda: advance(1),
         )
+    rows = [each.as_row() | {"peak_memory_bytes": peak} for each, peak in zip(measurements, peaks, strict=True)]
+    return subject, measurements, rows
 
 
 def _config(options: BenchOptions, subject: Subject, measurements: Sequence[Measurement]) -> dict[str, Any]:
@@ -235,9 +262,8 @@ def _example(options: BenchOptions) -> Example:
     return bundled_scenes((prompt,))[0]
 
 
-def _peak_memory_of(options: BenchOptions, index: int) -> int:
+def _peak_memory_of(load: Callable[[], Subject], variant: Variant) -> int:
     """The peak memory of one variant in bytes; meant for a process of its own."""
     with quiet_logs():
-        subject = load_subject(options)
-    variant = _variants(options)[index]
+        subject = load()
     return peak_memory_bytes(lambda: run_once(subject.model, subject.inputs, variant, 2), subject.model.device)

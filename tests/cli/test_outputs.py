@@ -154,7 +154,7 @@ def test_files_in_the_folder_of_records_are_looked_at_before_anything_is_run(
 ) -> None:
     for module in ("efficiency.subject", "evaluation.scenes.run", "experiments.figure_runs"):
         monkeypatch.delattr(f"divprune.{module}.load_model")
-    monkeypatch.setattr("divprune.efficiency.subject._peaks", None)
+    monkeypatch.setattr("divprune.efficiency.subject.measure_variants", None)
     (tmp_path / name).write_text("precious", encoding="utf-8")
     outcome = divprune(*arguments, "--output", tmp_path)
     assert outcome.exit_code == 2

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from divprune.efficiency import subject as efficiency_subject
 from divprune.evaluation.cells import Cell
 from divprune.evaluation.datasets import data_set
-from divprune.experiments import efficiency_runs, harness
+from divprune.experiments import harness
 from divprune.experiments import run as paper_run
 from divprune.experiments.paper.presets import PRESET_NAMES
 from divprune.records import Record
@@ -150,7 +151,7 @@ def test_one_of_several_processes_does_what_cannot_be_shared(
 def test_time_and_memory_of_table_2(divprune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paper_run, "run_plan", answered)
     # In this process, which has a torchvision that can be imported.
-    monkeypatch.setattr(efficiency_runs, "in_own_process", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr(efficiency_subject, "in_own_process", lambda function, *arguments: function(*arguments))
     arguments = (
         "table2",
         "--model",
@@ -171,7 +172,7 @@ def test_time_and_memory_of_table_2(divprune: Command, tmp_path: Path, monkeypat
     again = divprune("reproduce", *arguments)
     assert again.json["rows"] == outcome.json["rows"]
     measured = []
-    monkeypatch.setattr(efficiency_runs, "run_bench", lambda *_, **__: measured.append(1) or [])
+    monkeypatch.setattr(efficiency_subject, "run_bench", lambda *_, **__: measured.append(1) or [])
     anew = divprune("reproduce", *arguments, "--no-resume")
     assert anew.exit_code != 0
     assert measured == [1], "--no-resume measures again"
