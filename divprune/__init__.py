@@ -1,6 +1,6 @@
 """Diversity-based visual token pruning for large multimodal models.
 
-A picture becomes visual tokens, the few that differ most from each other are kept, and the language model reads a
+An image becomes visual tokens, the few that differ most from each other are kept, and the language model reads a
 shorter prompt (DivPrune, CVPR 2025, arXiv 2503.02175). Names are imported on first use, so `import divprune` is cheap.
 """
 

@@ -1,5 +1,6 @@
 """Shared set-up: offline, one thread, and a torchvision that can be imported."""
 
+import contextlib
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read by huggingface_hub at import
@@ -18,3 +19,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(config.getoption("--threads"))
+    with contextlib.suppress(ModuleNotFoundError):  # the serving and evaluation environments do without
+        from hypothesis import HealthCheck, settings
+
+        # A busy machine takes as long as it takes.
+        settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        settings.load_profile("untimed")

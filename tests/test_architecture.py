@@ -15,7 +15,7 @@ PACKAGE = Path(divprune.__file__).parent
 
 # Which parts of the package each part may import; itself and the version are always allowed.
 _BASE = {"errors", "jsonl_log", "outputs", "progress", "records"}
-_METHODS = _BASE | {"budget", "selection", "methods", "media"}
+_METHODS = _BASE | {"budget", "config", "media", "methods", "selection"}
 _ENGINES = _METHODS | {"huggingface", "vllm_plugin"}
 _MODELS = _ENGINES | {"checkpoints", "embedded", "prompting"}
 _RUNS = _MODELS | {"calibration", "distributed", "efficiency"}
@@ -30,8 +30,9 @@ ALLOWED: dict[str, set[str]] = {
     "budget": {"errors"},
     "selection": {"budget", "errors"},
     "methods": {"budget", "errors", "records", "selection"},
-    "huggingface": {"budget", "errors", "methods", "records", "selection"},
-    "vllm_plugin": {"budget", "errors", "methods", "selection"},
+    "config": {"budget", "errors", "methods"},
+    "huggingface": {"budget", "config", "errors", "methods", "records", "selection"},
+    "vllm_plugin": {"budget", "config", "errors", "methods", "selection"},
     "embedded": _ENGINES,
     "efficiency": _MODELS,
     "calibration": _MODELS | {"efficiency"},
@@ -53,6 +54,7 @@ ALLOWED: dict[str, set[str]] = {
 _WITHOUT_TORCH = {
     "budget",
     "cli",
+    "config",
     "distributed",
     "errors",
     "figures",

@@ -11,7 +11,7 @@ import torch
 
 from divprune.checkpoints import EMBEDDED, checkpoint_revision, load_model
 from divprune.errors import CheckpointError, DivpruneError
-from tests import tiny_checkpoints
+from tests.support import checkpoint_writers
 
 CPU = torch.device("cpu")
 COMMITS = ("1" * 40, "2" * 40)
@@ -20,7 +20,7 @@ NAME = "somebody/model"
 
 @pytest.fixture(scope="module")
 def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_checkpoints.write_llava(tmp_path_factory.mktemp("checkpoints") / "llava")
+    return checkpoint_writers.write_llava(tmp_path_factory.mktemp("checkpoints") / "llava")
 
 
 @pytest.fixture

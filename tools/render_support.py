@@ -6,8 +6,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from divprune.huggingface.families.support import Support, load_support
-from divprune.huggingface.families.support_tables import SupportTable, support_tables
+from divprune.huggingface.families.support import Support, SupportTable, load_support, support_tables
 from tools.render_results import markdown_table
 
 PAGE = Path(__file__).parent.parent / "docs" / "support.md"

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from divprune.huggingface.adapter import ModelAdapter
 from divprune.huggingface.fingerprint import fingerprint
-from divprune.huggingface.layer_pruning.call import num_layers
 from divprune.huggingface.pruning import prune
 from divprune.huggingface.report import PruningReport
 from divprune.methods.base import Count, ItemContext, Method, Need, Stage
@@ -71,19 +71,19 @@ def attention_masses(
     first_layer: int = 0,
     after_call: Callable[[], None] = lambda: None,
 ) -> AttentionSamples:
-    """Runs samples unpruned, once each, and notes the attention to their visual tokens.
+    """Run samples unpruned, once each, and note the attention to their visual tokens.
 
     Args:
         model: a model of a supported family that is not pruned.
-        samples: model inputs as the processor makes them, with pictures; each may be a batch.
+        samples: model inputs as the processor makes them, with images; each may be a batch.
         first_layer: the first decoder layer to listen to.
         after_call: called after each forward pass.
 
     Raises:
-        ValueError: there are no samples, one has no pictures, or the layer is out of range.
+        ValueError: there are no samples, one has no images, or the layer is out of range.
         UnsupportedModelError: the model's layers cannot lose tokens, or have no attention to listen to.
     """
-    layers = num_layers(model)
+    layers = ModelAdapter.of(model).num_layers
     if not 0 <= first_layer <= layers - 2:
         raise ValueError(f"first_layer must be between 0 and {layers - 2} for this model, got {first_layer}")
     masses: list[AttentionMass] = []
@@ -93,7 +93,7 @@ def attention_masses(
         with prune(model, listener) as pruning:
             model(**sample)
         if not listener.heard or pruning.last is None:
-            raise ValueError(f"samples must hold prompts with pictures, got none in sample {number}")
+            raise ValueError(f"samples must hold prompts with images, got none in sample {number}")
         masses += listener.masses
         prompts += _prompt_sizes(pruning.last)
         after_call()
@@ -103,7 +103,7 @@ def attention_masses(
 
 
 def _prompt_sizes(report: PruningReport) -> list[tuple[int, int]]:
-    """Text and visual tokens of each row with pictures, of a report of a call that kept everything."""
+    """Text and visual tokens of each row with images, of a report of a call that kept everything."""
     visual: dict[int, int] = {}
     for item in report.items:
         visual[item.row] = visual.get(item.row, 0) + item.num_visual_tokens

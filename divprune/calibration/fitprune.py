@@ -86,7 +86,7 @@ def calibrate_fitprune(
 
     Args:
         model: a model of a supported family that is not pruned.
-        samples: model inputs as the processor makes them, with pictures; each may be a batch.
+        samples: model inputs as the processor makes them, with images; each may be a batch.
         flop_ratio: target, cost pruned / unpruned, in (0, 1), in the mean over the samples.
         accounting: "paper" counts the language model, "exact" encoder and selection too.
         first_layer: the first decoder layer behind whose attention tokens may go, for models whose first layers cannot
@@ -94,7 +94,7 @@ def calibrate_fitprune(
         after_call: called after each forward pass.
 
     Raises:
-        ValueError: there are no samples or they have no pictures, or an argument is out of range.
+        ValueError: there are no samples or they have no images, or an argument is out of range.
         CalibrationError: no counts meet the target.
         UnsupportedModelError: the model's layers cannot lose tokens, or its FLOPs are not known.
     """

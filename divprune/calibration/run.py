@@ -12,7 +12,7 @@ from divprune.checkpoints import EMBEDDED, LoadedModel, choose_device, load_mode
 from divprune.efficiency.flops import Accounting
 from divprune.embedded.examples import DEFAULT_PROMPT, Example, image_files, training_scenes
 from divprune.errors import ArgumentError, argument_errors
-from divprune.huggingface.layer_pruning.call import num_layers
+from divprune.huggingface.adapter import ModelAdapter
 from divprune.media import load_picture
 from divprune.outputs import check_not_read, check_output_file, check_replaceable
 from divprune.progress import SILENT, Progress
@@ -77,7 +77,7 @@ def find_vtw_layer(
         CalibrationError: no layer meets the threshold.
     """
     loaded, samples = _prepared(options, "VTW", progress, show_download)
-    layers = num_layers(loaded.model)
+    layers = ModelAdapter.of(loaded.model).num_layers
     first = first_layer or (FIRST_LAYER if layers > FEW_LAYERS else 1)
     num_calls = len(samples) * (1 + layers - first)
     with argument_errors(), progress.counting("calibrating", num_calls) as advance:

@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from divprune.errors import CalibrationError
+from divprune.huggingface.adapter import ModelAdapter
 from divprune.huggingface.fingerprint import fingerprint, require_same_model
-from divprune.huggingface.layer_pruning.call import num_layers
 from divprune.huggingface.pruning import prune
 from divprune.methods import VTW
 from divprune.records import read_calibration, unreadable, write_calibration
@@ -43,7 +43,7 @@ class VTWCalibration:
     divergences: dict[int, float]
 
     def method_for(self, model: PreTrainedModel) -> VTW:
-        """The method at the layer that was found.
+        """Return the method at the layer that was found.
 
         Raises:
             CalibrationError: it was found on another model.
@@ -52,12 +52,12 @@ class VTWCalibration:
         return VTW(layer=self.layer)
 
     def save(self, path: str | Path) -> None:
-        """Writes a JSON file, whole or not at all."""
+        """Write a JSON file, whole or not at all."""
         write_calibration(path, KIND, asdict(self))
 
     @classmethod
     def load(cls, path: str | Path) -> "VTWCalibration":
-        """Reads what `save` wrote.
+        """Read what `save` wrote.
 
         Raises:
             CalibrationError: there is no such file, or it holds something else.
@@ -79,7 +79,7 @@ def calibrate_vtw(
     first_layer: int = 5,
     after_call: Callable[[], None] = lambda: None,
 ) -> VTWCalibration:
-    """Finds the lowest layer from which on the visual tokens no longer matter.
+    """Find the lowest layer from which on the visual tokens no longer matter.
 
     For layer K = `first_layer`, `first_layer` + 1, ... the mean over the samples of KL(p || p_K) is taken, where p is
     the model's distribution of the next token after the prompt and p_K the same with all visual tokens withdrawn at
@@ -88,7 +88,7 @@ def calibrate_vtw(
 
     Args:
         model: a model of a supported family that is not pruned.
-        samples: model inputs as the processor makes them, with pictures; each may be a batch.
+        samples: model inputs as the processor makes them, with images; each may be a batch.
         threshold: eta, in nats, above 0.
         first_layer: where the search starts.
         after_call: called after each forward pass.
@@ -99,7 +99,7 @@ def calibrate_vtw(
         UnsupportedModelError: the model's layers cannot lose tokens.
     """
     prompts = [dict(sample) for sample in samples]
-    last_layer = num_layers(model) - 1
+    last_layer = ModelAdapter.of(model).num_layers - 1
     if not prompts:
         raise ValueError("samples must hold at least one prompt, got none")
     if not threshold > 0:

@@ -37,9 +37,8 @@ def families(
     """List the model families that can be pruned, and which ways of calling them."""
     with command(json, debug) as console:
         from divprune.huggingface import supported_families
-        from divprune.huggingface.families.refused_classes import refused_classes
-        from divprune.huggingface.families.support import load_support
-        from divprune.huggingface.families.support_tables import support_tables
+        from divprune.huggingface.families.support import load_support, support_tables
+        from divprune.huggingface.families.unsupported import refused_classes
 
         support = load_support()
         positions = {family.name: family.positions for family in supported_families()}

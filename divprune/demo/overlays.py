@@ -80,7 +80,7 @@ def draw_media(
     """
     figures: list[Figure] = []
     for number, (medium, item) in enumerate(zip(media, pruned.items, strict=True)):
-        boxes = item.boxes(picture_size=medium.frames[0].size, processor=processor)
+        boxes = item.boxes(image_size=medium.frames[0].size, processor=processor)
         for position, image in enumerate(medium.frames):
             identifier = f"figure-{first_id}-{number}-{position}"
             figures.append(_figure(identifier, medium, item, boxes, position, image))

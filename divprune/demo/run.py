@@ -204,8 +204,8 @@ def _check_media(loaded: "LoadedModel", examples: Sequence[Example]) -> None:
     model_type = loaded.model.config.model_type
     family = next(family for family in supported_families() if family.name == model_type)
     modalities = {medium.kind for example in examples for medium in example.media}
-    for modality in sorted(modalities - set(family.kinds)):
-        able = ", ".join(other.name for other in supported_families() if modality in other.kinds)
+    for modality in sorted(modalities - set(family.modalities)):
+        able = ", ".join(other.name for other in supported_families() if modality in other.modalities)
         raise ArgumentError(
             f"{loaded.name} is a {model_type!r} model and takes no {modality}; these families do: {able}"
         )

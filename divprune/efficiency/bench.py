@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from divprune.budget import Budget
 from divprune.efficiency.measure import GenerationTiming, time_generation
 from divprune.huggingface import Pruning, prune
-from divprune.huggingface.cache_names import cache_in
+from divprune.huggingface.model_inputs import cache_in
 from divprune.methods import Method
 from divprune.records import quantiles
 
@@ -35,7 +35,7 @@ class Variant:
     budget: Budget | None = None
 
     def on(self, model: PreTrainedModel) -> AbstractContextManager[Pruning | None]:
-        """The context manager under which to call the model."""
+        """Return the context manager under which to call the model."""
         if self.method is None:
             return nullcontext()
         return prune(model, self.method, keep_ratio=self.keep_ratio, num_keep=self.num_keep)
@@ -75,7 +75,7 @@ class Measurement:
     selection_seconds: list[float] = field(default_factory=list)
 
     def as_row(self) -> dict[str, Any]:
-        """The row of a record: medians, 20th and 80th percentiles."""
+        """Return the row of a record: medians, 20th and 80th percentiles."""
         row: dict[str, Any] = {
             "method": self.variant.name,
             "num_visual_tokens": self.num_visual_tokens,

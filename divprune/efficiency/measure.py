@@ -97,14 +97,14 @@ class _TokenClock(BaseStreamer):
         self._device = device
 
     def put(self, value: Tensor) -> None:
-        """A token, on the CPU by now, so that the device has finished it."""
+        """Return a token, on the CPU by now, so that the device has finished it."""
         self.times.append(time.perf_counter())
 
     def end(self) -> None:
         """Nothing more comes."""
 
     def now(self) -> float:
-        """The time, once the device has done its work."""
+        """Return the time, once the device has done its work."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         elif self._device.type == "mps":

@@ -18,7 +18,7 @@ EXAMPLE_SEEDS: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
 
 
 def checkpoint_path() -> Path:
-    """The folder of the bundled model: weights, configuration, processor and model card.
+    """Return the folder of the bundled model: weights, configuration, processor and model card.
 
     Raises:
         FileNotFoundError: if the installation lacks the weights.

@@ -44,7 +44,7 @@ def render(scene: Scene) -> NDArray[np.uint8]:
 
 
 def object_masks(scene: Scene) -> NDArray[np.bool_]:
-    """Which pixels each object covers by at least half.
+    """Tell which pixels each object covers by at least half.
 
     Returns:
         (number of objects, IMAGE_SIZE, IMAGE_SIZE) bool, in the order of `scene.objects`.
@@ -75,7 +75,7 @@ def _coverage(item: SceneObject) -> tuple[int, int, NDArray[np.uint8]]:
 
 
 def _corners(item: SceneObject, middle: float, reach: int) -> list[tuple[int, int]]:
-    """The polygon's corners on the oversampled canvas, rotated and rounded."""
+    """Return the polygon's corners on the oversampled canvas, rotated and rounded."""
     cosine, sine = math.cos(math.radians(item.rotation)), math.sin(math.radians(item.rotation))
     return [
         (round(middle + reach * (x * cosine - y * sine)), round(middle + reach * (x * sine + y * cosine)))
@@ -101,7 +101,7 @@ def _smooth_noise(generator: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def _ramp(generator: np.random.Generator) -> NDArray[np.int64]:
-    """An integer slope over the picture in a random direction."""
+    """Return an integer slope over the image in a random direction."""
     step_x, step_y = (int(step) for step in generator.integers(-4, 5, 2))
     if step_x == step_y == 0:
         step_x = 3

@@ -42,7 +42,7 @@ class KindAccuracy:
 
 
 def prompt_text(processor: Any, question: str) -> str:
-    """One picture and one question in the model's chat format."""
+    """One image and one question in the model's chat format."""
     content = [{"type": "image"}, {"type": "text", "text": question}]
     text: str = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     return text

@@ -36,11 +36,11 @@ class PatchLabels:
 
     classes: dict[str, torch.Tensor]  # by name in CLASS_SIZES: (batch, NUM_VISUAL_TOKENS) int64, IGNORED allowed
     is_center: torch.Tensor  # (batch, NUM_VISUAL_TOKENS) float32, 1 where the patch holds an object's centre
-    present_kinds: torch.Tensor  # (batch, NUM_KINDS) float32, 1 where such an object is in the picture
+    present_kinds: torch.Tensor  # (batch, NUM_KINDS) float32, 1 where such an object is in the image
 
 
 def kind_index(item: SceneObject) -> int:
-    """The joint colour-shape class of an object, 0-based."""
+    """Return the joint colour-shape class of an object, 0-based."""
     return _COLOR_NAMES.index(item.color) * len(SHAPES) + SHAPES.index(item.shape)
 
 

@@ -36,7 +36,7 @@ def packed_logits(model: LlavaForConditionalGeneration, features: torch.Tensor, 
         batch: the packed questions.
 
     Returns:
-        (batch, L - len(PREFIX_IDS), vocabulary): those behind the picture.
+        (batch, L - len(PREFIX_IDS), vocabulary): those behind the image.
     """
     visual_tokens = model.model.multi_modal_projector(features)
     embedded = model.get_input_embeddings()(batch.input_ids)
@@ -78,7 +78,7 @@ class LanguageStage:
             self.trained.update({"tower": model.model.vision_tower, "heads": heads})
 
     def loss(self, step: int) -> torch.Tensor:
-        """The answers' weighted cross entropy on the step's own scenes."""
+        """Return the answers' weighted cross entropy on the step's own scenes."""
         first = step * self.batch_size
         places = range(first, first + self.batch_size)
         scenes, features, dense_loss = self._fresh(places) if self.heads else self._remembered(places)
@@ -99,7 +99,7 @@ class LanguageStage:
 
     @torch.no_grad()
     def _remembered(self, places: Iterable[int]) -> tuple[list[Scene], torch.Tensor, torch.Tensor]:
-        """The frozen tower's features, computed the first time round the pool."""
+        """Return the frozen tower's features, computed the first time round the pool."""
         seeds = [_FIRST_SEED + place % self.pool_size for place in places]
         missing = [scene(seed, "train") for seed in seeds if seed not in self.pool]
         if missing:

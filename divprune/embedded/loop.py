@@ -25,7 +25,7 @@ class Stage(Protocol):
         """What the optimizers change and the checkpoint keeps."""
 
     def loss(self, step: int) -> torch.Tensor:
-        """The loss of one step."""
+        """Return the loss of one step."""
 
     def scores(self) -> dict[str, float]:
         """Shares right on validation scenes."""
@@ -43,7 +43,7 @@ class Schedule:
     check_every: int = 200  # steps between checkpoints, each with its line in the log
 
     def factor(self, step: int) -> float:
-        """The share of the full learning rate at a step."""
+        """Return the share of the full learning rate at a step."""
         left = (self.num_steps - step) / (self.decay_share * self.num_steps)
         return min(1.0, (step + 1) / self.warmup_steps, max(left, 0.0))
 

@@ -16,7 +16,7 @@ PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def configuration(width: int = 192, tower_layers: int = 5, language_layers: int = 4) -> LlavaConfig:
-    """The sizes of the model; `width` is shared by tower and language model and must be a multiple of 64."""
+    """Return the sizes of the model; `width` is shared by tower and language model and must be a multiple of 64."""
     heads = width // 64
     tower = CLIPVisionConfig(
         hidden_size=width,
@@ -53,7 +53,7 @@ def configuration(width: int = 192, tower_layers: int = 5, language_layers: int 
 
 
 def build(config: LlavaConfig, seed: int = 0) -> LlavaForConditionalGeneration:
-    """A fresh model in float32, its tower's position embeddings set to 2-D sines and cosines."""
+    """Return a fresh model in float32, its tower's position embeddings set to 2-D sines and cosines."""
     torch.manual_seed(seed)
     model = LlavaForConditionalGeneration(config)
     # On CPUs nearly twice as fast as fused attention, for training at this size.
@@ -91,7 +91,7 @@ def _sine_positions(width: int) -> torch.Tensor:
 
 
 def pixel_values(images: torch.Tensor) -> torch.Tensor:
-    """What the saved image processor makes of pictures of the right size.
+    """Make of images of the right size what the saved image processor does.
 
     Args:
         images: (batch, IMAGE_SIZE, IMAGE_SIZE, 3) uint8.

@@ -1,7 +1,7 @@
-"""Many questions behind one picture, each blind to the others: every one is exactly the single-question prompt.
+"""Many questions behind one image, each blind to the others: every one is exactly the single-question prompt.
 
-A packed row is the prefix (BOS, "USER:", the picture) and then question after question. A question sees the prefix and
-itself, and its position ids restart right after the picture, as if it were alone.
+A packed row is the prefix (BOS, "USER:", the image) and then question after question. A question sees the prefix and
+itself, and its position ids restart right after the image, as if it were alone.
 """
 
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ _IDS = {word: place for place, word in enumerate(WORDS)}
 
 
 def pack(rows: list[list[Question]]) -> PackedBatch:
-    """Pack each picture's questions into one row."""
+    """Pack each image's questions into one row."""
     packed = [_pack_row(asked) for asked in rows]
     length = max(len(columns[0]) for columns in packed)
     fills: tuple[float, ...] = (_PAD, 0, -1, NOT_AN_ANSWER, 0.0)

@@ -42,7 +42,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_processor() -> LlavaProcessor:
-    """Picture and text to model inputs; every `<image>` becomes as many placeholders as there are patches."""
+    """Image and text to model inputs; every `<image>` becomes as many placeholders as there are patches."""
     image_processor = CLIPImageProcessor(
         size={"shortest_edge": IMAGE_SIZE},
         crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},

@@ -73,7 +73,7 @@ def _article(word: str) -> str:
 
 
 def _unique(values: list[str]) -> list[str]:
-    """The values that occur once."""
+    """Return the values that occur once."""
     return [value for value, amount in Counter(values).items() if amount == 1]
 
 
@@ -107,7 +107,7 @@ class _Writer:
         return asked
 
     def _absent(self) -> tuple[str, str]:
-        """A pair that is not there: half the time its colour and its shape both are, on different objects."""
+        """Return a pair that is not there: half the time its colour and its shape both are, on different objects."""
         colors, shapes = {color for color, _ in self.present}, {shape for _, shape in self.present}
         draw = self.generator.random()
         want_color, want_shape = draw < 0.7, draw < 0.5 or 0.7 <= draw < 0.9
@@ -135,13 +135,13 @@ class _Writer:
         return plural(shape), sum(item.shape == shape for item in self.objects)
 
     def color(self, number: int) -> list[_Asked]:
-        """The colour of a shape that occurs once."""
+        """Return the colour of a shape that occurs once."""
         unique = _unique([item.shape for item in self.objects])
         chosen = self.sample([item for item in self.objects if item.shape in unique], number)
         return [("color", self.pick(TEMPLATES["color"]).format(shape=item.shape), item.color) for item in chosen]
 
     def shape(self, number: int) -> list[_Asked]:
-        """The shape of a colour that occurs once."""
+        """Return the shape of a colour that occurs once."""
         unique = _unique([item.color for item in self.objects])
         chosen = self.sample([item for item in self.objects if item.color in unique], number)
         return [
@@ -154,7 +154,7 @@ class _Writer:
         ]
 
     def position(self, number: int) -> list[_Asked]:
-        """The region of an object whose name occurs once."""
+        """Return the region of an object whose name occurs once."""
         unique = _unique([item.name for item in self.objects])
         chosen: list[SceneObject] = self.sample([item for item in self.objects if item.name in unique], number)
         return [("position", self.pick(TEMPLATES["position"]).format(name=item.name), item.region) for item in chosen]

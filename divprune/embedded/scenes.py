@@ -1,6 +1,6 @@
 """Generated scenes: coloured shapes on textured backgrounds, described completely by a seed.
 
-First station of the map image -> tokens -> selection -> prompt -> LLM: where the embedded model's pictures come from.
+First station of the map image -> tokens -> selection -> prompt -> LLM: where the embedded model's images come from.
 The split of a scene follows from a checksum of its objects, so a test scene can never equal a training scene.
 """
 
@@ -67,7 +67,7 @@ class SceneObject:
 
     @property
     def region(self) -> str:
-        """The cell of the 3 x 3 grid over the picture that holds the centre, as in "top left"."""
+        """The cell of the 3 x 3 grid over the image that holds the centre, as in "top left"."""
         return REGIONS[3 * (3 * self.center_y // IMAGE_SIZE) + 3 * self.center_x // IMAGE_SIZE]
 
 
@@ -83,7 +83,7 @@ class Background:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture's complete description."""
+    """An image's complete description."""
 
     seed: int
     split: Split
@@ -92,7 +92,7 @@ class Scene:
 
     @cached_property
     def image(self) -> Image.Image:
-        """The picture, RGB, IMAGE_SIZE x IMAGE_SIZE."""
+        """The image, RGB, IMAGE_SIZE x IMAGE_SIZE."""
         from divprune.embedded.drawing import render
 
         return Image.fromarray(render(self))
@@ -123,7 +123,7 @@ def scene(seed: int, split: Split = "test") -> Scene:
 
 
 def split_of(objects: tuple[SceneObject, ...]) -> Split:
-    """The only split that may hold these objects: one eighth test, one eighth validation, the rest training."""
+    """Return the only split that may hold these objects: one eighth test, one eighth validation, the rest training."""
     bucket = zlib.crc32(repr(sorted(map(repr, objects))).encode()) % 8
     if bucket == 0:
         return "test"
@@ -131,7 +131,7 @@ def split_of(objects: tuple[SceneObject, ...]) -> Split:
 
 
 def _integer(generator: np.random.Generator, low: int, high: int) -> int:
-    """A uniform integer, both ends included."""
+    """Return a uniform integer, both ends included."""
     return int(generator.integers(low, high + 1))
 
 

@@ -1,4 +1,4 @@
-"""Training stage 1: the vision tower alone, on dense labels per patch and on what its CLS token says of the picture.
+"""Training stage 1: the vision tower alone, on dense labels per patch and on what its CLS token says of the image.
 
 The language loss alone does not train a tower in reasonable time; dense labels do.
 """
@@ -26,13 +26,13 @@ class TowerHeads(nn.Module):
         self.sizes = {**CLASS_SIZES, "is_center": 1}
         self.norm = nn.LayerNorm(width)
         self.patches = nn.Linear(width, sum(self.sizes.values()))
-        self.picture = nn.Linear(width, NUM_KINDS)
+        self.image = nn.Linear(width, NUM_KINDS)
 
     def forward(self, patch_features: torch.Tensor, cls_feature: torch.Tensor) -> dict[str, torch.Tensor]:
         """(batch, patches, width) and (batch, width) to logits by label name."""
         logits = self.patches(self.norm(patch_features)).float()
         by_name = dict(zip(self.sizes, logits.split(list(self.sizes.values()), dim=-1), strict=True))
-        by_name["present_kinds"] = self.picture(cls_feature).float()
+        by_name["present_kinds"] = self.image(cls_feature).float()
         return by_name
 
 
@@ -60,7 +60,7 @@ def tower_logits(
 
 
 def tower_loss(logits: dict[str, torch.Tensor], labels: PatchLabels) -> torch.Tensor:
-    """The sum of the weighted cross entropies of all labels."""
+    """Return the sum of the weighted cross entropies of all labels."""
     kind = labels.classes["kind"]
     weight = torch.where(kind > 0, 1.0, _BACKGROUND_WEIGHT) * (kind != IGNORED)
     total = torch.zeros(())
@@ -73,8 +73,8 @@ def tower_loss(logits: dict[str, torch.Tensor], labels: PatchLabels) -> torch.Te
     center = functional.binary_cross_entropy_with_logits(
         logits["is_center"].squeeze(-1), labels.is_center, center_weight, reduction="sum"
     )
-    picture = functional.binary_cross_entropy_with_logits(logits["present_kinds"], labels.present_kinds)
-    return total + center / center_weight.sum() + 4 * picture
+    image = functional.binary_cross_entropy_with_logits(logits["present_kinds"], labels.present_kinds)
+    return total + center / center_weight.sum() + 4 * image
 
 
 class TowerStage:
@@ -89,7 +89,7 @@ class TowerStage:
         self.trained = nn.ModuleDict({"tower": model.model.vision_tower, "heads": self.heads})
 
     def loss(self, step: int) -> torch.Tensor:
-        """The loss on the step's own fresh scenes."""
+        """Return the loss on the step's own fresh scenes."""
         first = step * self.batch_size
         scenes = [scene(seed, "train") for seed in range(first, first + self.batch_size)]
         logits, _ = tower_logits(self.model, self.heads, draw_batch(scenes))
@@ -97,7 +97,7 @@ class TowerStage:
 
     @torch.no_grad()
     def scores(self, num_scenes: int = 128) -> dict[str, float]:
-        """Shares right on validation scenes: object patches per label, centres found, picture-level kinds."""
+        """Shares right on validation scenes: object patches per label, centres found, image-level kinds."""
         scenes = [scene(seed, "validation") for seed in range(num_scenes)]
         labels = patch_labels(scenes)
         logits, _ = tower_logits(self.model, self.heads, draw_batch(scenes))

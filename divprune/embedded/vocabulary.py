@@ -14,7 +14,7 @@ NUMBERS: tuple[str, ...] = ("zero", "one", "two", "three", "four", "five", "six"
 
 
 def plural(shape: str) -> str:
-    """The plural of a shape's name."""
+    """Return the plural of a shape's name."""
     return shape + ("es" if shape.endswith("s") else "s")
 
 

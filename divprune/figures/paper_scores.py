@@ -69,7 +69,7 @@ def _footer(scores: Record, has_own: bool) -> str:
 
 
 def _looks(series: Sequence[str]) -> dict[str, Look]:
-    """A look of its own for each method but the unpruned model, which is a line."""
+    """Return a look of its own for each method but the unpruned model, which is a line."""
     names = [name for name in dict.fromkeys(series) if name != "unpruned"]
     known = {name: found for name in names if (found := look(name)) is not None}
     left = iter(OTHERS)

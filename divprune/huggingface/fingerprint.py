@@ -10,7 +10,7 @@ from divprune.errors import CalibrationError, UnsupportedModelError
 
 
 def fingerprint(model: PreTrainedModel) -> str:
-    """A short text that tells models apart: type, size, and a hash of the weights that end the language model.
+    """Return a short text that tells models apart: type, size, and a hash of the weights that end the language model.
 
     The hash is of the output layer's first rows and does not depend on whether weights are held in float32 or bfloat16.
 
@@ -27,7 +27,7 @@ def fingerprint(model: PreTrainedModel) -> str:
 
 
 def require_same_model(model: PreTrainedModel, calibrated: str, remedy: str) -> None:
-    """Refuses a calibration of another model.
+    """Refuse a calibration of another model.
 
     Args:
         model: what is about to be pruned.

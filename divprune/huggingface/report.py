@@ -1,13 +1,23 @@
-"""What a pruned call did: which tokens it kept, where they sit in the picture, and what it took."""
+"""What a pruned call did: which tokens it kept, where they sit in the image, and what it took.
 
+What only a reader of the report needs (places in the image, distances, bytes of the cache) is worked out when it is
+read; until then the report holds shapes, never pixels.
+"""
+
+import math
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
+from divprune.config import Order
+from divprune.huggingface.encoding.items import Encoding, ItemSelection, VisualItem
 from divprune.huggingface.families.token_layout import Layout, Size, TokenBox, fit_of
-from divprune.huggingface.model_inputs import Kind
+from divprune.methods.base import Modality
 from divprune.selection import select
 
 
@@ -16,33 +26,36 @@ class ItemReport:
     """One image or video of a call.
 
     Attributes:
-        kind: "image" or "video".
+        modality: "image" or "video".
         row: row of the batch.
         num_visual_tokens: M.
         kept_indices: (k,) int64 on the CPU, ascending.
         selection_order: (k,) int64 on the CPU, the same indices in the order they were picked.
         encoding_seconds: wall time of the vision encoder; the items of a call share it by their tokens.
         selection_seconds: wall time of the selection.
-        layout: where the visual tokens sit on the processed picture; None if unknown.
-        kept_tokens: (k, d) the kept visual tokens, in the order of `kept_indices`; with a method that merges, what they
-            have become; where tokens are dropped inside the
-            language model, the hidden states by which they were chosen.
+        kept_tokens: (k, d) the kept visual tokens, in the order in which the LLM read them; with a method that merges,
+            what they have become; where tokens are dropped inside the LLM, the hidden states by which they were chosen.
     """
 
-    kind: Kind
+    modality: Modality
     row: int
     num_visual_tokens: int
     kept_indices: Tensor
     selection_order: Tensor
     encoding_seconds: float
     selection_seconds: float
-    layout: Layout | None = field(repr=False)
     kept_tokens: Tensor = field(repr=False)
+    find_layout: Callable[[], Layout | None] = field(repr=False)
 
     @property
     def num_kept(self) -> int:
         """How many tokens stay."""
         return len(self.kept_indices)
+
+    @cached_property
+    def layout(self) -> Layout | None:
+        """Where the visual tokens sit on the processed image; None if unknown."""
+        return self.find_layout()
 
     @cached_property
     def max_min_distance(self) -> float | None:
@@ -52,24 +65,69 @@ class ItemReport:
         distance = select(self.kept_tokens, num_keep=self.num_kept).max_min_distance
         return None if distance is None else float(distance)
 
-    def boxes(self, picture_size: Size | None = None, processor: Any | None = None) -> list[TokenBox | None]:
-        """Where each kept token sits in the picture, in the order of `kept_indices`.
+    def boxes(self, image_size: Size | None = None, processor: Any | None = None) -> list[TokenBox | None]:
+        """Locate each kept token in the image, in the order of `kept_indices`.
 
         Args:
-            picture_size: width and height of the original picture (or video frame) in pixels. Without it, the size is
-                taken from the model's inputs if they tell (LLaVA-NeXT), else boxes are pixels of the processed picture.
+            image_size: width and height of the original image (or video frame) in pixels. Without it, the size is
+                taken from the model's inputs if they tell (LLaVA-NeXT), else boxes are pixels of the processed image.
             processor: the model's processor, which knows whether it crops, pads or stretches; without it a centre
                 crop is assumed where the inputs do not tell (LLaVA-1.5's default).
 
         Returns:
-            One box a kept token; None for tokens with no place in the picture (newline tokens), and for all tokens if
-            the layout of this input is unknown.
+            One box a kept token; None for tokens with no place in the image (image newline tokens), and for all tokens
+            if the layout of this input is unknown.
         """
         if self.layout is None:
             return [None] * self.num_kept
-        if picture_size is None and self.layout.picture_size is None:
+        if image_size is None and self.layout.image_size is None:
             return self.layout.boxes(self.kept_indices, None, "stretch")
-        return self.layout.boxes(self.kept_indices, picture_size, fit_of(processor, self.kind))
+        return self.layout.boxes(self.kept_indices, image_size, fit_of(processor, self.modality))
+
+
+@dataclass(frozen=True)
+class CacheLayers:
+    """What a token costs in the cache of each decoder layer.
+
+    Attributes:
+        bytes_per_token: of its key and value.
+        most_tokens: how many a layer's cache holds at most: a sliding window, or none without keys of its own.
+    """
+
+    bytes_per_token: tuple[int, ...]
+    most_tokens: tuple[float, ...]
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> "CacheLayers":
+        """Read a model's configuration and its layers."""
+        config: Any = model.config.get_text_config()
+        num_layers, window = config.num_hidden_layers, getattr(config, "sliding_window", None)
+        types = (
+            getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"] * num_layers
+        )
+        # A sliding layer keeps what the next token will see besides itself.
+        limits = {"full_attention": math.inf, "sliding_attention": (window or math.inf) - 1}
+        num_own = num_layers - (getattr(config, "num_kv_shared_layers", None) or 0)
+        most = tuple(limits.get(each, 0) if layer < num_own else 0 for layer, each in enumerate(types))
+        layers = cast(nn.ModuleList, model.get_decoder().layers)
+        # Some families give their sliding layers other heads.
+        configs = getattr(config, "per_layer_config", None) or [config] * len(layers)
+        widths = [_width(getattr(layer, "self_attn", None), own) for layer, own in zip(layers, configs, strict=True)]
+        return cls(tuple(2 * width * model.dtype.itemsize for width in widths), most)
+
+    def total(self, batch_size: int, lengths: tuple[int, ...]) -> int:
+        """Add up the bytes of `batch_size` sequences that have `lengths` tokens in the layers."""
+        held = (min(length, limit) for length, limit in zip(lengths, self.most_tokens, strict=True))
+        return batch_size * int(sum(map(operator.mul, held, self.bytes_per_token)))
+
+
+def _width(attention: Any, config: Any) -> int:
+    """Numbers in a token's key; layers of one model may differ (Gemma 4)."""
+    projection = getattr(attention, "k_proj", None)
+    if projection is not None and hasattr(projection, "out_features"):
+        return int(projection.out_features)
+    num_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    return int(num_heads * (getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads))
 
 
 @dataclass(frozen=True)
@@ -82,20 +140,18 @@ class PruningReport:
             tokens are dropped at decoder layer K, what layers K and later still saw, while the earlier ones saw all.
         encoding_seconds: wall time of the vision encoder.
         selection_seconds: wall time of the selection, all items together.
-        sequence_lengths: columns of the prompt, padding included, that each decoder layer saw.
-        kv_cache_bytes: bytes that the keys and values of these columns take in a cache that grows as needed, one
-            sequence a row (a static cache is allocated at its full size; beams hold copies). Layers with a sliding
-            window hold no more than that, and layers without keys of their own nothing.
-        kv_cache_bytes_unpruned: the same for the original prompt.
+        sequence_lengths: tokens of the prompt, padding included, that each decoder layer saw.
+        num_tokens: the same for the original prompt.
+        cache_layers: what a token costs in each layer's cache.
     """
 
     items: tuple[ItemReport, ...]
     keep_mask: Tensor
-    encoding_seconds: float = 0.0
-    selection_seconds: float = 0.0
-    sequence_lengths: tuple[int, ...] = ()
-    kv_cache_bytes: int = 0
-    kv_cache_bytes_unpruned: int = 0
+    encoding_seconds: float
+    selection_seconds: float
+    sequence_lengths: tuple[int, ...]
+    num_tokens: int = field(repr=False)
+    cache_layers: CacheLayers = field(repr=False)
 
     @property
     def num_visual_tokens(self) -> int:
@@ -106,3 +162,82 @@ class PruningReport:
     def num_kept(self) -> int:
         """Visual tokens after pruning, all items together."""
         return sum(item.num_kept for item in self.items)
+
+    @property
+    def kv_cache_bytes(self) -> int:
+        """Bytes of keys and values of the prompt in a cache that grows as needed, one sequence a row.
+
+        A static cache is allocated at its full size, and beams hold copies. Layers with a sliding window hold no more
+        than that, and layers without keys of their own nothing.
+        """
+        return self.cache_layers.total(len(self.keep_mask), self.sequence_lengths)
+
+    @property
+    def kv_cache_bytes_unpruned(self) -> int:
+        """The same for the original prompt."""
+        return self.cache_layers.total(len(self.keep_mask), (self.num_tokens,) * len(self.sequence_lengths))
+
+
+def call_report(
+    model: PreTrainedModel,
+    keep_mask: Tensor,
+    num_tokens: int,
+    sequence_lengths: int | tuple[int, ...],
+    encoding: Encoding | None = None,
+    selections: list[ItemSelection] | None = None,
+    kept_tokens: list[Tensor] | None = None,
+) -> PruningReport:
+    """Report a call.
+
+    Args:
+        model: the model.
+        keep_mask: (B, L) bool over the original prompt.
+        num_tokens: of the original prompt, padding included.
+        sequence_lengths: what each decoder layer saw of them; one number if all saw the same.
+        encoding: what was encoded; None for text alone.
+        selections: what was kept of each of its items.
+        kept_tokens: for each item the (k, d) kept tokens.
+    """
+    items: list[tuple[tuple[int, int], ItemReport]] = []
+    seconds = 0.0 if encoding is None else encoding.seconds
+    if encoding is not None and selections is not None and kept_tokens is not None:
+        total = sum(len(item.visual_tokens) for item in encoding.items)
+        items = [
+            ((item.row, int(item.placeholders[0])), _item_report(item, selection, kept, seconds / total))
+            for item, selection, kept in zip(encoding.items, selections, kept_tokens, strict=True)
+        ]
+        items.sort(key=lambda entry: entry[0])
+    layers = CacheLayers.of(model)
+    lengths = (sequence_lengths,) * len(layers.most_tokens) if isinstance(sequence_lengths, int) else sequence_lengths
+    return PruningReport(
+        items=tuple(item for _, item in items),
+        keep_mask=keep_mask.cpu(),
+        encoding_seconds=seconds,
+        selection_seconds=sum(selection.seconds for selection in selections or ()),
+        sequence_lengths=lengths,
+        num_tokens=num_tokens,
+        cache_layers=layers,
+    )
+
+
+def kept_tokens_of(items: list[VisualItem], selections: list[ItemSelection], order: Order) -> list[Tensor]:
+    """Take each item's kept tokens (k, d), in the order in which the LLM reads them."""
+    orders = [each.kept_indices if order == "sorted" else each.selection_order for each in selections]
+    return [item.visual_tokens[kept] for item, kept in zip(items, orders, strict=True)]
+
+
+def _item_report(
+    item: VisualItem, selection: ItemSelection, kept_tokens: Tensor, seconds_per_token: float
+) -> ItemReport:
+    count = len(item.visual_tokens)
+    return ItemReport(
+        modality=item.modality,
+        row=item.row,
+        num_visual_tokens=count,
+        kept_indices=selection.kept_indices.cpu(),
+        selection_order=selection.selection_order.cpu(),
+        encoding_seconds=seconds_per_token * count,
+        selection_seconds=selection.seconds,
+        kept_tokens=kept_tokens.detach(),
+        find_layout=item.find_layout,
+    )

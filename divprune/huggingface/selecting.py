@@ -1,35 +1,20 @@
-"""Items -> groups that share a budget -> the method's picks -> each item's kept tokens in both orders."""
+"""Items -> groups that share a budget -> the method's selection -> each item's kept tokens in both orders.
 
-from dataclasses import dataclass
-from typing import Literal
+The same for methods before the LLM and inside it; which k tokens stay is asked here and nowhere else.
+"""
+
+from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from divprune.budget import Budget
-from divprune.huggingface.asking import Choice, ask
-from divprune.huggingface.encoding.clues import Clues, joined
-from divprune.huggingface.encoding.encode import VisualItem, seconds_now
+from divprune.config import PruningConfig, Scope
+from divprune.errors import PruningError
+from divprune.huggingface.encoding.encode import seconds_now
+from divprune.huggingface.encoding.items import ItemSelection, VisualItem
 from divprune.methods.base import ItemContext, Method
-
-Scope = Literal["item", "frame", "sample"]
-
-
-@dataclass(frozen=True)
-class Picks:
-    """The kept tokens of one item.
-
-    Attributes:
-        selection_order: (k,) int64 token indices in pick order.
-        kept_indices: (k,) int64 the same, ascending.
-        seconds: wall time of the selection; items of one group share its time equally.
-        merged: (k, d) what the kept tokens, in pick order, become; None if they stay what they are.
-    """
-
-    selection_order: Tensor
-    kept_indices: Tensor
-    seconds: float
-    merged: Tensor | None = None
+from divprune.methods.merging import MergingMethod
 
 
 @dataclass(frozen=True)
@@ -44,40 +29,99 @@ class _Group:
     total: int
 
 
-def choose(items: list[VisualItem], method: Method, budget: Budget | None, scope: Scope, layer: int = 0) -> list[Picks]:
-    """Chooses the kept tokens of every item.
+@dataclass(frozen=True)
+class _Kept:
+    """What a method keeps: (k,) int64 token indices in pick order, and (k, d) what they become, None if they stay."""
+
+    order: Tensor
+    merged: Tensor | None
+
+
+def select_items(items: list[VisualItem], config: PruningConfig, layer: int = 0) -> list[ItemSelection]:
+    """Select the kept tokens of every item.
 
     Args:
         items: the call's images and videos.
-        method: the pruning method.
-        budget: how many to keep of a group's tokens; None leaves that to the method's schedule.
-        scope: what a group is: an item, a frame of an item, or all items of a row.
-        layer: the decoder layer that the tokens are about to enter; 0 before the language model.
+        config: how to prune; its `scope` says what a group is: an item, a frame of an item, or all items of a row.
+        layer: the decoder layer that the tokens are about to enter; 0 before the LLM.
 
     Returns:
-        One `Picks` an item. Under `scope="sample"`, or by a schedule, an item may keep nothing.
+        One selection an item. Under `scope="sample"`, or by a schedule, an item may keep nothing.
+
+    Raises:
+        PruningError: the method needs something that is not known of these tokens.
     """
-    parts: list[list[Choice]] = [[] for _ in items]
+    parts: list[list[_Kept]] = [[] for _ in items]
     seconds = [0.0] * len(items)
-    for number, group in enumerate(_groups(items, scope)):
+    for number, group in enumerate(_groups(items, config.scope)):
         visual_tokens = _visual_tokens(items, group)
         started = seconds_now(visual_tokens.device)
-        choice = Choice(group.tokens[0], None)
+        kept = _Kept(group.tokens[0], None)
         if len(visual_tokens):
-            context = _context(items, group, number, layer)
-            choice = ask(visual_tokens, method, budget, context, _clues(items, group), group.total)
+            context = _group_context(items, group, number, config.method, layer)
+            if context.has_patch is None or bool(context.has_patch.all()):
+                kept = _select(visual_tokens, config, context, group.total)
+            else:
+                kept = _select_patches(visual_tokens, config, context, group.total)
         elapsed = seconds_now(visual_tokens.device) - started
-        for item, part in zip(group.items, _split(choice, group), strict=True):
+        for item, part in zip(group.items, _split(kept, group), strict=True):
             parts[item].append(part)
             seconds[item] += elapsed / len(group.items)
-    return [_picks(own, time) for own, time in zip(parts, seconds, strict=True)]
+    return [_item_selection(own, time) for own, time in zip(parts, seconds, strict=True)]
 
 
-def _picks(parts: list[Choice], seconds: float) -> Picks:
-    """What was chosen of one item, one part a group."""
+def _select(visual_tokens: Tensor, config: PruningConfig, context: ItemContext, total: int) -> _Kept:
+    """Ask the method about tokens (M, d) that are all candidates; the budget is of `total` tokens."""
+    method, budget = config.method, config.budget
+    _require(method, context)
+    if budget is not None:
+        num_keep = min(budget.count(total), len(visual_tokens))
+    elif method.count == "adaptive":
+        num_keep = method.adaptive_count(len(visual_tokens), context)
+    else:
+        num_keep = min(dict(method.schedule(total))[context.layer], len(visual_tokens))
+    with torch.no_grad():
+        if not isinstance(method, MergingMethod):
+            return _Kept(method.select(visual_tokens, num_keep, context), None)
+        merged = method.merge(visual_tokens, num_keep, context)
+    if context.project is None or context.patch_features is None:
+        return _Kept(merged.anchors, merged.tokens(visual_tokens))
+    mixed = merged.tokens(context.patch_features).to(visual_tokens.dtype)
+    return _Kept(merged.anchors, context.project(mixed))
+
+
+def _select_patches(visual_tokens: Tensor, config: PruningConfig, context: ItemContext, total: int) -> _Kept:
+    """Ask a method that reads the vision encoder about the tokens that come from a patch.
+
+    Others (image newline tokens) are dropped, but for as many as there is room for when every patch is kept.
+    """
+    has_patch = cast(Tensor, context.has_patch)
+    candidates, others = has_patch.nonzero().squeeze(1), (~has_patch).nonzero().squeeze(1)
+    some = replace(context.at(candidates), grid=None, pieces=None)
+    kept = _select(visual_tokens[candidates], config, some, total)
+    room = 0 if config.budget is None else max(0, config.budget.count(total) - len(candidates))
+    merged = None if kept.merged is None else torch.cat([kept.merged, visual_tokens[others[:room]]])
+    return _Kept(torch.cat([candidates[kept.order], others[:room]]), merged)
+
+
+def _require(method: Method, context: ItemContext) -> None:
+    for need in sorted(method.needs):
+        if getattr(context, need) is not None:
+            continue
+        if need in ("grid", "pieces"):
+            form = "one (frames, height, width) grid" if need == "grid" else "whole grids"
+            raise PruningError(
+                f"method {method.name!r} needs tokens that form {form}; those of this {context.modality} do not, or "
+                "their places are not known"
+            )
+        raise PruningError(f"method {method.name!r} needs {need}, which is not known of these tokens")
+
+
+def _item_selection(parts: list[_Kept], seconds: float) -> ItemSelection:
+    """Join what is kept of one item, one part a group."""
     order = torch.cat([part.order for part in parts])
     merged = [part.merged for part in parts if part.merged is not None]
-    return Picks(order, order.sort().values, seconds, torch.cat(merged) if merged else None)
+    return ItemSelection(order, order.sort().values, seconds, torch.cat(merged) if merged else None)
 
 
 def _visual_tokens(items: list[VisualItem], group: _Group) -> Tensor:
@@ -88,15 +132,15 @@ def _visual_tokens(items: list[VisualItem], group: _Group) -> Tensor:
     return torch.cat([items[item].visual_tokens[tokens] for item, tokens in members])
 
 
-def _split(choice: Choice, group: _Group) -> list[Choice]:
-    """A group's choice -> each member's, as indices into its item, in pick order."""
-    local = torch.cat(group.tokens)[choice.order]
+def _split(kept: _Kept, group: _Group) -> list[_Kept]:
+    """Split what a group keeps into what each member keeps, as indices into its item, in pick order."""
+    local = torch.cat(group.tokens)[kept.order]
     if len(group.items) == 1:
-        return [Choice(local, choice.merged)]
+        return [_Kept(local, kept.merged)]
     sizes = torch.tensor([len(tokens) for tokens in group.tokens], device=local.device)
-    owner = torch.arange(len(sizes), device=local.device).repeat_interleave(sizes)[choice.order]
+    owner = torch.arange(len(sizes), device=local.device).repeat_interleave(sizes)[kept.order]
     return [
-        Choice(local[owner == position], None if choice.merged is None else choice.merged[owner == position])
+        _Kept(local[owner == position], None if kept.merged is None else kept.merged[owner == position])
         for position in range(len(sizes))
     ]
 
@@ -108,16 +152,18 @@ def _is_whole_item(items: list[VisualItem], group: _Group) -> bool:
 def _groups(items: list[VisualItem], scope: Scope) -> list[_Group]:
     every_token = [torch.arange(len(item.visual_tokens), device=item.visual_tokens.device) for item in items]
     if scope == "item":
-        return [_Group([index], [tokens], len(items[index].columns)) for index, tokens in enumerate(every_token)]
+        return [_Group([index], [tokens], len(items[index].placeholders)) for index, tokens in enumerate(every_token)]
     if scope == "frame":
         return [_Group([index], [tokens], total) for index, item in enumerate(items) for tokens, total in _frames(item)]
     rows = sorted({item.row for item in items})
     # Within a row, in the order in which the items stand in the prompt.
     members = {row: [index for index, item in enumerate(items) if item.row == row] for row in rows}
     for indices in members.values():
-        indices.sort(key=lambda index: int(items[index].columns[0]))
+        indices.sort(key=lambda index: int(items[index].placeholders[0]))
     return [
-        _Group(indices, [every_token[index] for index in indices], sum(len(items[index].columns) for index in indices))
+        _Group(
+            indices, [every_token[index] for index in indices], sum(len(items[index].placeholders) for index in indices)
+        )
         for indices in members.values()
     ]
 
@@ -133,19 +179,14 @@ def _frames(item: VisualItem) -> list[tuple[Tensor, int]]:
     ]
 
 
-def _context(items: list[VisualItem], group: _Group, number: int, layer: int) -> ItemContext:
-    first = items[group.items[0]]
-    is_whole = first.left is None and _is_whole_item(items, group)
-    return ItemContext(
-        kind=first.kind,
-        index=number,
-        grid=first.layout.grid if first.layout is not None and is_whole else None,
-        pieces=first.pieces if is_whole else None,
-        layer=layer,
-    )
-
-
-def _clues(items: list[VisualItem], group: _Group) -> Clues | None:
-    parts = [(items[item].clues, tokens) for item, tokens in zip(group.items, group.tokens, strict=True)]
-    known = [clues.at(tokens) for clues, tokens in parts if clues is not None]
-    return joined(known) if known else None
+def _group_context(items: list[VisualItem], group: _Group, number: int, method: Method, layer: int) -> ItemContext:
+    first, is_whole = items[group.items[0]], _is_whole_item(items, group)
+    context = first.context
+    if not is_whole:
+        members = zip(group.items, group.tokens, strict=True)
+        context = ItemContext.joined([items[item].context.at(tokens) for item, tokens in members])
+    context = replace(context, modality=first.modality, index=number, layer=layer)
+    if first.left is None and is_whole and (method.needs | method.reads) & {"grid", "pieces"}:
+        grid = None if first.layout is None else first.layout.grid
+        context = replace(context, grid=grid, pieces=first.pieces)
+    return context

@@ -2,13 +2,14 @@
 
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NoReturn, cast
 
 from transformers import PreTrainedModel
 
 from divprune.errors import PruningError
-from divprune.huggingface.cache_names import with_installed_name
 
 METHODS = ("generate", "forward")
 
@@ -17,20 +18,20 @@ class Wrapper:
     """Stands on an instance in the place of one of its methods; has that method's signature."""
 
     def __init__(self, method: Callable[..., Any], run: Callable[[dict[str, Any]], Any]) -> None:
-        """Wraps `method`; `run` gets a call's arguments by name."""
+        """Wrap `method`; `run` gets a call's arguments by name."""
         self.method = method
         self._run = run
         self._signature = inspect.signature(method)
         functools.update_wrapper(self, method)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Makes the call."""
+        """Call `run` with the arguments by name."""
         inputs = dict(self._signature.bind(*args, **kwargs).arguments)
         inputs |= inputs.pop("kwargs", {})
-        return self._run(with_installed_name(inputs))
+        return self._run(inputs)
 
     def __reduce_ex__(self, _: Any) -> NoReturn:
-        """Refuses copies and pickles: they would hold a wrapper that belongs to another model.
+        """Refuse copies and pickles: they would hold a wrapper that belongs to another model.
 
         Raises:
             PruningError: always.
@@ -42,7 +43,7 @@ class Wrapper:
 
 
 def is_wrapped(model: PreTrainedModel) -> bool:
-    """Whether a model is pruned."""
+    """Tell whether a model is pruned."""
     return any(isinstance(model.__dict__.get(name), Wrapper) for name in METHODS)
 
 
@@ -54,13 +55,19 @@ class BareModel:
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
-        """Remembers what stands on the instance in the wrappers' places, such as another library's wrapper."""
+        """Remember what stands on the instance in the wrappers' places, such as another library's wrapper.
+
+        Raises:
+            PruningError: the model is pruned already.
+        """
+        if is_wrapped(model):
+            raise PruningError("the model is pruned already; leave the prune(...) block or call detach() first")
         self._model = model
         self.before = {name: model.__dict__[name] for name in METHODS if name in model.__dict__}
         self._bare: PreTrainedModel = type(model).__new__(type(model))
 
     def current(self) -> PreTrainedModel:
-        """The bare instance, up to date with the model."""
+        """Bring the bare instance up to date with the model, and return it."""
         compiled = self._bare.__dict__.get("_compiled_call")
         self._bare.__dict__.clear()
         self._bare.__dict__.update(self._model.__dict__)
@@ -71,3 +78,24 @@ class BareModel:
         if compiled is not None:  # a compiled step of an earlier call
             self._bare.__dict__["_compiled_call"] = compiled
         return self._bare
+
+    def generator(self) -> tuple[PreTrainedModel, Callable[..., Any]]:
+        """Return the model to generate with, and its `generate`; the model itself if another library wraps that."""
+        if "generate" in self.before:
+            return self._model, self.before["generate"]
+        bare = self.current()
+        return bare, cast(Callable[..., Any], bare.generate)
+
+
+@contextmanager
+def replaced(owner: Any, name: str, method: Callable[..., Any]) -> Iterator[None]:
+    """Let `owner.name(...)` call `method(original, ...)`; as before on exit."""
+    had_own = name in owner.__dict__
+    original = getattr(owner, name)
+    owner.__dict__[name] = partial(method, original)
+    try:
+        yield
+    finally:
+        del owner.__dict__[name]
+        if had_own:
+            owner.__dict__[name] = original

@@ -1,4 +1,4 @@
-"""AgilePruner: attention order, with a threshold on likeness that follows the picture's diversity."""
+"""AgilePruner: attention order, with a threshold on likeness that follows the image's diversity."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,7 +15,7 @@ THRESHOLD_STEP = 0.01
 
 @dataclass(frozen=True)
 class AgilePruner(Method):
-    """Tokens in the order of attention, without those too like an earlier one; the more diverse the picture, the fewer.
+    """Tokens in the order of attention, without those too like an earlier one; the more diverse the image, the fewer.
 
     Tokens are visited from the highest attention down, order = 1, 2, ... being the rank; a visited one is kept, and all
     others within cosine distance tau = min(tau_max, 0.01 * order * erank / erank_avg) of it go unvisited. erank is the
@@ -23,7 +23,7 @@ class AgilePruner(Method):
     to a sum of 1. What is missing at the end is filled up by attention.
 
     Attributes:
-        average_rank: erank_avg, the effective rank of an average picture. It depends on the encoder; the default is
+        average_rank: erank_avg, the effective rank of an average image. It depends on the encoder; the default is
             ours.
         largest_threshold: tau_max, in [0, 2]; the default is ours.
     """
@@ -40,7 +40,7 @@ class AgilePruner(Method):
         checked_number("largest_threshold", self.largest_threshold, 0, 2)
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
-        """See `Method.select`; the visited ones first, then those that fill up."""
+        """Select; the visited ones first, then those that fill up."""
         features = given(context, "patch_features", self.name)
         step = THRESHOLD_STEP * effective_rank(features) / self.average_rank
         order = ranked(importance(context, self.name))

@@ -6,30 +6,17 @@ decides that, and the integration asks for exactly so many. A method that names 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 Count = Literal["exact", "at_most", "adaptive", "schedule"]
-Need = Literal[
-    "grid",
-    "pieces",
-    "vision_attention",
-    "vision_keys",
-    "patch_features",
-    "text_embeddings",
-    "input_tokens",
-    "attention",
-    "text_attention",
-    "visual_attention",
-    "keys",
-    "text_keys",
-    "text_states",
-    "final_norm",
-]
-"""Fields of `ItemContext` that not every model or input can fill."""
+Modality = Literal["image", "video"]
+Need = str
+"""Name of a field of `ItemContext`."""
 
 QUERY_NEEDS: frozenset[Need] = frozenset({"text_embeddings", "attention", "text_attention", "text_keys", "text_states"})
 """The needs that let the question have a say."""
@@ -53,7 +40,7 @@ class Paper:
 
 
 class Piece(NamedTuple):
-    """A grid of tokens in row-major order among the tokens of an item: a frame, a tile, the whole picture.
+    """A grid of tokens in row-major order among the tokens of an item: a frame, a tile, the whole image.
 
     Token (row, column) is number `start + row * stride + column`; the stride is larger than the number of columns where
     a row break follows each row.
@@ -65,12 +52,16 @@ class Piece(NamedTuple):
     stride: int
 
 
+_TOKEN_AXIS = tuple({"token_axis": axis} for axis in range(3))
+"""Marks a field of `ItemContext` that counts the item's tokens along an axis."""
+
+
 @dataclass(frozen=True, slots=True)
 class ItemContext:
     """What an integration knows about the item (one image or one video) whose tokens are pruned.
 
     Attributes:
-        kind: What the tokens show.
+        modality: What the tokens show.
         index: Number of the item within the call, from 0.
         grid: (frames, height, width) of the tokens in row-major order, or None if they do not form such a grid
             (tiles, newline tokens).
@@ -82,41 +73,73 @@ class ItemContext:
             in the mean. One head if the method sets `joins_heads`.
         vision_keys: (heads, M, d_head) float32, the keys of the same layer.
         patch_features: (M, d_vision) float32, what the projector makes the tokens from.
-        text_embeddings: (T, d) float32, the embeddings of the text after the prompt's last picture (of all its text, if
+        text_embeddings: (T, d) float32, the embeddings of the text after the prompt's last image (of all its text, if
             nothing follows), as the language model reads them. "The text" below is the same T tokens.
         input_tokens: (N, d) all visual tokens of the prompt as they entered the language model, dropped ones too.
         attention: (heads, M) float32, how much the prompt's last token attends to each of the tokens.
         text_attention: (heads, T, M) float32, how much each token of the text attends to each of the tokens.
         visual_attention: (heads, M) float32, how much the prompt's visual tokens that are left, those of all its
-            pictures, attend to each of the tokens in the mean.
+            images, attend to each of the tokens in the mean.
         keys: (key heads, M, d_head) float32, the tokens' keys, after rotary embedding.
         text_keys: (key heads, T, d_head) float32, the text's.
         text_states: (T, d) the text's hidden states, entering `layer`.
         final_norm: (n, d) -> (n, d), the norm behind the last decoder layer.
+        has_patch: (M,) bool, False at tokens that come from no patch of the image (image newline tokens), where the
+            vision fields are zero. A method that reads the vision encoder never sees such tokens.
+        project: (n, d_vision) -> (n, d), the model's projector, if it works on each patch alone.
 
     A token that stands for several patches gets their mean. Attention and keys without "vision" in their name are of
     the decoder layer before `layer`; attention is given as probabilities over all that a token attends. What no method
-    asks for by `Method.needs` is None.
+    asks for by `Method.needs` or `Method.reads` is None.
     """
 
-    kind: Literal["image", "video"] = "image"
+    modality: Modality = "image"
     index: int = 0
     grid: tuple[int, int, int] | None = None
     pieces: tuple[Piece, ...] | None = None
     seed: int = 0
     layer: int = 0
-    vision_attention: Tensor | None = None
-    vision_keys: Tensor | None = None
-    patch_features: Tensor | None = None
+    vision_attention: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[1])
+    vision_keys: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[1])
+    patch_features: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[0])
     text_embeddings: Tensor | None = None
     input_tokens: Tensor | None = None
-    attention: Tensor | None = None
-    text_attention: Tensor | None = None
-    visual_attention: Tensor | None = None
-    keys: Tensor | None = None
+    attention: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[1])
+    text_attention: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[2])
+    visual_attention: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[1])
+    keys: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[1])
     text_keys: Tensor | None = None
     text_states: Tensor | None = None
     final_norm: Callable[[Tensor], Tensor] | None = None
+    has_patch: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[0])
+    project: Callable[[Tensor], Tensor] | None = None
+
+    def at(self, tokens: Tensor) -> "ItemContext":
+        """Return the context of some tokens (k,) int64; `grid` and `pieces` stay those of the item."""
+        taken: dict[str, Any] = {
+            name: value.index_select(axis, tokens.to(value.device))
+            for name, axis in TOKEN_AXES.items()
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(self, **taken)
+
+    @staticmethod
+    def joined(parts: "Sequence[ItemContext]") -> "ItemContext":
+        """Return the context of several items' tokens, one after the other; the rest is the first one's."""
+        if len(parts) == 1:
+            return parts[0]
+        joined: dict[str, Any] = {
+            name: torch.cat([getattr(part, name) for part in parts], dim=axis)
+            for name, axis in TOKEN_AXES.items()
+            if getattr(parts[0], name) is not None
+        }
+        return replace(parts[0], **joined)
+
+
+TOKEN_AXES: dict[str, int] = {
+    entry.name: entry.metadata["token_axis"] for entry in fields(ItemContext) if "token_axis" in entry.metadata
+}
+"""For each field of `ItemContext` that holds something for every token, the axis that counts the tokens."""
 
 
 class Stage(NamedTuple):
@@ -138,6 +161,7 @@ class Method(ABC):
             upper limit; "adaptive" if the method finds the number of each item by `adaptive_count`, unless the caller
             says one; "schedule" if the method says it for each layer, by `schedule`.
         needs: The fields of `ItemContext` that it cannot do without.
+        reads: Further fields that it reads where they are known: "grid", "pieces".
         vision_layer: The layer of the vision encoder that `vision_attention` and `vision_keys` come from; negative
             numbers count from the last.
         joins_heads: Whether `vision_attention` is one softmax over the products of whole queries and keys.
@@ -148,8 +172,20 @@ class Method(ABC):
     paper: ClassVar[Paper | None] = None
     count: ClassVar[Count] = "exact"
     needs: ClassVar[frozenset[Need]] = frozenset()
+    reads: ClassVar[frozenset[Need]] = frozenset()
     vision_layer: ClassVar[int] = -2
     joins_heads: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        """Refuse needs that are no field of `ItemContext`.
+
+        Raises:
+            TypeError: There is such a need.
+        """
+        super().__init_subclass__()
+        unknown = (cls.needs | cls.reads) - {entry.name for entry in fields(ItemContext)}
+        if unknown:
+            raise TypeError(f"{cls.__name__}.needs and reads must name fields of ItemContext, got {sorted(unknown)}")
 
     @property
     def layers(self) -> tuple[int, ...]:

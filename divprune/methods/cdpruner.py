@@ -37,7 +37,7 @@ class CDPruner(Method):
     needs: ClassVar[frozenset[Need]] = frozenset({"text_embeddings"})
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
-        """See `Method.select`; the picks are nested in `num_keep`."""
+        """Select; the picks are nested in `num_keep`."""
         weight = relevance(visual_tokens, context, self.name) + SMALLEST_RELEVANCE
         kernel = cosine_similarities(visual_tokens.unsqueeze(0)) * weight.unsqueeze(0) * weight.unsqueeze(1)
         return greedy_picks(Determinant(kernel, num_keep), num_keep)[0]

@@ -27,7 +27,7 @@ class DART(Method):
     Deviation, so that exactly as many stay as are asked for: the paper's pivots take int(keep / 8) tokens each, visual
     pivots not counted; here the tokens that are to stay besides the visual pivots are dealt out evenly, one more to the
     first pivots if they do not divide. Of fewer than 4 tokens all are visual pivots; a text of fewer than 4 tokens
-    (none, in a prompt of pictures alone) gives as many pivots as it has.
+    (none, in a prompt of images alone) gives as many pivots as it has.
 
     Z. Wen, Y. Gao, S. Wang, J. Zhang, Q. Zhang, W. Li, C. He, L. Zhang, "Stop Looking for Important Tokens in
     Multimodal Language Models: Duplication Matters More", EMNLP 2025, https://arxiv.org/abs/2502.11494
@@ -53,11 +53,10 @@ class DART(Method):
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """See `Method.layers`."""
         return (self.layer,)
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
-        """See `Method.select`: visual pivots, then what each pivot takes."""
+        """Select visual pivots, then what each pivot takes."""
         norm = context.final_norm
         if norm is None:
             raise ValueError(f"context.final_norm must be given to method {self.name!r}, got None")

@@ -43,11 +43,10 @@ class DivPrune(Method):
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """See `Method.layers`."""
         return (self.layer,) if self.layer else ()
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
-        """See `Method.select`; the picks are nested in `num_keep` unless they are refined."""
+        """Select; the picks are nested in `num_keep` unless they are refined."""
         picks = select(visual_tokens, num_keep=num_keep, metric=self.metric)
         if self.refine:
             picks = refine(picks, visual_tokens, self.metric)

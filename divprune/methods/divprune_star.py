@@ -25,9 +25,8 @@ class DivPruneStar(Method):
     joins_heads: ClassVar[bool] = PruMerge.joins_heads
 
     def adaptive_count(self, num_visual_tokens: int, context: ItemContext) -> int:
-        """See `Method.adaptive_count`."""
         return PruMerge().adaptive_count(num_visual_tokens, context)
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
-        """See `Method.select`; the picks are nested in `num_keep`."""
+        """Select; the picks are nested in `num_keep`."""
         return DivPrune().select(visual_tokens, num_keep, context)

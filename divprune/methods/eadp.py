@@ -22,7 +22,7 @@ class EADP(Method):
 
     Greedy maximum of sum_j w_j max over chosen i of s_ij, s the cosine similarities of the visual tokens, w =
     (relevance, smoothed by a 3 x 3 Gaussian)^beta. Relevance is half the similarity to the text as a whole and half the
-    similarity to each of its tokens, weighted by how low the entropy of that token's softmax over the picture is.
+    similarity to each of its tokens, weighted by how low the entropy of that token's softmax over the image is.
     Deviations: the language model's text embeddings, and their mean for the whole, stand in for CLIP's; the smoothing
     is left out where the tokens form no grid; the values of beta, mix and temperature are ours.
 
@@ -35,6 +35,7 @@ class EADP(Method):
     name: ClassVar[str] = "eadp"
     paper: ClassVar[Paper | None] = Paper("EADP", None, None, "EADP")
     needs: ClassVar[frozenset[Need]] = frozenset({"text_embeddings"})
+    reads: ClassVar[frozenset[Need]] = frozenset({"grid"})
     beta: float = 1.0
     mix: float = 0.5
     temperature: float = 0.05
@@ -46,7 +47,7 @@ class EADP(Method):
         checked_number("temperature", self.temperature, 1e-4)
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
-        """See `Method.select`; the picks are nested in `num_keep`."""
+        """Select; the picks are nested in `num_keep`."""
         weight = smoothed(self.relevance(visual_tokens, context), context.grid).pow(self.beta)
         cover = cosine_similarities(visual_tokens.unsqueeze(0))[0] * weight.unsqueeze(1)
         return greedy_picks(Coverage(cover.unsqueeze(0)), num_keep)[0]

@@ -35,13 +35,15 @@ class EVS(Method):
     needs: ClassVar[frozenset[Need]] = frozenset({"grid"})
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
-        """See `Method.select`; the picks are nested in `num_keep`.
+        """Select; the picks are nested in `num_keep`.
 
         Raises:
             ValueError: The item is no video.
         """
-        if context.kind != "video":
-            raise ValueError(f"method 'evs' compares the frames of a video, got an item of kind {context.kind!r}")
+        if context.modality != "video":
+            raise ValueError(
+                f"method 'evs' compares the frames of a video, got an item of modality {context.modality!r}"
+            )
         frames = unit_rows(visual_tokens).unflatten(0, (grid_of(context, self.name)[0], -1))
         with full_precision(visual_tokens.device):
             change = 1 - (frames[1:] * frames[:-1]).sum(dim=-1)

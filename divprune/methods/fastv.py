@@ -42,9 +42,8 @@ class FastV(Method):
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """See `Method.layers`."""
         return (self.layer,)
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
-        """See `Method.select`; the picks are nested in `num_keep`, ties go to the lowest index."""
+        """Select; the picks are nested in `num_keep`, ties go to the lowest index."""
         return ranked(given(context, "attention", self.name).mean(dim=0))[:num_keep]

@@ -17,7 +17,7 @@ class FitPrune(Method):
 
     A recipe says how many visual tokens go behind the attention of each decoder layer. Those with the smallest
     cross_i * self_i go, where cross_i is the largest over the heads of the mean attention that token i receives from
-    the text after the last picture, and self_i the same from the visual tokens that are left. The method says itself
+    the text after the last image, and self_i the same from the visual tokens that are left. The method says itself
     how many tokens stay, so `keep_ratio` and `num_keep` are left out. For items of another size than the recipe's, its
     counts are scaled.
 
@@ -65,21 +65,19 @@ class FitPrune(Method):
 
     @property
     def calibrated_on(self) -> str | None:
-        """See `Method.calibrated_on`."""
         return self._recipe.model
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """See `Method.layers`."""
         return tuple(layer + 1 for layer in self._recipe.layers)
 
     def schedule(self, num_visual_tokens: int) -> tuple[Stage, ...]:
-        """See `Method.schedule`: what the recipe leaves, which may be nothing."""
+        """Return what the recipe leaves, which may be nothing."""
         left = self._recipe.num_left(num_visual_tokens)
         return tuple(Stage(layer + 1, num_left) for layer, num_left in left.items())
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
-        """See `Method.select`; the picks are nested in `num_keep`, ties go to the lowest index."""
+        """Select; the picks are nested in `num_keep`, ties go to the lowest index."""
         from_visual, from_text = received(context, self.name)
         return ranked(from_visual * from_text)[:num_keep]
 

@@ -33,7 +33,7 @@ class IDSelection(Method):
         checked_number("gamma", self.gamma, 0)
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
-        """See `Method.select`; the picks are nested in `num_keep`."""
+        """Select; the picks are nested in `num_keep`."""
         distance = 1 - cosine_similarities(visual_tokens.unsqueeze(0))
         nearness = (-self.gamma * distance.square()).exp()
         scores = importance(context, self.name).to(nearness.dtype).unsqueeze(0)

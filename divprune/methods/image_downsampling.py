@@ -1,8 +1,8 @@
-"""Fewer visual tokens by a smaller picture: the control that many papers leave out.
+"""Fewer visual tokens by a smaller image: the control that many papers leave out.
 
-Vision encoders either read pictures at their own size, and a smaller picture simply has fewer tokens, or at one fixed
-size. For the first kind, give the processor a smaller picture (`downsampled`) and prune nothing. For the second, the
-picture is made smaller and larger again, so that its detail is gone, and the tokens are pooled to the count.
+Vision encoders either read images at their own size, and a smaller image simply has fewer tokens, or at one fixed
+size. For the first kind, give the processor a smaller image (`downsampled`) and prune nothing. For the second, the
+image is made smaller and larger again, so that its detail is gone, and the tokens are pooled to the count.
 """
 
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImageDownsampling(SpatialPooling):
-    """The picture at a lower resolution; for encoders of a fixed size, scaled up again and the tokens pooled.
+    """The image at a lower resolution; for encoders of a fixed size, scaled up again and the tokens pooled.
 
     Sides are scaled by sqrt(keep_ratio), smoothly down and bicubically up, then the tokens are average-pooled as by
-    `SpatialPooling`. Where the encoder takes pictures of any size, `downsampled` does it before the processor.
+    `SpatialPooling`. Where the encoder takes images of any size, `downsampled` does it before the processor.
 
     A strong control, see "Are We Using the Right Benchmark: An Evaluation Framework for Visual Token Compression
     Methods", 2025, https://arxiv.org/abs/2510.07143
@@ -43,7 +43,7 @@ class ImageDownsampling(SpatialPooling):
     needs: ClassVar[frozenset[Need]] = frozenset({"grid", "pieces"})
 
     def coarsened(self, pixels: Tensor, keep_ratio: float) -> Tensor:
-        """Return pictures (n, channels, height, width) of the same size with `keep_ratio` of the detail."""
+        """Return images (n, channels, height, width) of the same size with `keep_ratio` of the detail."""
         height, width = pixels.shape[-2:]
         small = scaled((width, height), keep_ratio)[::-1]
         if small == (height, width):
@@ -54,7 +54,7 @@ class ImageDownsampling(SpatialPooling):
 
 
 def downsampled(image: "Image", keep_ratio: float) -> "Image":
-    """Return a picture with `keep_ratio` of the pixels, for encoders that read pictures at their own size.
+    """Return an image with `keep_ratio` of the pixels, for encoders that read images at their own size.
 
     Args:
         image: A Pillow image.

@@ -32,7 +32,7 @@ class M3Pooling(MergingMethod):
     needs: ClassVar[frozenset[Need]] = frozenset({"pieces"})
 
     def merge(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Merged:
-        """See `MergingMethod.merge`.
+        """Pool each grid.
 
         Raises:
             ValueError: `num_keep` is less than the number of frames or tiles.

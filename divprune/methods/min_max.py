@@ -24,7 +24,7 @@ class MinMax(Method):
     paper = DivPrune.paper
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
-        """See `Method.select`; the picks are nested in `num_keep`."""
+        """Select; the picks are nested in `num_keep`."""
         with full_precision(visual_tokens.device):
             distance = Distances(visual_tokens.unsqueeze(0), "cosine").matrix()
         return greedy_picks(Closeness(distance), num_keep)[0]

@@ -34,7 +34,7 @@ class MMR(Method):
         checked_number("weight", self.weight, 0, 1)
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
-        """See `Method.select`; the picks are nested in `num_keep`."""
+        """Select; the picks are nested in `num_keep`."""
         worth = unit_range(importance(context, self.name)).unsqueeze(0)
         similarity = cosine_similarities(visual_tokens.unsqueeze(0))
         return greedy_picks(Relevance(worth, similarity, self.weight), num_keep)[0]

@@ -1,4 +1,4 @@
-"""MMTok: tokens that cover both the question and the picture."""
+"""MMTok: tokens that cover both the question and the image."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,7 +15,7 @@ from divprune.selection.scores import cosine_similarities
 
 @dataclass(frozen=True)
 class MMTok(Method):
-    """Coverage of the text's tokens and of the picture's at once.
+    """Coverage of the text's tokens and of the image's at once.
 
     Rows to cover are the m text tokens, P = softmax over the n visual tokens of (z . x / 0.02) / m with unit embeddings
     z and tokens x, and the n visual tokens, Q = softmax(c . c / 0.2) / n with unit features c before the projector.
@@ -49,7 +49,7 @@ class MMTok(Method):
         checked_number("vision_weight", self.vision_weight, 0)
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
-        """See `Method.select`; the picks are nested in `num_keep`."""
+        """Select; the picks are nested in `num_keep`."""
         text = text_similarity(visual_tokens, context, self.name)
         vision = cosine_similarities(given(context, "patch_features", self.name).unsqueeze(0))[0]
         by_text = (text / self.text_temperature).softmax(dim=-1) / len(text)

@@ -33,7 +33,7 @@ class OTPrune(Method):
         checked_number("gamma", self.gamma, 1e-12)
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
-        """See `Method.select`; the picks are nested in `num_keep`."""
+        """Select; the picks are nested in `num_keep`."""
         tokens = visual_tokens.to(torch.promote_types(visual_tokens.dtype, torch.float32))
         deviation = tokens.std(dim=-1, correction=0, keepdim=True)
         scaled = torch.where(deviation > 0, tokens / deviation, 0.0)

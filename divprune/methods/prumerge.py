@@ -43,11 +43,9 @@ class PruMerge(MergingMethod):
     merges: ClassVar[Literal["patch_features", "visual_tokens"]] = "patch_features"
 
     def adaptive_count(self, num_visual_tokens: int, context: ItemContext) -> int:
-        """See `Method.adaptive_count`."""
         return min(num_visual_tokens, len(self.outstanding(importance(context, self.name))) + 1)
 
     def merge(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Merged:
-        """See `MergingMethod.merge`."""
         attention = importance(context, self.name)
         total = len(attention)
         if num_keep == total:
@@ -86,7 +84,6 @@ class PruMergePlus(PruMerge):
     name: ClassVar[str] = "prumerge-plus"
 
     def outstanding(self, attention: Tensor) -> Tensor:
-        """See `PruMerge.outstanding`."""
         total = len(attention)
         attended = super().outstanding(attention)
         step = max(1, int(total / len(attended)) // 3)
@@ -96,7 +93,6 @@ class PruMergePlus(PruMerge):
         return picked_by(kept)
 
     def highest(self, attention: Tensor, count: int) -> Tensor:
-        """See `PruMerge.highest`."""
         attended = ranked(attention)[: -(-count // 4)]
         free = torch.ones(len(attention), dtype=torch.bool, device=attention.device).index_fill(0, attended, False)
         places = picked_by(free)

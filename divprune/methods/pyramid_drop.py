@@ -56,16 +56,15 @@ class PyramidDrop(Method):
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """See `Method.layers`."""
         return tuple(self.first_layer + drop * self.layers_per_stage for drop in range(self.num_drops))
 
     def schedule(self, num_visual_tokens: int) -> tuple[Stage, ...]:
-        """See `Method.schedule`: a geometric series."""
+        """Return a geometric series."""
         return tuple(
             Stage(layer, max(1, int(num_visual_tokens * self.stage_ratio**drop)))
             for drop, layer in enumerate(self.layers, start=1)
         )
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
-        """See `Method.select`; the picks are nested in `num_keep`, ties go to the lowest index."""
+        """Select; the picks are nested in `num_keep`, ties go to the lowest index."""
         return ranked(given(context, "attention", self.name).mean(dim=0))[:num_keep]

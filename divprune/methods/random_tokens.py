@@ -30,7 +30,7 @@ class RandomTokens(Method):
             raise ValueError(f"seed must be at least 0, got {self.seed}")
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
-        """See `Method.select`; the picks are nested in `num_keep`."""
+        """Select; the picks are nested in `num_keep`."""
         draws = numpy.random.default_rng([self.seed, context.seed, context.index])
         order = draws.permutation(len(visual_tokens))[:num_keep]
         return torch.from_numpy(order).to(visual_tokens.device)

@@ -1,4 +1,4 @@
-"""SCOPE: how much of the picture a token newly covers, times how salient it is."""
+"""SCOPE: how much of the image a token newly covers, times how salient it is."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -42,7 +42,7 @@ class SCOPE(Method):
         checked_number("alpha", self.alpha, 0)
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
-        """See `Method.select`; the picks are nested in `num_keep`."""
+        """Select; the picks are nested in `num_keep`."""
         similarity = cosine_similarities(given(context, "patch_features", self.name).unsqueeze(0))
         saliency = importance(context, self.name).pow(self.alpha).unsqueeze(0)
         return greedy_picks(Coverage(similarity, saliency), num_keep)[0]

@@ -35,7 +35,7 @@ class SparseVLM(MergingMethod):
 
     Deviations: the paper appends recycled tokens behind the others and numbers all anew; here a merged token takes the
     place of its cluster's centre, and every token keeps its position, as in the paper's second version. A prompt that
-    puts nothing after its pictures is rated by all its text, as is one in which no text token is above the mean.
+    puts nothing after its images is rated by all its text, as is one in which no text token is above the mean.
 
     Y. Zhang, C.-K. Fan, J. Ma, W. Zheng, T. Huang, K. Cheng, D. Gudovskiy, T. Okuno, Y. Nakata, K. Keutzer, S. Zhang,
     "SparseVLM: Visual Token Sparsification for Efficient Vision-Language Model Inference", ICML 2025,
@@ -78,11 +78,10 @@ class SparseVLM(MergingMethod):
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """See `Method.layers`."""
         return self.first_layer, self.second_layer, self.third_layer
 
     def schedule(self, num_visual_tokens: int) -> tuple[Stage, ...]:
-        """See `Method.schedule`: kept and recycled tokens together."""
+        """Return kept and recycled tokens together."""
         stages, left = [], num_visual_tokens
         for layer, published in zip(self.layers, PUBLISHED[self.tokens], strict=True):
             kept = min(left, max(1, round(published * num_visual_tokens / PUBLISHED_TOKENS)))
@@ -91,7 +90,7 @@ class SparseVLM(MergingMethod):
         return tuple(stages)
 
     def merge(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Merged:
-        """See `MergingMethod.merge`: weights of 1 for kept tokens, of 1 / size for clusters."""
+        """Merge with weights of 1 for kept tokens, of 1 / size for clusters."""
         total = len(visual_tokens)
         order = ranked(self._scores(visual_tokens, context))
         num_kept = self._num_kept(total, num_keep)
@@ -109,21 +108,21 @@ class SparseVLM(MergingMethod):
         """(M,) attention from the raters."""
         attention = given(context, "text_attention", self.name)
         text = given(context, "text_embeddings", self.name)
-        pictures = given(context, "input_tokens", self.name).to(text.device, text.dtype)
+        images = given(context, "input_tokens", self.name).to(text.device, text.dtype)
         if not len(text):
             raise ValueError(
                 f"the prompt must hold text for method {self.name!r}, whose words rate the visual tokens; got none: "
-                "ask something about the picture, or choose a method that is not query-aware"
+                "ask something about the image, or choose a method that is not query-aware"
             )
-        rating = raters(pictures, text).to(attention.device)
+        rating = raters(images, text).to(attention.device)
         return attention[:, rating].mean(dim=(0, 1)).to(visual_tokens.device)
 
     def _num_recycled(self, num_dropped: int) -> int:
-        """How many clusters are made of the best of `num_dropped` tokens."""
+        """Count how many clusters are made of the best of `num_dropped` tokens."""
         return num_candidates(num_dropped) // 10 + 1 if self.recycle and num_dropped else 0
 
     def _num_kept(self, total: int, num_keep: int) -> int:
-        """How many of `num_keep` are kept by their score: the most that leave room for what is recycled then.
+        """Count how many of `num_keep` are kept by their score: the most that leave room for what is recycled then.
 
         Where even one would leave more to recycle than there is room for, nothing is recycled.
         """

@@ -16,16 +16,16 @@ class SpatialPooling(MergingMethod):
     """Average pooling of the token grid to the largest grid of about its shape that has at most `num_keep` cells.
 
     A control without a paper. Of a video every frame is pooled alike; frames are averaged together only where there are
-    fewer tokens to keep than frames. Where a picture is cut into tiles, each is pooled, in proportion to its tokens,
+    fewer tokens to keep than frames. Where an image is cut into tiles, each is pooled, in proportion to its tokens,
     and row breaks are dropped; of fewer tokens than tiles, the first tiles get one each.
     """
 
     name: ClassVar[str] = "pooling"
     count: ClassVar[Count] = "at_most"
     needs: ClassVar[frozenset[Need]] = frozenset({"pieces"})
+    reads: ClassVar[frozenset[Need]] = frozenset({"grid"})
 
     def merge(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Merged:
-        """See `MergingMethod.merge`."""
         if num_keep == len(visual_tokens):
             return unmerged(num_keep, visual_tokens.device)
         if context.grid is not None:

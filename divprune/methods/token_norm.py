@@ -16,6 +16,6 @@ class TokenNorm(Method):
     name: ClassVar[str] = "norm"
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
-        """See `Method.select`; the picks are nested in `num_keep`, ties go to the lowest index."""
+        """Select; the picks are nested in `num_keep`, ties go to the lowest index."""
         lengths: Tensor = torch.linalg.vector_norm(visual_tokens.double(), dim=-1)
         return lengths.sort(descending=True, stable=True).indices[:num_keep]

@@ -36,7 +36,6 @@ class ToMe(MergingMethod):
     needs: ClassVar[frozenset[Need]] = frozenset({"vision_keys"})
 
     def merge(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Merged:
-        """See `MergingMethod.merge`."""
         keys = given(context, "vision_keys", self.name).mean(dim=0)
         total = len(keys)
         members = torch.eye(total, dtype=keys.dtype, device=keys.device)  # (groups, M): who is in which group

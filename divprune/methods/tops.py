@@ -40,7 +40,7 @@ class TOPS(Method):
         checked_number("diversity", self.diversity, 0)
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
-        """See `Method.select`; the picks are nested in `num_keep`."""
+        """Select; the picks are nested in `num_keep`."""
         similarity = cosine_similarities(visual_tokens.unsqueeze(0))
         relevant = relevance(visual_tokens, context, self.name).to(similarity.dtype).unsqueeze(0)
         redundancy = Relevance(torch.zeros_like(relevant), similarity, weight=0.0)

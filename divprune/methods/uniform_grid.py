@@ -7,13 +7,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Method
+from divprune.methods.base import ItemContext, Method, Need
 from divprune.methods.grids import spread
 
 
 @dataclass(frozen=True)
 class UniformGrid(Method):
-    """Tokens spread evenly over the picture, or over the sequence where the picture's grid is not known.
+    """Tokens spread evenly over the image, or over the sequence where the image's grid is not known.
 
     On a (frames, height, width) grid the count is shared out evenly over the frames, in each frame over a number of
     rows that keeps the spacing about equal in both directions, and in each row over the columns. Else the tokens are
@@ -21,9 +21,9 @@ class UniformGrid(Method):
     """
 
     name: ClassVar[str] = "uniform"
+    reads: ClassVar[frozenset[Need]] = frozenset({"grid"})
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
-        """See `Method.select`."""
         total = len(visual_tokens)
         if context.grid is None or prod(context.grid) != total:
             picks = [round(step * (total - 1) / max(1, num_keep - 1)) for step in range(num_keep)]

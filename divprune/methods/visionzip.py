@@ -45,7 +45,6 @@ class VisionZip(MergingMethod):
         checked_number("contextual_share", self.contextual_share, 0, 1)
 
     def merge(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Merged:
-        """See `MergingMethod.merge`."""
         attention = importance(context, self.name)
         total, num_contextual = len(attention), round(self.contextual_share * num_keep)
         dominant = ranked(attention)[: num_keep - num_contextual]

@@ -43,7 +43,6 @@ class VisPruner(Method):
         checked_number("important_ratio", self.important_ratio, 0, 1)
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
-        """See `Method.select`."""
         attention = importance(context, self.name)
         important = ranked(attention)[: int(self.important_ratio * num_keep)]
         left = torch.ones(len(attention), dtype=torch.bool, device=attention.device).index_fill(0, important, False)

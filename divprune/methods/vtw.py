@@ -40,13 +40,12 @@ class VTW(Method):
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """See `Method.layers`."""
         return (self.layer,)
 
     def schedule(self, num_visual_tokens: int) -> tuple[Stage, ...]:
-        """See `Method.schedule`: none stays."""
+        """Withdraw all tokens: none stays."""
         return (Stage(self.layer, 0),)
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
-        """See `Method.select`: the first `num_keep` tokens, of which the schedule asks none."""
+        """Select the first `num_keep` tokens, of which the schedule asks none."""
         return torch.arange(num_keep, device=visual_tokens.device)

@@ -62,7 +62,7 @@ def select(
     batched = visual_tokens.ndim == 3
     tokens = visual_tokens if batched else visual_tokens.unsqueeze(0)
     mask = _checked_mask(valid_mask, visual_tokens)
-    counts = _counts(tokens, Budget(keep_ratio, num_keep), mask)
+    counts = _counts(tokens, keep_ratio, num_keep, mask)
     with full_precision(tokens.device):
         order, distance = _picks(tokens, metric, counts, mask, stop)
     selection = _trimmed(order, distance, torch.tensor(counts, device=tokens.device), stop)
@@ -149,8 +149,9 @@ def _checked_mask(valid_mask: Tensor | None, visual_tokens: Tensor) -> Tensor | 
     return None if bool(mask.all()) else mask
 
 
-def _counts(tokens: Tensor, budget: Budget, mask: Tensor | None) -> list[int]:
+def _counts(tokens: Tensor, keep_ratio: float | None, num_keep: int | None, mask: Tensor | None) -> list[int]:
     """Return how many tokens each row keeps."""
+    budget = Budget(keep_ratio, num_keep)
     totals = [tokens.shape[1]] * tokens.shape[0] if mask is None else mask.sum(dim=1).tolist()
     if budget.num_keep is not None and budget.num_keep > min(totals):
         raise ValueError(f"num_keep must be at most the number of visual tokens, {min(totals)}, got {budget.num_keep}")

@@ -25,11 +25,9 @@ class Relevance:
         self._is_first = True
 
     def gains(self) -> Tensor:
-        """See `greedy.Objective`."""
         return self._worth - (1 - self._weight) * self._redundancy
 
     def add(self, picks: Tensor) -> None:
-        """See `greedy.Objective`."""
         row = rows_of(self._similarity, picks)
         self._redundancy = row if self._is_first else torch.maximum(self._redundancy, row)
         self._is_first = False
@@ -52,11 +50,9 @@ class Coverage:
         self._added = torch.stack([_improvement(rows, best) for rows, best in zip(cover, self._best, strict=True)])
 
     def gains(self) -> Tensor:
-        """See `greedy.Objective`."""
         return self._added if self._scale is None else self._added * self._scale
 
     def add(self, picks: Tensor) -> None:
-        """See `greedy.Objective`."""
         for cover, best, added, pick in zip(self._cover, self._best, self._added, picks, strict=True):
             column = cover[:, pick]
             better = torch.nonzero(column > best).squeeze(1)
@@ -82,11 +78,9 @@ class Suppression:
         self._nearness = nearness
 
     def gains(self) -> Tensor:
-        """See `greedy.Objective`."""
         return self._scores
 
     def add(self, picks: Tensor) -> None:
-        """See `greedy.Objective`."""
         score = self._scores.gather(1, picks.unsqueeze(1))
         self._scores = self._scores - rows_of(self._nearness, picks) * score
 
@@ -108,11 +102,9 @@ class Determinant:
         self._num_picked = 0
 
     def gains(self) -> Tensor:
-        """See `greedy.Objective`."""
         return self._gains
 
     def add(self, picks: Tensor) -> None:
-        """See `greedy.Objective`."""
         index = picks.unsqueeze(1)
         columns = self._factor[:, : self._num_picked]
         own = columns.gather(2, picks.view(-1, 1, 1).expand(-1, self._num_picked, 1))  # (B, t, 1)
@@ -141,11 +133,9 @@ class Closeness:
         self._is_first = True
 
     def gains(self) -> Tensor:
-        """See `greedy.Objective`."""
         return -self._largest
 
     def add(self, picks: Tensor) -> None:
-        """See `greedy.Objective`."""
         row = rows_of(self._distance, picks)
         self._largest = row if self._is_first else torch.maximum(self._largest, row)
         self._is_first = False
@@ -160,11 +150,9 @@ class Balanced:
         self._taken = torch.zeros_like(terms[0][1].gains(), dtype=torch.bool)
 
     def gains(self) -> Tensor:
-        """See `greedy.Objective`."""
         return torch.stack([weight * self._scaled(term.gains()) for weight, term in self._terms]).sum(dim=0)
 
     def add(self, picks: Tensor) -> None:
-        """See `greedy.Objective`."""
         self._taken = self._taken.scatter(1, picks.unsqueeze(1), True)
         for _, term in self._terms:
             term.add(picks)
@@ -183,11 +171,10 @@ class Constant:
         self._scores = scores
 
     def gains(self) -> Tensor:
-        """See `greedy.Objective`."""
         return self._scores
 
     def add(self, picks: Tensor) -> None:
-        """See `greedy.Objective`: nothing changes."""
+        """Change nothing."""
 
 
 def rows_of(matrix: Tensor, picks: Tensor) -> Tensor:

@@ -222,12 +222,12 @@ def _resolved(module: str, path: str) -> tuple[Any, Any]:
 
 
 def _is_bound(owner: Any, name: str) -> bool:
-    """Whether a symbol takes no `self`: anything but a plain method that is looked up on its class."""
+    """Tell whether a symbol takes no `self`: anything but a plain method that is looked up on its class."""
     return not inspect.isclass(owner) or isinstance(inspect.getattr_static(owner, name), staticmethod | classmethod)
 
 
 def _has_field(found: Any, name: str) -> bool:
-    """Whether instances have an attribute, be it annotated only."""
+    """Tell whether instances have an attribute, be it annotated only."""
     if hasattr(found, name):
         return True
     return any(name in vars(base).get("__annotations__", {}) for base in getattr(found, "__mro__", ()))

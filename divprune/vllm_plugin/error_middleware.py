@@ -1,6 +1,6 @@
-"""Requests that vLLM's server would take for a failure of its own, although they name a picture that cannot be had.
+"""Requests that vLLM's server would take for a failure of its own, although they name an image that cannot be had.
 
-Such a picture is missing, too large to be decoded, or at an address that does not answer. vLLM says 500 then; this
+Such an image is missing, too large to be decoded, or at an address that does not answer. vLLM says 500 then; this
 middleware of its server says 400.
 """
 
@@ -29,5 +29,5 @@ class RefuseUnreadablePictures:
         try:
             await self._app(scope, receive, send)
         except FAULTS_OF_REQUESTS as error:
-            refusal = self._error_response(ValueError(f"a picture cannot be read: {error}"))
+            refusal = self._error_response(ValueError(f"an image cannot be read: {error}"))
             await JSONResponse(refusal.model_dump(), status_code=refusal.error.code)(scope, receive, send)

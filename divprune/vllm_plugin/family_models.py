@@ -34,16 +34,16 @@ __all__ = [
 
 @with_pruned_processor
 class PrunedLlava(PrunedModel, LlavaForConditionalGeneration):
-    """LLaVA-1.5: one square of tokens a picture."""
+    """LLaVA-1.5: one square of tokens an image."""
 
     def grids(self, kind: Modality, counts: Sequence[int], kwargs: Mapping[str, Any]) -> list[Grid | None]:
-        """See `PrunedModel`; with the CLS token among them, tokens form no grid."""
+        """Return the grids; with the CLS token among them, tokens form none."""
         return [(1, isqrt(count), isqrt(count)) if isqrt(count) ** 2 == count else None for count in counts]
 
 
 @with_pruned_processor
 class PrunedLlavaNext(PrunedModel, LlavaNextForConditionalGeneration):
-    """LLaVA-NeXT: the whole picture, its tiles and their row breaks are one item."""
+    """LLaVA-NeXT: the whole image, its tiles and their row breaks are one item."""
 
 
 @with_pruned_processor
@@ -51,7 +51,6 @@ class PrunedLlavaNextVideo(PrunedModel, LlavaNextVideoForConditionalGeneration):
     """LLaVA-NeXT-Video: vLLM's model reads videos only, frame by frame a square of tokens."""
 
     def grids(self, kind: Modality, counts: Sequence[int], kwargs: Mapping[str, Any]) -> list[Grid | None]:
-        """See `PrunedModel`."""
         side = self.pooled_grid_length
         return [(count // side**2, side, side) for count in counts]
 
@@ -63,7 +62,7 @@ class PrunedLlavaOnevision(PrunedModel, LlavaOnevisionForConditionalGeneration):
 
 @with_pruned_processor
 class PrunedInternVL(PrunedModel, InternS1ForConditionalGeneration):
-    """InternVL in transformers' layout: the tiles of a picture are one item."""
+    """InternVL in transformers' layout: the tiles of an image are one item."""
 
 
 @with_pruned_processor

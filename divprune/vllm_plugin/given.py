@@ -56,5 +56,5 @@ class Given:
 
 
 def holds_budget(value: Any) -> bool:
-    """Whether a value is a mapping of processor arguments that carries the budget."""
+    """Tell whether a value is a mapping of processor arguments that carries the budget."""
     return isinstance(value, Mapping) and BUDGET in value

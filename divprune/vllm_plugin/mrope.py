@@ -1,4 +1,4 @@
-"""M-RoPE: kept tokens stand at their own (frame, row, column) in the picture, text behind it where it always stood.
+"""M-RoPE: kept tokens stand at their own (frame, row, column) in the image, text behind it where it always stood.
 
 vLLM wants the positions of a prompt when the request arrives, before the vision encoder has run and anything is chosen.
 So all placeholders of an item first get the position of its first token, and the distance of each kept token from there
@@ -91,7 +91,7 @@ class PrunedMRoPEModel(PrunedModel):
         self.register_buffer("place_buffer", torch.zeros(size, dtype=torch.int64), persistent=False)
 
     def grids(self, kind: Modality, counts: Sequence[int], kwargs: Mapping[str, Any]) -> list[Grid | None]:
-        """See `PrunedModel`; patches are merged before the language model reads them."""
+        """Return the grids; patches are merged before the language model reads them."""
         merge = self.config.vision_config.spatial_merge_size
         return [(t, h // merge, w // merge) for t, h, w in kwargs[f"{kind}_grid_thw"].tolist()]
 

@@ -141,7 +141,7 @@ class PrunedProcessor(BaseMultiModalProcessor[PrunedInfo]):
         if unpruned_length > most:
             raise ValueError(
                 f"a prompt must have at most {most} tokens before pruning, got {unpruned_length}: kept tokens keep "
-                "their positions, and this model's do not reach further; send fewer or smaller pictures"
+                "their positions, and this model's do not reach further; send fewer or smaller images"
             )
 
     def _pruned_update(self, update: PromptUpdate, budget: Budget) -> PromptUpdate:

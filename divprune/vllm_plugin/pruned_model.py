@@ -65,7 +65,7 @@ class PrunedModel(SupportsMultiModal):
             kept_rows(self.pruning_method, self.visual_tokens(item), count, kind, grid)
             for item, count, grid in zip(items, counts, grids, strict=True)
         ]
-        # Ranks that choose differently would mix two pictures into one prompt, so all follow the first.
+        # Ranks that choose differently would mix two images into one prompt, so all follow the first.
         shared = get_tp_group().broadcast(torch.cat(kept))
         return self.finished(kind, items, shared.split(counts), kwargs)
 

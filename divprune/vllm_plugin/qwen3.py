@@ -45,11 +45,10 @@ class PrunedQwen3VL(PrunedMRoPEModel, qwen3_vl.Qwen3VLForConditionalGeneration):
             super().__init__(vllm_config=vllm_config, prefix=prefix)
 
     def visual_tokens(self, item: Tensor) -> Tensor:
-        """See `PrunedModel`."""
         return item[:, : self.visual_dim]
 
     def whole_item(self, kind: Modality, data: Mapping[str, Any], first: int) -> list[int]:
-        """See `PrunedMRoPEModel`; a video is its frames, each behind its moment and between two marks."""
+        """Return the tokens of a whole item; a video is its frames, each after its timestamp and between two marks."""
         if kind == "image":
             return super().whole_item(kind, data, first)
         steps, rows, columns = data["video_grid_thw"].data.tolist()
@@ -65,7 +64,7 @@ class PrunedQwen3VL(PrunedMRoPEModel, qwen3_vl.Qwen3VLForConditionalGeneration):
         return list(details.full)
 
     def placed(self, kind: Modality, item: Tensor, rows: Tensor, data: Mapping[str, Any]) -> Tensor:
-        """See `PrunedMRoPEModel`; the text between the frames of a video goes with them."""
+        """Place the kept tokens; the text between the frames of a video goes with them."""
         if kind == "image":
             return super().placed(kind, item, rows, data)
         whole = self.whole_item(kind, data, 0)

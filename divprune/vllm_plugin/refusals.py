@@ -100,7 +100,7 @@ def _trial(method: Method, kind: Modality, has_grid: bool) -> str:
     """Let the method choose once; some refuse a kind of item."""
     tokens = torch.eye(8)
     try:
-        method.select(tokens, 2, ItemContext(kind=kind, grid=(2, 2, 2) if has_grid else None))
+        method.select(tokens, 2, ItemContext(modality=kind, grid=(2, 2, 2) if has_grid else None))
     except ValueError as error:
         return f"cannot choose from this model's {kind}s ({error})"
     return ""

@@ -9,7 +9,7 @@ from divprune.vllm_plugin.families import Modality
 Grid = tuple[int, int, int]
 
 
-def kept_rows(method: Method, visual_tokens: Tensor, num_keep: int, kind: Modality, grid: Grid | None) -> Tensor:
+def kept_rows(method: Method, visual_tokens: Tensor, num_keep: int, modality: Modality, grid: Grid | None) -> Tensor:
     """Choose the tokens of one item; what an item keeps depends on nothing but its tokens.
 
     An item is encoded alone or with others, now or when it has left the encoder cache. So `ItemContext.index` is always
@@ -19,7 +19,7 @@ def kept_rows(method: Method, visual_tokens: Tensor, num_keep: int, kind: Modali
         method: The method.
         visual_tokens: (M, d) after the projector.
         num_keep: k, between 1 and M.
-        kind: What the tokens show.
+        modality: What the tokens show.
         grid: (frames, rows, columns) of the tokens, or None.
 
     Returns:
@@ -28,5 +28,5 @@ def kept_rows(method: Method, visual_tokens: Tensor, num_keep: int, kind: Modali
     # A model whose activations overflow must not take the server down with it.
     finite = torch.nan_to_num(visual_tokens)
     with torch.no_grad():
-        picks = method.select(finite, num_keep, ItemContext(kind=kind, grid=grid))
+        picks = method.select(finite, num_keep, ItemContext(modality=modality, grid=grid))
     return picks.sort().values

@@ -86,7 +86,7 @@ class PruningSettings:
         asked: dict[str, Any] = {name: processor_kwargs[name] for name in REQUEST_KEYS if name in processor_kwargs}
         others = sorted(set(processor_kwargs) - set(REQUEST_KEYS))
         if others and self.allow_request_ratio:
-            # A picture of another size than its model reads stops the engine for everybody.
+            # An image of another size than its model reads stops the engine for everybody.
             raise ValueError(
                 f"a request's mm_processor_kwargs may have {' or '.join(REQUEST_KEYS)} alone, got {', '.join(others)}; "
                 "other arguments are the server's own (--mm-processor-kwargs)"

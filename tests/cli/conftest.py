@@ -13,7 +13,7 @@ from skimage import data
 from typer.testing import CliRunner
 
 from divprune.cli.main import app
-from tests import tiny_checkpoints
+from tests.support import checkpoint_writers
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def llava(checkpoints: Path) -> Path:
     """16 tokens a picture."""
-    return tiny_checkpoints.write_llava(checkpoints / "llava")
+    return checkpoint_writers.write_llava(checkpoints / "llava")
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,8 @@ import typer
 from divprune.checkpoints import _hub_error
 from divprune.cli.console import one_line_errors
 from divprune.huggingface.families.unsupported import NO_CLASS
-from tests import tiny_checkpoints
 from tests.cli.conftest import Command
+from tests.support import checkpoint_writers
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_usage_error(divprune: Command, arguments: list[str]) -> None:
 
 
 def test_unsupported_model_is_named_with_the_supported_ones(divprune: Command, tmp_path: Path) -> None:
-    outcome = divprune("run", "--model", tiny_checkpoints.write_text_model(tmp_path / "text"))
+    outcome = divprune("run", "--model", checkpoint_writers.write_text_model(tmp_path / "text"))
     assert outcome.exit_code == 2
     assert f"no adapter for 'mistral' ({NO_CLASS}); supported families: llava, " in outcome.error
 
@@ -126,7 +126,7 @@ def test_file_as_model(divprune: Command, picture: Path) -> None:
 
 def damaged(tmp_path: Path, file: str, content: bytes | None) -> Path:
     """A checkpoint with one file cut short, replaced or (None) missing."""
-    folder = tiny_checkpoints.write_llava(tmp_path / "damaged")
+    folder = checkpoint_writers.write_llava(tmp_path / "damaged")
     if content is None:
         (folder / file).unlink()
     else:
@@ -154,7 +154,7 @@ def test_damaged_checkpoint(divprune: Command, tmp_path: Path, file: str, conten
 def test_missing_weights_are_not_replaced_by_random_ones(divprune: Command, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    folder = tiny_checkpoints.write_llava(tmp_path / "incomplete")
+    folder = checkpoint_writers.write_llava(tmp_path / "incomplete")
     weights = load_file(folder / "model.safetensors")
     weights.pop(min(name for name in weights if "projector" in name))
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
@@ -164,7 +164,7 @@ def test_missing_weights_are_not_replaced_by_random_ones(divprune: Command, tmp_
 
 
 def test_remote_code_is_never_run(divprune: Command, tmp_path: Path) -> None:
-    folder = tiny_checkpoints.write_llava(tmp_path / "remote")
+    folder = checkpoint_writers.write_llava(tmp_path / "remote")
     config = json.loads((folder / "config.json").read_text())
     config |= {"model_type": "homemade", "auto_map": {"AutoConfig": "code.Config"}}
     (folder / "config.json").write_text(json.dumps(config))

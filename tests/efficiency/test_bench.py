@@ -19,7 +19,7 @@ from divprune.efficiency import (
 )
 from divprune.methods import VTW, DivPrune
 from tests.efficiency.in_child import allocate, fail
-from tests.efficiency.test_random_model import small_config
+from tests.support.shapes import small_config
 
 BYTES_PER_COLUMN = 2 * 32 * 2  # keys and values, 32 wide, bfloat16
 

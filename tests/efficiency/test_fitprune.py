@@ -20,8 +20,8 @@ from divprune.efficiency.workloads import Workload
 from divprune.errors import CalibrationError
 from divprune.methods import FitPrune, FitPruneRecipe
 from divprune.methods.fitprune_recipe import AttentionMass
-from tests.huggingface.test_parity import ONE_AND_TWO
-from tests.huggingface.tiny_models import CASES, make_inputs
+from tests.support.models.every_family import CASES, make_inputs
+from tests.support.subject import ONE_AND_TWO
 
 LLAVA = model_shape(architecture_config("llava-1.5-7b"))
 PROMPTS = [Workload(48, 576)]

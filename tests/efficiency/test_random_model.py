@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from transformers import LlavaConfig
 
 from divprune import prune
 from divprune.efficiency import (
@@ -14,15 +13,10 @@ from divprune.efficiency import (
     random_model,
 )
 from divprune.efficiency.reference_models import Architecture
+from tests.support.shapes import SMALL_TEXT, SMALL_TOWER, small_config
 
-SMALL_TEXT = {"model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
 SMALL_TEXT |= {"num_attention_heads": 2, "vocab_size": 30100}
-SMALL_TOWER = {"model_type": "clip_vision_model", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
 SMALL_TOWER |= {"num_attention_heads": 2, "image_size": 56, "patch_size": 14}
-
-
-def small_config() -> LlavaConfig:
-    return LlavaConfig(text_config=SMALL_TEXT, vision_config=SMALL_TOWER, image_token_index=30001)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda architecture: architecture.name)

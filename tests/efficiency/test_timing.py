@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from divprune import prune
 from divprune.efficiency import get_architecture, random_inputs, random_model, seconds_of, time_generation
-from tests.efficiency.test_random_model import small_config
+from tests.support.shapes import small_config
 
 
 @pytest.fixture(scope="module")

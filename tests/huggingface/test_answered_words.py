@@ -6,11 +6,11 @@ from torch.nn.functional import cross_entropy
 
 from divprune import VTW, DivPrune, prune
 from divprune.methods import Method
-from tests.huggingface.layer_cases import settings_of
-from tests.huggingface.test_parity import ONE_AND_TWO
-from tests.huggingface.tiny_models import CASES, IMAGE, make_inputs
-from tests.huggingface.tiny_rows import NUM_WORDS
 from tests.support.float64 import is_rounding
+from tests.support.layer_cases import settings_of
+from tests.support.models.every_family import CASES, IMAGE, make_inputs
+from tests.support.models.newline_rows import NUM_WORDS
+from tests.support.subject import ONE_AND_TWO
 
 
 @pytest.mark.parametrize("method", [DivPrune(), DivPrune(layer=1), VTW(layer=1)], ids=str)

@@ -10,9 +10,8 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from divprune import DivPrune, RandomTokens, attach, prune
 from divprune.errors import PruningError
-from tests.huggingface.tiny_models import CASES, IMAGE, make_inputs
-
-ROWS = [[1, 5, "image", 6, 7, 8], [1, 9, "image", 10, 11, "image", 12]]
+from tests.support.attached import ROWS, assert_same, snapshot
+from tests.support.models.every_family import CASES, IMAGE, make_inputs
 
 
 @pytest.fixture(scope="module")
@@ -23,21 +22,6 @@ def model() -> PreTrainedModel:
 @pytest.fixture
 def inputs(model: PreTrainedModel) -> dict[str, Any]:
     return make_inputs(CASES["llava"], model, ROWS)
-
-
-def snapshot(model: PreTrainedModel) -> tuple[Any, ...]:
-    hooks = [
-        (name, len(module._forward_hooks), len(module._forward_pre_hooks)) for name, module in model.named_modules()
-    ]
-    attributes = {name: sorted(module.__dict__) for name, module in model.named_modules()}
-    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    return hooks, attributes, model.config.to_dict(), model.generation_config.to_dict(), weights
-
-
-def assert_same(before: tuple[Any, ...], after: tuple[Any, ...]) -> None:
-    assert before[:-1] == after[:-1]
-    assert before[-1].keys() == after[-1].keys()
-    assert all(torch.equal(before[-1][name], after[-1][name]) for name in before[-1])
 
 
 def test_leaving_the_block_restores_the_model(model: PreTrainedModel, inputs: dict[str, Any]) -> None:

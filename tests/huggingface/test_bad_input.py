@@ -9,10 +9,10 @@ from transformers import PreTrainedModel
 
 from divprune import DivPrune, prune
 from divprune.errors import PruningError
-from divprune.huggingface.cache_names import CACHE, cache_in
-from tests.huggingface.greedy_calls import largest_error
-from tests.huggingface.tiny_models import CASES, IMAGE, make_inputs
-from tests.parity.subject import ONE_AND_TWO, divprune_rule, first_tokens
+from divprune.huggingface.model_inputs import CACHE, cache_in
+from tests.support.greedy_calls import largest_error
+from tests.support.models.every_family import CASES, IMAGE, make_inputs
+from tests.support.subject import ONE_AND_TWO, divprune_rule, first_tokens
 
 
 @pytest.fixture(scope="module", params=["llava", "qwen2_5_vl", "gemma3", "idefics3"])

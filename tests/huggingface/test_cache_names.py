@@ -9,9 +9,9 @@ import torch
 import divprune
 from divprune import prune
 from divprune.errors import PruningError
-from divprune.huggingface.cache_names import CACHE, NAMES, cache_in
-from tests.huggingface.conversation import GREEDY
-from tests.huggingface.tiny_models import CASES, make_inputs
+from divprune.huggingface.model_inputs import CACHE, NAMES, cache_in
+from tests.support.conversation import GREEDY
+from tests.support.models.every_family import CASES, make_inputs
 
 PACKAGE = Path(divprune.__file__).parent
 
@@ -64,4 +64,4 @@ def test_one_module_knows_the_names() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant) and node.value == "cache"
     }
-    assert spelled == keyed == {"cache_names.py"}
+    assert spelled == keyed == {"model_inputs.py"}

@@ -12,10 +12,10 @@ from divprune import VTW, prune
 from divprune.calibration.vtw import VTWCalibration, calibrate_vtw
 from divprune.errors import CalibrationError
 from divprune.huggingface.fingerprint import fingerprint
-from tests.huggingface.handmade_layers import full_rows, run
-from tests.huggingface.layer_cases import none_at_all
-from tests.huggingface.test_parity import ONE_AND_TWO
-from tests.huggingface.tiny_models import CASES, make_inputs
+from tests.support.handmade_layers import full_rows, run
+from tests.support.layer_cases import none_at_all
+from tests.support.models.every_family import CASES, make_inputs
+from tests.support.subject import ONE_AND_TWO
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 from divprune import DivPrune, attach, prune
-from tests.huggingface.greedy_calls import generate_logits, largest_error
-from tests.huggingface.handmade import short_rows
-from tests.huggingface.handmade_logits import all_logits
-from tests.huggingface.tiny_models import CASES, make_inputs
-from tests.parity.subject import ONE_AND_TWO, RATIO, divprune_rule, first_tokens
+from tests.support.checkpoint_writers import write_llava
 from tests.support.float64 import is_different, is_rounding
-from tests.tiny_checkpoints import write_llava
+from tests.support.greedy_calls import generate_logits, largest_error
+from tests.support.handmade import short_rows
+from tests.support.handmade_logits import all_logits
+from tests.support.models.every_family import CASES, make_inputs
+from tests.support.subject import ONE_AND_TWO, RATIO, divprune_rule, first_tokens
 
 
 @pytest.fixture

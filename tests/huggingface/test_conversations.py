@@ -8,13 +8,13 @@ from transformers import StaticCache
 
 from divprune import DivPrune, prune
 from divprune.errors import PruningError
-from divprune.huggingface.cache_names import CACHE, cache_in
-from tests.huggingface.conversation import GREEDY, Conversation, Turn, by_hand, longer, second_turn
-from tests.huggingface.handmade_logits import all_logits, greedy_logits
-from tests.huggingface.test_parity import RATIO, divprune_rule, first_tokens
-from tests.huggingface.test_second_turn import FIRST, IMAGES, largest_error, skip_where_transformers_is_wrong
-from tests.huggingface.tiny_models import CASES, Row, make_inputs
+from divprune.huggingface.model_inputs import CACHE, cache_in
+from tests.support.conversation import GREEDY, Conversation, Turn, by_hand, longer, second_turn
 from tests.support.float64 import is_different, is_rounding
+from tests.support.handmade_logits import all_logits, greedy_logits
+from tests.support.models.every_family import CASES, Row, make_inputs
+from tests.support.subject import RATIO, divprune_rule, first_tokens
+from tests.support.turns import FIRST, IMAGES, largest_error, skip_where_transformers_is_wrong
 
 MAIN = ("llava", "qwen2_5_vl", "qwen3_vl", "gemma3")
 VIDEOS: list[Row] = [[31, "video", 32], [41, 43, 44, 42]]

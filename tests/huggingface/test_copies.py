@@ -12,8 +12,8 @@ from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 from divprune import DivPrune, prune
 from divprune.errors import PruningError
-from tests.huggingface.test_parity import ONE_AND_TWO
-from tests.huggingface.tiny_models import CASES, make_inputs
+from tests.support.models.every_family import CASES, make_inputs
+from tests.support.subject import ONE_AND_TWO
 
 
 @pytest.fixture

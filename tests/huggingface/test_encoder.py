@@ -6,7 +6,7 @@ import torch
 from divprune import DivPrune, attach, prune
 from divprune.budget import budget
 from divprune.errors import PruningError, UnsupportedModelError
-from tests.huggingface.tiny_models import CASES, VIDEO, features
+from tests.support.models.every_family import CASES, VIDEO, features
 
 
 def test_tokens_that_the_processor_has_compressed_away_are_not_expected() -> None:

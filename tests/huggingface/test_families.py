@@ -11,7 +11,7 @@ from divprune.errors import UnsupportedModelError
 from divprune.huggingface import supported_families
 from divprune.huggingface.families.registry import family_named
 from divprune.huggingface.families.unsupported import NO_CLASS, REASONS, refusal_of
-from tests.huggingface.tiny_models import CASES, Case
+from tests.support.models.every_family import CASES, Case
 
 CLASSES = {
     **modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,

@@ -9,14 +9,14 @@ from transformers import DynamicCache, PreTrainedModel, StaticCache
 
 from divprune import DivPrune, attach, prune
 from divprune.errors import PruningError
-from divprune.huggingface.cache_names import CACHE, cache_in
-from tests.huggingface.conversation import GREEDY, longer
-from tests.huggingface.handmade import short_rows
-from tests.huggingface.handmade_logits import greedy_logits
-from tests.huggingface.test_parity import RATIO, divprune_rule
-from tests.huggingface.test_second_turn import FIRST
-from tests.huggingface.tiny_models import CASES, make_inputs
+from divprune.huggingface.model_inputs import CACHE, cache_in
+from tests.support.conversation import GREEDY, longer
 from tests.support.float64 import is_rounding
+from tests.support.handmade import short_rows
+from tests.support.handmade_logits import greedy_logits
+from tests.support.models.every_family import CASES, make_inputs
+from tests.support.subject import RATIO, divprune_rule
+from tests.support.turns import FIRST
 
 kept = {**GREEDY, "max_new_tokens": 4}
 
@@ -38,7 +38,7 @@ def test_a_cache_of_an_unpruned_run_takes_text_but_no_pictures(model: PreTrained
     expected = model.generate(**text, **kept, **{CACHE: copy.deepcopy(cache)}).sequences
     with prune(model, DivPrune(), keep_ratio=RATIO):
         assert torch.equal(model.generate(**text, **kept, **{CACHE: copy.deepcopy(cache)}).sequences, expected)
-        with pytest.raises(PruningError, match="the cache must be empty when pictures come in, or hold earlier"):
+        with pytest.raises(PruningError, match="the cache must be empty when images come in, or hold earlier"):
             model.generate(**inputs, **{CACHE: cache}, max_new_tokens=2)
         model.generate(**inputs, max_new_tokens=2)
 

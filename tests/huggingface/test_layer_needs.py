@@ -11,16 +11,16 @@ from transformers import DynamicCache, PreTrainedModel
 from divprune import DivPrune, attach, prune
 from divprune.budget import budget
 from divprune.errors import PruningError, UnsupportedModelError
-from divprune.huggingface.cache_names import CACHE, cache_in
-from divprune.huggingface.encoding.encode import VisualItem, encode
-from divprune.huggingface.families.registry import family_of
+from divprune.huggingface.encoding.items import VisualItem
 from divprune.huggingface.layer_pruning.checks import final_norm
+from divprune.huggingface.model_inputs import CACHE, cache_in
 from divprune.methods import ItemContext
 from divprune.methods.base import Method, Need
-from tests.huggingface.layer_cases import FAMILIES, KINDS_OF_LAYERS, attention_of, build, inputs_of
-from tests.huggingface.test_parity import MIXED, ONE_AND_TWO
-from tests.huggingface.tiny_models import NO_PLACEHOLDERS, Row
+from tests.support.encoding import encoded_for
 from tests.support.float64 import is_rounding
+from tests.support.layer_cases import FAMILIES, KINDS_OF_LAYERS, attention_of, build, inputs_of
+from tests.support.models.every_family import NO_PLACEHOLDERS, Row
+from tests.support.subject import MIXED, ONE_AND_TWO
 
 NEEDS: frozenset[Need] = frozenset(
     {
@@ -105,7 +105,7 @@ class Place:
 def places(model: PreTrainedModel, inputs: dict[str, Any], keep_ratio: float = 1.0) -> list[Place]:
     """Of every item, whose last tokens are left; rows are padded on the left."""
     with torch.no_grad():
-        items = encode(model, family_of(model), inputs).items
+        items = encoded_for(model, inputs).items
     stays = inputs["attention_mask"].bool()
     for item in items:
         stays[item.row, item.columns[: len(item.columns) - budget(len(item.columns), keep_ratio=keep_ratio)]] = False
@@ -259,7 +259,7 @@ def test_a_model_without_a_known_last_norm_is_refused(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_has_a_known_last_norm(name: str) -> None:
-    assert final_norm(build(name, attention_of(name))) is not None
+    assert final_norm(build(name, attention_of(name)).get_decoder()) is not None
 
 
 def test_what_only_decoder_layers_know_is_not_known_before_them() -> None:

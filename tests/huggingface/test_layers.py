@@ -15,9 +15,10 @@ from divprune import DivPrune, FastV, prune
 from divprune.methods import ItemContext, Method
 from divprune.methods.base import Need, Stage
 from divprune.selection.reference import reference_select
-from tests.huggingface.handmade_entering import Entering, FullRow, Rule
-from tests.huggingface.handmade_layers import Reference, run
-from tests.huggingface.layer_cases import (
+from tests.support.float64 import is_different, is_rounding
+from tests.support.handmade_entering import Entering, FullRow, Rule
+from tests.support.handmade_layers import Reference, run
+from tests.support.layer_cases import (
     CACHES,
     CELLS,
     FAMILIES,
@@ -39,9 +40,8 @@ from tests.huggingface.layer_cases import (
     rule_of,
     settings_of,
 )
-from tests.huggingface.test_parity import ONE_AND_TWO, RATIO
-from tests.huggingface.tiny_models import NO_PLACEHOLDERS, Row
-from tests.support.float64 import is_different, is_rounding
+from tests.support.models.every_family import NO_PLACEHOLDERS, Row
+from tests.support.subject import ONE_AND_TWO, RATIO
 
 cells = pytest.mark.parametrize(("name", "rows"), CELLS)
 attentions = pytest.mark.parametrize("attention", ["sdpa", "eager"])

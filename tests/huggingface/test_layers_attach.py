@@ -9,8 +9,9 @@ from transformers.modeling_utils import AttentionInterface
 
 from divprune import VTW, DivPrune, FastV, RandomTokens, attach, prune
 from divprune.errors import PruningError
-from divprune.huggingface.cache_names import CACHE, cache_in
-from tests.huggingface.layer_cases import (
+from divprune.huggingface.model_inputs import CACHE, cache_in
+from tests.support.attached import ROWS, assert_same, snapshot
+from tests.support.layer_cases import (
     FAMILIES,
     INSIDE_AT,
     REPRESENTATIVE,
@@ -21,9 +22,8 @@ from tests.huggingface.layer_cases import (
     kinds_of,
     settings_of,
 )
-from tests.huggingface.test_attach import ROWS, assert_same, snapshot
-from tests.huggingface.test_parity import RATIO
-from tests.huggingface.tiny_models import CASES, make_inputs
+from tests.support.models.every_family import CASES, make_inputs
+from tests.support.subject import RATIO
 
 INSIDE = [DivPrune(layer=1), FastV(layer=2), VTW(layer=1)]
 inside = pytest.mark.parametrize("method", INSIDE, ids=lambda method: method.name)

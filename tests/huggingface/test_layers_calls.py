@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from divprune import VTW, DivPrune, FastV, prune
-from divprune.huggingface.cache_names import CACHE, cache_in
-from tests.huggingface.handmade_entering import FullRow, Rule
-from tests.huggingface.handmade_layers import run
-from tests.huggingface.handmade_logits import language_model
-from tests.huggingface.layer_cases import (
+from divprune.huggingface.model_inputs import CACHE, cache_in
+from tests.support.beams import BEAM_STEPS, best_beams, next_logits
+from tests.support.float64 import is_different, is_rounding
+from tests.support.handmade_entering import FullRow
+from tests.support.handmade_layers import run
+from tests.support.handmade_logits import language_model
+from tests.support.layer_cases import (
     CELLS,
     KINDS_OF_LAYERS,
     LAYERS,
@@ -31,22 +33,16 @@ from tests.huggingface.layer_cases import (
     rule_of,
     settings_of,
 )
-from tests.huggingface.layer_variants import INSIDE
-from tests.huggingface.test_parity import ONE_AND_TWO, RATIO, STEPS
-from tests.huggingface.tiny_models import IMAGE, NO_PLACEHOLDERS, Row
-from tests.support.float64 import is_different, is_rounding
+from tests.support.layer_variants import INSIDE
+from tests.support.models.every_family import IMAGE, NO_PLACEHOLDERS, Row
+from tests.support.subject import ONE_AND_TWO, RATIO, STEPS
 
 cells = pytest.mark.parametrize(("name", "rows"), CELLS)
 representative = pytest.mark.parametrize("name", REPRESENTATIVE)
 kinds_of_layers = pytest.mark.parametrize("name", KINDS_OF_LAYERS)
-BEAM_STEPS = 4
 methods = pytest.mark.parametrize(
     "method", [DivPrune(layer=1), FastV(layer=2), VTW(layer=1)], ids=lambda method: f"{method.name}-{method.layer}"
 )
-
-
-def next_logits(model: Any, row: FullRow, later: Tensor, rules: dict[int, Rule]) -> Tensor:
-    return run(model, row, later, rules).logits[-1]
 
 
 def errors(model: Any, rows: list[FullRow], method: Any, tokens: Tensor, logits: Tensor) -> tuple[float, float]:
@@ -89,22 +85,6 @@ def test_prompt_lookup_gives_the_greedy_tokens(name: str, method: Any) -> None:
     right, wrong = errors(model, rows_of(name, model, inputs), method, tokens, logits)
     assert is_rounding(right)
     assert is_different(wrong)
-
-
-def best_beams(model: Any, row: FullRow, rules: dict[int, Rule], num_beams: int) -> list[tuple[float, list[int]]]:
-    """Plain beam search without an end token: (mean log-probability, tokens), best first."""
-    beams: list[tuple[float, list[int]]] = [(0.0, [])]
-    for _ in range(BEAM_STEPS):
-        grown = []
-        for score, tokens in beams:
-            logits = next_logits(model, row, torch.tensor(tokens, dtype=torch.int64), rules).log_softmax(-1)
-            best = logits.index_fill(-1, torch.tensor(NO_PLACEHOLDERS["suppress_tokens"]), -torch.inf).topk(num_beams)
-            grown += [
-                (score + value, [*tokens, token])
-                for value, token in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-            ]
-        beams = sorted(grown, reverse=True)[:num_beams]
-    return [(score / BEAM_STEPS, tokens) for score, tokens in beams]
 
 
 @pytest.mark.parametrize(

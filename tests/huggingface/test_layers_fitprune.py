@@ -11,9 +11,10 @@ from divprune.calibration.attention_mass import attention_masses
 from divprune.errors import CalibrationError
 from divprune.huggingface.fingerprint import fingerprint
 from divprune.methods import FitPrune, FitPruneRecipe
-from tests.huggingface.handmade_entering import Entering, Rule
-from tests.huggingface.handmade_layers import run
-from tests.huggingface.layer_cases import (
+from tests.support.float64 import is_different, is_rounding
+from tests.support.handmade_entering import Entering, Rule
+from tests.support.handmade_layers import run
+from tests.support.layer_cases import (
     CACHES,
     FROM_1,
     KINDS_OF_LAYERS,
@@ -23,9 +24,8 @@ from tests.huggingface.layer_cases import (
     inputs_of,
     rows_of,
 )
-from tests.huggingface.test_parity import ONE_AND_TWO
-from tests.huggingface.tiny_models import NO_PLACEHOLDERS
-from tests.support.float64 import is_different, is_rounding
+from tests.support.models.every_family import NO_PLACEHOLDERS
+from tests.support.subject import ONE_AND_TWO
 
 METHOD = FitPrune(FitPruneRecipe((5, 4), 10))
 """Half of the tokens go before layer 1, and nine tenths in all before layer 2."""
@@ -133,7 +133,7 @@ def test_samples_without_pictures_are_refused() -> None:
     model = build("llava")
     words = torch.tensor([[1, 5, 6]])
     picture = inputs_of("llava", model, ONE_AND_TWO)
-    with pytest.raises(ValueError, match="samples must hold prompts with pictures, got none in sample 1"):
+    with pytest.raises(ValueError, match="samples must hold prompts with images, got none in sample 1"):
         attention_masses(model, [picture, {"input_ids": words, "attention_mask": words.sign()}])
     with pytest.raises(ValueError, match="samples must hold at least one prompt, got none"):
         attention_masses(model, [])

@@ -15,15 +15,15 @@ from divprune import prune
 from divprune.budget import budget
 from divprune.methods import DART, Count, ItemContext, Merged, MergingMethod, SparseVLM, Stage
 from divprune.methods.base import Method
-from tests.huggingface.handmade_entering import Entering, FullRow, Rule
-from tests.huggingface.handmade_layers import full_rows, run
-from tests.huggingface.layer_cases import CACHES, generate_logits
-from tests.huggingface.layer_variants import deeper
-from tests.huggingface.test_layers_calls import BEAM_STEPS, best_beams
-from tests.huggingface.test_layers_turns import Talk
-from tests.huggingface.test_parity import MIXED, ONE_AND_TWO, RATIO
-from tests.huggingface.tiny_models import CASES, NO_PLACEHOLDERS, Row, make_inputs
+from tests.support.beams import BEAM_STEPS, best_beams
 from tests.support.float64 import is_different, is_rounding
+from tests.support.handmade_entering import Entering, FullRow, Rule
+from tests.support.handmade_layers import full_rows, run
+from tests.support.layer_cases import CACHES, generate_logits
+from tests.support.layer_turns import Talk
+from tests.support.layer_variants import deeper
+from tests.support.models.every_family import CASES, NO_PLACEHOLDERS, Row, make_inputs
+from tests.support.subject import MIXED, ONE_AND_TWO, RATIO
 
 FAMILIES = ("llava", "llava_next", "qwen2_5_vl", "internvl", "qwen3_vl", "gemma3")
 KEPT = {1: 300, 2: 200, 3: 110}

@@ -7,8 +7,8 @@ import pytest
 
 from divprune import DivPrune, attach
 from divprune.errors import UnsupportedModelError
-from tests.huggingface.layer_variants import REFUSED
-from tests.huggingface.tiny_models import CASES
+from tests.support.layer_variants import REFUSED
+from tests.support.models.every_family import CASES
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from divprune import prune
-from divprune.huggingface.cache_names import cache_in
+from divprune.huggingface.model_inputs import cache_in
 from divprune.methods import PyramidDrop
-from tests.huggingface.handmade_entering import Entering, Rule
-from tests.huggingface.handmade_layers import run
-from tests.huggingface.layer_cases import (
+from tests.support.float64 import is_different, is_rounding
+from tests.support.handmade_entering import Entering, Rule
+from tests.support.handmade_layers import run
+from tests.support.layer_cases import (
     CACHES,
     FROM_1,
     KINDS_OF_LAYERS,
@@ -21,9 +22,8 @@ from tests.huggingface.layer_cases import (
     inputs_of,
     rows_of,
 )
-from tests.huggingface.test_parity import MIXED, ONE_AND_TWO
-from tests.huggingface.tiny_models import NO_PLACEHOLDERS
-from tests.support.float64 import is_different, is_rounding
+from tests.support.models.every_family import NO_PLACEHOLDERS
+from tests.support.subject import MIXED, ONE_AND_TWO
 
 PYRAMID = PyramidDrop(first_layer=1, layers_per_stage=1, num_drops=2, stage_ratio=0.5)
 

@@ -10,102 +10,37 @@ import torch
 import transformers
 from packaging.version import Version
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from divprune import VTW, DivPrune, FastV, prune
 from divprune.errors import PruningError
-from divprune.huggingface.cache_names import CACHE
+from divprune.huggingface.model_inputs import CACHE
 from divprune.methods import PyramidDrop
-from tests.huggingface.handmade_entering import FullRow
-from tests.huggingface.handmade_layers import joined, run
-from tests.huggingface.layer_cases import (
+from tests.support.float64 import is_different, is_rounding
+from tests.support.handmade_layers import run
+from tests.support.layer_cases import (
     FAMILIES,
     INSIDE_AT,
     KINDS_OF_LAYERS,
     STEPS,
-    attention_of,
-    build,
-    cache_of,
     first_tokens,
     generate_logits,
     inputs_of,
-    kinds_of,
-    rows_of,
     rule_of,
     settings_of,
 )
-from tests.huggingface.layer_variants import INSIDE
-from tests.huggingface.tiny_models import NO_PLACEHOLDERS, Row
-from tests.support.float64 import is_different, is_rounding
+from tests.support.layer_turns import FIRST, SECOND, Talk
+from tests.support.layer_variants import INSIDE
+from tests.support.models.every_family import NO_PLACEHOLDERS
 
-FIRST: list[Row] = [[1, 5, "image", 6, 7, 8], [1, 9, 12, 13]]
-SECOND: list[Row] = [[31, 32, "image", 33, 34], [41, "image", 42]]
 PREFIX = ("paligemma", "paligemma2")
 """What its prefix sees on a second turn is transformers' own affair: the mask is rebuilt from the new tokens alone."""
 FRESH = "hunyuan_vl"
 UNNESTED = [name for name in FAMILIES if name not in (*PREFIX, FRESH)]
 
 
-def filled(rows: list[Row], mask: Tensor) -> list[Row]:
-    missing = (mask == 0).sum(dim=-1).tolist()
-    return [[*row, *range(20, 20 + count)] for row, count in zip(rows, missing, strict=True)]
-
-
 OLD = Version(transformers.__version__) < Version("5.23")
 LATE_BLOCKS = ("gemma3",) if OLD else ()
 """Models whose blocks transformers misplaces on later turns."""
-
-
-def is_per_token(values: Any, inputs: dict[str, Any]) -> bool:
-    return isinstance(values, Tensor) and values.shape == inputs["input_ids"].shape
-
-
-class Talk:
-    """Two turns of a batch; the second brings a picture for every row, after a first that may have none."""
-
-    def __init__(
-        self,
-        name: str,
-        kind: str = "dynamic",
-        turns: tuple[list[Row], list[Row]] = (FIRST, SECOND),
-        model: PreTrainedModel | None = None,
-    ) -> None:
-        static = {"cache_implementation": "static"} if kind == "static" else {}
-        self.name = name
-        self.model = model or build(name, attention_of(name), **static)
-        self.first, self.second = (inputs_of(name, self.model, rows) for rows in turns)
-        if set(kinds_of(self.model)) - {"full_attention"} or INSIDE[name].positions == ("compact",):
-            # Windows, running states and counted columns take the padding between two turns for tokens.
-            self.second = inputs_of(name, self.model, filled(turns[1], self.second["attention_mask"]))
-        length = self.first["input_ids"].shape[1] + STEPS + self.second["input_ids"].shape[1] + STEPS
-        self.cache = cache_of(self.model, kind, length)
-
-    def run(self, new_ids_only: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """What was said in between, the new tokens (B, STEPS), and their logits."""
-        said, _, _ = generate_logits(self.model, self.first, **{CACHE: self.cache}, **NO_PLACEHOLDERS)
-        ones = torch.ones(len(said), STEPS, dtype=torch.int64)
-        # The last generated token is not in the cache yet.
-        inputs = dict(self.second)
-        inputs["attention_mask"] = torch.cat(
-            [self.first["attention_mask"], ones, self.second["attention_mask"]], dim=-1
-        )
-        for key, values in self.second.items():
-            if is_per_token(values, self.second) and key != "attention_mask":
-                before = self.first.get(key, torch.zeros_like(self.first["input_ids"]))
-                between = said if key == "input_ids" else 0 * said
-                full = torch.cat([before, between.to(values.dtype), values], dim=-1)
-                inputs[key] = full[:, self.first["input_ids"].shape[1] + STEPS - 1 :] if new_ids_only else full
-        tokens, logits, _ = generate_logits(self.model, inputs, **{CACHE: self.cache}, **NO_PLACEHOLDERS)
-        return said, tokens, logits
-
-    def rows(self, said: Tensor) -> list[FullRow]:
-        first, second = (rows_of(self.name, self.model, inputs) for inputs in (self.first, self.second))
-        return [joined(self.model, *parts) for parts in zip(first, said, second, strict=True)]
-
-    def error(self, rules: Any, said: Tensor, tokens: Tensor, logits: Tensor, with_keys: bool = False) -> float:
-        rows = zip(self.rows(said), tokens, strict=True)
-        expected = [run(self.model, row, new[:-1], rules, with_keys=with_keys).logits for row, new in rows]
-        return float((torch.stack(expected) - logits).abs().max())
 
 
 @pytest.mark.parametrize(
@@ -178,7 +113,7 @@ def test_pictures_that_are_numbered_are_refused_on_a_kept_cache() -> None:
     talk = Talk(FRESH)
     with (
         prune(talk.model, DivPrune(layer=1), keep_ratio=0.3),
-        pytest.raises(PruningError, match="must be empty when pictures come in"),
+        pytest.raises(PruningError, match="must be empty when images come in"),
     ):
         talk.run(new_ids_only=False)
 
@@ -202,7 +137,7 @@ def test_other_layers_than_the_cache_was_pruned_at_are_refused() -> None:
     second = talk.second | {"attention_mask": mask}
     with (
         prune(talk.model, DivPrune(layer=2), keep_ratio=0.3),
-        pytest.raises(PruningError, match=r"lost tokens at layers \(1,\), got new pictures to drop at layers \(2,\)"),
+        pytest.raises(PruningError, match=r"lost tokens at layers \(1,\), got new images to drop at layers \(2,\)"),
     ):
         talk.model.generate(**second, **{CACHE: talk.cache}, max_new_tokens=1)
 

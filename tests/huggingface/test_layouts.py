@@ -4,11 +4,10 @@ import pytest
 import torch
 
 from divprune import DivPrune, prune
-from divprune.huggingface.families.pieces import pieces_of
-from divprune.huggingface.families.token_layout import Layout, grid_cells
+from divprune.huggingface.families.token_layout import Layout, grid_cells, pieces_of
 from divprune.methods.base import Piece
-from tests.huggingface.test_report import pruned
-from tests.huggingface.tiny_models import CASES, IMAGE, features
+from tests.support.models.every_family import CASES, IMAGE, features
+from tests.support.reports import pruned
 
 GRIDS = [
     *(

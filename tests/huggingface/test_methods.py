@@ -12,19 +12,18 @@ from transformers import PreTrainedModel
 from divprune import DivPrune, prune
 from divprune.budget import budget
 from divprune.errors import PruningError
-from divprune.huggingface.encoding.method_inputs import encode_for
-from divprune.huggingface.families.registry import family_of
 from divprune.huggingface.families.vision_towers import TOWERS
 from divprune.methods import ItemContext, available_methods, get_method
 from divprune.methods.base import Method, Need
 from divprune.methods.merging import Merged, MergingMethod
 from divprune.selection.reference import reference_select
-from tests.huggingface.greedy_calls import generate_logits, largest_error
-from tests.huggingface.layer_variants import deeper
-from tests.huggingface.tiny_models import CASES, make_inputs
 from tests.methods.contexts import made
-from tests.parity.subject import NEW_TOKENS, ONE_AND_TWO, RATIO, divprune_rule
+from tests.support.encoding import encoded_for
 from tests.support.float64 import is_different, is_rounding
+from tests.support.greedy_calls import generate_logits, largest_error
+from tests.support.layer_variants import deeper
+from tests.support.models.every_family import CASES, make_inputs
+from tests.support.subject import NEW_TOKENS, ONE_AND_TWO, RATIO, divprune_rule
 
 FAMILIES = ("llava", "llava_next", "qwen2_5_vl", "internvl")
 BEFORE = [info.name for info in available_methods() if made(info.name).layers == ()]
@@ -38,7 +37,7 @@ INSIDE = {
 }
 """Methods that act inside the language model, at layers that the tiny models have; FitPrune's are those of `made`."""
 NAMES = [INSIDE.get(info.name, info.name) for info in available_methods()]
-ONE_SIZE = r"needs pictures of one size, .* give the processor smaller ones instead, by divprune\.methods\.downsampled"
+ONE_SIZE = r"needs images of one size, .* give the processor smaller ones instead, by divprune\.methods\.downsampled"
 NO_GRID = "needs tokens that form one .* grid"
 
 # What is refused, and why; everything else works.
@@ -103,15 +102,15 @@ def test_adaptive_methods_find_a_count_for_each_picture(family: str, name: str) 
     method = made(name)
     with prune(model, method) as pruning:
         generate_logits(model, inputs)
-    encoding = encode_for(method, model, family_of(model), inputs)
+    encoding = encoded_for(model, inputs, method)
     reported = sorted(item.num_kept for item in pruning.last.items)
     expected = []
     for item in encoding.items:
-        assert item.clues is not None
-        assert item.clues.has_patch is not None
-        patches = item.clues.at(item.clues.has_patch.nonzero().squeeze(1))
+        assert item.context is not None
+        assert item.context.has_patch is not None
+        patches = item.context.at(item.context.has_patch.nonzero().squeeze(1))
         context = ItemContext(vision_attention=patches.vision_attention)
-        expected.append(method.adaptive_count(int(item.clues.has_patch.sum()), context))
+        expected.append(method.adaptive_count(int(item.context.has_patch.sum()), context))
     assert reported == sorted(expected)
 
 
@@ -170,12 +169,12 @@ def test_the_model_reads_the_weighted_sums(family: str, name: str) -> None:
         model(**inputs)
     tower = TOWERS[model.config.model_type]
     with torch.no_grad():
-        items = encode_for(method, model, family_of(model), inputs).items
+        items = encoded_for(model, inputs, method).items
     for item, report in zip(items, pruning.last.items, strict=True):
-        assert item.clues is not None
-        assert item.clues.has_patch is not None
-        candidates = item.clues.has_patch.nonzero().squeeze(1)
-        own = item.clues.at(candidates)
+        assert item.context is not None
+        assert item.context.has_patch is not None
+        candidates = item.context.has_patch.nonzero().squeeze(1)
+        own = item.context.at(candidates)
         context = ItemContext(
             vision_attention=own.vision_attention, vision_keys=own.vision_keys, patch_features=own.patch_features
         )
@@ -195,10 +194,10 @@ def test_row_breaks_are_left_out_until_every_patch_is_in() -> None:
     model, inputs = model_of("llava_next"), inputs_of("llava_next", "image")
     with prune(model, "mmr", num_keep=70) as pruning:
         model.generate(**inputs, max_new_tokens=1)
-    items = encode_for(get_method("mmr"), model, family_of(model), inputs).items
+    items = encoded_for(model, inputs, get_method("mmr")).items
     for item, report in zip(items, pruning.last.items, strict=True):
-        assert item.clues is not None
-        has_patch = item.clues.has_patch
+        assert item.context is not None
+        has_patch = item.context.has_patch
         assert has_patch is not None
         num_patches = int(has_patch.sum())
         kept = has_patch[report.kept_indices]
@@ -212,7 +211,7 @@ def test_tiles_are_pooled_one_by_one(family: str, first: int) -> None:
     model, inputs = model_of(family), inputs_of(family, "image")
     with prune(model, "m3", keep_ratio=0.25) as pruning, torch.no_grad():
         model(**inputs)
-    items = encode_for(get_method("m3"), model, family_of(model), inputs).items
+    items = encoded_for(model, inputs, get_method("m3")).items
     for item, report in zip(items, pruning.last.items, strict=True):
         grid = item.visual_tokens[:first].view(4, 4, -1)
         expected = grid.unflatten(0, (2, 2)).unflatten(2, (2, 2)).mean(dim=(1, 3)).flatten(0, 1)

@@ -4,28 +4,15 @@ import pytest
 import torch
 
 from divprune import DivPrune, prune
-from tests.huggingface.tiny_models import CASES
-from tests.parity.subject import (
-    MIXED,
+from tests.support.float64 import is_different
+from tests.support.models.every_family import CASES
+from tests.support.subject import (
     ONE_AND_TWO,
-    ONE_AND_TWO_VIDEOS,
     RATIO,
-    STEPS,
-    WITH_TEXT_ONLY,
     Subject,
     divprune_rule,
-    first_tokens,
+    positions_of,
 )
-from tests.support.float64 import is_different
-
-__all__ = [
-    "MIXED", "ONE_AND_TWO", "ONE_AND_TWO_VIDEOS", "RATIO", "STEPS", "WITH_TEXT_ONLY", "divprune_rule",
-    "first_tokens", "positions_of",
-]  # fmt: skip
-
-
-def positions_of(name: str) -> list[str]:
-    return ["original"] if CASES[name].cells else list(CASES[name].positions)
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if len(positions_of(name)) > 1])

@@ -4,13 +4,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from divprune.huggingface.gather_columns import (
+from divprune.huggingface.gather_tokens import (
     PADDING,
     compact_positions,
-    reorder_columns,
+    gather_index_of,
+    gather_tokens,
+    reorder_tokens,
     restore_sequences,
-    source_columns,
-    take_columns,
 )
 
 Rows = list[tuple[int, list[bool]]]
@@ -39,42 +39,42 @@ def batch(rows: list[list[bool]], length: int, left: bool) -> tuple[torch.Tensor
 def test_each_row_keeps_its_tokens_in_order_and_its_side(case: tuple[list[list[bool]], int], left: bool) -> None:
     rows, length = case
     keep, mask = batch(rows, length, left)
-    source = source_columns(keep, mask)
+    gather_index = gather_index_of(keep, mask)
     if keep.all():
-        assert source.tolist() == [list(range(length))] * len(rows)
+        assert gather_index.tolist() == [list(range(length))] * len(rows)
         return
     longest = max(sum(row) for row in rows)
-    assert source.shape == (len(rows), longest)
+    assert gather_index.shape == (len(rows), longest)
     padded_right = bool((mask[:, -1] == 0).any())
     for number, row in enumerate(rows):
         start = length - len(row) if left else 0
         columns = [start + index for index, stays in enumerate(row) if stays]
         padding = [PADDING] * (longest - len(columns))
-        assert source[number].tolist() == (columns + padding if padded_right else padding + columns)
+        assert gather_index[number].tolist() == (columns + padding if padded_right else padding + columns)
 
 
 @given(padded_rows())
 def test_every_per_token_tensor_is_taken_alike(case: tuple[list[list[bool]], int]) -> None:
     rows, length = case
     keep, mask = batch(rows, length, True)
-    source = source_columns(keep, mask)
+    gather_index = gather_index_of(keep, mask)
     ids = torch.arange(keep.numel()).view_as(keep) + 100
-    taken = take_columns(ids, source, -7)
+    taken = gather_tokens(ids, gather_index, -7)
     for number in range(len(rows)):
-        expected = [int(ids[number, column]) if column != PADDING else -7 for column in source[number].tolist()]
+        expected = [int(ids[number, column]) if column != PADDING else -7 for column in gather_index[number].tolist()]
         assert taken[number].tolist() == expected
-    stacked = take_columns(torch.stack([ids, ids + 1]), source, -7)
+    stacked = gather_tokens(torch.stack([ids, ids + 1]), gather_index, -7)
     assert torch.equal(stacked[0], taken)
-    assert torch.equal(stacked[1][source >= 0], taken[source >= 0] + 1)
-    shared = take_columns(torch.arange(length)[None], source, PADDING)
-    assert torch.equal(shared, source)
+    assert torch.equal(stacked[1][gather_index >= 0], taken[gather_index >= 0] + 1)
+    shared = gather_tokens(torch.arange(length)[None], gather_index, PADDING)
+    assert torch.equal(shared, gather_index)
 
 
 def test_reordering_touches_only_the_items_slots() -> None:
-    source = torch.tensor([[-1, 0, 3, 5, 8], [0, 1, 2, 3, 4]])
-    moved = reorder_columns(source, 0, torch.tensor([3, 5, 8]), torch.tensor([8, 3, 5]))
+    gather_index = torch.tensor([[-1, 0, 3, 5, 8], [0, 1, 2, 3, 4]])
+    moved = reorder_tokens(gather_index, 0, torch.tensor([3, 5, 8]), torch.tensor([8, 3, 5]))
     assert moved.tolist() == [[-1, 0, 8, 3, 5], [0, 1, 2, 3, 4]]
-    assert source[0].tolist() == [-1, 0, 3, 5, 8]
+    assert gather_index[0].tolist() == [-1, 0, 3, 5, 8]
 
 
 def test_compact_positions_skip_padding() -> None:
@@ -83,5 +83,5 @@ def test_compact_positions_skip_padding() -> None:
 
 def test_restored_sequences_repeat_the_prompt_for_each_return() -> None:
     sequences = torch.tensor([[0, 5, 91], [0, 5, 92], [6, 7, 93], [6, 7, 94]])
-    restored = restore_sequences(sequences, torch.tensor([[0, 1, 5], [6, 9, 7]]), short_length=2)
+    restored = restore_sequences(sequences, torch.tensor([[0, 1, 5], [6, 9, 7]]), pruned_length=2)
     assert restored.tolist() == [[0, 1, 5, 91], [0, 1, 5, 92], [6, 9, 7, 93], [6, 9, 7, 94]]

@@ -8,8 +8,8 @@ from transformers import NoRepeatNGramLogitsProcessor, PreTrainedModel, Repetiti
 from transformers.generation import EosTokenCriteria, MaxLengthCriteria
 
 from divprune import DivPrune, prune
-from tests.huggingface.test_parity import ONE_AND_TWO, RATIO
-from tests.huggingface.tiny_models import CASES, IMAGE, VIDEO, make_inputs
+from tests.support.models.every_family import CASES, IMAGE, VIDEO, make_inputs
+from tests.support.subject import ONE_AND_TWO, RATIO
 
 NEW = {"max_new_tokens": 5, "do_sample": False, "suppress_tokens": [IMAGE, VIDEO]}
 

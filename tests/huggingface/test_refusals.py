@@ -8,8 +8,8 @@ from transformers import BertConfig, BertModel, PreTrainedModel
 
 from divprune import DivPrune, attach, prune
 from divprune.errors import PruningError, UnsupportedModelError
-from tests.huggingface.test_attach import ROWS
-from tests.huggingface.tiny_models import CASES, make_inputs
+from tests.support.attached import ROWS
+from tests.support.models.every_family import CASES, make_inputs
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import functools
 import operator
-from typing import Any
 
 import pytest
 import torch
@@ -11,17 +10,10 @@ from divprune import DivPrune, RandomTokens, UniformGrid, prune
 from divprune.budget import budget
 from divprune.huggingface.families.token_layout import Layout, grid_layout
 from divprune.selection.reference import reference_distances, reference_select
-from tests.huggingface.tiny_models import CASES, IMAGE, features, make_inputs
+from tests.support.models.every_family import CASES, IMAGE, features, make_inputs
+from tests.support.reports import pruned
 
 ROWS = [[1, 5, "image", 6, 7, 8], [1, 9, "image", 10, 11, "image", 12]]
-
-
-def pruned(name: str, rows: Any, *, ratio: float = 0.3, method: Any = None, **settings: Any) -> tuple[Any, Any, Any]:
-    model = CASES[name].build()
-    inputs = make_inputs(CASES[name], model, rows)
-    with prune(model, method or DivPrune(), keep_ratio=ratio, **settings) as pruning:
-        model.generate(**inputs, max_new_tokens=1)
-    return model, inputs, pruning.last
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -31,7 +23,7 @@ def test_items_report_the_reference_picks(name: str) -> None:
     assert [item.row for item in report.items] == [0, 1, 1]
     for item, tokens in zip(report.items, visual_tokens, strict=True):
         picks = reference_select(tokens, budget(len(tokens), keep_ratio=0.3))
-        assert (item.kind, item.num_visual_tokens, item.num_kept) == ("image", len(tokens), len(picks))
+        assert (item.modality, item.num_visual_tokens, item.num_kept) == ("image", len(tokens), len(picks))
         assert item.selection_order.tolist() == picks.tolist()
         assert item.kept_indices.tolist() == sorted(picks.tolist())
         distances = reference_distances(tokens[picks]).fill_diagonal_(torch.inf)
@@ -88,7 +80,12 @@ def test_frame_scope_gives_every_frame_its_budget(name: str) -> None:
 
 def test_items_are_in_prompt_order_whatever_their_kind() -> None:
     _, _, report = pruned("qwen2_5_vl", [[1, "video", 5, "image", 6], [1, "image", 7, "video", 8]])
-    assert [(item.row, item.kind) for item in report.items] == [(0, "video"), (0, "image"), (1, "image"), (1, "video")]
+    assert [(item.row, item.modality) for item in report.items] == [
+        (0, "video"),
+        (0, "image"),
+        (1, "image"),
+        (1, "video"),
+    ]
 
 
 def test_random_tokens_differ_between_items_and_agree_between_calls() -> None:
@@ -101,13 +98,13 @@ def test_random_tokens_differ_between_items_and_agree_between_calls() -> None:
 
 def test_uniform_grid_spreads_over_the_picture() -> None:
     _, _, report = pruned("llava", ROWS, method=UniformGrid(), ratio=9 / 36)
-    boxes = report.items[0].boxes(picture_size=(60, 60))
+    boxes = report.items[0].boxes(image_size=(60, 60))
     assert len({box.left for box in boxes}) == len({box.top for box in boxes}) == 3
 
 
 def test_llava_boxes_tile_the_cropped_square() -> None:
     _, _, report = pruned("llava", ROWS, ratio=1.0)
-    boxes = report.items[0].boxes(picture_size=(200, 100))
+    boxes = report.items[0].boxes(image_size=(200, 100))
     # A centre crop of a 200 x 100 picture shows its middle 100 x 100.
     assert boxes[0] == pytest.approx((0, 50, 0, 50 + 100 / 6, 100 / 6))
     assert boxes[-1] == pytest.approx((0, 150 - 100 / 6, 100 - 100 / 6, 150, 100))
@@ -190,7 +187,7 @@ def test_anyres_boxes_point_at_what_the_patch_shows() -> None:
 def test_qwen_boxes_follow_the_merged_grid() -> None:
     _, inputs, report = pruned("qwen2_5_vl", [[1, "image", 5]], ratio=1.0)
     _, rows, columns = inputs["image_grid_thw"][0].tolist()
-    boxes = report.items[0].boxes(picture_size=(600, 400))
+    boxes = report.items[0].boxes(image_size=(600, 400))
     assert len(boxes) == rows * columns // 4
     assert boxes[0] == pytest.approx((0, 0, 0, 600 / (columns // 2), 400 / (rows // 2)))
     assert boxes[-1].right == 600

@@ -4,11 +4,9 @@ import pytest
 import torch
 
 from divprune import prune
-from divprune.huggingface.encoding.method_inputs import encode_for
-from divprune.huggingface.families.registry import family_of
 from divprune.huggingface.families.vision_towers import NO_PATCH, TOWERS
-from tests.huggingface.test_supply import Curious
-from tests.huggingface.tiny_models import CASES, Row, make_inputs
+from tests.support.encoding import Curious, encoded_for
+from tests.support.models.every_family import CASES, Row, make_inputs
 
 NAME = "hy_v4_vl"
 
@@ -20,7 +18,7 @@ def test_tokens_are_made_from_their_patches_and_hear_what_these_hear(kind: str) 
     tower, vision = TOWERS[NAME], model.model.vision_tower
     inputs = make_inputs(CASES[NAME], model, rows)
     with torch.no_grad():
-        items = encode_for(Curious(), model, family_of(model), inputs).items
+        items = encoded_for(model, inputs, Curious()).items
         grids = inputs[f"{kind}_grid_thw"]
         pixels = inputs["pixel_values" if kind == "image" else "pixel_values_videos"]
         hidden = vision(pixels, grid_thw=grids).last_hidden_state[0]
@@ -33,7 +31,7 @@ def test_tokens_are_made_from_their_patches_and_hear_what_these_hear(kind: str) 
     tokens = torch.cat([item.visual_tokens for item in items])
     assert (projected - tokens[has_patch]).abs().max() < 1e-5
     assert (tokens[~has_patch] == vision.patch_merger.image_newline).all()
-    clues = [item.clues for item in items if item.clues is not None]
+    clues = [item.context for item in items if item.context is not None]
     assert torch.cat([each.has_patch for each in clues]).equal(has_patch)
     features = torch.cat([each.patch_features for each in clues])
     assert (features[has_patch] - hidden[patches[has_patch]].mean(dim=1)).abs().max() < 1e-5

@@ -1,24 +1,18 @@
 """A second turn on the cache that a pruned first turn filled, for every family."""
 
-from typing import Any
-
 import pytest
-import torch
 import transformers
 
 from divprune import DivPrune, prune
 from divprune.errors import PruningError
-from tests.huggingface.conversation import Conversation, by_hand, second_turn
-from tests.huggingface.handmade import KeepRule
-from tests.huggingface.handmade_logits import greedy_logits
-from tests.huggingface.test_parity import RATIO, divprune_rule, first_tokens, positions_of
-from tests.huggingface.tiny_models import CASES, Row, make_inputs
+from tests.support.conversation import by_hand, second_turn
 from tests.support.float64 import is_different, is_rounding
+from tests.support.models.every_family import CASES, Row, make_inputs
+from tests.support.subject import RATIO, divprune_rule, first_tokens, positions_of
+from tests.support.turns import FIRST, IMAGES, largest_error, skip_where_transformers_is_wrong
 
-FIRST: list[Row] = [[1, 5, "image", 6, 7, 8], [1, 9, "image", 10, 11, 12, 13]]
 TEXT: list[Row] = [[31, 32, 33], [41, 42, 43]]
 UNEVEN: list[Row] = [[31, 32, 33], [41, 42]]
-IMAGES: list[Row] = [[31, "image", 32], [41, "image", 42]]
 
 
 # Their sliding windows, states, convolutions or count of positions would take in the padding between two turns.
@@ -63,19 +57,6 @@ def batches(name: str, asked: list[Row]) -> list[tuple[list[Row], list[Row]]]:
     if name in ROW_BY_ROW and asked is IMAGES:
         return [([first], [second]) for first, second in zip(FIRST, asked, strict=True)]
     return [(FIRST, asked)]
-
-
-def largest_error(talk: Conversation, model: Any, keep: KeepRule, compact: bool) -> float:
-    rows = by_hand(talk, model, keep, compact)
-    expected = [
-        greedy_logits(talk.case, model, row, tokens) for row, tokens in zip(rows, talk.second.tokens, strict=True)
-    ]
-    return float((torch.stack(expected) - talk.second.logits).abs().max())
-
-
-def skip_where_transformers_is_wrong(name: str, asked: list[Row]) -> None:
-    if name == "gemma3" and asked is IMAGES and transformers.__version__.startswith("5.18."):
-        pytest.skip("transformers 5.18 itself places Gemma 3's pictures wrongly on a kept cache: refused, see below")
 
 
 @pytest.mark.parametrize("new_ids_only", [False, True], ids=["full ids", "new ids"])
@@ -123,7 +104,7 @@ def test_new_pictures_are_refused_where_a_cache_cannot_number_them(name: str) ->
     model = case.build()
     with prune(model, DivPrune(), keep_ratio=RATIO) as pruning:
         for rows in (FIRST, TEXT):
-            with pytest.raises(PruningError, match="it numbers the pictures of a call from 0"):
+            with pytest.raises(PruningError, match="it numbers the images of a call from 0"):
                 second_turn(case, model, pruning, rows, IMAGES)
         model.generate(**make_inputs(case, model, FIRST), max_new_tokens=1)
 
@@ -131,6 +112,6 @@ def test_new_pictures_are_refused_where_a_cache_cannot_number_them(name: str) ->
 @pytest.mark.skipif(not transformers.__version__.startswith("5.18."), reason="right in later versions")
 def test_new_pictures_are_refused_where_transformers_misplaces_them() -> None:
     model = CASES["gemma3"].build()
-    wrongly = pytest.raises(PruningError, match="places the pictures of 'gemma3' wrongly")
+    wrongly = pytest.raises(PruningError, match="places the images of 'gemma3' wrongly")
     with prune(model, DivPrune(), keep_ratio=RATIO) as pruning, wrongly:
         second_turn(CASES["gemma3"], model, pruning, FIRST, IMAGES)

@@ -10,14 +10,12 @@ from transformers import CONFIG_MAPPING, PreTrainedModel
 
 from divprune import attach, prune
 from divprune.errors import PruningError, UnsupportedModelError
-from divprune.huggingface.encoding.encode import VisualItem, encode
-from divprune.huggingface.encoding.method_inputs import encode_for
+from divprune.huggingface.encoding.items import VisualItem
 from divprune.huggingface.encoding.vision_capture import received
-from divprune.huggingface.families.registry import family_of
 from divprune.huggingface.families.vision_towers import TOWERS, tower_of
-from divprune.methods import ItemContext
-from divprune.methods.base import Method, Need
-from tests.huggingface.tiny_models import CASES, Row, make_inputs
+from divprune.methods.base import Method
+from tests.support.encoding import Curious, encoded_for
+from tests.support.models.every_family import CASES, Row, make_inputs
 
 ONE_AND_TWO: list[Row] = [[1, 5, "image", 6, 7, 8], [1, 9, "image", 10, 11, "image", 12]]
 
@@ -33,20 +31,6 @@ TOWER_CASES = [name for name in CASES if _has_tower(name)]
 
 
 @dataclass(frozen=True)
-class Curious(Method):
-    """Wants to know everything."""
-
-    name: ClassVar[str] = "curious"
-    needs: ClassVar[frozenset[Need]] = frozenset(
-        {"vision_attention", "vision_keys", "patch_features", "text_embeddings"}
-    )
-
-    def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
-        """The first."""
-        return torch.arange(num_keep)
-
-
-@dataclass(frozen=True)
 class CuriousAsOne(Curious):
     """The same of the last layer, with one softmax for all heads."""
 
@@ -58,7 +42,7 @@ def supplied(name: str, method: Method | None = None) -> tuple[PreTrainedModel, 
     model = CASES[name].build()
     inputs = make_inputs(CASES[name], model, ONE_AND_TWO)
     with torch.no_grad():
-        encoding = encode_for(method or Curious(), model, family_of(model), inputs)
+        encoding = encoded_for(model, inputs, method or Curious())
     return model, inputs, encoding.items
 
 
@@ -71,10 +55,10 @@ def test_listening_changes_no_token(name: str) -> None:
     model, inputs, items = supplied(name)
     configs = [module.config for module in model.modules() if hasattr(module, "config")]
     with torch.no_grad():
-        alone = encode(model, family_of(model), inputs).items
+        alone = encoded_for(model, inputs).items
     for item, expected in zip(items, alone, strict=True):
         assert item.visual_tokens.equal(expected.visual_tokens)
-    assert all("tap" not in str(config._attn_implementation) for config in configs)
+    assert all("capture" not in str(config._attn_implementation) for config in configs)
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
@@ -84,8 +68,8 @@ def test_patch_features_are_those_of_the_tokens(name: str) -> None:
     model, _, items = supplied(name)
     tower = TOWERS[model.config.model_type]
     for item in items:
-        assert item.clues is not None
-        has_patch, features = item.clues.has_patch, item.clues.patch_features
+        assert item.context is not None
+        has_patch, features = item.context.has_patch, item.context.patch_features
         assert has_patch is not None
         assert features is not None
         with torch.no_grad():
@@ -107,7 +91,7 @@ def test_tokens_of_several_patches_are_made_from_these(name: str) -> None:
     blocks = tower.of(model).encoder.layer if name == "internvl" else tower.of(model).blocks
     handle = blocks[-1].register_forward_hook(lambda _, __, out: last.append(out[0] if isinstance(out, tuple) else out))
     with torch.no_grad():
-        tokens = torch.cat([item.visual_tokens for item in encode(model, family_of(model), inputs).items])
+        tokens = torch.cat([item.visual_tokens for item in encoded_for(model, inputs).items])
     handle.remove()
     hidden = tower.of(model).layernorm(last[0])[:, 1:].flatten(0, 1) if name == "internvl" else last[0]
     patches = tower.patches(model, inputs, "image", len(hidden))
@@ -139,7 +123,7 @@ def test_attention_is_that_of_the_cls_token_or_of_all_patches(name: str) -> None
         expected = probabilities[:, :, 0, 1:].transpose(0, 1).flatten(1)
     patches = TOWERS[model.config.model_type].patches(model, inputs, "image", expected.shape[1])
     expected = expected[:, patches].mean(dim=-1)
-    heard = torch.cat([item.clues.vision_attention for item in items if item.clues], dim=1)
+    heard = torch.cat([item.context.vision_attention for item in items if item.context], dim=1)
     assert (heard - expected).abs().max() < 1e-6
 
 
@@ -147,7 +131,7 @@ def test_attention_of_tiles_is_that_of_their_tile() -> None:
     model, inputs, items = supplied("llava_next")
     tiles = inputs["pixel_values"][0]  # the first picture: the whole one, then its tiles
     probabilities = eager_attention(model, {"pixel_values": tiles[:1]}, -2)
-    clues = items[0].clues
+    clues = items[0].context
     assert clues is not None
     assert clues.vision_attention is not None
     assert (clues.vision_attention[:, :16] - probabilities[0, :, 0, 1:]).abs().max() < 1e-6
@@ -161,15 +145,15 @@ def test_joined_heads_are_one_softmax_over_whole_queries_and_keys() -> None:
     seen: list[Tensor] = []
     handle = layer.self_attn.q_proj.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     with torch.no_grad():
-        encode(model, family_of(model), inputs)
+        encoded_for(model, inputs)
         query, key = layer.self_attn.q_proj(seen[0]), layer.self_attn.k_proj(seen[0])
     handle.remove()
     expected = (query @ key.mT / query.shape[-1] ** 0.5).softmax(dim=-1)[:, 0, 1:]
     for picture, item in enumerate(items):
-        assert item.clues is not None
-        assert item.clues.vision_attention is not None
-        assert (item.clues.vision_attention - expected[picture]).abs().max() < 1e-6
-        keys = item.clues.vision_keys
+        assert item.context is not None
+        assert item.context.vision_attention is not None
+        assert (item.context.vision_attention - expected[picture]).abs().max() < 1e-6
+        keys = item.context.vision_keys
         assert keys is not None
         assert (keys.transpose(0, 1).flatten(1) - key[picture, 1:]).abs().max() < 1e-6
 
@@ -180,10 +164,10 @@ def test_windowed_layers_are_replaced_by_the_next_that_sees_everything() -> None
     assert tower.attention(model, -2) is model.model.visual.blocks[1].attn
     _, _, items = supplied("qwen2_5_vl")
     for item in items:
-        assert item.clues is not None
-        assert item.clues.vision_attention is not None
+        assert item.context is not None
+        assert item.context.vision_attention is not None
         # Every query's probabilities sum to 1 over the patches of its picture, four of which are one token.
-        assert item.clues.vision_attention.sum(dim=1).tolist() == pytest.approx([0.25] * 4, abs=1e-5)
+        assert item.context.vision_attention.sum(dim=1).tolist() == pytest.approx([0.25] * 4, abs=1e-5)
 
 
 def test_received_attention_does_not_depend_on_how_much_is_computed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,11 +182,11 @@ def test_received_attention_does_not_depend_on_how_much_is_computed_at_once(monk
 def test_the_text_is_what_follows_the_last_picture_or_all_there_is(name: str) -> None:
     model = CASES[name].build()
     inputs = make_inputs(CASES[name], model, [[1, 5, "image", 6, 7, 8], [1, 9, "image", 12, "image"]])
-    items = encode_for(Curious(), model, family_of(model), inputs).items
+    items = encoded_for(model, inputs, Curious()).items
     embeddings = model.get_input_embeddings()
     for item in items:
-        assert item.clues is not None
-        text = item.clues.text_embeddings
+        assert item.context is not None
+        text = item.context.text_embeddings
         assert text is not None
         assert text.equal(embeddings(torch.tensor([6, 7, 8] if item.row == 0 else [1, 9, 12])))
 
@@ -218,9 +202,9 @@ def test_families_that_cannot_feed_a_method_refuse_it_by_name(name: str) -> None
 def test_pictures_that_come_encoded_cannot_feed_a_method_that_listens() -> None:
     model, inputs, _ = supplied("llava")
     with torch.no_grad():
-        outputs = encode(model, family_of(model), inputs).outputs
+        outputs = encoded_for(model, inputs).outputs
     encoded = {name: value for name, value in inputs.items() if name != "pixel_values"}
-    with prune(model, "scope", keep_ratio=0.5), pytest.raises(PruningError, match="pass pictures as pixels"):
+    with prune(model, "scope", keep_ratio=0.5), pytest.raises(PruningError, match="pass images as pixels"):
         model.generate(**encoded, mm_encoder_outputs=outputs, max_new_tokens=1)
 
 

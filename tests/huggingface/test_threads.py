@@ -9,8 +9,8 @@ import torch
 from transformers import PreTrainedModel
 
 from divprune import DivPrune, prune
-from tests.huggingface.test_parity import RATIO
-from tests.huggingface.tiny_models import CASES, make_inputs
+from tests.support.models.every_family import CASES, make_inputs
+from tests.support.subject import RATIO
 
 
 @pytest.fixture(params=["llava", "qwen2_5_vl"])

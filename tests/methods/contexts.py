@@ -25,7 +25,7 @@ def full_item(
     """Visual tokens (M, 8) on a grid, and all there is to know about them."""
     total = grid[0] * grid[1] * grid[2]
     context = ItemContext(
-        kind=kind,
+        modality=kind,
         grid=grid,
         pieces=tuple(Piece(frame * grid[1] * grid[2], *grid[1:], grid[2]) for frame in range(grid[0])),
         vision_attention=noise(2, total, seed=seed + 1).softmax(dim=-1),

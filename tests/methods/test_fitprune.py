@@ -75,7 +75,7 @@ ROWS = st.lists(st.lists(st.integers(1, 30), min_size=5, max_size=5), min_size=3
 
 
 @given(ROWS, ROWS, st.integers(0, 16))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_the_rule_equals_one_written_by_hand(visual: list[list[int]], text: list[list[int]], sixteenths: int) -> None:
     alpha = Fraction(sixteenths, 16)
     found = num_deleted(mass(visual, text), float(alpha))

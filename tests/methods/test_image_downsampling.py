@@ -5,10 +5,9 @@ import torch
 from PIL import Image
 
 from divprune import get_method, prune
-from divprune.huggingface.encoding.method_inputs import encode_for
-from divprune.huggingface.families.registry import family_of
 from divprune.methods import ImageDownsampling, ItemContext, SpatialPooling, downsampled
-from tests.huggingface.tiny_models import CASES, make_inputs
+from tests.support.encoding import encoded_for
+from tests.support.models.every_family import CASES, make_inputs
 
 
 def test_a_picture_keeps_its_share_of_the_pixels() -> None:
@@ -38,7 +37,7 @@ def test_tokens_are_those_of_the_coarse_picture_pooled() -> None:
         model(**inputs)
     coarse = {**inputs, "pixel_values": ImageDownsampling().coarsened(inputs["pixel_values"], 9 / 36)}
     with torch.no_grad():
-        items = encode_for(get_method("pooling"), model, family_of(model), coarse).items
+        items = encoded_for(model, coarse, get_method("pooling")).items
     for item, report in zip(items, pruning.last.items, strict=True):
         merged = SpatialPooling().merge(item.visual_tokens, 9, ItemContext(grid=(1, 6, 6)))
         assert report.num_kept == 9

@@ -82,7 +82,7 @@ def test_equal_tokens_are_no_trouble(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_what_a_method_needs_is_what_it_reads(name: str) -> None:
     method, (tokens, context) = made(name), item(name)
-    bare = ItemContext(kind=context.kind, grid=context.grid if name in ("uniform", "eadp") else None)
+    bare = ItemContext(modality=context.modality, grid=context.grid if name in ("uniform", "eadp") else None)
     enough = dataclasses.replace(bare, **{need: getattr(context, need) for need in method.needs})
     assert method.select(tokens, 8, enough).equal(method.select(tokens, 8, context))
     # What merging methods mix is the integration's to read, and DivPrune* reads attention only to count.

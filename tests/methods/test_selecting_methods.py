@@ -205,10 +205,10 @@ def test_evs_keeps_the_first_frame_and_what_changes() -> None:
     first = angles(0, 0, 0)
     second = angles(10, 90, 0)
     third = angles(10, 100, 180)
-    context = ItemContext(kind="video", grid=(3, 1, 3))
+    context = ItemContext(modality="video", grid=(3, 1, 3))
     tokens = torch.cat([first, second, third]) * 7
     assert EVS().select(tokens, 9, context).tolist()[:7] == [0, 1, 2, 8, 4, 3, 7]
-    with pytest.raises(ValueError, match="'evs' compares the frames of a video, got an item of kind 'image'"):
+    with pytest.raises(ValueError, match="'evs' compares the frames of a video, got an item of modality 'image'"):
         EVS().select(tokens, 2, ItemContext(grid=(3, 1, 3)))
 
 

@@ -9,8 +9,8 @@ import torch
 from divprune import DivPrune, prune
 from divprune.errors import PruningError, UnsupportedModelError
 from divprune.huggingface.families.support import Cell
-from tests.huggingface.tiny_models import Case
-from tests.parity.subject import NotApplicableError, Subject
+from tests.support.models.every_family import Case
+from tests.support.subject import NotApplicableError, Subject
 
 Check = Callable[[Subject], None]
 """Calls the pruned model and compares with the hand-made reference; an error of ours means that it is refused."""

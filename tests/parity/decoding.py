@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.huggingface.handmade import KeepRule
-from tests.huggingface.handmade_logits import generate_by_hand
-from tests.huggingface.tiny_models import NO_PLACEHOLDERS, Row
 from tests.parity.cells import Mode
-from tests.parity.subject import (
+from tests.support.float64 import is_different, is_rounding
+from tests.support.handmade import KeepRule
+from tests.support.handmade_logits import generate_by_hand
+from tests.support.models.every_family import NO_PLACEHOLDERS, Row
+from tests.support.subject import (
     NEW_TOKENS,
     ONE_AND_TWO,
     NotApplicableError,
@@ -18,7 +19,6 @@ from tests.parity.subject import (
     divprune_rule,
     first_tokens,
 )
-from tests.support.float64 import is_different, is_rounding
 
 SCORED = {**NEW_TOKENS, "return_dict_in_generate": True, "output_scores": True}
 

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tests.huggingface.handmade import KeepRule
-from tests.huggingface.handmade_logits import all_logits
-from tests.huggingface.tiny_models import IMAGE, VIDEO
 from tests.parity.cells import Mode
-from tests.parity.subject import Subject, divprune_rule, first_tokens
 from tests.support.float64 import is_different, is_rounding
+from tests.support.handmade import KeepRule
+from tests.support.handmade_logits import all_logits
+from tests.support.models.every_family import IMAGE, VIDEO
+from tests.support.subject import Subject, divprune_rule, first_tokens
 
 NOTHING = torch.tensor([], dtype=torch.int64)
 

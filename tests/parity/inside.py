@@ -7,16 +7,16 @@ import torch
 
 from divprune import VTW, DivPrune, FastV
 from divprune.methods import Method
-from tests.huggingface.handmade_entering import FullRow
-from tests.huggingface.handmade_layers import full_rows, run
-from tests.huggingface.layer_cases import first_tokens, rule_of, settings_of
-from tests.huggingface.test_layers_calls import BEAM_STEPS, best_beams
-from tests.huggingface.tiny_models import NO_PLACEHOLDERS
 from tests.parity.cells import Mode
 from tests.parity.decoding import require_no_other_logits_unpruned
 from tests.parity.direct import NOTHING
-from tests.parity.subject import NEW_TOKENS, Subject
+from tests.support.beams import BEAM_STEPS, best_beams
 from tests.support.float64 import is_different, is_rounding
+from tests.support.handmade_entering import FullRow
+from tests.support.handmade_layers import full_rows, run
+from tests.support.layer_cases import first_tokens, rule_of, settings_of
+from tests.support.models.every_family import NO_PLACEHOLDERS
+from tests.support.subject import NEW_TOKENS, Subject
 
 LAYER = 2  # of 3: families that add features after their first layers can drop tokens only from there on
 

@@ -4,10 +4,10 @@ from functools import partial
 
 import torch
 
-from tests.huggingface.tiny_models import Row
 from tests.parity.cells import Mode
 from tests.parity.decoding import assert_decodes
-from tests.parity.subject import (
+from tests.support.models.every_family import Row
+from tests.support.subject import (
     MIXED,
     ONE_AND_TWO,
     ONE_AND_TWO_VIDEOS,

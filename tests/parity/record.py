@@ -9,8 +9,8 @@ from packaging.version import Version
 
 from divprune.huggingface import supported_families
 from divprune.huggingface.families.support import SUPPORT_FILE, Cell, FamilySupport, Support, load_support
-from tests.huggingface.tiny_models import CASES
 from tests.parity.modes import MODES
+from tests.support.models.every_family import CASES
 
 Found = dict[str, dict[str, Cell]]
 """Case -> mode -> cell."""

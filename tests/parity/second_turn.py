@@ -5,13 +5,13 @@ from types import SimpleNamespace
 
 import torch
 
-from tests.huggingface.conversation import Conversation, by_hand, second_turn
-from tests.huggingface.handmade import KeepRule
-from tests.huggingface.handmade_logits import greedy_logits
-from tests.huggingface.tiny_models import Row
 from tests.parity.cells import Mode
-from tests.parity.subject import STEPS, Subject, divprune_rule, first_tokens
+from tests.support.conversation import Conversation, by_hand, second_turn
 from tests.support.float64 import is_different, is_rounding
+from tests.support.handmade import KeepRule
+from tests.support.handmade_logits import greedy_logits
+from tests.support.models.every_family import Row
+from tests.support.subject import STEPS, Subject, divprune_rule, first_tokens
 
 NO_REPORT = SimpleNamespace(last=SimpleNamespace(keep_mask=None))
 """Stands for the pruning handle: the same conversation is held without pruning where it fails with it."""

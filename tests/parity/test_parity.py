@@ -9,10 +9,10 @@ import pytest
 import transformers
 
 from divprune.huggingface.families.support import load_support
-from tests.huggingface.tiny_models import CASES
 from tests.parity.cells import cell_of
 from tests.parity.modes import MODES
 from tests.parity.record import REMEDY, recorded_cell
+from tests.support.models.every_family import CASES
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -4,8 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from divprune.huggingface.families.support import Cell, FamilySupport, Support, load_support
-from divprune.huggingface.families.support_tables import support_tables
+from divprune.huggingface.families.support import Cell, FamilySupport, Support, load_support, support_tables
 from tests.parity.record import write_support
 from tools.render_support import page
 

@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from tests.huggingface.tiny_base import reactive
+from tests.support.models.base import reactive
 
 TEXT_SIZES = {
     # vLLM's attention on CPUs wants heads of 32 at least.

@@ -16,7 +16,7 @@ from transformers.video_utils import VideoMetadata
 
 from divprune.budget import budget
 from divprune.selection.reference import reference_select
-from tests.huggingface.tiny_models import encoded
+from tests.support.models.every_family import encoded
 
 KeepRule = Callable[[Tensor], Tensor]
 """(M, d) visual tokens of one item -> ascending indices of those that stay."""

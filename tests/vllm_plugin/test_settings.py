@@ -104,4 +104,4 @@ def test_a_method_for_videos_is_served_where_only_videos_are() -> None:
     family = family_of("Qwen2VLForConditionalGeneration")
     assert family is not None
     refuse_method(EVS(), family, ("video",))
-    assert ItemContext().kind == "image"
+    assert ItemContext().modality == "image"

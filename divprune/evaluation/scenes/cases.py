@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from divprune.budget import Budget, budget
+from divprune.config import Positions
 from divprune.efficiency.flops import compare, prefill_flop
 from divprune.efficiency.schedule import DropSchedule
 from divprune.efficiency.shapes import ModelShape
 from divprune.efficiency.workloads import Workload
 from divprune.evaluation.matching import MATCHINGS, Matching, num_keep_at_equal_flops, settings_of
-from divprune.huggingface.families.registry import Positions
 from divprune.methods import Method, RandomTokens, available_methods, get_method
 from divprune.methods.sparse_vlm import PUBLISHED
 

@@ -1,4 +1,4 @@
-"""Listening to one attention module, whatever computes its attention.
+"""Capture queries and keys of one attention module, whatever computes its attention.
 
 Sdpa returns no probabilities, and eager attention for all rows and layers would cost what pruning saves. So the one
 layer gets a copy of its config that names an attention function of ours, which reads queries and keys and hands over
@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
 
-class AttentionTap(ABC):
-    """Listens to one attention module until `stop`."""
+class AttentionCapture(ABC):
+    """Captures what one attention module computes, until `stop`."""
 
     def __init__(self, attention: nn.Module) -> None:
-        """Starts listening to an attention module."""
+        """Start capturing."""
         self._attention = attention
         self._config: Any = attention.config
         self._original = _attention_function(attention)
-        self._name = f"divprune_tap_{id(self)}"
+        self._name = f"divprune_capture_{id(self)}"
         copied: Any = copy.copy(self._config)
         # Not through the property, which would also reach into sub-configs that the copy shares with the original.
         copied._attn_implementation_internal = self._name
@@ -32,14 +32,14 @@ class AttentionTap(ABC):
         attention.config = copied
 
     def stop(self) -> None:
-        """Puts everything back; a second call does nothing."""
+        """Put everything back; a second call does nothing."""
         if self._attention.config is not self._config:
             self._attention.config = self._config
             AttentionInterface._global_mapping.pop(self._name, None)
 
     @abstractmethod
-    def hear(self, query: Tensor, key: Tensor, mask: Tensor | None, options: Mapping[str, Any]) -> None:
-        """Takes note of one call: (B, heads, q, d), (B, key heads, n, d), mask (B, 1, q, n) and other arguments."""
+    def capture(self, query: Tensor, key: Tensor, mask: Tensor | None, options: Mapping[str, Any]) -> None:
+        """Keep what is wanted of a call: (B, heads, q, d), (B, key heads, n, d), mask (B, 1, q, n), other arguments."""
 
     def _attend(
         self,
@@ -51,12 +51,12 @@ class AttentionTap(ABC):
         **options: Any,
     ) -> Any:
         with torch.no_grad():
-            self.hear(query, key, attention_mask, options)
+            self.capture(query, key, attention_mask, options)
         return self._original(module, query, key, value, attention_mask, **options)
 
 
 def _attention_function(attention: nn.Module) -> Callable[..., Any]:
-    """The function that the module would call by itself."""
+    """Return the function that the module would call by itself."""
     module = sys.modules[type(attention).__module__]
     functions: AttentionInterface = getattr(module, "ALL_ATTENTION_FUNCTIONS", ALL_ATTENTION_FUNCTIONS)
     config: Any = attention.config

@@ -1,131 +1,171 @@
-"""Encoding pictures for a method: the visual tokens and whatever else it asks for."""
+"""What a method asks for besides the visual tokens: captured in the vision encoder, or read from the prompt.
 
-from collections.abc import Mapping
+`ItemContext` says what there is; the needs that lie inside the LLM are met in `layer_pruning`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from divprune.budget import Budget
 from divprune.errors import PruningError, UnsupportedModelError
-from divprune.huggingface.encoding.clues import Clues
-from divprune.huggingface.encoding.coarser import coarser_inputs
-from divprune.huggingface.encoding.encode import Encoding, VisualItem, encode
-from divprune.huggingface.encoding.texts import text_columns
-from divprune.huggingface.encoding.vision_capture import VISION_NEEDS, listening
-from divprune.huggingface.families.registry import Family
+from divprune.huggingface.adapter import ModelAdapter
+from divprune.huggingface.encoding.items import Encoding, VisualItem
+from divprune.huggingface.encoding.vision_capture import VISION_NEEDS, Captured, capture_encoder
 from divprune.huggingface.families.vision_towers import NO_PATCH, TOWERS, Tower, tower_of
-from divprune.huggingface.model_inputs import Kind
-from divprune.methods.base import Method
+from divprune.methods.base import ItemContext, Method, Modality
 from divprune.methods.image_downsampling import ImageDownsampling
 from divprune.methods.merging import MergingMethod
 
+PIXELS = "pixel_values"
 
-def require_supply(model: PreTrainedModel, family: Family, method: Method) -> None:
-    """Refuses a method whose needs the model's family cannot meet.
+
+def require_vision_needs(adapter: ModelAdapter, method: Method) -> None:
+    """Refuse a method that reads the vision encoder, for a family whose encoder is not known.
 
     Raises:
         UnsupportedModelError: nothing is known of the family's vision encoder.
         ValueError: the encoder has no layer `method.vision_layer`.
     """
-    wanted = method.needs & VISION_NEEDS
-    if wanted:
-        _required_tower(model, family, method).attention(model, method.vision_layer)
+    _required_tower(adapter, method).attention(adapter.model, method.vision_layer)
 
 
-def encode_for(
-    method: Method,
-    model: PreTrainedModel,
-    family: Family,
-    inputs: Mapping[str, Any],
-    budget: Budget | None = None,
-    past_length: int = 0,
-) -> Encoding:
-    """As `encode`, with the clues that the method asks for in `VisualItem.clues`.
-
-    Args:
-        method: the pruning method.
-        model: the model to prune.
-        family: its family.
-        inputs: as for `encode`.
-        budget: how many tokens stay, for methods that make the pictures coarser first.
-        past_length: as for `encode`.
+@contextmanager
+def capturing(adapter: ModelAdapter, method: Method, inputs: Mapping[str, Any]) -> Iterator[list[Captured]]:
+    """Capture what a method reads of the vision encoder, one entry for each pass; the model is as before on exit.
 
     Raises:
-        PruningError: the pictures came encoded, and the method would have to listen while they are; or they are of a
-            kind that it cannot make coarser.
+        PruningError: the images came encoded.
     """
-    if isinstance(method, ImageDownsampling) and budget is not None:
-        inputs = coarser_inputs(method, model, family, inputs, budget)
-    if not method.needs - {"grid"}:
-        return encode(model, family, inputs, past_length)
-    if method.needs & VISION_NEEDS:
-        encoding = _encode_listening(method, model, family, inputs, past_length)
-    else:
-        encoding = encode(model, family, inputs, past_length)
-    if "text_embeddings" in method.needs:
-        encoding = replace(encoding, items=_with_texts(model, family, encoding.items, inputs))
-    return encoding
+    if inputs.get("mm_encoder_outputs"):
+        raise PruningError(
+            f"method {method.name!r} reads the vision encoder: pass images as pixels, not as mm_encoder_outputs"
+        )
+    with capture_encoder(adapter.model, _required_tower(adapter, method), method) as passes:
+        yield passes
 
 
-def _required_tower(model: PreTrainedModel, family: Family, method: Method) -> Tower:
-    tower = tower_of(model)
+def with_vision_inputs(
+    adapter: ModelAdapter,
+    method: Method,
+    inputs: Mapping[str, Any],
+    encoding: Encoding,
+    captured: Sequence[Captured],
+) -> Encoding:
+    """Hand what was captured, one entry for each of the encoding's outputs, to the items that it is of."""
+    tower, model = _required_tower(adapter, method), adapter.model
+    device = next(iter(encoding.outputs.values()))["pooler_output"][0].device
+    contexts = {
+        modality: _all_tokens_context(adapter, tower, inputs, modality, each, device)
+        for modality, each in zip(encoding.outputs, captured, strict=True)
+    }
+    if isinstance(method, MergingMethod) and method.merges == "patch_features" and tower.projects_patches:
+        project = tower.projector_of(model)
+        contexts = {modality: replace(each, project=project) for modality, each in contexts.items()}
+    items = [replace(item, context=contexts[item.modality].at(_own_tokens(item))) for item in encoding.items]
+    return replace(encoding, items=items)
+
+
+def with_text_embeddings(
+    adapter: ModelAdapter, items: Sequence[VisualItem], inputs: Mapping[str, Any]
+) -> list[VisualItem]:
+    """Hand the embeddings of its row's instruction tokens to every item."""
+    ids: Tensor = inputs["input_ids"]
+    indices = instruction_tokens(adapter, items, ids, inputs.get("attention_mask"))
+    embed = adapter.model.get_input_embeddings()
+    texts = {row: embed(ids[row, own]).float() for row, own in indices.items()}
+    return [replace(item, context=replace(item.context, text_embeddings=texts[item.row])) for item in items]
+
+
+def instruction_tokens(
+    adapter: ModelAdapter, items: Sequence[VisualItem], input_ids: Tensor, attention_mask: Tensor | None
+) -> dict[int, Tensor]:
+    """Locate the instruction tokens in the prompt: the text after a row's last image, or all of it if none follows.
+
+    Args:
+        adapter: the model.
+        items: the call's images and videos.
+        input_ids: (B, L).
+        attention_mask: (B, L); None if nothing is padded.
+
+    Returns:
+        For each row with images (T,) int64 token indices, ascending.
+    """
+    rows = sorted({item.row for item in items})
+    is_text = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool().clone()
+    is_text &= ~adapter.placeholder_mask(input_ids)
+    indices = {}
+    for row in rows:
+        last = max(int(item.placeholders[-1]) for item in items if item.row == row)
+        everything = is_text[row].nonzero().squeeze(1)
+        after = everything[everything > last]
+        indices[row] = after if len(after) else everything
+    return indices
+
+
+def downsampled_inputs(
+    adapter: ModelAdapter, method: ImageDownsampling, inputs: Mapping[str, Any], budget: Budget
+) -> dict[str, Any]:
+    """Downsample the images of a call before they are encoded, for models whose images all have one size.
+
+    Raises:
+        PruningError: the images are not of one size, one grid of tokens each.
+    """
+    pixels = inputs.get(PIXELS)
+    others = [
+        name for name in ("image_sizes", "pixel_values_videos", "mm_encoder_outputs") if inputs.get(name) is not None
+    ]
+    if not isinstance(pixels, Tensor) or pixels.ndim != 4 or others:
+        seen = ", ".join(others) or f"pixel_values of shape {tuple(getattr(pixels, 'shape', ()))}"
+        raise PruningError(
+            f"method {method.name!r} needs images of one size, pixel_values (n, channels, height, width), got "
+            f"{seen}; {adapter.family.name!r} models may read images at their own size: give the processor smaller "
+            "ones instead, by divprune.methods.downsampled(image, keep_ratio), and prune nothing"
+        )
+    num_tokens = int((inputs["input_ids"] == adapter.placeholder_id("image")).sum()) // len(pixels)
+    kept = budget.count(max(1, num_tokens))
+    return {**inputs, PIXELS: method.coarsened(pixels, kept / max(1, num_tokens))}
+
+
+def _required_tower(adapter: ModelAdapter, method: Method) -> Tower:
+    tower = tower_of(adapter.model)
     if tower is None:
         raise UnsupportedModelError(
             f"method {method.name!r} needs {', '.join(sorted(method.needs & VISION_NEEDS))}, which this "
-            f"{family.name!r} model cannot supply: its vision encoder is not known; families that can: "
+            f"{adapter.family.name!r} model cannot supply: its vision encoder is not known; families that can: "
             f"{', '.join(TOWERS)}; or choose a method that needs none of it (see `divprune methods`)"
         )
     return tower
-
-
-def _encode_listening(
-    method: Method, model: PreTrainedModel, family: Family, inputs: Mapping[str, Any], past_length: int
-) -> Encoding:
-    if inputs.get("mm_encoder_outputs"):
-        raise PruningError(
-            f"method {method.name!r} reads the vision encoder: pass pictures as pixels, not as mm_encoder_outputs"
-        )
-    tower = _required_tower(model, family, method)
-    with listening(model, tower, method) as passes:
-        encoding = encode(model, family, inputs, past_length)
-    device = next(iter(encoding.outputs.values()))["pooler_output"][0].device
-    heard = {kind: each.on(device) for kind, each in zip(encoding.outputs, passes, strict=True)}
-    clues = {kind: _clues(model, tower, inputs, kind, *each, device) for kind, each in heard.items()}
-    if isinstance(method, MergingMethod) and method.merges == "patch_features" and tower.projects_patches:
-        project = tower.projector_of(model)
-        clues = {kind: replace(each, project=project) for kind, each in clues.items()}
-    items = [replace(item, clues=clues[item.kind].at(_own_tokens(item))) for item in encoding.items]
-    return replace(encoding, items=items)
 
 
 def _own_tokens(item: VisualItem) -> Tensor:
     return torch.arange(len(item.visual_tokens), device=item.visual_tokens.device) + item.start
 
 
-def _clues(
-    model: PreTrainedModel,
+def _all_tokens_context(
+    adapter: ModelAdapter,
     tower: Tower,
     inputs: Mapping[str, Any],
-    kind: Kind,
-    attention: Tensor | None,
-    keys: Tensor | None,
-    features: Tensor | None,
+    modality: Modality,
+    captured: Captured,
     device: torch.device,
-) -> Clues:
-    """Clues of all items of a kind together, from patches to tokens; of what was heard, see `Heard.on`."""
+) -> ItemContext:
+    """Join the context of all items of a modality: what was captured of patches, as values of tokens."""
+    attention, keys, features = captured.on(device)
     if keys is not None:
         num_patches = keys.shape[1]
     elif attention is not None:
         num_patches = attention.shape[1]
     else:
-        num_patches = len(cast(Tensor, features)) * tower.patches_per_feature(model)
-    patches = tower.patches(model, inputs, kind, num_patches)
-    if features is not None and tower.patches_per_feature(model) == 1:
+        num_patches = len(cast(Tensor, features)) * tower.patches_per_feature(adapter.model)
+    patches = tower.patches(adapter.model, inputs, modality, num_patches)
+    if features is not None and tower.patches_per_feature(adapter.model) == 1:
         features = _of_tokens(features, patches)
-    return Clues(
+    return ItemContext(
         has_patch=(patches[:, 0] != NO_PATCH).to(device),
         vision_attention=None if attention is None else _of_tokens(attention.mT, patches).mT,
         vision_keys=None if keys is None else _of_tokens(keys.transpose(0, 1), patches).transpose(0, 1),
@@ -139,12 +179,3 @@ def _of_tokens(values: Tensor, patches: Tensor) -> Tensor:
     mean = values[patches.clamp(min=0)].mean(dim=1)
     outside = (patches[:, 0] == NO_PATCH).view(-1, *[1] * (mean.ndim - 1))
     return mean.masked_fill(outside, 0.0)
-
-
-def _with_texts(
-    model: PreTrainedModel, family: Family, items: list[VisualItem], inputs: Mapping[str, Any]
-) -> list[VisualItem]:
-    ids: Tensor = inputs["input_ids"]
-    columns = text_columns(model, family, items, ids, inputs.get("attention_mask"))
-    texts = {row: model.get_input_embeddings()(ids[row, own]).float() for row, own in columns.items()}
-    return [replace(item, clues=replace(item.clues or Clues(), text_embeddings=texts[item.row])) for item in items]

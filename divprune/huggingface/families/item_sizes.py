@@ -1,7 +1,7 @@
 """How many of the encoder's tokens belong to each image or video.
 
 Encoders hand their tokens over per image, per frame, per tile or per row of the batch. What shares one budget should be
-the picture as the user gave it, so some families are regrouped here.
+the image as the user gave it, so some families are regrouped here.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,34 +11,36 @@ import torch
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
-from divprune.huggingface.model_inputs import Kind
+from divprune.huggingface.encoding.encoder_output import entry_sizes
+from divprune.methods.base import Modality
 
-ItemSizes = Callable[[Mapping[str, Any], Kind, ModelOutput, Tensor], list[int]]
-"""`sizes(inputs, kind, encoder_output, placeholder_mask)`: tokens of each item in the order of their placeholders.
+ItemSizes = Callable[[Mapping[str, Any], Modality, ModelOutput, Tensor], list[int]]
+"""`sizes(inputs, modality, encoder_output, placeholder_mask)`: tokens of each item in the order of their placeholders.
 `placeholder_mask` is (B, L) bool and holds as many placeholders as the output has tokens."""
 
 
-def entry_sizes(inputs: Mapping[str, Any], kind: Kind, output: ModelOutput, placeholder_mask: Tensor) -> list[int]:
-    """The encoder hands over one entry an item."""
-    return [entry.numel() // entry.shape[-1] for entry in output["pooler_output"]]
-
-
-def video_sizes(inputs: Mapping[str, Any], kind: Kind, output: ModelOutput, placeholder_mask: Tensor) -> list[int]:
+def video_sizes(
+    inputs: Mapping[str, Any], modality: Modality, output: ModelOutput, placeholder_mask: Tensor
+) -> list[int]:
     """Video-LLaVA: one entry a frame, all videos equally long. Without the pixels each frame counts as an item."""
-    sizes = entry_sizes(inputs, kind, output, placeholder_mask)
+    sizes = entry_sizes(output)
     videos = inputs.get("pixel_values_videos")
-    if kind == "image" or videos is None:
+    if modality == "image" or videos is None:
         return sizes
     return [sum(sizes) // len(videos)] * len(videos)
 
 
-def run_sizes(inputs: Mapping[str, Any], kind: Kind, output: ModelOutput, placeholder_mask: Tensor) -> list[int]:
-    """InternVL: one entry a tile; the tiles of one picture stand in one unbroken run of placeholders."""
+def run_sizes(
+    inputs: Mapping[str, Any], modality: Modality, output: ModelOutput, placeholder_mask: Tensor
+) -> list[int]:
+    """InternVL: one entry a tile; the tiles of one image stand in one unbroken run of placeholders."""
     return _runs(placeholder_mask, longest_gap=0)
 
 
-def spaced_run_sizes(inputs: Mapping[str, Any], kind: Kind, output: ModelOutput, placeholder_mask: Tensor) -> list[int]:
-    """Ovis2: one token stands between the tiles of a picture, at least two between pictures (an end and a start)."""
+def spaced_run_sizes(
+    inputs: Mapping[str, Any], modality: Modality, output: ModelOutput, placeholder_mask: Tensor
+) -> list[int]:
+    """Ovis2: one token stands between the tiles of an image, at least two between images (an end and a start)."""
     return _runs(placeholder_mask, longest_gap=1)
 
 
@@ -50,8 +52,10 @@ def _runs(placeholder_mask: Tensor, longest_gap: int) -> list[int]:
     return _between(ends, 1)
 
 
-def tile_sizes(inputs: Mapping[str, Any], kind: Kind, output: ModelOutput, placeholder_mask: Tensor) -> list[int]:
-    """Idefics3, SmolVLM, Aya Vision: equal tiles, each led by a tag; the whole picture comes last, led by its own.
+def tile_sizes(
+    inputs: Mapping[str, Any], modality: Modality, output: ModelOutput, placeholder_mask: Tensor
+) -> list[int]:
+    """Idefics3, SmolVLM, Aya Vision: equal tiles, each led by a tag; the whole image comes last, led by its own.
 
     That tag is not in the model's configuration, but it leads the last tile of every row, and so it is known.
     """
@@ -65,13 +69,15 @@ def tile_sizes(inputs: Mapping[str, Any], kind: Kind, output: ModelOutput, place
     return _between(torch.tensor(ends), tile_size)
 
 
-def slice_sizes(inputs: Mapping[str, Any], kind: Kind, output: ModelOutput, placeholder_mask: Tensor) -> list[int]:
-    """MiniCPM-V: one entry for the whole picture, led by its tag, then one a slice, led by another.
+def slice_sizes(
+    inputs: Mapping[str, Any], modality: Modality, output: ModelOutput, placeholder_mask: Tensor
+) -> list[int]:
+    """MiniCPM-V: one entry for the whole image, led by its tag, then one a slice, led by another.
 
-    Those tags are not in the model's configuration, but the first entry of every row is a whole picture.
+    Those tags are not in the model's configuration, but the first entry of every row is a whole image.
     """
     rows, columns = placeholder_mask.nonzero(as_tuple=True)
-    sizes = torch.tensor(entry_sizes(inputs, kind, output, placeholder_mask))
+    sizes = torch.tensor(entry_sizes(output))
     starts = (sizes.cumsum(0) - sizes).to(rows.device)
     tags = inputs["input_ids"][rows[starts], (columns[starts] - 1).clamp(min=0)].tolist()
     whole: dict[int, int] = {}

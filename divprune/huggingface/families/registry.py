@@ -4,16 +4,16 @@ A family is supported once it is listed here: CONTRIBUTING.md says how to add on
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import transformers
 from packaging.version import Version
 from transformers import PreTrainedModel
 
+from divprune.config import Positions
 from divprune.errors import UnsupportedModelError
 from divprune.huggingface.families.item_sizes import (
     ItemSizes,
-    entry_sizes,
     run_sizes,
     slice_sizes,
     spaced_run_sizes,
@@ -22,26 +22,23 @@ from divprune.huggingface.families.item_sizes import (
 )
 from divprune.huggingface.families.layout_rules import (
     LayoutRule,
+    anyres_layout,
     gemma4_layout,
+    llava_layout,
+    next_video_layout,
     no_layout,
+    onevision_layout,
     qwen_layout,
     ragged_layout,
     row_break_layout,
     square_layout,
     tiled_layout,
-)
-from divprune.huggingface.families.llava_layouts import (
-    anyres_layout,
-    llava_layout,
-    next_video_layout,
-    onevision_layout,
     video_llava_layout,
 )
 from divprune.huggingface.families.unsupported import REASONS, class_of, refusal_of, refusal_of_type
-from divprune.huggingface.model_inputs import Kind
+from divprune.methods.base import Modality
 
-Positions = Literal["compact", "original"]
-PLACEHOLDERS: dict[Kind, str] = {"image": "image_token_id", "video": "video_token_id"}
+PLACEHOLDERS: dict[Modality, str] = {"image": "image_token_id", "video": "video_token_id"}
 
 
 @dataclass(frozen=True)
@@ -50,36 +47,37 @@ class Family:
 
     Attributes:
         name: `model.config.model_type`.
-        kinds: the media whose tokens can be pruned.
+        modalities: the media whose tokens can be pruned.
         positions: the default of `prune(positions=...)`.
-        layout: the places of one item's tokens in the picture, see `family_layouts.LayoutRule`.
+        layout: the places of one item's tokens in the image, see `layout_rules.LayoutRule`.
         example: a public checkpoint of the family.
-        item_sizes: how many of the encoder's tokens belong to each item, see `item_sizes.ItemSizes`.
-        placeholders: which entry of the model's configuration holds the id of a kind's placeholders.
+        item_sizes: how many of the encoder's tokens belong to each item, see `item_sizes.ItemSizes`; None where the
+            encoder hands over one entry an item.
+        placeholders: which entry of the model's configuration holds the id of a modality's placeholders.
         takes_positions: whether `generate` hands position ids to the language model.
         since: the first transformers version whose class is known to be right; empty for every supported one.
         first_position: the number of a prompt's first token where positions count tokens.
         has_typed_blocks: whether `token_type_ids` say which visual tokens see each other both ways.
-        fresh_pictures_only: why pictures cannot come in on a kept cache; empty if they can.
+        fresh_images_only: why images cannot come in on a kept cache; empty if they can.
     """
 
     name: str
-    kinds: tuple[Kind, ...]
+    modalities: tuple[Modality, ...]
     positions: Positions
     layout: LayoutRule
     example: str
-    item_sizes: ItemSizes = entry_sizes
-    placeholders: dict[Kind, str] = field(default_factory=PLACEHOLDERS.copy)
+    item_sizes: ItemSizes | None = None
+    placeholders: dict[Modality, str] = field(default_factory=PLACEHOLDERS.copy)
     takes_positions: bool = True
     since: str = ""
     first_position: int = 0
     has_typed_blocks: bool = False
-    fresh_pictures_only: str = ""
+    fresh_images_only: str = ""
 
 
-IMAGE: tuple[Kind, ...] = ("image",)
-BOTH: tuple[Kind, ...] = ("image", "video")
-ONE_PLACEHOLDER: dict[Kind, str] = {"image": "image_token_id", "video": "image_token_id"}
+IMAGE: tuple[Modality, ...] = ("image",)
+BOTH: tuple[Modality, ...] = ("image", "video")
+ONE_PLACEHOLDER: dict[Modality, str] = {"image": "image_token_id", "video": "image_token_id"}
 
 FAMILIES = (
     Family("llava", IMAGE, "compact", llava_layout, "llava-hf/llava-1.5-7b-hf"),
@@ -151,7 +149,7 @@ FAMILIES = (
         no_layout,
         "tencent/HunyuanOCR",
         run_sizes,
-        fresh_pictures_only="it numbers the pictures of a call from 0, and a cache does not say how many it holds",
+        fresh_images_only="it numbers the images of a call from 0, and a cache does not say how many it holds",
     ),
     Family("gemma3n", IMAGE, "compact", square_layout, "google/gemma-3n-E4B"),
     Family("gemma4_unified", BOTH, "compact", no_layout, "google/gemma-4-12B-it"),
@@ -181,12 +179,12 @@ FAMILIES = (
 
 
 def supported_families() -> tuple[Family, ...]:
-    """The model families that can be pruned."""
+    """Return the model families that can be pruned."""
     return FAMILIES
 
 
 def family_named(model_type: str) -> Family:
-    """The family of a checkpoint.
+    """Return the family of a checkpoint.
 
     Args:
         model_type: as in its config.json.
@@ -201,7 +199,7 @@ def family_named(model_type: str) -> Family:
 
 
 def family_of(model: PreTrainedModel) -> Family:
-    """The family of a model.
+    """Return the family of a model.
 
     Raises:
         UnsupportedModelError: no family is listed for the model's type; with the reason, where the model gives one.
@@ -219,13 +217,13 @@ def _listed(model_type: str) -> Family | None:
     if family is not None and family.since and Version(transformers.__version__) < Version(family.since):
         raise UnsupportedModelError(
             f"{model_type!r} needs transformers {family.since} or newer, got {transformers.__version__}: its class "
-            "there handles positions or pictures otherwise"
+            "there handles positions or images otherwise"
         )
     return family
 
 
 def _family_of_class(model_class: type[Any] | None) -> Family | None:
-    """Some types share the class of another: ShieldGemma 2 is a Gemma 3."""
+    """Look up the family by class, which types may share: ShieldGemma 2 is a Gemma 3."""
     config_class = getattr(model_class, "config_class", None)
     return None if config_class is None else _listed(config_class.model_type)
 

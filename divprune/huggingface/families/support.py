@@ -4,6 +4,7 @@
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +32,7 @@ class Cell:
 
     @classmethod
     def from_json(cls, value: Any) -> "Cell":
-        """The inverse of `to_json`."""
+        """Return the inverse of `to_json`."""
         return cls(*next(iter(value.items()))) if isinstance(value, dict) else cls(value)
 
 
@@ -83,7 +84,7 @@ class Support:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Support":
-        """The inverse of `to_json`."""
+        """Return the inverse of `to_json`."""
         return cls(
             newest=value["transformers"],
             older=tuple(value["older_transformers"]),
@@ -93,7 +94,7 @@ class Support:
 
 
 def load_support(path: Path = SUPPORT_FILE) -> Support:
-    """The table as the parity suite wrote it."""
+    """Return the table as the parity suite wrote it."""
     return Support.from_json(json.loads(path.read_text(encoding="utf-8")))
 
 
@@ -127,3 +128,47 @@ def _cells_to_json(cells: dict[str, Cell]) -> dict[str, Any]:
 
 def _cells_from_json(value: dict[str, Any]) -> dict[str, Cell]:
     return {mode: Cell.from_json(cell) for mode, cell in value.items()}
+
+
+@dataclass(frozen=True)
+class SupportTable:
+    """One group of modes.
+
+    Attributes:
+        title: of the group.
+        modes: the columns.
+        rows: for each family its name and the texts of its cells: "ok", "refused (1)" or "n/a (2)".
+        notes: what the numbers in brackets stand for, from 1 on.
+    """
+
+    title: str
+    modes: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[str, ...]], ...]
+    notes: tuple[str, ...]
+
+
+def support_tables(support: Support) -> Iterator[SupportTable]:
+    """One table for each group of modes, with a row for every family."""
+    for title, modes in support.groups.items():
+        notes: list[str] = []
+        rows = tuple((family.name, tuple(_text(family, mode, notes) for mode in modes)) for family in support.families)
+        yield SupportTable(title, modes, rows, tuple(notes))
+
+
+def _text(family: FamilySupport, mode: str, notes: list[str]) -> str:
+    cell = family.cells[mode]
+    numbers = [_number(notes, cell.reason)] if cell.reason else []
+    for version, cells in family.cells_of_older.items():
+        if mode in cells:
+            numbers.append(_number(notes, f"with transformers {version}: {_in_words(cells[mode])}"))
+    return f"{cell.outcome} ({', '.join(map(str, numbers))})" if numbers else cell.outcome
+
+
+def _in_words(cell: Cell) -> str:
+    return f"{cell.outcome}, {cell.reason}" if cell.reason else cell.outcome
+
+
+def _number(notes: list[str], note: str) -> int:
+    if note not in notes:
+        notes.append(note)
+    return notes.index(note) + 1

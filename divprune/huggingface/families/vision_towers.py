@@ -13,14 +13,14 @@ from transformers import PreTrainedModel
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 from transformers.vision_utils import get_vision_window_index
 
-from divprune.huggingface.model_inputs import Kind
+from divprune.methods.base import Modality
 
 NO_PATCH = -1
 
-PatchRule = Callable[[PreTrainedModel, Mapping[str, Any], Kind, int], Tensor]
-"""`rule(model, inputs, kind, num_patches)` -> (total, g) int64: for each visual token of the call, the patches it is
-made from, numbered in the order in which the encoder's attention sees them, CLS tokens left out; `NO_PATCH` for tokens
-that come from none (row breaks)."""
+PatchRule = Callable[[PreTrainedModel, Mapping[str, Any], Modality, int], Tensor]
+"""`rule(model, inputs, modality, num_patches)` -> (total, g) int64: for each visual token of the call, the patches it
+is made from, numbered in the order in which the encoder's attention sees them, CLS tokens left out; `NO_PATCH` for
+tokens that come from none (image newline tokens)."""
 
 
 @dataclass(frozen=True)
@@ -43,25 +43,25 @@ class Tower:
     groups_patches: bool = False
 
     def of(self, model: PreTrainedModel) -> nn.Module:
-        """The encoder."""
+        """Return the encoder."""
         return cast(nn.Module, getattr(model.base_model, self.name))
 
     def projector_of(self, model: PreTrainedModel) -> nn.Module:
-        """The projector."""
+        """Return the projector."""
         return model.base_model.get_submodule(self.projector)
 
     def has_cls_token(self, model: PreTrainedModel) -> bool:
-        """Whether the first of the tokens in the encoder stands for the whole picture."""
+        """Tell whether the first of the tokens in the encoder stands for the whole image."""
         return any(name.endswith(("class_embedding", "cls_token")) for name, _ in self.of(model).named_parameters())
 
     def patches_per_feature(self, model: PreTrainedModel) -> int:
-        """How many patches are in one feature that the projector is given."""
+        """Count how many patches are in one feature that the projector is given."""
         return round(1 / model.config.downsample_ratio) ** 2 if self.groups_patches else 1
 
     def attention(self, model: PreTrainedModel, layer: int) -> nn.Module:
-        """The attention module of a layer; negative numbers count from the last.
+        """Return the attention module of a layer; negative numbers count from the last.
 
-        Where layers look at windows of the picture only, the next one that looks at all of it, or the last such one.
+        Where layers look at windows of the image only, the next one that looks at all of it, or the last such one.
 
         Raises:
             ValueError: there is no such layer.
@@ -78,22 +78,22 @@ class Tower:
 
 
 def tower_of(model: PreTrainedModel) -> Tower | None:
-    """The vision encoder of a model; None if nothing is known of it."""
+    """Return the vision encoder of a model; None if nothing is known of it."""
     config: Any = model.config
     tower = TOWERS.get(config.model_type)
-    # Pixtral's pictures share one sequence, kept apart by a mask; and a CLS token among the visual tokens is no patch.
+    # Pixtral's images share one sequence, kept apart by a mask; and a CLS token among the visual tokens is no patch.
     if tower is None or getattr(config.vision_config, "model_type", None) == "pixtral":
         return None
     keeps_cls_token = getattr(config, "vision_feature_select_strategy", "default") == "full"
     return None if keeps_cls_token and tower.has_cls_token(model) else tower
 
 
-def _one_to_one(model: PreTrainedModel, inputs: Mapping[str, Any], kind: Kind, num_patches: int) -> Tensor:
+def _one_to_one(model: PreTrainedModel, inputs: Mapping[str, Any], modality: Modality, num_patches: int) -> Tensor:
     """LLaVA: every patch becomes a token."""
     return torch.arange(num_patches).unsqueeze(1)
 
 
-def _anyres(model: PreTrainedModel, inputs: Mapping[str, Any], kind: Kind, num_patches: int) -> Tensor:
+def _anyres(model: PreTrainedModel, inputs: Mapping[str, Any], modality: Modality, num_patches: int) -> Tensor:
     """LLaVA-NeXT: the model's own packing of tiles, of patch numbers instead of features."""
     config: Any = model.config
     side = config.vision_config.image_size
@@ -105,7 +105,7 @@ def _anyres(model: PreTrainedModel, inputs: Mapping[str, Any], kind: Kind, num_p
     return torch.cat(list(packed)).long()
 
 
-def _shuffled(model: PreTrainedModel, inputs: Mapping[str, Any], kind: Kind, num_patches: int) -> Tensor:
+def _shuffled(model: PreTrainedModel, inputs: Mapping[str, Any], modality: Modality, num_patches: int) -> Tensor:
     """InternVL: the model's own pixel shuffle, of patch numbers instead of features."""
     vision: Any = model.config.vision_config
     rows, columns = (side // patch for side, patch in zip(vision.image_size, vision.patch_size, strict=True))
@@ -115,23 +115,23 @@ def _shuffled(model: PreTrainedModel, inputs: Mapping[str, Any], kind: Kind, num
     return shuffled.flatten(0, 2)
 
 
-def _merged(model: PreTrainedModel, inputs: Mapping[str, Any], kind: Kind, num_patches: int) -> Tensor:
+def _merged(model: PreTrainedModel, inputs: Mapping[str, Any], modality: Modality, num_patches: int) -> Tensor:
     """Qwen-VL: the patches of a token stand next to each other."""
     return torch.arange(num_patches).view(-1, model.config.vision_config.spatial_merge_size**2)
 
 
-def _windowed(model: PreTrainedModel, inputs: Mapping[str, Any], kind: Kind, num_patches: int) -> Tensor:
+def _windowed(model: PreTrainedModel, inputs: Mapping[str, Any], modality: Modality, num_patches: int) -> Tensor:
     """Qwen2.5-VL: the same, but the encoder works in the order of its windows."""
     vision = model.config.vision_config
     sizes = vision.spatial_merge_size, vision.window_size, vision.patch_size
-    window_index, _ = get_vision_window_index(inputs[f"{kind}_grid_thw"], *sizes)
-    return _merged(model, inputs, kind, num_patches)[window_index.argsort().cpu()]
+    window_index, _ = get_vision_window_index(inputs[f"{modality}_grid_thw"], *sizes)
+    return _merged(model, inputs, modality, num_patches)[window_index.argsort().cpu()]
 
 
-def _merged_rows(model: PreTrainedModel, inputs: Mapping[str, Any], kind: Kind, num_patches: int) -> Tensor:
+def _merged_rows(model: PreTrainedModel, inputs: Mapping[str, Any], modality: Modality, num_patches: int) -> Tensor:
     """HY 4: patches stand row by row, and a newline token that comes from none follows each row of tokens."""
     size, start, tokens = model.config.vision_config.spatial_merge_size, 0, []
-    for steps, rows, columns in inputs[f"{kind}_grid_thw"].tolist():
+    for steps, rows, columns in inputs[f"{modality}_grid_thw"].tolist():
         numbers = torch.arange(start, start + steps * rows * columns)
         merged = numbers.view(steps, rows // size, size, columns // size, size).transpose(2, 3).flatten(3)
         newline = merged.new_full((*merged.shape[:2], 1, size**2), NO_PATCH)

@@ -1,10 +1,10 @@
-"""What a cache holds of a conversation whose prompt was shortened; travels with the cache from turn to turn.
+"""What a cache holds of a conversation whose prompt was pruned; travels with the cache from turn to turn.
 
-*Full* columns count the conversation as the user sees it, *short* columns count what stands in the cache. The prompt's
-L full columns became L' short ones; tokens after the prompt all stay, so full column L is short column L'.
+*Full* indices count the conversation as the user sees it, *pruned* indices count what stands in the cache. The prompt's
+L full indices became L' pruned ones; tokens after the prompt all stay, so full index L is pruned index L'.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from divprune.errors import PruningError
-from divprune.huggingface.cache_names import cache_in
-from divprune.huggingface.gather import with_later_columns
-from divprune.huggingface.gather_columns import PADDING
+from divprune.huggingface.gather_tokens import PADDING, with_later_tokens
 from divprune.huggingface.layer_pruning.state import DROPPED_PROMPT
+from divprune.huggingface.model_inputs import cache_in
 
 CACHED_PROMPT = "__divprune_cached_prompt__"
 """Name under which a `CachedPrompt` hangs on the cache."""
@@ -26,22 +25,22 @@ GUARDED = ("get_mask_sizes", "update")
 
 @dataclass(frozen=True)
 class CachedPrompt:
-    """A prompt in a cache, together with the way it was shortened.
+    """A prompt in a cache, together with the way it was pruned.
 
     Attributes:
         ids: (B, n) int64 the conversation as far as it is known, n >= L.
         attention_mask: (B, L) of the prompt.
-        source: (B, L') int64 full column of each short one, see `prompt.source_columns`.
+        gather_index: (B, L') int64 full index of each token of the pruned prompt, see `gather_index_of`.
         types: token type inputs of the prompt, (B, L) each.
         positions: "compact" or "original".
         positions_given: whether the user brought the position ids.
-        next_position: (B,) int64 M-RoPE coordinate of column L; None for models that count tokens.
+        next_position: (B,) int64 M-RoPE coordinate of token L; None for models that count tokens.
         has_ordered_rows: whether the rows of the cache are the sequences that `generate` returned.
     """
 
     ids: Tensor
     attention_mask: Tensor
-    source: Tensor
+    gather_index: Tensor
     types: dict[str, Tensor]
     positions: str
     positions_given: bool
@@ -50,25 +49,27 @@ class CachedPrompt:
 
     @property
     def length(self) -> int:
-        """L, full columns of the prompt."""
+        """L, full indices of the prompt."""
         return self.attention_mask.shape[1]
 
     @property
-    def is_short(self) -> bool:
+    def is_pruned(self) -> bool:
         """Whether something was left out."""
-        everything = torch.arange(self.length, device=self.source.device)
-        return self.source.shape[1] != self.length or not torch.equal(self.source, everything.expand_as(self.source))
+        everything = torch.arange(self.length, device=self.gather_index.device)
+        return self.gather_index.shape[1] != self.length or not torch.equal(
+            self.gather_index, everything.expand_as(self.gather_index)
+        )
 
     def repeated(self, num_rows: int) -> "CachedPrompt":
-        """The same for several sequences a row.
+        """Return the same for several sequences a row.
 
         Raises:
             PruningError: `num_rows` is no multiple of B.
         """
-        times, rest = divmod(num_rows, len(self.source))
+        times, rest = divmod(num_rows, len(self.gather_index))
         if rest:
             raise PruningError(
-                f"input_ids must hold the {len(self.source)} rows of the cache, or copies of each, got {num_rows}"
+                f"input_ids must hold the {len(self.gather_index)} rows of the cache, or copies of each, got {num_rows}"
             )
         if times == 1:
             return self
@@ -77,7 +78,7 @@ class CachedPrompt:
             self,
             ids=self.ids.repeat_interleave(times, dim=0),
             attention_mask=self.attention_mask.repeat_interleave(times, dim=0),
-            source=self.source.repeat_interleave(times, dim=0),
+            gather_index=self.gather_index.repeat_interleave(times, dim=0),
             types={name: value.repeat_interleave(times, dim=0) for name, value in self.types.items()},
             next_position=None if later is None else later.repeat_interleave(times, dim=0),
         )
@@ -89,30 +90,30 @@ class Past:
 
     Attributes:
         prompt: the prompt.
-        short_length: columns in the cache.
+        pruned_length: indices in the cache.
     """
 
     prompt: CachedPrompt
-    short_length: int
+    pruned_length: int
 
     @property
     def length(self) -> int:
-        """Full columns that the cache stands for."""
-        return self.prompt.length + self.short_length - self.prompt.source.shape[1]
+        """Full indices that the cache stands for."""
+        return self.prompt.length + self.pruned_length - self.prompt.gather_index.shape[1]
 
     @property
-    def source(self) -> Tensor:
-        """(B, short_length) full column of each cached one."""
-        return with_later_columns(self.prompt.source, self.prompt.length, self.short_length)
+    def gather_index(self) -> Tensor:
+        """(B, pruned_length) full index of each cached one."""
+        return with_later_tokens(self.prompt.gather_index, self.prompt.length, self.pruned_length)
 
-    def known_mask(self, num_columns: int) -> Tensor:
-        """(B, num_columns) the prompt's attention mask, ones after it."""
+    def known_mask(self, num_tokens: int) -> Tensor:
+        """(B, num_tokens) the prompt's attention mask, ones after it."""
         mask = self.prompt.attention_mask
-        return torch.cat([mask, mask.new_ones(len(mask), num_columns - mask.shape[1])], dim=-1)
+        return torch.cat([mask, mask.new_ones(len(mask), num_tokens - mask.shape[1])], dim=-1)
 
 
 def past_of(cache: Any, num_rows: int) -> Past | None:
-    """What is known of a cache; None if it is empty or was not filled by a pruned model.
+    """Look up the pruned prompt in a cache; None if it is empty or was not filled by a pruned model.
 
     Args:
         cache: the cache, or None.
@@ -132,18 +133,18 @@ def past_of(cache: Any, num_rows: int) -> Past | None:
     if not prompt.has_ordered_rows:
         raise PruningError(
             "the cache must not come from beam search, whose rows are not the returned sequences; pass the whole "
-            "conversation with its pictures and without the cache"
+            "conversation with its images and without the cache"
         )
-    if length < prompt.source.shape[1]:
+    if length < prompt.gather_index.shape[1]:
         raise PruningError(
-            f"the cache must hold the whole pruned prompt of {prompt.source.shape[1]} columns, got {length}; "
-            "pass the whole conversation with its pictures and without the cache"
+            f"the cache must hold the whole pruned prompt of {prompt.gather_index.shape[1]} columns, got {length}; "
+            "pass the whole conversation with its images and without the cache"
         )
     past = Past(prompt.repeated(num_rows), length)
     if past.length > prompt.ids.shape[1]:
         raise PruningError(
             f"the cache must hold a conversation of at most {prompt.ids.shape[1]} columns, got {past.length}: a "
-            "call that used it was interrupted; pass the whole conversation with its pictures and without it"
+            "call that used it was interrupted; pass the whole conversation with its images and without it"
         )
     return past
 
@@ -159,30 +160,31 @@ class Refusal:
         """
         raise PruningError(
             "the cache holds a pruned prompt, and this model is not pruned: its input_ids would count other "
-            "columns; continue inside the prune(...) block, or pass the whole conversation without the cache"
+            "indices; continue inside the prune(...) block, or pass the whole conversation without the cache"
         )
 
 
-def is_continued(inputs: Mapping[str, Any]) -> bool:
-    """Whether a call continues from a prompt that this module knows."""
-    cache: Any = cache_in(inputs)
+def is_continued(cache: Any) -> bool:
+    """Tell whether a cache holds a prompt that this module knows."""
     return hasattr(cache, CACHED_PROMPT) and int(cache.get_seq_length()) > 0
 
 
-def keep_prompt(cache: Any, prompt: CachedPrompt) -> None:
-    """Hangs a prompt on the cache that holds it, and locks the cache if the prompt is shorter than the user's."""
-    setattr(cache, CACHED_PROMPT, prompt)
-    if prompt.is_short:
-        lock(cache)
+def keep_prompt(prompt: CachedPrompt, cache: Any, output: Any) -> None:
+    """Hang a prompt on the cache that holds it, given or in the output, and lock it if the prompt is pruned."""
+    for holder in (cache, cache_in(output) if isinstance(output, dict) else None):
+        if holder is not None:
+            setattr(holder, CACHED_PROMPT, prompt)
+            if prompt.is_pruned:
+                lock(holder)
 
 
 def lock(cache: Any) -> None:
-    """Lets no model use a cache outside `unlocked`; its length can still be asked."""
+    """Let no model use a cache outside `unlocked`; its length can still be asked."""
     cache.__dict__.update({name: Refusal() for name in GUARDED})
 
 
 def lock_dropped(*holders: Any) -> None:
-    """Locks the caches, among some and those in some outputs, whose layers hold different parts of a prompt."""
+    """Lock the caches, among some and those in some outputs, whose layers hold different parts of a prompt."""
     for holder in holders:
         cache = cache_in(holder) if isinstance(holder, dict) else holder
         if hasattr(cache, DROPPED_PROMPT):
@@ -191,7 +193,7 @@ def lock_dropped(*holders: Any) -> None:
 
 @contextmanager
 def unlocked(cache: Any) -> Iterator[None]:
-    """A cache (or None) as it was before `lock`; nothing of ours is called while it is in use."""
+    """Unlock a cache (or None) for a while; nothing of ours is called while it is in use."""
     locks = {name: value for name, value in getattr(cache, "__dict__", {}).items() if isinstance(value, Refusal)}
     for name in locks:
         del cache.__dict__[name]
@@ -202,8 +204,8 @@ def unlocked(cache: Any) -> Iterator[None]:
             cache.__dict__.update(locks)
 
 
-def present_columns(source: Tensor, length: int) -> Tensor:
-    """(B, length) bool: which full columns a source (B, L') holds."""
-    # A column more than there are, for padding to write into.
-    present = torch.zeros(len(source), length + 1, dtype=torch.bool, device=source.device)
-    return present.scatter(-1, source.masked_fill(source == PADDING, length), True)[:, :-1]
+def present_tokens(gather_index: Tensor, length: int) -> Tensor:
+    """(B, length) bool: which full indices a gather_index (B, L') holds."""
+    # An entry more than there are, for padding to write into.
+    present = torch.zeros(len(gather_index), length + 1, dtype=torch.bool, device=gather_index.device)
+    return present.scatter(-1, gather_index.masked_fill(gather_index == PADDING, length), True)[:, :-1]

@@ -1,75 +1,69 @@
-"""Position ids of a shortened prompt, in its first turn and in later ones.
+"""Position ids of a pruned prompt, in its first turn and in later ones.
 
 Models count tokens, (B, L), or have (frame, row, column) coordinates (M-RoPE), (4, B, L) with a row for masks first.
 """
 
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from divprune.errors import PruningError
-from divprune.huggingface.cache_names import without_cache
-from divprune.huggingface.encoding.encode import Encoding
-from divprune.huggingface.gather_columns import compact_positions, take_columns
+from divprune.huggingface.adapter import ModelAdapter
+from divprune.huggingface.encoding.items import Encoding
+from divprune.huggingface.gather_tokens import compact_positions, gather_tokens
 from divprune.huggingface.input_pruning.cache import Past
-from divprune.huggingface.input_pruning.continuation import TYPE_INPUTS
+from divprune.huggingface.input_pruning.checks import require_same_kind_of_positions
+from divprune.huggingface.model_inputs import TYPE_INPUTS, without_cache
 
 
-def full_positions(model: PreTrainedModel, mode: str, inputs: dict[str, Any], attention_mask: Tensor) -> Tensor | None:
-    """Position ids of the original prompt; None if the model shall count the short one by itself."""
+def full_positions(adapter: ModelAdapter, mode: str, inputs: dict[str, Any], attention_mask: Tensor) -> Tensor | None:
+    """Position ids of the original prompt; None if the model shall count the pruned one by itself."""
     given: Tensor | None = inputs.get("position_ids")
     if given is not None or mode == "compact":
         return given
-    return _own_positions(model, {**inputs, "attention_mask": attention_mask})
+    return adapter.own_positions({**inputs, "attention_mask": attention_mask})
 
 
 def taken_positions(
-    model: PreTrainedModel, positions: Tensor | None, attention_mask: Tensor, source: Tensor
+    adapter: ModelAdapter, positions: Tensor | None, attention_mask: Tensor, gather_index: Tensor
 ) -> Tensor | None:
-    """Position ids (..., B, L) of the original prompt -> those of the short one, (..., B, L')."""
+    """Position ids (..., B, L) of the original prompt -> those of the pruned one, (..., B, L')."""
     if positions is None:
         return None
-    taken = take_columns(positions, source, 0)
-    if taken.ndim == 3 and taken.shape[0] == num_axes(model) + 1:
+    taken = gather_tokens(positions, gather_index, 0)
+    if taken.ndim == 3 and taken.shape[0] == adapter.num_axes + 1:
         # The text row only serves masks, and gaps in it would be read as packed sequences.
-        taken[0] = compact_positions(take_columns(attention_mask, source, 0))
+        taken[0] = compact_positions(gather_tokens(attention_mask, gather_index, 0))
     return taken
 
 
-def next_position(model: PreTrainedModel, positions: Tensor | None, attention_mask: Tensor) -> Tensor | None:
+def next_position(adapter: ModelAdapter, positions: Tensor | None, attention_mask: Tensor) -> Tensor | None:
     """(B,) M-RoPE coordinate of the token after the prompt; None for other positions."""
     if positions is None or positions.ndim != 3:
         return None
     last = attention_mask.bool().long().cumsum(-1).argmax(dim=-1)
-    return positions[-num_axes(model) :, torch.arange(len(last)), last].amax(dim=0) + 1
+    return positions[-adapter.num_axes :, torch.arange(len(last)), last].amax(dim=0) + 1
 
 
 def continued_positions(
-    model: PreTrainedModel,
+    adapter: ModelAdapter,
     inputs: dict[str, Any],
     attention_mask: Tensor,
-    source: Tensor,
+    gather_index: Tensor,
     past: Past,
     encoding: Encoding,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Position ids of a later turn; those of cached columns are not read by anyone.
+    """Position ids of a later turn; those of cached indices are not read by anyone.
 
     Returns:
-        (..., B, L) of the conversation and (..., B, L') of the short one, or None twice: the model counts by itself.
+        (..., B, L) of the conversation and (..., B, L') of the pruned one, or None twice: the model counts by itself.
 
     Raises:
         PruningError: the turns before had position ids of another kind.
     """
     given: Tensor | None = inputs.get("position_ids")
     prompt = past.prompt
-    if (given is not None) != prompt.positions_given and (prompt.positions == "compact" or given is None):
-        raise PruningError(
-            f"position_ids must {'' if given is None else 'not '}be given: the cache was filled "
-            f"with{'out' if given is not None else ''} them"
-        )
+    require_same_kind_of_positions(given, past)
     if given is None and prompt.positions == "compact":
         return None, None
     if given is not None:
@@ -77,27 +71,27 @@ def continued_positions(
     elif prompt.next_position is None:
         positions = compact_positions(attention_mask)
     else:
-        positions = _coordinates(model, inputs, attention_mask, past, prompt.next_position, encoding)
-    return positions, taken_positions(model, positions, attention_mask, source)
+        positions = _coordinates(adapter, inputs, attention_mask, past, prompt.next_position, encoding)
+    return positions, taken_positions(adapter, positions, attention_mask, gather_index)
 
 
 def _coordinates(
-    model: PreTrainedModel,
+    adapter: ModelAdapter,
     inputs: dict[str, Any],
     attention_mask: Tensor,
     past: Past,
     next_position: Tensor,
     encoding: Encoding,
 ) -> Tensor:
-    """(4, B, L) M-RoPE positions of a conversation; only those behind the cached columns are meant."""
+    """(4, B, L) M-RoPE positions of a conversation; only those behind the cached indices are meant."""
     everything = without_cache(inputs)
     if encoding.items and encoding.first_column < past.length:
-        return _own_positions(model, {**everything, "attention_mask": attention_mask})
+        return adapter.own_positions({**everything, "attention_mask": attention_mask})
     new_mask = attention_mask[:, past.length :]
     if encoding.items:
         new = {**everything, "attention_mask": new_mask, "input_ids": inputs["input_ids"][:, past.length :]}
         new |= {name: inputs[name][:, past.length :] for name in TYPE_INPUTS if inputs.get(name) is not None}
-        positions = _own_positions(model, new)
+        positions = adapter.own_positions(new)
     else:
         positions = compact_positions(new_mask).expand(4, -1, -1)
     generated = attention_mask[:, past.prompt.length : past.length].bool().sum(dim=-1)
@@ -105,18 +99,6 @@ def _coordinates(
     return _behind(positions, attention_mask.shape[1])
 
 
-def num_axes(model: PreTrainedModel) -> int:
-    """Axes of the model's coordinates: frame, row, column, unless its configuration names more."""
-    rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
-    return len(rope.get("mrope_section") or (0, 0, 0))
-
-
-def _own_positions(model: PreTrainedModel, inputs: dict[str, Any]) -> Tensor:
-    """The model's own position ids of a prompt: (B, L), or (4, B, L)."""
-    prepare = cast(Callable[..., Tensor], model._prepare_position_ids_for_generation)
-    return prepare(inputs["input_ids"], inputs)
-
-
 def _behind(positions: Tensor, length: int) -> Tensor:
-    """Positions of the last columns -> of `length` columns, 0 before."""
+    """Positions of the last indices -> of `length` indices, 0 before."""
     return torch.nn.functional.pad(positions, (length - positions.shape[-1], 0))

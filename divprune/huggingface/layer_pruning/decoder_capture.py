@@ -1,4 +1,4 @@
-"""What one decoder layer's attention says of the tokens, whatever computes it: read from its queries and keys."""
+"""Capture attention rows and keys of one decoder layer, whatever computes its attention: read from its queries."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,27 +8,27 @@ import torch
 from torch import Tensor, nn
 
 from divprune.errors import PruningError
-from divprune.huggingface.encoding.attention_capture import AttentionTap
-from divprune.huggingface.gather_columns import PADDING
+from divprune.huggingface.encoding.attention_capture import AttentionCapture
+from divprune.huggingface.gather_tokens import PADDING
 from divprune.methods.base import Need
 
 ATTENTION: frozenset[Need] = frozenset({"attention", "text_attention", "visual_attention"})
 KEYS: frozenset[Need] = frozenset({"keys", "text_keys"})
-HEARD = ATTENTION | KEYS
-"""The needs that are met by listening to the layer before one that drops tokens."""
+CAPTURED = ATTENTION | KEYS
+"""The needs that are met by capturing in the layer before one that drops tokens."""
 
 READ_AT_ONCE = 2**26
 """Largest number of attention probabilities computed in one piece."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a method wants to hear of a layer.
+class Requested:
+    """What a method requests of a layer.
 
-    The tokens whose attention it asks for are told as columns of the prompt, `PADDING` in rows that have fewer.
+    The tokens whose attention it asks for are told as indices of the prompt, `PADDING` in rows that have fewer.
 
     Attributes:
-        needs: which of `HEARD`.
+        needs: which of `CAPTURED`.
         last: (B, 1) int64 each row's last token.
         text: (B, T) int64 its text.
         visual: (B, V) int64 its visual tokens.
@@ -39,59 +39,61 @@ class Asked:
     text: Tensor
     visual: Tensor
 
-    def at(self, slots: Tensor) -> "Asked":
-        """The same with slots (B, L) of the prompt's columns in place of the columns."""
-        return Asked(self.needs, *(slots_at(slots, columns) for columns in (self.last, self.text, self.visual)))
+    def at(self, pruned_index: Tensor) -> "Requested":
+        """Return the same with pruned_index (B, L) of the prompt's indices in place of the indices."""
+        return Requested(
+            self.needs, *(index_at(pruned_index, indices) for indices in (self.last, self.text, self.visual))
+        )
 
 
-Heard = dict[Need, Tensor]
-"""What a layer said of the q tokens that went in, float32, whatever of it was asked for:
+Captured = dict[Need, Tensor]
+"""What was captured of the q tokens that went in, float32, whatever of it was requested:
 
 "attention" and "visual_attention" (B, heads, q), "text_attention" (B, heads, T, q), 0 at padding, and "keys"
 (B, key heads, q, d_head), which are the text's too."""
 
 
-def slots_at(slots: Tensor, columns: Tensor) -> Tensor:
-    """`slots` (B, L) of columns (B, n); `PADDING` at padding."""
-    columns = columns.to(slots.device)
-    return slots.gather(-1, columns.clamp(min=0)).masked_fill(columns == PADDING, PADDING)
+def index_at(pruned_index: Tensor, indices: Tensor) -> Tensor:
+    """`pruned_index` (B, L) of indices (B, n); `PADDING` at padding."""
+    indices = indices.to(pruned_index.device)
+    return pruned_index.gather(-1, indices.clamp(min=0)).masked_fill(indices == PADDING, PADDING)
 
 
-class LayerProbe(AttentionTap):
-    """Listens to one attention module until `stop`.
+class DecoderCapture(AttentionCapture):
+    """Captures what one attention module computes, until `stop`.
 
     Attributes:
-        heard: what it heard; nothing before the pass.
+        captured: what it captured; nothing before the pass.
     """
 
-    def __init__(self, attention: nn.Module, asked: Asked, first: int = 0) -> None:
-        """Starts listening.
+    def __init__(self, attention: nn.Module, requested: Requested, first: int = 0) -> None:
+        """Start capturing.
 
         Args:
             attention: a decoder layer's attention module.
-            asked: what to listen for, its columns counted in queries. The module may see each row several times
+            requested: what to capture, its indices counted in queries. The module may see each row several times
                 (beams).
             first: which key belongs to the first query; those before it come from the cache.
         """
-        self.heard: Heard = {}
-        self._asked = asked
+        self.captured: Captured = {}
+        self._requested = requested
         self._first = first
         super().__init__(attention)
 
-    def hear(self, query: Tensor, key: Tensor, mask: Tensor | None, options: Mapping[str, Any]) -> None:
-        """See `AttentionTap.hear`."""
-        asked, own = self._asked, slice(self._first, self._first + query.shape[2])
-        rows = _Rows(query, key, mask, options, self._first, len(asked.last))
-        if asked.needs & ATTENTION:
+    def capture(self, query: Tensor, key: Tensor, mask: Tensor | None, options: Mapping[str, Any]) -> None:
+        """Keep what was requested of one call."""
+        requested, own = self._requested, slice(self._first, self._first + query.shape[2])
+        rows = _Rows(query, key, mask, options, self._first, len(requested.last))
+        if requested.needs & ATTENTION:
             _require_readable(options)
-        if "attention" in asked.needs:
-            self.heard["attention"] = rows.of(asked.last)[:, :, 0, own]
-        if "text_attention" in asked.needs:
-            self.heard["text_attention"] = rows.of(asked.text)[..., own]
-        if "visual_attention" in asked.needs:
-            self.heard["visual_attention"] = rows.mean(asked.visual)[..., own]
-        if asked.needs & KEYS:
-            self.heard["keys"] = rows.keys[:, :, own]
+        if "attention" in requested.needs:
+            self.captured["attention"] = rows.of(requested.last)[:, :, 0, own]
+        if "text_attention" in requested.needs:
+            self.captured["text_attention"] = rows.of(requested.text)[..., own]
+        if "visual_attention" in requested.needs:
+            self.captured["visual_attention"] = rows.mean(requested.visual)[..., own]
+        if requested.needs & KEYS:
+            self.captured["keys"] = rows.keys[:, :, own]
 
 
 def _require_readable(options: Mapping[str, Any]) -> None:
@@ -127,7 +129,7 @@ class _Rows:
         return probabilities.masked_fill((queries == PADDING)[:, None, :, None], 0.0)
 
     def mean(self, queries: Tensor) -> Tensor:
-        """(B, heads, n) in the mean over the queries (B, m) that are no padding, without holding all at once."""
+        """(B, heads, n) on average over the queries (B, m) that are no padding, without holding all at once."""
         at_once = self._query.shape[0] * self._query.shape[1] * self.keys.shape[2]
         parts = queries.split(max(1, READ_AT_ONCE // at_once), dim=-1)
         total = cast(Tensor, sum(self.of(part).sum(dim=2) for part in parts))

@@ -2,8 +2,19 @@
 
 Embedding, masks, positions and caches are made by the model at full length. At the entrance of layer K the hidden
 states of the dropped tokens are left out, and every layer from there on gets its mask, positions and rotary embeddings
-cut to match. So layers 0 to K - 1 cache the full prompt and the later ones a shorter one; later calls on that cache cut
-the masks again.
+cut to match; later calls on that cache cut the masks again.
+
+```
+K = 2            prompt of the turn                    generated
+layers 0, 1      bos  V  V  V  V  V  V  how many ?     3   .       stage 0: all tokens, all cached
+layer 2          ---- select_items: V V V stay ----                hidden states of the others end here
+layers 2, 3      bos  V        V     V  how many ?     3   .       stage 1: `gather_indices[1]` says which are left
+cache length     layer 0: 12   layer 2: 9                          masks are made for 12, and cut to 9 keys
+position         0    1        4     6  7   8    9     10  11      original: what went through layers 0 and 1 keeps them
+```
+
+A mask, or anything else with one entry a token, that enters a layer of stage s is gathered at the full token indices of
+its queries and keys: `DroppedPrompt.indices(s, ...)`.
 """
 
 import inspect
@@ -15,63 +26,70 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from divprune.errors import PruningError
-from divprune.huggingface.cache_names import cache_in
-from divprune.huggingface.gather import (
+from divprune.huggingface.gather_tokens import (
     causal_mask,
+    gather_features,
+    gather_mask,
+    gather_visual,
+    pruned_index_of,
     shifted,
-    slots_of,
-    take_mask,
-    take_tokens,
-    take_visual,
-    with_later_columns,
+    with_later_tokens,
 )
-from divprune.huggingface.layer_pruning.chooser import Chooser
-from divprune.huggingface.layer_pruning.decoder_capture import Heard, LayerProbe
-from divprune.huggingface.layer_pruning.full_masks import sized_at_full_length, sizes_in_cache
-from divprune.huggingface.layer_pruning.state import DROPPED_PROMPT, DroppedPrompt
-from divprune.huggingface.replacing import replaced
+from divprune.huggingface.layer_pruning.decoder_capture import Captured, DecoderCapture
+from divprune.huggingface.layer_pruning.layer_selection import LayerSelector
+from divprune.huggingface.layer_pruning.state import (
+    DROPPED_PROMPT,
+    DroppedPrompt,
+    sized_at_full_length,
+    sizes_in_cache,
+)
+from divprune.huggingface.model_inputs import cache_name
+from divprune.huggingface.wrapping import replaced
 
 DEEPSTACK = "_deepstack_process"
-"""Name of the language model's method that adds visual features behind its first layers (Qwen3-VL)."""
+"""Name of the LLM's method that adds visual features behind its first layers (Qwen3-VL)."""
 
 
 class DroppingHooks:
     """The hooks of one call of `generate` or `forward`."""
 
-    def __init__(self, decoder: nn.Module, prompt: DroppedPrompt, choose: Chooser | None = None) -> None:
-        """Prepares the hooks; `installed` puts them in place.
+    def __init__(self, decoder: nn.Module, prompt: DroppedPrompt, selector: LayerSelector | None = None) -> None:
+        """Prepare the hooks; `installed` puts them in place.
 
         Args:
-            decoder: the language model, whose `layers` are the decoder layers.
+            decoder: the LLM, whose `layers` are the decoder layers.
             prompt: what was dropped, or where to drop.
-            choose: which columns stay; not needed if that is decided.
+            selector: which tokens stay; not needed if that is decided.
         """
         self._decoder = decoder
         self._layers = cast(nn.ModuleList, decoder.layers)
         self._names = [list(inspect.signature(layer.forward).parameters) for layer in self._layers]
+        self._cache_name = cache_name(self._names[0])
         self._prompt = prompt
-        self._choose = choose
-        self._asked = None if choose is None else choose.asked
-        self._probe: LayerProbe | None = None
+        self._selector = selector
+        self._capture: DecoderCapture | None = None
         self._undo = ExitStack()
         self._sized: Any = None
         self._begin_pass()
 
     @contextmanager
     def installed(self, cache: Any = None) -> Iterator[None]:
-        """Hooks in place; afterwards, whatever happened, the model is as before.
+        """Put the hooks in place; afterwards, whatever happened, the model is as before.
 
         Args:
             cache: the cache that the call continues from, if any.
         """
+        layers = self._prompt.layers
+        requests = self._selector is not None and self._selector.requested is not None
         with self._undo:
-            self._undo.callback(self._stop_probe)
+            self._undo.callback(self._stop_capture)
             self._undo.callback(self._begin_pass)
             self._hook(0, lambda *_: self._begin_pass())
-            for index in range(self._prompt.layers[0], len(self._layers)):
-                self._hook(index, self._cutter(index))
-            for stage, index in enumerate(self._prompt.layers if self._asked else (), start=1):
-                self._hook(index - 1, self._listener(stage, index - 1))
+            for index in range(layers[0], len(self._layers)):
+                stage = sum(layer <= index for layer in layers)
+                self._hook(index, partial(self._enter, index, stage))
+            for stage, index in enumerate(layers if requests else (), start=1):
+                self._hook(index - 1, partial(self._start_capture, index - 1, stage))
             if hasattr(self._decoder, DEEPSTACK):
                 self._undo.enter_context(replaced(self._decoder, DEEPSTACK, self._deepstack))
             if cache is not None:
@@ -88,90 +106,82 @@ class DroppingHooks:
             self._undo.enter_context(sized_at_full_length(cache, self._prompt))
 
     def _begin_pass(self) -> None:
+        # What was cut for one layer of the pass serves all that get the same.
         self._cuts: dict[tuple[Any, ...], tuple[Any, Any]] = {}
+        # Full token indices of the queries; None where the pass brings nothing of the prompt.
         self._queries: Tensor | None = None
+        # Whether the pass brings the prompt, and how many tokens there are behind it.
         self._spans = False
         self._total = 0
 
     def _inputs(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         return dict(zip(self._names[index], args, strict=False)) | kwargs
 
-    def _cutter(self, index: int) -> Callable[..., Any]:
-        def cut(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            inputs = self._inputs(index, args, kwargs)
-            hidden = inputs.pop("hidden_states")
-            hidden = self._entering(index, hidden, cache_in(inputs))
-            return (hidden,), self._cut(index, hidden, inputs)
-
-        return cut
-
-    def _listener(self, stage: int, index: int) -> Callable[..., None]:
-        def listen(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if self._asked is None or len(self._prompt.sources) != stage:
-                return
-            inputs = self._inputs(index, args, kwargs)
-            num_queries = inputs["hidden_states"].shape[1]
-            _, offset, cached = sizes_in_cache(cache_in(inputs), index, num_queries)
-            slots = slots_of(self._prompt.sources[stage - 1], self._prompt.length)
-            self._probe = LayerProbe(layer.self_attn, self._asked.at(slots), cached - offset)
-
-        return listen
-
-    def _stop_probe(self) -> Heard:
-        probe, self._probe = self._probe, None
-        if probe is None:
-            return {}
-        probe.stop()
-        return probe.heard
-
-    def _entering(self, index: int, hidden: Tensor, cache: Any) -> Tensor:
-        """Hidden states as layer `index` gets them; the dropped ones left out where it is one that drops."""
-        prompt, stage = self._prompt, self._prompt.stage_of(index)
+    def _enter(self, index: int, stage: int, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Cut what enters layer `index`, which is of `stage`; drop tokens where the stage begins."""
+        inputs = self._inputs(index, args, kwargs)
+        hidden, prompt = inputs.pop("hidden_states"), self._prompt
+        cache: Any = inputs.get(self._cache_name)
         if index == prompt.layers[0]:
             # A pass without a cache brings the prompt again and again; else only the first one does.
-            self._spans = cache is None or not prompt.is_decided
-            self._total = self._columns_so_far(index, hidden, cache)
-        if not self._spans or index != prompt.layers[stage - 1]:
-            return hidden
-        slots = slots_of(prompt.sources[stage - 1], prompt.length)
-        if len(prompt.sources) == stage:
-            prompt.add(self._chosen(index, hidden, slots))
+            self._spans = cache is None or len(prompt.gather_indices) <= len(prompt.layers)
+            self._total = prompt.start if self._spans else int(cache.get_seq_length(index)) + prompt.dropped(index)
+            self._total += hidden.shape[1]
+        if self._spans and index == prompt.layers[stage - 1]:
+            hidden = self._dropped(index, stage, hidden, cache)
+        return (hidden,), self._cut(index, stage, hidden, cache, inputs)
+
+    def _start_capture(self, index: int, stage: int, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Capture what the method requested of layer `index`, the last one before `stage`, while it runs."""
+        prompt = self._prompt
+        if self._selector is None or self._selector.requested is None or len(prompt.gather_indices) != stage:
+            return
+        inputs = self._inputs(index, args, kwargs)
+        num_queries = inputs["hidden_states"].shape[1]
+        _, offset, cached = sizes_in_cache(inputs.get(self._cache_name), index, num_queries)
+        pruned_index = pruned_index_of(prompt.gather_indices[stage - 1], prompt.length)
+        self._capture = DecoderCapture(layer.self_attn, self._selector.requested.at(pruned_index), cached - offset)
+
+    def _stop_capture(self) -> Captured:
+        capture, self._capture = self._capture, None
+        if capture is None:
+            return {}
+        capture.stop()
+        return capture.captured
+
+    def _dropped(self, index: int, stage: int, hidden: Tensor, cache: Any) -> Tensor:
+        """Hidden states (rows, n, d) that enter the first layer of a stage -> those of the tokens that stay."""
+        prompt, selector, captured = self._prompt, self._selector, self._stop_capture()
+        length, copies = prompt.length, prompt.copies(len(hidden))
+        pruned_index = pruned_index_of(prompt.gather_indices[stage - 1], length)
+        if len(prompt.gather_indices) == stage:
+            if selector is None or hidden.shape[1] < int(pruned_index.max()) + 1:
+                raise PruningError("the whole prompt must pass the model at once while tokens are dropped inside it")
+            prompt.add(selector.select(index, hidden[::copies], pruned_index, captured))
             if cache is not None:
                 setattr(cache, DROPPED_PROMPT, prompt)
-        if self._choose is not None:
-            hidden = self._choose.merged(index, hidden, slots)
-        return take_tokens(hidden, self._staying(stage, slots, hidden), has_features=True)
+        if selector is not None:
+            hidden = selector.with_merged(index, hidden, pruned_index)
+        gather_index, num_before = prompt.gather_indices[stage], prompt.gather_indices[stage - 1].shape[1]
+        staying = gather_features(pruned_index, gather_index, has_features=False).masked_fill(gather_index < 0, -1)
+        staying = with_later_tokens(staying, num_before, gather_index.shape[1] + hidden.shape[1] - num_before)
+        return gather_features(hidden, staying.repeat_interleave(copies, dim=0), has_features=True)
 
-    def _columns_so_far(self, index: int, hidden: Tensor, cache: Any) -> int:
-        """Full columns behind this pass, which enters the first dropping layer `index`."""
-        if self._spans:
-            return self._prompt.start + hidden.shape[1]
-        return int(cache.get_seq_length(index)) + self._prompt.dropped(index) + hidden.shape[1]
-
-    def _chosen(self, index: int, hidden: Tensor, slots: Tensor) -> Tensor:
-        heard = self._stop_probe()
-        if self._choose is None or hidden.shape[1] < int(slots.max()) + 1:
-            raise PruningError("the whole prompt must pass the model at once while tokens are dropped inside it")
-        return self._choose(index, hidden[:: self._prompt.copies(len(hidden))], slots, heard)
-
-    def _staying(self, stage: int, slots: Tensor, hidden: Tensor) -> Tensor:
-        """(rows, n') columns of `hidden` (rows, n, d) that stay when this stage begins."""
-        source, num_before = self._prompt.sources[stage], self._prompt.sources[stage - 1].shape[1]
-        staying = take_tokens(slots, source, has_features=False).masked_fill(source < 0, -1)
-        num_later = hidden.shape[1] - num_before
-        staying = with_later_columns(staying, num_before, source.shape[1] + num_later)
-        return staying.repeat_interleave(self._prompt.copies(len(hidden)), dim=0)
-
-    def _cut(self, index: int, hidden: Tensor, inputs: dict[str, Any]) -> dict[str, Any]:
-        """The other inputs of layer `index`, cut to fit `hidden` (rows, q, d)."""
-        prompt, stage, num_queries = self._prompt, self._prompt.stage_of(index), hidden.shape[1]
-        if cache_in(inputs) is not None:
-            self._size_masks(cache_in(inputs))
-        keys, first = self._keys_of(index, hidden, cache_in(inputs))
+    def _cut(self, index: int, stage: int, hidden: Tensor, cache: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Cut the other inputs of layer `index` to fit `hidden` (rows, q, d)."""
+        prompt, (num_rows, num_queries) = self._prompt, hidden.shape[:2]
+        if cache is not None:
+            self._size_masks(cache)
+        # As wide as the keys will be: a static cache returns all its pruned_index.
+        num_keys, offset, cached = sizes_in_cache(cache, index, num_queries)
+        indices = partial(prompt.indices, stage, num_rows, offset + num_keys)
+        keys = self._once("keys", None, (stage, offset, num_keys), lambda: indices()[:, offset:])
+        first = cached - offset
         queries = keys[:, first : first + num_queries]
         # Counted from the pass's first token, where they stand in what it brings.
-        self._queries = shifted(queries, prompt.start) if self._spans else None
         place = (stage, first, keys.shape[1])
+        own = partial(shifted, queries, prompt.start)
+        self._queries = self._once("queries", None, place, own) if self._spans else None
         mask = inputs.get("attention_mask")
         if mask is not None:
             cut = partial(_mask, mask, self._queries, keys, self._total)
@@ -186,20 +196,6 @@ class DroppingHooks:
             for name, value in inputs.items()
         }
 
-    def _keys_of(self, index: int, hidden: Tensor, cache: Any) -> tuple[Tensor, int]:
-        """(rows, n) full columns of the keys that layer `index` will see, and which of them is the first query."""
-        num_rows, num_queries = hidden.shape[:2]
-        # As wide as the keys will be: a static cache returns all its slots.
-        num_keys, offset, cached = sizes_in_cache(cache, index, num_queries)
-        stage = self._prompt.stage_of(index)
-        columns = self._once(
-            "keys",
-            None,
-            (stage, offset, num_keys),
-            lambda: self._prompt.columns(stage, num_rows, offset + num_keys)[:, offset:],
-        )
-        return columns, cached - offset
-
     def _once(self, name: str, value: Any, place: tuple[int, ...], make: Callable[[], Any]) -> Any:
         """`make()`, done once in a pass for all layers that get the same `value` at the same place."""
         key = (name, id(value), *place)
@@ -208,32 +204,32 @@ class DroppingHooks:
         return self._cuts[key][0]
 
     def _deepstack(self, add: Callable[..., Any], hidden: Tensor, visual_pos_masks: Tensor, features: Tensor) -> Any:
-        """Adds visual features behind a layer; those of tokens that are gone are left out."""
+        """Add visual features behind a layer; those of tokens that are gone are left out."""
         if self._queries is not None:
-            visual_pos_masks, features = take_visual(visual_pos_masks, features, self._queries)
+            visual_pos_masks, features = gather_visual(visual_pos_masks, features, self._queries)
         return add(hidden, visual_pos_masks, features)
 
 
 def _mask(mask: Any, queries: Tensor | None, keys: Tensor, total: int) -> Tensor:
-    """A layer's mask at the columns that are left; at full length it ends behind column `total`, or further."""
+    """Cut a layer's mask to the tokens that are left; at full length it ends behind token `total`, or further."""
     if not isinstance(mask, Tensor) or mask.ndim != 4:
         raise PruningError(
             "attn_implementation must be 'sdpa' or 'eager' while tokens are dropped inside the model: got an attention "
             f"mask of shape {tuple(mask.shape)}, which cannot be cut"
         )
-    return take_mask(mask, queries, shifted(keys, max(total - mask.shape[-1], 0)))
+    return gather_mask(mask, queries, shifted(keys, max(total - mask.shape[-1], 0)))
 
 
 def _per_token(name: str, value: Any, queries: Tensor, num_full: int) -> Any:
-    """An input of a decoder layer at the columns `queries` (rows, q), if it holds something for each token."""
+    """Gather an input of a decoder layer at the tokens `queries` (rows, q), if it has one entry a token."""
     if name == "attention_mask":
         return value
     if name == "position_ids" and value is not None:
-        return take_tokens(value, queries, has_features=False)
+        return gather_features(value, queries, has_features=False)
     if name == "position_embeddings" and value is not None:
-        return tuple(take_tokens(part, queries, has_features=True) for part in value)
+        return tuple(gather_features(part, queries, has_features=True) for part in value)
     if name == "per_layer_input" and value is not None:
-        return take_tokens(value, queries, has_features=True)
+        return gather_features(value, queries, has_features=True)
     if isinstance(value, Tensor) and value.ndim > 1 and value.shape[1] == num_full:
         raise PruningError(f"tokens cannot be dropped inside this model: its layers take {name!r} for each token")
     return value

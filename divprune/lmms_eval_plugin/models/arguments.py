@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, cast, get_args
 
+from divprune.config import Order, Positions, Scope
 from divprune.errors import EvaluationError
 from divprune.evaluation.cells import UNPRUNED
-from divprune.huggingface.families.registry import Positions
-from divprune.huggingface.input_pruning.shorten import Order
-from divprune.huggingface.selecting import Scope
 from divprune.methods import Method, get_method
 
 AUTO = "auto"

@@ -15,7 +15,6 @@ class DivPruneChat(PrunedModel):
     is_simple = False
 
     def conversation_of(self, request: Instance) -> Conversation:
-        """See `PrunedModel`."""
         _, doc_to_messages, _, doc_id, task, split = request.args
         messages = doc_to_messages(self.task_dict[task][split][doc_id])
         return from_messages(messages, self.clips, self._system_prompt)

@@ -19,7 +19,6 @@ class DivPruneSimple(PrunedModel):
     is_simple = True
 
     def conversation_of(self, request: Instance) -> Conversation:
-        """See `PrunedModel`."""
         context, _, doc_to_visual, doc_id, task, split = request.args
         return self._conversation(context, doc_to_visual, self.task_dict[task][split][doc_id])
 

@@ -145,7 +145,7 @@ def check_wordnet(todays_tasks: Sequence[str]) -> None:
 
 
 def check_server(settings: ScoringSettings) -> None:
-    """See whether EgoSchema's validation server is there, without sending it anything.
+    """Ask whether EgoSchema's validation server is there, without sending it anything.
 
     Raises:
         EvaluationError: it is not.

@@ -1,0 +1,91 @@
+"""What the vision encoder made of a call: every image and video with its visual tokens, and which of them stay."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from torch import Tensor
+from transformers.utils.generic import ModelOutput
+
+from divprune.huggingface.families.token_layout import Layout, pieces_of
+from divprune.methods.base import ItemContext, Modality, Piece
+
+
+def no_layout_known() -> Layout | None:
+    """Stand for a layout that nobody knows."""
+    return None
+
+
+@dataclass(frozen=True)
+class VisualItem:
+    """One image or video: its visual tokens and the placeholders that they fill.
+
+    Attributes:
+        modality: "image" or "video".
+        row: row of the batch.
+        placeholders: (M,) int64 token indices in the prompt, ascending.
+        visual_tokens: (M, d) after the projector, in the LLM's embedding space; inside the LLM, the hidden states of
+            the tokens that are still there.
+        start: index of the item's first token among all tokens of the encoder's output.
+        left: (n,) int64 inside the LLM, where some tokens are gone: indices of those that are still there.
+            `visual_tokens` and `context` are theirs, `placeholders` and `layout` those of all M.
+        context: what else the method asked for.
+        entry_size: tokens of each of the encoder's entries, which are tiles if an item has several; 0 if they differ.
+        find_layout: works out `layout`, from shapes; it holds no pixels.
+    """
+
+    modality: Modality
+    row: int
+    placeholders: Tensor
+    visual_tokens: Tensor
+    start: int
+    left: Tensor | None = None
+    context: ItemContext = field(default_factory=ItemContext)
+    entry_size: int = 0
+    find_layout: Callable[[], Layout | None] = no_layout_known
+
+    @cached_property
+    def layout(self) -> Layout | None:
+        """Where the tokens sit in the image, None if unknown."""
+        return self.find_layout()
+
+    @property
+    def pieces(self) -> tuple[Piece, ...] | None:
+        """The grids that the tokens form, None if unknown."""
+        return pieces_of(self.layout, len(self.placeholders), self.entry_size)
+
+
+@dataclass(frozen=True)
+class ItemSelection:
+    """The kept tokens of one item.
+
+    Attributes:
+        selection_order: (k,) int64 token indices in pick order.
+        kept_indices: (k,) int64 the same, ascending.
+        seconds: wall time of the selection; items of one group share its time equally.
+        merged: (k, d) what the kept tokens, in pick order, become; None if they stay what they are.
+    """
+
+    selection_order: Tensor
+    kept_indices: Tensor
+    seconds: float
+    merged: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What the vision encoder made of a call.
+
+    Attributes:
+        outputs: the encoder's output per modality, as `mm_encoder_outputs` takes them.
+        items: every image and video; those of one modality in the order in which their placeholders stand.
+        consumed: names of the inputs that the encoder has used up.
+        seconds: wall time of the encoder.
+        first_column: token index in the prompt from which on `items` are all that the encoder was given.
+    """
+
+    outputs: dict[Modality, ModelOutput]
+    items: list[VisualItem]
+    consumed: set[str]
+    seconds: float
+    first_column: int = 0
