@@ -23,7 +23,8 @@ NEXT_VLLM ?= 0.33.0
 NEXT_NEEDS = orjson
 SERVING_TESTS ?= tests/serving
 TEST_ENVIRONMENT = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
-QUIET = --quiet --disable-pip-version-check
+# Compiling what nobody imports takes more time than installing it.
+QUIET = --quiet --disable-pip-version-check --no-compile
 INSTALL = install $(QUIET) -c constraints.txt
 INSTALL_SERVING = install $(QUIET) -c constraints-serving.txt
 INSTALL_EVAL = install $(QUIET) -c constraints-eval.txt
@@ -31,7 +32,7 @@ INSTALL_EVAL = install $(QUIET) -c constraints-eval.txt
 SERVING_WORKERS = -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-floor test-serving test-serving-next test-eval test-latest check format bench bench-serving figures readme support clean
+.PHONY: help run test test-parity test-floor test-serving test-serving-next test-eval test-latest check format bench bench-serving figures readme support clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 24
@@ -39,8 +40,11 @@ help:  ## list the targets
 run: .venv/.stamp  ## watch a small model answer from 10 % of its visual tokens, and write a report
 	.venv/bin/divprune run --report $(REPORT)
 
-test: check  ## all checks, then all tests
-	$(TEST_ENVIRONMENT) .venv-test/bin/python -m pytest -n $(TEST_WORKERS)
+test: check  ## all checks, then all tests but most cells of the parity suite
+	$(TEST_ENVIRONMENT) .venv-test/bin/python -m pytest -n $(TEST_WORKERS) --cells few
+
+test-parity: .venv-test/.stamp  ## the other cells: every family in every way of calling
+	$(TEST_ENVIRONMENT) .venv-test/bin/python -m pytest -n $(TEST_WORKERS) tests/parity --cells rest
 
 test-floor: .venv-floor/.stamp  ## the tests of models, methods and command line on the oldest versions that we allow
 	$(TEST_ENVIRONMENT) .venv-floor/bin/python -m pytest -n $(TEST_WORKERS) $(FLOOR_TESTS)

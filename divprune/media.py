@@ -68,7 +68,7 @@ def load_picture(path: Path) -> Medium:
 
 
 def load_clip(path: Path, num_frames: int) -> Medium:
-    """Decode `num_frames` frames, spread evenly over a clip (all of them, if it has fewer).
+    """Decode `num_frames` frames, _spread evenly over a clip (all of them, if it has fewer).
 
     Raises:
         MediaError: the file is missing, no video or damaged, or PyAV is not installed.
@@ -76,11 +76,11 @@ def load_clip(path: Path, num_frames: int) -> Medium:
     _require_file(path, "video")
     with _decoding_errors(path):
         total = _count_packets(path)
-        indices = spread(total, num_frames)
+        indices = _spread(total, num_frames)
         frames, decoded = _decode(path, indices)
         if decoded and len(frames) < len(indices):
             # The container promised more frames than there are.
-            total, indices = decoded, spread(decoded, num_frames)
+            total, indices = decoded, _spread(decoded, num_frames)
             frames, _ = _decode(path, indices)
         rate = _frame_rate(path)
     if not frames:
@@ -88,7 +88,7 @@ def load_clip(path: Path, num_frames: int) -> Medium:
     return Medium(str(path), "video", tuple(frames), tuple(indices), rate, total)
 
 
-def spread(total: int, count: int) -> list[int]:
+def _spread(total: int, count: int) -> list[int]:
     """The middles of `count` equal parts of `range(total)`, at most `total` of them."""
     count = min(total, count)
     return [(2 * part + 1) * total // (2 * count) for part in range(count)]

@@ -15,6 +15,12 @@ _torchvision_library = repair_torchvision()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--threads", type=int, default=1, help="threads that torch uses")
+    parser.addoption(
+        "--cells",
+        choices=("all", "few", "rest"),
+        default="all",
+        help="of the parity suite: every cell, one of each family and each mode, or the others",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

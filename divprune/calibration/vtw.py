@@ -19,7 +19,7 @@ from divprune.huggingface.pruning import prune
 from divprune.methods import VTW
 from divprune.records import read_calibration, unreadable, write_calibration
 
-KIND = "VTW"
+VTW_KIND = "VTW"
 PAPER_THRESHOLD = 0.003
 """Largest mean divergence for LLaVA-1.5-7B; the paper takes 0.0005 for 13B and 0.0001 for LLaVA-1.6-7B."""
 
@@ -53,7 +53,7 @@ class VTWCalibration:
 
     def save(self, path: str | Path) -> None:
         """Write a JSON file, whole or not at all."""
-        write_calibration(path, KIND, asdict(self))
+        write_calibration(path, VTW_KIND, asdict(self))
 
     @classmethod
     def load(cls, path: str | Path) -> "VTWCalibration":
@@ -62,12 +62,12 @@ class VTWCalibration:
         Raises:
             CalibrationError: there is no such file, or it holds something else.
         """
-        fields = read_calibration(path, KIND)
+        fields = read_calibration(path, VTW_KIND)
         try:
             fields["divergences"] = {int(layer): float(value) for layer, value in fields["divergences"].items()}
             return cls(**fields)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise unreadable(path, KIND, error) from error
+            raise unreadable(path, VTW_KIND, error) from error
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ GATED_DECODERS = (
 )
 # Families whose projector is two linear layers on the tower's patches.
 TWO_LAYER_PROJECTORS = ("llava", "llava_next", "llava_next_video", "llava_onevision")
-TOWERS = ("clip_vision_model", "siglip_vision_model")
+TOWER_TYPES = ("clip_vision_model", "siglip_vision_model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ def language_shape(config: PreTrainedConfig) -> LanguageShape:
 
 def _tower_shape(config: PreTrainedConfig, pooled_video: bool) -> TowerShape | None:
     vision: Any = getattr(config, "vision_config", None)
-    if vision is None or config.model_type not in TWO_LAYER_PROJECTORS or vision.model_type not in TOWERS:
+    if vision is None or config.model_type not in TWO_LAYER_PROJECTORS or vision.model_type not in TOWER_TYPES:
         return None
     feature_layers = config.vision_feature_layer
     num_patches = (vision.image_size // vision.patch_size) ** 2

@@ -10,7 +10,7 @@ from typing import Literal
 TASK_PREFIX = "divprune_paper_"
 
 Medium = Literal["image", "video"]
-Need = Literal["java", "judge", "egoschema server", "wordnet"]
+Requirement = Literal["java", "judge", "egoschema server", "wordnet"]
 Statistic = Literal["mean", "f1", "mme"]
 
 
@@ -40,7 +40,7 @@ class DataSet:
     scale: float
     num_samples: int
     mean_answer_tokens: int
-    needs: frozenset[Need] = frozenset()
+    needs: frozenset[Requirement] = frozenset()
     statistic: Statistic = "mean"
 
     @property
@@ -49,10 +49,10 @@ class DataSet:
         return TASK_PREFIX + self.key
 
 
-_JAVA: frozenset[Need] = frozenset({"java"})
-_JUDGE: frozenset[Need] = frozenset({"judge"})
-_WORDNET: frozenset[Need] = frozenset({"wordnet"})
-_SERVER: frozenset[Need] = frozenset({"egoschema server"})
+_JAVA: frozenset[Requirement] = frozenset({"java"})
+_JUDGE: frozenset[Requirement] = frozenset({"judge"})
+_WORDNET: frozenset[Requirement] = frozenset({"wordnet"})
+_SERVER: frozenset[Requirement] = frozenset({"egoschema server"})
 
 IMAGE_SETS = (
     DataSet("coco2017", "COCO", "image", "coco2017_cap_val", "coco_CIDEr", 1, 5000, 14, _JAVA),

@@ -7,7 +7,7 @@ type ids, labels, positions) is gathered with one index; generated sequences get
 import torch
 from torch import Tensor
 
-PADDING = -1
+from divprune.selection.result import PADDING as PADDING
 
 
 def gather_index_of(keep: Tensor, attention_mask: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from divprune.errors import PruningError
 
-METHODS = ("generate", "forward")
+WRAPPED = ("generate", "forward")
 
 
 class Wrapper:
@@ -44,7 +44,7 @@ class Wrapper:
 
 def is_wrapped(model: PreTrainedModel) -> bool:
     """Tell whether a model is pruned."""
-    return any(isinstance(model.__dict__.get(name), Wrapper) for name in METHODS)
+    return any(isinstance(model.__dict__.get(name), Wrapper) for name in WRAPPED)
 
 
 class BareModel:
@@ -63,7 +63,7 @@ class BareModel:
         if is_wrapped(model):
             raise PruningError("the model is pruned already; leave the prune(...) block or call detach() first")
         self._model = model
-        self.before = {name: model.__dict__[name] for name in METHODS if name in model.__dict__}
+        self.before = {name: model.__dict__[name] for name in WRAPPED if name in model.__dict__}
         self._bare: PreTrainedModel = type(model).__new__(type(model))
 
     def current(self) -> PreTrainedModel:
@@ -72,7 +72,7 @@ class BareModel:
         self._bare.__dict__.clear()
         self._bare.__dict__.update(self._model.__dict__)
         # A step that was compiled for the model would call the wrappers.
-        for name in (*METHODS, "_compiled_call", "_compiled_call_impl"):
+        for name in (*WRAPPED, "_compiled_call", "_compiled_call_impl"):
             self._bare.__dict__.pop(name, None)
         self._bare.__dict__.update(self.before)
         if compiled is not None:  # a compiled step of an earlier call

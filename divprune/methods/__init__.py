@@ -1,82 +1,52 @@
-"""Pruning methods, one a file, and their registry by name."""
+"""Pruning methods, one a file, and their registry by name.
 
-from divprune.methods.agile_pruner import AgilePruner
-from divprune.methods.base import Count, ItemContext, Method, Need, Paper, Stage
-from divprune.methods.cdpruner import CDPruner
-from divprune.methods.dart import DART
-from divprune.methods.divprune import DivPrune
-from divprune.methods.divprune_star import DivPruneStar
-from divprune.methods.eadp import EADP
-from divprune.methods.evs import EVS
-from divprune.methods.fastv import FastV
-from divprune.methods.fitprune import FitPrune
-from divprune.methods.fitprune_recipe import FitPruneRecipe
-from divprune.methods.id_selection import IDSelection
-from divprune.methods.image_downsampling import ImageDownsampling, downsampled
-from divprune.methods.m3_pooling import M3Pooling
-from divprune.methods.merging import Merged, MergingMethod
-from divprune.methods.min_max import MinMax
-from divprune.methods.mmr import MMR
-from divprune.methods.mmtok import MMTok
-from divprune.methods.otprune import OTPrune
-from divprune.methods.prumerge import PruMerge, PruMergePlus
-from divprune.methods.pyramid_drop import PyramidDrop
-from divprune.methods.random_tokens import RandomTokens
-from divprune.methods.registry import MethodInfo, available_methods, get_method, method_title
-from divprune.methods.scope import SCOPE
-from divprune.methods.sparse_vlm import SparseVLM
-from divprune.methods.spatial_pooling import SpatialPooling
-from divprune.methods.token_norm import TokenNorm
-from divprune.methods.tome import ToMe
-from divprune.methods.tops import TOPS
-from divprune.methods.uniform_grid import UniformGrid
-from divprune.methods.visionzip import VisionZip
-from divprune.methods.vispruner import VisPruner
-from divprune.methods.vtw import VTW
+To add one, write its file and one import line here: its place is its place in `divprune methods`.
+"""
 
-__all__ = [
-    "DART",
-    "EADP",
-    "EVS",
-    "MMR",
-    "SCOPE",
-    "TOPS",
-    "VTW",
-    "AgilePruner",
-    "CDPruner",
-    "Count",
-    "DivPrune",
-    "DivPruneStar",
-    "FastV",
-    "FitPrune",
-    "FitPruneRecipe",
-    "IDSelection",
-    "ImageDownsampling",
-    "ItemContext",
-    "M3Pooling",
-    "MMTok",
-    "Merged",
-    "MergingMethod",
-    "Method",
-    "MethodInfo",
-    "MinMax",
-    "Need",
-    "OTPrune",
-    "Paper",
-    "PruMerge",
-    "PruMergePlus",
-    "PyramidDrop",
-    "RandomTokens",
-    "SparseVLM",
-    "SpatialPooling",
-    "Stage",
-    "ToMe",
-    "TokenNorm",
-    "UniformGrid",
-    "VisPruner",
-    "VisionZip",
-    "available_methods",
-    "downsampled",
-    "get_method",
-    "method_title",
-]
+# ruff: noqa: I001
+
+from divprune.methods.base import Count as Count
+from divprune.methods.base import ItemContext as ItemContext
+from divprune.methods.base import Method as Method
+from divprune.methods.base import Need as Need
+from divprune.methods.base import Paper as Paper
+from divprune.methods.base import Stage as Stage
+from divprune.methods.fitprune_recipe import FitPruneRecipe as FitPruneRecipe
+from divprune.methods.image_downsampling import downsampled as downsampled
+from divprune.methods.merging import Merged as Merged
+from divprune.methods.merging import MergingMethod as MergingMethod
+from divprune.methods.registry import MethodInfo as MethodInfo
+from divprune.methods.registry import available_methods as available_methods
+from divprune.methods.registry import get_method as get_method
+from divprune.methods.registry import method_title as method_title
+
+from divprune.methods.divprune import DivPrune as DivPrune
+from divprune.methods.divprune_star import DivPruneStar as DivPruneStar
+from divprune.methods.random_tokens import RandomTokens as RandomTokens
+from divprune.methods.uniform_grid import UniformGrid as UniformGrid
+from divprune.methods.token_norm import TokenNorm as TokenNorm
+from divprune.methods.min_max import MinMax as MinMax
+from divprune.methods.spatial_pooling import SpatialPooling as SpatialPooling
+from divprune.methods.image_downsampling import ImageDownsampling as ImageDownsampling
+from divprune.methods.m3_pooling import M3Pooling as M3Pooling
+from divprune.methods.fastv import FastV as FastV
+from divprune.methods.vtw import VTW as VTW
+from divprune.methods.pyramid_drop import PyramidDrop as PyramidDrop
+from divprune.methods.fitprune import FitPrune as FitPrune
+from divprune.methods.sparse_vlm import SparseVLM as SparseVLM
+from divprune.methods.dart import DART as DART
+from divprune.methods.tome import ToMe as ToMe
+from divprune.methods.prumerge import PruMerge as PruMerge
+from divprune.methods.prumerge import PruMergePlus as PruMergePlus
+from divprune.methods.visionzip import VisionZip as VisionZip
+from divprune.methods.vispruner import VisPruner as VisPruner
+from divprune.methods.cdpruner import CDPruner as CDPruner
+from divprune.methods.scope import SCOPE as SCOPE
+from divprune.methods.mmtok import MMTok as MMTok
+from divprune.methods.mmr import MMR as MMR
+from divprune.methods.id_selection import IDSelection as IDSelection
+from divprune.methods.otprune import OTPrune as OTPrune
+from divprune.methods.agile_pruner import AgilePruner as AgilePruner
+from divprune.methods.eadp import EADP as EADP
+from divprune.methods.tops import TOPS as TOPS
+from divprune.methods.evs import EVS as EVS

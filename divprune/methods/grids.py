@@ -56,7 +56,7 @@ def pooled_pieces(pieces: tuple[Piece, ...], shapes: list[Grid], total: int, dev
     return Merged(weights.to(device), torch.cat(anchors).to(device))
 
 
-def pieces_of(context: ItemContext, method: str) -> tuple[Piece, ...]:
+def given_pieces(context: ItemContext, method: str) -> tuple[Piece, ...]:
     """Return the grids that the tokens form.
 
     Raises:

@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from divprune.methods.base import Count, ItemContext, Need, Paper
-from divprune.methods.grids import Grid, pieces_of, pooled_pieces
+from divprune.methods.grids import Grid, given_pieces, pooled_pieces
 from divprune.methods.merging import Merged, MergingMethod, unmerged
 
 
@@ -39,7 +39,7 @@ class M3Pooling(MergingMethod):
         """
         if num_keep == len(visual_tokens):
             return unmerged(num_keep, visual_tokens.device)
-        pieces = pieces_of(context, self.name)
+        pieces = given_pieces(context, self.name)
         if num_keep < len(pieces):
             what = f"num_keep must be at least the number of frames or tiles, {len(pieces)}, for 'm3'"
             raise ValueError(f"{what}, got {num_keep}")

@@ -6,75 +6,23 @@ Third parties add theirs by the entry-point group `divprune.methods`.
 import dataclasses
 import re
 from difflib import get_close_matches
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from inspect import isabstract
 from typing import Any
 
 from divprune.errors import UnknownMethodError
-from divprune.methods.agile_pruner import AgilePruner
 from divprune.methods.base import QUERY_NEEDS, Count, Method, Paper
-from divprune.methods.cdpruner import CDPruner
-from divprune.methods.dart import DART
-from divprune.methods.divprune import DivPrune
-from divprune.methods.divprune_star import DivPruneStar
-from divprune.methods.eadp import EADP
-from divprune.methods.evs import EVS
-from divprune.methods.fastv import FastV
-from divprune.methods.fitprune import FitPrune
-from divprune.methods.id_selection import IDSelection
-from divprune.methods.image_downsampling import ImageDownsampling
-from divprune.methods.m3_pooling import M3Pooling
 from divprune.methods.merging import MergingMethod
-from divprune.methods.min_max import MinMax
-from divprune.methods.mmr import MMR
-from divprune.methods.mmtok import MMTok
-from divprune.methods.otprune import OTPrune
-from divprune.methods.prumerge import PruMerge, PruMergePlus
-from divprune.methods.pyramid_drop import PyramidDrop
-from divprune.methods.random_tokens import RandomTokens
-from divprune.methods.scope import SCOPE
-from divprune.methods.sparse_vlm import SparseVLM
-from divprune.methods.spatial_pooling import SpatialPooling
-from divprune.methods.token_norm import TokenNorm
-from divprune.methods.tome import ToMe
-from divprune.methods.tops import TOPS
-from divprune.methods.uniform_grid import UniformGrid
-from divprune.methods.visionzip import VisionZip
-from divprune.methods.vispruner import VisPruner
-from divprune.methods.vtw import VTW
 
 ENTRY_POINT_GROUP = "divprune.methods"
-BUILT_IN: tuple[type[Method], ...] = (
-    DivPrune,
-    DivPruneStar,
-    RandomTokens,
-    UniformGrid,
-    TokenNorm,
-    MinMax,
-    SpatialPooling,
-    ImageDownsampling,
-    M3Pooling,
-    FastV,
-    VTW,
-    PyramidDrop,
-    FitPrune,
-    SparseVLM,
-    DART,
-    ToMe,
-    PruMerge,
-    PruMergePlus,
-    VisionZip,
-    VisPruner,
-    CDPruner,
-    SCOPE,
-    MMTok,
-    MMR,
-    IDSelection,
-    OTPrune,
-    AgilePruner,
-    EADP,
-    TOPS,
-    EVS,
-)
+
+
+def built_in() -> list[type[Method]]:
+    """List the methods of this package, in the order in which it imports them."""
+    names = vars(import_module("divprune.methods")).values()
+    classes = [value for value in names if isinstance(value, type) and issubclass(value, Method)]
+    return [method for method in classes if not isabstract(method)]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -152,7 +100,7 @@ def _info(name: str, method: type[Method]) -> MethodInfo:
 
 
 def _names() -> list[str]:
-    return list(dict.fromkeys([method.name for method in BUILT_IN] + sorted(_third_party())))
+    return list(dict.fromkeys([method.name for method in built_in()] + sorted(_third_party())))
 
 
 def _third_party() -> dict[str, EntryPoint]:
@@ -160,7 +108,7 @@ def _third_party() -> dict[str, EntryPoint]:
 
 
 def _method_class(name: str) -> type[Method]:
-    for method in BUILT_IN:
+    for method in built_in():
         if method.name == name:
             return method
     entry = _third_party().get(name)

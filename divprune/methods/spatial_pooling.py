@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from divprune.methods.base import Count, ItemContext, Need
-from divprune.methods.grids import Grid, pieces_of, pooled, pooled_pieces
+from divprune.methods.grids import Grid, given_pieces, pooled, pooled_pieces
 from divprune.methods.merging import Merged, MergingMethod, unmerged
 
 
@@ -30,7 +30,7 @@ class SpatialPooling(MergingMethod):
             return unmerged(num_keep, visual_tokens.device)
         if context.grid is not None:
             return pooled(context.grid, pooled_shape(context.grid, num_keep), visual_tokens.device)
-        pieces = pieces_of(context, self.name)[:num_keep]
+        pieces = given_pieces(context, self.name)[:num_keep]
         total = sum(piece.rows * piece.columns for piece in pieces)
         spare = num_keep - len(pieces)
         shapes = [

@@ -13,20 +13,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from divprune.vllm_plugin.families import FAMILIES, ServedFamily
+    from divprune.vllm_plugin.families import SERVED_FAMILIES, ServedFamily
     from divprune.vllm_plugin.overrides import pruned_overrides
     from divprune.vllm_plugin.settings import PruningSettings
     from divprune.vllm_plugin.versions import TESTED_RANGE
 
 _HOME = {
-    "FAMILIES": "families",
+    "SERVED_FAMILIES": "families",
     "PruningSettings": "settings",
     "ServedFamily": "families",
     "TESTED_RANGE": "versions",
     "pruned_overrides": "overrides",
 }
 
-__all__ = ["FAMILIES", "TESTED_RANGE", "PruningSettings", "ServedFamily", "pruned_overrides"]
+__all__ = ["SERVED_FAMILIES", "TESTED_RANGE", "PruningSettings", "ServedFamily", "pruned_overrides"]
 
 
 def __getattr__(name: str) -> Any:
@@ -40,9 +40,9 @@ def __getattr__(name: str) -> Any:
 def _model(name: str) -> Any:
     """Return a pruned model's class, if vLLM's are what it is made for; vLLM asks for it by this name."""
     from divprune.vllm_plugin import contracts
-    from divprune.vllm_plugin.families import FAMILIES
+    from divprune.vllm_plugin.families import SERVED_FAMILIES
 
-    if name not in {family.model for family in FAMILIES}:
+    if name not in {family.model for family in SERVED_FAMILIES}:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     contracts.require((*contracts.REGISTRATION, *contracts.MODELS))
     return getattr(import_module("divprune.vllm_plugin.family_models"), name)

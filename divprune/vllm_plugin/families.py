@@ -1,9 +1,9 @@
 """The model families that are served pruned, by vLLM's names of their architectures."""
 
 from dataclasses import dataclass
-from typing import Literal
 
-Modality = Literal["image", "video"]
+from divprune.methods.base import Modality
+
 PREFIX = "DivPrune"
 
 
@@ -31,7 +31,7 @@ class ServedFamily:
         return PREFIX + self.architecture
 
 
-FAMILIES = (
+SERVED_FAMILIES = (
     ServedFamily("LlavaForConditionalGeneration", "PrunedLlava", has_grid=True),
     ServedFamily("LlavaNextForConditionalGeneration", "PrunedLlavaNext"),
     ServedFamily("LlavaNextVideoForConditionalGeneration", "PrunedLlavaNextVideo", ("video",), has_grid=True),
@@ -46,7 +46,7 @@ FAMILIES = (
 )  # fmt: skip
 
 
-def family_of(architecture: str) -> ServedFamily | None:
+def served_family(architecture: str) -> ServedFamily | None:
     """Return the family of an architecture, pruned or not; None if it is not served."""
     plain = architecture.removeprefix(PREFIX)
-    return next((family for family in FAMILIES if family.architecture == plain), None)
+    return next((family for family in SERVED_FAMILIES if family.architecture == plain), None)

@@ -13,11 +13,11 @@ from vllm.model_executor.models.llava_onevision import LlavaOnevisionForConditio
 from vllm.model_executor.models.qwen2_5_vl import Qwen2_5_VLForConditionalGeneration
 from vllm.model_executor.models.qwen2_vl import Qwen2VLForConditionalGeneration
 
-from divprune.vllm_plugin.families import Modality
+from divprune.methods.base import Modality
+from divprune.methods.grids import Grid
 from divprune.vllm_plugin.mrope import PrunedMRoPEModel
 from divprune.vllm_plugin.pruned_model import PrunedModel, with_pruned_processor
 from divprune.vllm_plugin.qwen3 import PrunedQwen3VL
-from divprune.vllm_plugin.selecting import Grid
 
 __all__ = [
     "PrunedInternVL",

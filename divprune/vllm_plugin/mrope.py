@@ -20,11 +20,11 @@ from torch import Tensor
 from vllm.config import VllmConfig
 
 from divprune.errors import UnsupportedVersionError
+from divprune.methods.base import Modality
+from divprune.methods.grids import Grid
 from divprune.vllm_plugin.contracts import refusal
-from divprune.vllm_plugin.families import Modality
 from divprune.vllm_plugin.processor import POSITIONS_FACTOR
 from divprune.vllm_plugin.pruned_model import PrunedModel
-from divprune.vllm_plugin.selecting import Grid
 
 AXES = 3
 # bfloat16 has whole numbers up to 256 only, so that a coordinate is written as two digits.

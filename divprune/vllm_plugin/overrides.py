@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from divprune.errors import UnsupportedModelError
-from divprune.vllm_plugin.families import FAMILIES, family_of
+from divprune.vllm_plugin.families import SERVED_FAMILIES, served_family
 from divprune.vllm_plugin.settings import PruningSettings
 
 
@@ -41,9 +41,9 @@ def pruned_overrides(
     """
     settings = PruningSettings(keep_ratio, num_keep, method, allow_request_ratio, allow_untested_vllm)
     names = _config(model, revision).get("architectures") or []
-    family = next(filter(None, map(family_of, names)), None)
+    family = next(filter(None, map(served_family, names)), None)
     if family is None:
-        served = ", ".join(family.architecture for family in FAMILIES)
+        served = ", ".join(family.architecture for family in SERVED_FAMILIES)
         raise UnsupportedModelError(f"architectures must name one that is served pruned ({served}), got {names}")
     return {"architectures": [family.pruned_architecture], "divprune": settings.overrides()}
 

@@ -24,7 +24,8 @@ from vllm.multimodal.processing import (
 
 from divprune.budget import Budget
 from divprune.errors import UnsupportedModelError
-from divprune.vllm_plugin.families import Modality, ServedFamily, family_of
+from divprune.methods.base import Modality
+from divprune.vllm_plugin.families import ServedFamily, served_family
 from divprune.vllm_plugin.given import BUDGET, Given, holds_budget
 from divprune.vllm_plugin.settings import REQUEST_KEYS, PruningSettings, allowed_count, as_integers
 
@@ -50,7 +51,7 @@ class PrunedInfo(BaseProcessingInfo):
     def family(self) -> ServedFamily:
         """The model's family."""
         architecture = self.ctx.model_config.architecture
-        family = family_of(architecture)
+        family = served_family(architecture)
         if family is None:
             raise UnsupportedModelError(f"architectures must name one that is served pruned, got {architecture!r}")
         return family

@@ -14,10 +14,11 @@ from vllm.distributed import get_tp_group
 from vllm.model_executor.models.interfaces import SupportsMultiModal
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from divprune.vllm_plugin.families import Modality
+from divprune.methods.base import Modality
+from divprune.methods.grids import Grid
 from divprune.vllm_plugin.processor import MODALITIES, PrunedInfo, PrunedProcessor, budget_field, pruned_class
 from divprune.vllm_plugin.refusals import refuse_unsupported
-from divprune.vllm_plugin.selecting import Grid, kept_rows
+from divprune.vllm_plugin.selecting import kept_rows
 from divprune.vllm_plugin.settings import from_integers
 
 FACTORY = "_processor_factory"

@@ -9,7 +9,7 @@ from torch import Tensor
 from vllm.config import VllmConfig
 from vllm.model_executor.models import qwen3_vl
 
-from divprune.vllm_plugin.families import Modality
+from divprune.methods.base import Modality
 from divprune.vllm_plugin.mrope import PrunedMRoPEModel, as_columns
 from divprune.vllm_plugin.processor import POSITIONS_FACTOR
 from divprune.vllm_plugin.pruned_model import with_pruned_processor

@@ -5,8 +5,9 @@ from typing import Any
 import torch
 
 from divprune.methods import ItemContext, Method
+from divprune.methods.base import Modality
 from divprune.methods.merging import MergingMethod
-from divprune.vllm_plugin.families import Modality, ServedFamily, family_of
+from divprune.vllm_plugin.families import ServedFamily, served_family
 from divprune.vllm_plugin.settings import REQUEST_KEYS, PruningSettings
 
 
@@ -27,7 +28,7 @@ def refuse_unsupported(vllm_config: Any) -> PruningSettings:
     for is_asked, reason in _modes(vllm_config):
         if is_asked:
             raise ValueError(f"a pruned model cannot be served with {reason}")
-    family = family_of(model_config.architecture)
+    family = served_family(model_config.architecture)
     if family is None:
         raise ValueError(f"no pruned model for architecture {model_config.architecture!r}")
     multimodal = model_config.multimodal_config

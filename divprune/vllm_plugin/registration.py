@@ -5,7 +5,7 @@ from typing import Any
 
 from divprune.errors import UnsupportedVersionError
 from divprune.vllm_plugin import contracts
-from divprune.vllm_plugin.families import FAMILIES
+from divprune.vllm_plugin.families import SERVED_FAMILIES
 from divprune.vllm_plugin.owner_watchdog import watch_owner
 from divprune.vllm_plugin.versions import warn_if_untested
 
@@ -30,7 +30,7 @@ def register() -> None:
 def _offer() -> None:
     from vllm import ModelRegistry
 
-    for family in FAMILIES:
+    for family in SERVED_FAMILIES:
         # By way of the package, whose files vLLM takes together as the key of what it remembers of a class.
         ModelRegistry.register_model(family.pruned_architecture, f"divprune.vllm_plugin:{family.model}")
     _check_at_startup()
@@ -51,7 +51,7 @@ def _check_at_startup() -> None:
             settings = refuse_unsupported(vllm_config)
             warn_if_untested(settings.allow_untested_vllm)
 
-    for family in FAMILIES:
+    for family in SERVED_FAMILIES:
         MODELS_CONFIG_MAP[family.pruned_architecture] = PrunedModelConfig
 
 
@@ -84,6 +84,6 @@ def _refuse(message: str) -> None:
         def verify_and_update_model_config(model_config: Any) -> None:
             raise UnsupportedVersionError(message)
 
-    for family in FAMILIES:
+    for family in SERVED_FAMILIES:
         ModelRegistry.register_model(family.pruned_architecture, RefusedModel)
         MODELS_CONFIG_MAP[family.pruned_architecture] = RefusedModelConfig

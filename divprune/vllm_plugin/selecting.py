@@ -4,9 +4,8 @@ import torch
 from torch import Tensor
 
 from divprune.methods import ItemContext, Method
-from divprune.vllm_plugin.families import Modality
-
-Grid = tuple[int, int, int]
+from divprune.methods.base import Modality
+from divprune.methods.grids import Grid
 
 
 def kept_rows(method: Method, visual_tokens: Tensor, num_keep: int, modality: Modality, grid: Grid | None) -> Tensor:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from divprune.errors import MediaError
-from divprune.media import load_clip, load_picture, spread
+from divprune.media import _spread, load_clip, load_picture
 from tests.cli.conftest import write_clip
 
 
@@ -91,7 +91,7 @@ def test_missing_text_and_folder_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("total", "count"), [(1, 1), (8, 8), (3, 8), (30, 4), (1000, 7)])
 def test_spread_is_even_and_unique(total: int, count: int) -> None:
-    indices = spread(total, count)
+    indices = _spread(total, count)
     assert len(indices) == min(total, count)
     assert sorted(set(indices)) == indices
     assert set(indices) <= set(range(total))

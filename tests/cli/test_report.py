@@ -10,6 +10,7 @@ import pytest
 
 from divprune.records import write_whole
 from tests.cli.conftest import Command
+from tests.support import checkpoint_writers
 
 SHORT = ("--max-new-tokens", 4, "--repeats", 1)
 

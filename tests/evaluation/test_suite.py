@@ -25,7 +25,7 @@ from divprune.evaluation.scenes.cases import (
 )
 from divprune.evaluation.scenes.suite import Entry, Suite
 from divprune.jsonl_log import JsonlLog
-from divprune.methods import DivPrune, FitPrune, FitPruneRecipe, ItemContext, Method, available_methods, registry
+from divprune.methods import DivPrune, FitPrune, FitPruneRecipe, ItemContext, Method, available_methods
 
 RECIPE = FitPruneRecipe((200, 30), 256)
 
@@ -85,7 +85,7 @@ class Half(Method):
 
 
 def test_what_a_method_really_kept_is_what_it_costs(embedded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "BUILT_IN", (*registry.BUILT_IN, Half))
+    monkeypatch.setattr("divprune.methods.Half", Half, raising=False)
     shape, workload = model_shape(embedded[0].config), Workload(12, 256)
     (case,) = plan(embedded, ["half"], [0.5], ["tokens"])[2:]
     (quarter,) = plan(embedded, ["uniform"], [0.25], ["tokens"])[2:]
@@ -96,7 +96,7 @@ def test_what_a_method_really_kept_is_what_it_costs(embedded: tuple[Any, Any], m
 def test_a_method_with_a_count_of_its_own_also_runs_with_that(
     embedded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "BUILT_IN", (*registry.BUILT_IN, Half))
+    monkeypatch.setattr("divprune.methods.Half", Half, raising=False)
     monkeypatch.setattr(Half, "count", "adaptive")
     own, asked = plan(embedded, ["half"], [0.5], ["tokens"])[2:]
     assert (own.num_keep, own.matching, own.flop_percent) == (None, None, None)

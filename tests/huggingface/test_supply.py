@@ -11,7 +11,7 @@ from transformers import CONFIG_MAPPING, PreTrainedModel
 from divprune import attach, prune
 from divprune.errors import PruningError, UnsupportedModelError
 from divprune.huggingface.encoding.items import VisualItem
-from divprune.huggingface.encoding.vision_capture import received
+from divprune.huggingface.encoding.vision_capture import received_attention
 from divprune.huggingface.families.vision_towers import TOWERS, tower_of
 from divprune.methods.base import Method
 from tests.support.encoding import Curious, encoded_for
@@ -172,9 +172,9 @@ def test_windowed_layers_are_replaced_by_the_next_that_sees_everything() -> None
 
 def test_received_attention_does_not_depend_on_how_much_is_computed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     queries, keys = (torch.randn(2, 3, 40, 8, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
-    whole = received(queries, keys)
+    whole = received_attention(queries, keys)
     monkeypatch.setattr("divprune.huggingface.encoding.vision_capture.READ_AT_ONCE", 2 * 3 * 40 * 7)
-    assert (received(queries, keys) - whole).abs().max() < 1e-7
+    assert (received_attention(queries, keys) - whole).abs().max() < 1e-7
     assert (whole.sum(dim=-1) - 1).abs().max() < 1e-5
 
 

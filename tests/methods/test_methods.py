@@ -95,7 +95,7 @@ def test_third_parties_add_methods_by_entry_point(monkeypatch):
 
 def test_metadata_names_the_paper():
     methods = {info.name: info for info in available_methods()}
-    assert {method.name for method in registry.BUILT_IN} <= set(methods)
+    assert {method.name for method in registry.built_in()} <= set(methods)
     assert methods["divprune"].paper.year == 2025
     assert methods["divprune"].paper.url.endswith("2503.02175")
     assert methods["divprune"].parameters == {"metric": "cosine", "layer": 0, "refine": False}

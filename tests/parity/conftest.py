@@ -1,8 +1,11 @@
 """`--write-support`: the suite writes divprune/huggingface/families/support.json instead of comparing with it."""
 
+from typing import Any
+
 import pytest
 
 from divprune.huggingface.families.support import Cell
+from tests.parity.modes import is_among_few
 from tests.parity.record import Found, write_support
 from tests.support.fixtures import compared_logits, logits_in_float64
 
@@ -28,6 +31,19 @@ class SupportWriter:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-support", action="store_true", help="write the outcomes to the support file")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    wanted = config.getoption("--cells")
+    if wanted == "all":
+        return
+    left = [item for item in items if is_cell(item) and is_among_few(**item.callspec.params) != (wanted == "few")]
+    config.hook.pytest_deselected(items=left)
+    items[:] = [item for item in items if item not in set(left)]
+
+
+def is_cell(item: Any) -> bool:
+    return isinstance(item, pytest.Function) and item.originalname == "test_cell"
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -10,7 +10,7 @@ from divprune.budget import Budget
 from divprune.errors import UnsupportedModelError
 from divprune.methods import EVS, ItemContext, get_method
 from divprune.vllm_plugin import FAMILIES, PruningSettings, pruned_overrides
-from divprune.vllm_plugin.families import family_of
+from divprune.vllm_plugin.families import served_family
 from divprune.vllm_plugin.refusals import refuse_method
 from divprune.vllm_plugin.settings import allowed_count, as_integers, from_integers
 
@@ -94,14 +94,14 @@ def test_methods_that_need_only_the_encoders_output_are_served(spec: str, family
     ],
 )
 def test_other_methods_are_refused_with_the_reason(spec: str, reason: str) -> None:
-    family = family_of("Qwen2VLForConditionalGeneration")
+    family = served_family("Qwen2VLForConditionalGeneration")
     assert family is not None
     with pytest.raises(ValueError, match=reason):
         refuse_method(get_method(spec), family, family.modalities)
 
 
 def test_a_method_for_videos_is_served_where_only_videos_are() -> None:
-    family = family_of("Qwen2VLForConditionalGeneration")
+    family = served_family("Qwen2VLForConditionalGeneration")
     assert family is not None
     refuse_method(EVS(), family, ("video",))
     assert ItemContext().modality == "image"

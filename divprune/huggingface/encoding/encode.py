@@ -28,7 +28,7 @@ from divprune.huggingface.encoding.method_inputs import (
     with_text_embeddings,
     with_vision_inputs,
 )
-from divprune.huggingface.encoding.vision_capture import VISION_NEEDS, Captured
+from divprune.huggingface.encoding.vision_capture import VISION_NEEDS, CapturedVision
 from divprune.huggingface.model_inputs import PIXEL_INPUTS, layout_inputs, modalities_in
 from divprune.methods.base import Modality
 from divprune.methods.image_downsampling import ImageDownsampling
@@ -56,7 +56,7 @@ def encode(adapter: ModelAdapter, config: PruningConfig, inputs: Mapping[str, An
     if isinstance(method, ImageDownsampling) and config.budget is not None:
         inputs = downsampled_inputs(adapter, method, inputs, config.budget)
     reads_vision = bool(method.needs & VISION_NEEDS)
-    nothing: AbstractContextManager[list[Captured]] = nullcontext([])
+    nothing: AbstractContextManager[list[CapturedVision]] = nullcontext([])
     with capturing(adapter, method, inputs) if reads_vision else nothing as captured:
         encoding = _encode(adapter, inputs, past_length)
     if reads_vision:

@@ -15,7 +15,7 @@ from divprune.budget import Budget
 from divprune.errors import PruningError, UnsupportedModelError
 from divprune.huggingface.adapter import ModelAdapter
 from divprune.huggingface.encoding.items import Encoding, VisualItem
-from divprune.huggingface.encoding.vision_capture import VISION_NEEDS, Captured, capture_encoder
+from divprune.huggingface.encoding.vision_capture import VISION_NEEDS, CapturedVision, capture_encoder
 from divprune.huggingface.families.vision_towers import NO_PATCH, TOWERS, Tower, tower_of
 from divprune.methods.base import ItemContext, Method, Modality
 from divprune.methods.image_downsampling import ImageDownsampling
@@ -35,7 +35,7 @@ def require_vision_needs(adapter: ModelAdapter, method: Method) -> None:
 
 
 @contextmanager
-def capturing(adapter: ModelAdapter, method: Method, inputs: Mapping[str, Any]) -> Iterator[list[Captured]]:
+def capturing(adapter: ModelAdapter, method: Method, inputs: Mapping[str, Any]) -> Iterator[list[CapturedVision]]:
     """Capture what a method reads of the vision encoder, one entry for each pass; the model is as before on exit.
 
     Raises:
@@ -54,7 +54,7 @@ def with_vision_inputs(
     method: Method,
     inputs: Mapping[str, Any],
     encoding: Encoding,
-    captured: Sequence[Captured],
+    captured: Sequence[CapturedVision],
 ) -> Encoding:
     """Hand what was captured, one entry for each of the encoding's outputs, to the items that it is of."""
     tower, model = _required_tower(adapter, method), adapter.model
@@ -151,7 +151,7 @@ def _all_tokens_context(
     tower: Tower,
     inputs: Mapping[str, Any],
     modality: Modality,
-    captured: Captured,
+    captured: CapturedVision,
     device: torch.device,
 ) -> ItemContext:
     """Join the context of all items of a modality: what was captured of patches, as values of tokens."""

@@ -24,7 +24,7 @@ READ_AT_ONCE = 2**26
 
 
 @dataclass
-class Captured:
+class CapturedVision:
     """What was captured in one pass of the encoder: pieces along the patches (P), CLS tokens left out.
 
     Attributes:
@@ -47,7 +47,7 @@ class Captured:
 class VisionCapture(AttentionCapture):
     """Captures attention and keys of one attention module of a vision encoder."""
 
-    def __init__(self, attention: nn.Module, method: Method, has_cls_token: bool, passes: list[Captured]) -> None:
+    def __init__(self, attention: nn.Module, method: Method, has_cls_token: bool, passes: list[CapturedVision]) -> None:
         """Start capturing, into the last of `passes`."""
         self._method = method
         self._has_cls_token = has_cls_token
@@ -69,10 +69,10 @@ class VisionCapture(AttentionCapture):
             query, key = (part.transpose(1, 2).flatten(2).unsqueeze(1) for part in (query, key))
             scale = query.shape[-1] ** -0.5
         queries = query[:, :, :1] if self._has_cls_token else query
-        captured.attention.append(received(queries * scale, key)[:, :, first:].transpose(0, 1).flatten(1))
+        captured.attention.append(received_attention(queries * scale, key)[:, :, first:].transpose(0, 1).flatten(1))
 
 
-def received(queries: Tensor, keys: Tensor) -> Tensor:
+def received_attention(queries: Tensor, keys: Tensor) -> Tensor:
     """Attention (n, heads, N) that N keys (n, heads, N, d) get from scaled queries (n, heads, q, d) on average."""
     rows = max(1, READ_AT_ONCE // (keys.shape[0] * keys.shape[1] * keys.shape[2]))
     total = sum((part @ keys.mT).softmax(dim=-1).sum(dim=-2) for part in queries.split(rows, dim=-2))
@@ -80,12 +80,12 @@ def received(queries: Tensor, keys: Tensor) -> Tensor:
 
 
 @contextmanager
-def capture_encoder(model: PreTrainedModel, tower: Tower, method: Method) -> Iterator[list[Captured]]:
-    """Capture what a method needs of the encoder, one `Captured` for each pass; the model is as before on exit."""
-    passes: list[Captured] = []
+def capture_encoder(model: PreTrainedModel, tower: Tower, method: Method) -> Iterator[list[CapturedVision]]:
+    """Capture what a method needs of the encoder, one `CapturedVision` a pass; the model is as before on exit."""
+    passes: list[CapturedVision] = []
 
     def begin(*_: Any) -> None:
-        passes.append(Captured())
+        passes.append(CapturedVision())
 
     def read(_: nn.Module, args: tuple[Any, ...]) -> None:
         passes[-1].features.append(args[0].flatten(0, -2))

@@ -1,7 +1,8 @@
 """Where each visual token sits in the image it came from.
 
 A layout lies on the *canvas*, the image as the processor handed it to the encoder; `Layout.boxes` maps it back to
-pixels of the original image. Only reports read layouts: no token is chosen by them.
+pixels of the original image. Reports draw layouts; `uniform`, pooling methods and
+`scope="frame"` choose by them.
 """
 
 from dataclasses import dataclass

@@ -2,6 +2,17 @@
 
 *Full* indices count the conversation as the user sees it, *pruned* indices count what stands in the cache. The prompt's
 L full indices became L' pruned ones; tokens after the prompt all stay, so full index L is pruned index L'.
+
+```
+                 prompt, L = 8               generated, and the next turn
+full index       0    1  2  3  4  5  6  7    8  9  10 ...
+ids              bos  V  V  V  V  V  how ?   3  .  and ...   what the user passes, and gets back
+gather_index     0    1        4     6  7                    L' = 5
+pruned index     0    1        2     3  4    5  6  7  ...    what every layer's cache holds
+```
+
+A cache that holds fewer tokens than the user counts would be misread by a model that knows nothing of it: it is locked,
+and only `unlocked` while a pruned model uses it.
 """
 
 from collections.abc import Iterator

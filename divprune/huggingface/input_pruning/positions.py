@@ -1,6 +1,14 @@
 """Position ids of a pruned prompt, in its first turn and in later ones.
 
 Models count tokens, (B, L), or have (frame, row, column) coordinates (M-RoPE), (4, B, L) with a row for masks first.
+
+```
+ids           bos  V  V  V  V  how  ?   3
+kept               *        *
+"original"    0    1        4  5    6   7    each kept token keeps its own; the next one is 7
+"compact"     0    1        2  3    4   5    as if the others had never been there; the next one is 5
+M-RoPE        0    1,1,1    1,2,2   3   4    (frame, row, column); text goes on after the largest coordinate
+```
 """
 
 from typing import Any

@@ -35,7 +35,7 @@ from divprune.huggingface.layer_pruning.hooks import DEEPSTACK, DroppingHooks
 from divprune.huggingface.layer_pruning.layer_selection import LayerSelector
 from divprune.huggingface.layer_pruning.state import DroppedPrompt
 from divprune.huggingface.layer_pruning.turns import (
-    continued_positions,
+    continued_turn_positions,
     full_types,
     position_shift,
     turn_of,
@@ -155,7 +155,7 @@ def text_arguments(call: Call) -> dict[str, Any]:
     inputs = uncompiled(call.adapter, call.inputs)
     if call.attention_mask is None or inputs.get("position_ids") is not None:
         return inputs
-    positions = continued_positions(call.dropped, turn_of(call))
+    positions = continued_turn_positions(call.dropped, turn_of(call))
     return inputs if positions is None else {**inputs, "position_ids": positions}
 
 

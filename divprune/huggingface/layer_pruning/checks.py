@@ -18,7 +18,7 @@ from divprune.huggingface.layer_pruning.state import DroppedPrompt
 
 TYPES = "moe_mm_token_type_ids"
 RUNNING_STATE = "which keeps a running state instead of one cache entry a token, so that no mask can leave padding out"
-REASONS = {
+LAYER_REASONS = {
     "linear_attention": RUNNING_STATE,
     "conv": RUNNING_STATE,
     "hybrid": RUNNING_STATE,
@@ -191,7 +191,7 @@ def _require_ordinary_attention(model: PreTrainedModel, first: int, num_before: 
     kinds = getattr(config, "layer_types", None) or ()
     for layer, kind in enumerate(kinds):
         if layer >= first - num_before and kind not in ORDINARY:
-            reason = REASONS.get(kind, "which is no ordinary attention")
+            reason = LAYER_REASONS.get(kind, "which is no ordinary attention")
             raise UnsupportedModelError(
                 f"tokens cannot be dropped inside this {family!r} model: its layer {layer} is {kind!r}, {reason}; "
                 f"choose layer=0{_higher(kinds, num_before)}"

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from divprune.errors import PruningError
 from divprune.huggingface.encoding.attention_capture import AttentionCapture
+from divprune.huggingface.encoding.vision_capture import READ_AT_ONCE
 from divprune.huggingface.gather_tokens import PADDING
 from divprune.methods.base import Need
 
@@ -16,9 +17,6 @@ ATTENTION: frozenset[Need] = frozenset({"attention", "text_attention", "visual_a
 KEYS: frozenset[Need] = frozenset({"keys", "text_keys"})
 CAPTURED = ATTENTION | KEYS
 """The needs that are met by capturing in the layer before one that drops tokens."""
-
-READ_AT_ONCE = 2**26
-"""Largest number of attention probabilities computed in one piece."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Requested:
         )
 
 
-Captured = dict[Need, Tensor]
+CapturedLayer = dict[Need, Tensor]
 """What was captured of the q tokens that went in, float32, whatever of it was requested:
 
 "attention" and "visual_attention" (B, heads, q), "text_attention" (B, heads, T, q), 0 at padding, and "keys"
@@ -75,7 +73,7 @@ class DecoderCapture(AttentionCapture):
                 (beams).
             first: which key belongs to the first query; those before it come from the cache.
         """
-        self.captured: Captured = {}
+        self.captured: CapturedLayer = {}
         self._requested = requested
         self._first = first
         super().__init__(attention)

@@ -35,7 +35,7 @@ from divprune.huggingface.gather_tokens import (
     shifted,
     with_later_tokens,
 )
-from divprune.huggingface.layer_pruning.decoder_capture import Captured, DecoderCapture
+from divprune.huggingface.layer_pruning.decoder_capture import CapturedLayer, DecoderCapture
 from divprune.huggingface.layer_pruning.layer_selection import LayerSelector
 from divprune.huggingface.layer_pruning.state import (
     DROPPED_PROMPT,
@@ -142,7 +142,7 @@ class DroppingHooks:
         pruned_index = pruned_index_of(prompt.gather_indices[stage - 1], prompt.length)
         self._capture = DecoderCapture(layer.self_attn, self._selector.requested.at(pruned_index), cached - offset)
 
-    def _stop_capture(self) -> Captured:
+    def _stop_capture(self) -> CapturedLayer:
         capture, self._capture = self._capture, None
         if capture is None:
             return {}

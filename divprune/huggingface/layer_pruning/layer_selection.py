@@ -11,7 +11,7 @@ from torch.nn import functional
 from divprune.config import PruningConfig
 from divprune.huggingface.encoding.items import ItemSelection, VisualItem
 from divprune.huggingface.gather_tokens import PADDING, gather_index_of
-from divprune.huggingface.layer_pruning.decoder_capture import CAPTURED, Captured, Requested
+from divprune.huggingface.layer_pruning.decoder_capture import CAPTURED, CapturedLayer, Requested
 from divprune.huggingface.selecting import select_items
 from divprune.methods.base import Need
 
@@ -53,7 +53,7 @@ class LayerSelector:
         self._of_prompts = {row: self._of_prompt(row, final_norm) for row in instructions}
         self.requested = self._requested()
 
-    def select(self, layer: int, hidden: Tensor, pruned_index: Tensor, captured: Captured) -> Tensor:
+    def select(self, layer: int, hidden: Tensor, pruned_index: Tensor, captured: CapturedLayer) -> Tensor:
         """Select, once a call for each layer that drops tokens.
 
         Args:
@@ -127,7 +127,7 @@ class LayerSelector:
         return {name: everything[name]() for name in everything.keys() & self._config.method.needs}
 
     def _left(
-        self, item: VisualItem, tokens: Tensor, hidden: Tensor, pruned_index: Tensor, captured: Captured
+        self, item: VisualItem, tokens: Tensor, hidden: Tensor, pruned_index: Tensor, captured: CapturedLayer
     ) -> VisualItem:
         """Describe what is left of an item, as it enters a layer."""
         at = pruned_index[item.row, item.placeholders[tokens]].to(hidden.device)

@@ -109,7 +109,7 @@ def position_shift(adapter: ModelAdapter, turn: Turn, positions: Tensor) -> Tens
     return at_last + 1 - turn.attention_mask.long().sum(dim=-1)
 
 
-def continued_positions(prompt: DroppedPrompt, turn: Turn) -> Tensor | None:
+def continued_turn_positions(prompt: DroppedPrompt, turn: Turn) -> Tensor | None:
     """(r, B, n) M-RoPE positions of a turn of text alone behind a pruned prompt; None for models that count."""
     if prompt.position_shift is None:
         return None

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from divprune.errors import EvaluationError
-from divprune.evaluation.datasets import DATA_SETS, Need
+from divprune.evaluation.datasets import DATA_SETS, Requirement
 from divprune.lmms_eval_plugin.data.checks import check_cached_data, check_local_data
 from divprune.lmms_eval_plugin.data.local_data import PaperTaskManager, data_key
 from divprune.lmms_eval_plugin.scoring import web
@@ -60,7 +60,7 @@ def unknown(tasks: Sequence[str], manager: PaperTaskManager) -> None:
             raise EvaluationError(f"no task {task!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
 
 
-def needs(task: str, manager: PaperTaskManager) -> set[Need]:
+def needs(task: str, manager: PaperTaskManager) -> set[Requirement]:
     """What scoring a task needs beyond Python; of tasks outside the paper, only whether they score captions."""
     known = _OURS.get(task) or _TODAYS.get(task)
     if known is not None:
