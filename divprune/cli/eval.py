@@ -23,6 +23,7 @@ from divprune.cli.shared_options import (
     ServedModel,
     SystemPrompt,
     TasksFolder,
+    given_of,
     keep_ratios_of,
     option,
 )
@@ -122,7 +123,7 @@ def evaluate(
             _scenes(console, names, ratios, equal or Matched.both, limit, output, resume is not False)
             return
         with console.working("starting"):
-            from divprune.experiments import HarnessSettings, SuiteOptions, run_suite
+            from divprune.experiments import HarnessOptions, SuiteOptions, run_suite
         matched: Any = equal and equal.value
         options = SuiteOptions(
             suite=suite,
@@ -131,11 +132,13 @@ def evaluate(
             keep_ratios=ratios,
             equal=matched,
             visual_tokens=visual_tokens,
-            limit=limit,
-            resume=resume is not False,
-            output=output or SuiteOptions.output,
-            settings=HarnessSettings(**running),
-            debug=debug,
+            harness=HarnessOptions(
+                output or Path("results/eval"),
+                limit,
+                resume=resume is not False,
+                debug=debug,
+                **given_of(running),
+            ),
         )
         scores = run_suite(options, console)
         if scores is not None:
@@ -151,7 +154,7 @@ def _show_suite(console: Console, scores: Any) -> None:
     numbers = ("ours, 95 %", *paper, "unpruned, 95 %", "p", "kept", "tokens")
     console.show(number_table(("method",), numbers, sections=score_lines(found, scores.results), folds=True))
     console.show(*shortfalls(found), *reasons(found), metrics_line(found), LEGEND, TOKENS)
-    console.show(f"Records: {scores.output}")
+    console.show(f"Records: {scores.results.folder}")
     console.result(scores.as_json())
 
 

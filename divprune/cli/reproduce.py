@@ -1,7 +1,7 @@
 """`divprune reproduce`: the paper's tables and figures as plans and runs."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +20,7 @@ from divprune.cli.shared_options import (
     Resume,
     SystemPrompt,
     WeightsDtype,
+    given_of,
     keep_ratios_of,
     option,
 )
@@ -80,15 +81,24 @@ def reproduce(
     with command(json, debug, images="--images", name="NAME") as console:
         ratios = None if keep_ratios is None else keep_ratios_of(keep_ratios)
         with console.working("starting"):
-            from divprune.experiments import HarnessSettings, ReproduceOptions, plan_paper, run_paper
-        settings = HarnessSettings(
-            backend=backend and backend.value,
-            batch_size=batch_size,
-            num_frames=num_frames,
-            system_prompt=system_prompt,
-            data=data,
-            tokenizer=cider_tokenizer and cider_tokenizer.value,
-            egoschema_url=egoschema_url,
+            from divprune.experiments import HarnessOptions, ReproduceOptions, plan_paper, run_paper
+        running: dict[str, Any] = {
+            "backend": backend and backend.value,
+            "batch_size": batch_size,
+            "num_frames": num_frames,
+            "system_prompt": system_prompt,
+            "data": data,
+            "tokenizer": cider_tokenizer and cider_tokenizer.value,
+            "egoschema_url": egoschema_url,
+        }
+        harness = HarnessOptions(
+            output,
+            limit,
+            device=device,
+            dtype=dtype.value,
+            resume=resume is not False,
+            debug=debug,
+            **given_of(running),
         )
         options = ReproduceOptions(
             name=name,
@@ -96,17 +106,11 @@ def reproduce(
             tasks=None if tasks is None else tuple(tasks.split()),
             methods=None if methods is None else tuple(methods.split()),
             keep_ratios=ratios,
-            limit=limit,
-            output=output,
             gpu_tflops=gpu_tflops,
             gpus=gpus,
             visual_tokens=visual_tokens,
             images=images,
-            device=device,
-            dtype=dtype.value,
-            settings=settings,
-            resume=resume is not False,
-            debug=debug,
+            harness=harness,
         )
         plan = plan_paper(options, console)
         if dry_run:

@@ -1,5 +1,6 @@
 """Options that several commands take. What is left out is None where a command has to tell."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,6 +40,11 @@ def keep_ratios_of(words: str) -> tuple[float, ...]:
         return tuple(float(word) for word in words.replace(",", " ").split())
     except ValueError:
         raise ArgumentError(f"`keep_ratios` must be numbers in (0, 1], separated by spaces, got {words!r}") from None
+
+
+def given_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that are not left out."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 class Dtype(StrEnum):

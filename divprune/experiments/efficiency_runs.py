@@ -11,7 +11,7 @@ from divprune.efficiency import Measurement, Variant, get_architecture, measure_
 from divprune.efficiency import Subject as Measured
 from divprune.embedded.examples import DEFAULT_PROMPT, bundled_scenes
 from divprune.evaluation.cells import UNPRUNED, Cell
-from divprune.experiments.costs_plan import EFFICIENCY_CALLS, EFFICIENCY_TOKENS
+from divprune.experiments.costs import EFFICIENCY_CALLS, EFFICIENCY_TOKENS
 from divprune.experiments.paper.columns import EFFICIENCY_COLUMNS
 from divprune.experiments.reproduce import ReproduceOptions
 from divprune.experiments.subjects import Subject
@@ -30,11 +30,18 @@ def measure_efficiency(cells: Sequence[Cell], subject: Subject, options: Reprodu
     Raises:
         ArgumentError: the model cannot be loaded.
     """
-    if not cells or (options.resume and all((options.output / f"{cell.name}.json").is_file() for cell in cells)):
+    if not cells or (
+        options.harness.resume and all((options.harness.output / f"{cell.name}.json").is_file() for cell in cells)
+    ):
         return
     prompt = subject.workloads.get(VIDEO_TASK, subject.prompts[0])
     load = partial(
-        _load, subject.model, subject.architecture, max(2, prompt.num_text_tokens), options.device, options.dtype
+        _load,
+        subject.model,
+        subject.architecture,
+        max(2, prompt.num_text_tokens),
+        options.harness.device,
+        options.harness.dtype,
     )
     origin = provenance()
     loaded, measured, rows = measure_variants(
@@ -46,7 +53,7 @@ def measure_efficiency(cells: Sequence[Cell], subject: Subject, options: Reprodu
     )
     origin |= {"machine": provenance()["machine"]}
     for cell, measurement, numbers in zip(cells, measured, rows, strict=True):
-        _record(cell, measurement, numbers, loaded, origin).save(options.output)
+        _record(cell, measurement, numbers, loaded, origin).save(options.harness.output)
 
 
 def variant(cell: Cell) -> Variant:

@@ -4,16 +4,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from divprune.checkpoints import LoadedModel, choose_device, load_model
+from divprune.checkpoints import EMBEDDED, LoadedModel, choose_device, load_model
 from divprune.embedded.examples import DEFAULT_PROMPT, image_files
 from divprune.errors import ArgumentError, MissingDependencyError
 from divprune.evaluation.results import Results
 from divprune.experiments.comparison import Compared
-from divprune.experiments.costs_plan import PlannedCell
-from divprune.experiments.figure_rows import figure_rows
+from divprune.experiments.costs import PlannedCell
 from divprune.experiments.paper.columns import MEAN, PICTURES_COLUMN
 from divprune.experiments.reproduce import PlannedTable, ReproduceOptions
-from divprune.experiments.subjects import EMBEDDED
 from divprune.figures.reproduced import reproduced
 from divprune.media import Medium, load_picture
 from divprune.methods import method_title
@@ -23,6 +21,12 @@ from divprune.records import Record, checksum, load_record, provenance, write_wh
 
 if TYPE_CHECKING:
     from divprune.experiments.token_samples import MethodSamples, Shown
+from statistics import fmean
+
+from divprune.evaluation.cells import UNPRUNED
+from divprune.experiments.comparison import Result
+from divprune.experiments.paper.settings import Setting, flop_ratio
+from divprune.experiments.subjects import Subject
 
 SCENE_QUESTION = "How many objects are there?"
 LARGEST_SIDE = 336
@@ -46,7 +50,7 @@ def sample_images(
     if _is_done(planned, table, options, len(images)):
         return
     with progress.working("loading the model"):
-        loaded = load_model(subject.model, choose_device(options.device), options.dtype)
+        loaded = load_model(subject.model, choose_device(options.harness.device), options.harness.dtype)
     cells = [each.cell for each in planned]
     names = [method_title(cell.method) + (f" {cell.budget_title}" if cell.num_keep else "") for cell in cells]
     methods = [
@@ -67,18 +71,18 @@ def sample_images(
         "device": loaded.model.device.type,
     }
     origin |= {"machine": provenance()["machine"]}
-    Record(table.file_name, config, rows, origin).save(options.output)
+    Record(table.file_name, config, rows, origin).save(options.harness.output)
     for cell, method in zip(cells, methods, strict=True):
-        _save_cell(cell, method, config, origin, options.output)
+        _save_cell(cell, method, config, origin, options.harness.output)
 
 
 def _is_done(planned: Sequence[PlannedCell], table: PlannedTable, options: ReproduceOptions, count: int) -> bool:
     """Whether the records are there, of the same images."""
-    path = options.output / f"{table.file_name}.json"
+    path = options.harness.output / f"{table.file_name}.json"
     if (
-        not options.resume
+        not options.harness.resume
         or not path.is_file()
-        or not all((options.output / f"{each.cell.name}.json").is_file() for each in planned)
+        or not all((options.harness.output / f"{each.cell.name}.json").is_file() for each in planned)
     ):
         return False
     config = load_record(path).config
@@ -164,7 +168,7 @@ def draw_presets(
             continue
         if any(column == MEAN for column in table.preset.columns):
             _save_scores(table, found, options)
-        path = options.output / f"{table.file_name}.json"
+        path = options.harness.output / f"{table.file_name}.json"
         if not path.is_file():
             continue
         try:
@@ -173,8 +177,8 @@ def draw_presets(
             progress.note(str(error))
             continue
         for file, content in contents.items():
-            write_whole(options.output / file, content)
-        files += [str(options.output / file) for file in contents]
+            write_whole(options.harness.output / file, content)
+        files += [str(options.harness.output / file) for file in contents]
     return files
 
 
@@ -183,7 +187,78 @@ def _save_scores(table: PlannedTable, found: Compared, options: ReproduceOptions
     config = {
         "model": table.entries[0].subject.title,
         "columns": list(dict.fromkeys(titles)),
-        "limit": options.limit,
+        "limit": options.harness.limit,
     }
-    rows = figure_rows(found, Results(options.output))
-    Record(table.file_name, config, rows).save(options.output)
+    rows = figure_rows(found, Results(options.harness.output))
+    Record(table.file_name, config, rows).save(options.harness.output)
+
+
+def figure_rows(compared: Compared, results: Results) -> list[dict[str, Any]]:
+    """Return one row a method and share: our mean and cost, and the paper's; None where there is none.
+
+    Args:
+        compared: a table with a mean, on one model.
+        results: what it was read from.
+    """
+    rows: dict[str, list[Result]] = {}
+    for result in compared.results:
+        rows.setdefault(result.entry.row.label, []).append(result)
+    return [_row(label, found, results) for label, found in rows.items()]
+
+
+def _row(label: str, found: Sequence[Result], results: Results) -> dict[str, Any]:
+    mean = next(result for result in found if result.entry.column.data_set == MEAN)
+    scores = [result for result in found if result.entry.column.is_score]
+    row, subject = mean.entry.row, mean.entry.subject
+    low, high = _around(mean.value, scores)
+    printed = [
+        result.entry.column.percent * result.entry.printed for result in scores if result.entry.printed is not None
+    ]
+    return {
+        "label": label,
+        "series": UNPRUNED if row.method == UNPRUNED else _series(label, row.method, row.matching),
+        "flop_percent": _cost(subject, row.setting, scores, results),
+        "mean": mean.value,
+        "mean_low": low,
+        "mean_high": high,
+        "printed_percent": None if row.printed is None else row.printed.flop_percent,
+        "printed_mean": fmean(printed) if len(printed) == len(scores) else None,
+        "missing": mean.missing,
+    }
+
+
+def _series(label: str, method: str | None, matching: str | None) -> str:
+    """One name for all shares of a method; FastV has two, as it keeps as many tokens or costs as much."""
+    base = method or label.partition(",")[0]
+    return f"{base} at equal tokens" if base == "fastv" and matching == "tokens" else base
+
+
+def _around(mean: float | None, scores: Sequence[Result]) -> tuple[float | None, float | None]:
+    """The interval of a mean of independent scores."""
+    halves = [
+        result.entry.column.percent * (result.interval.high - result.interval.low) / 2
+        for result in scores
+        if result.interval is not None
+    ]
+    if mean is None or len(halves) < len(scores):
+        return None, None
+    half = sum(each**2 for each in halves) ** 0.5 / len(halves)
+    return mean - half, mean + half
+
+
+def _cost(subject: Subject, setting: Setting | None, scores: Sequence[Result], results: Results) -> float | None:
+    """Cost in percent of the unpruned prefill; for methods that find their own number, as many as they kept."""
+    if setting is None or setting.refusal is not None:
+        return None
+    if setting.method == UNPRUNED:
+        return 100.0
+    if setting.flop_ratio is not None:
+        return 100 * setting.flop_ratio
+    if setting.method in ("prumerge", "divprune-star"):
+        records = [results.record(result.entry.cell) for result in scores if result.entry.cell is not None]
+        counts = [record.config.get("num_kept_mean") for record in records if record is not None]
+        kept = [float(count) for count in counts if count is not None]
+        if not kept or len(kept) < len(counts):
+            return None
+        return 100 * flop_ratio(subject, Setting("random", num_keep=max(1, round(fmean(kept)))))
+    return 100 * flop_ratio(subject, setting)

@@ -2,17 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from divprune.budget import Budget, budget
+from divprune.checkpoints import EMBEDDED
 from divprune.errors import ArgumentError, argument_errors
 from divprune.evaluation.cells import UNPRUNED, Cell
 from divprune.evaluation.datasets import DATA_SETS, IMAGE_SETS, VIDEO_SETS, Medium
-from divprune.evaluation.matching import Matching, settings_of
-from divprune.experiments.harness import HarnessSettings
+from divprune.evaluation.harness_options import HarnessOptions
+from divprune.evaluation.matching import MATCHINGS, Matching, settings_of
 from divprune.experiments.paper.settings import at_equal_flops
-from divprune.experiments.subjects import CHECKPOINTS, EMBEDDED, KEEP_RATIO, Subject, architecture_of, subject_of
+from divprune.experiments.subjects import CHECKPOINTS, KEEP_RATIO, Subject, architecture_of, subject_of
 from divprune.methods import get_method
 
 SCENES = "scenes"
@@ -36,11 +38,7 @@ class SuiteOptions:
         keep_ratios: fractions of the visual tokens kept, in (0, 1]; None for the paper's.
         equal: what is made equal between methods; None for tokens.
         visual_tokens: of an image, where equal FLOPs cannot tell.
-        limit: questions of each data set; None for all.
-        resume: whether to go on where an earlier run stopped.
-        output: where records go.
-        settings: how lmms-eval runs them.
-        debug: whether lmms-eval shows its logs and bars.
+        harness: how lmms-eval runs them, and where records go.
     """
 
     suite: str
@@ -49,11 +47,7 @@ class SuiteOptions:
     keep_ratios: tuple[float, ...] | None = None
     equal: Equal | None = None
     visual_tokens: int | None = None
-    limit: int | None = None
-    resume: bool = True
-    output: Path = Path("results/eval")
-    settings: HarnessSettings = field(default_factory=HarnessSettings)
-    debug: bool = False
+    harness: HarnessOptions = field(default_factory=partial(HarnessOptions, Path("results/eval")))
 
     def check(self) -> None:
         """Refuse what cannot work.
@@ -61,19 +55,19 @@ class SuiteOptions:
         Raises:
             ArgumentError: says which argument, and why.
         """
-        self.settings.check()
+        self.harness.check()
         if SCENES in self.suite.split():
             raise ArgumentError("`suite` scenes cannot be combined with data sets; run it by itself")
         if not tasks_of(self.suite):
             raise ArgumentError("`suite` is empty; name tasks, or one of scenes, paper-image, paper-video and paper")
-        if self.model is None and self.settings.served_model is None:
+        if self.model is None and self.harness.served_model is None:
             raise ArgumentError("`model` is needed: a checkpoint directory or hub name, or 'embedded'")
         if self.visual_tokens is not None and self.equal in (None, "tokens"):
             raise ArgumentError("`visual_tokens` is for `equal` flops and both")
         with argument_errors():
             for keep_ratio in self.keep_ratios or ():
                 Budget(keep_ratio)
-            if self.settings.is_server:
+            if self.harness.is_server:
                 self._check_server()
 
     def _check_server(self) -> None:
@@ -150,20 +144,21 @@ def _medium_of(task: str) -> Medium:
 class _Planner:
     def __init__(self, options: SuiteOptions) -> None:
         # The paper's models have short names.
-        name = options.model or options.settings.served_model or EMBEDDED
+        name = options.model or options.harness.served_model or EMBEDDED
         self.model, self.options = CHECKPOINTS.get(name.lower(), name), options
         is_video = architecture_of(self.model) == "llava-next-video-7b"
         self.keep_ratios: Sequence[float] = options.keep_ratios or (0.1 if is_video else KEEP_RATIO,)
-        self.matchings: Sequence[Matching] = _matchings(options.equal)
+        equal = options.equal or "tokens"
+        self.matchings = [each for each in MATCHINGS if equal in (each, "both")]
         names = options.methods or DEFAULT_METHODS
         self.methods = [name for name in dict.fromkeys(names) if name != UNPRUNED]
         self.by_name = {name: get_method(name) for name in self.methods}
         self._subjects: dict[Medium, Subject] = {}
 
     def of_task(self, task: str) -> Iterator[PlannedRun]:
-        if not self.options.settings.is_server or not self.methods:
+        if not self.options.harness.is_server or not self.methods:
             yield PlannedRun(Cell(self.model, task))
-        given, is_server = self.options.keep_ratios, self.options.settings.is_server
+        given, is_server = self.options.keep_ratios, self.options.harness.is_server
         for name, method in self.by_name.items():
             is_adaptive = method.count == "adaptive"
             for setting in settings_of(method, self.keep_ratios, self.matchings):
@@ -205,9 +200,3 @@ class _Planner:
                 )
             self._subjects[medium] = replace(subject, workloads=prompts)
         return self._subjects[medium]
-
-
-def _matchings(equal: str | None) -> Sequence[Matching]:
-    if equal == "both":
-        return ("tokens", "flops")
-    return ("flops",) if equal == "flops" else ("tokens",)

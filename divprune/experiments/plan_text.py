@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from divprune.experiments.costs_plan import RECIPE, PlannedCell, total_hours
+from divprune.checkpoints import EMBEDDED
+from divprune.experiments.costs import GPUS, PEAK_SHARE, RECIPE, PlannedCell, Throughput, total_hours, usual_throughput
 from divprune.experiments.paper.presets import Entry
 from divprune.experiments.paper.settings import recipe_command
-from divprune.experiments.subjects import EMBEDDED
-from divprune.experiments.throughput import GPUS, PEAK_SHARE, Throughput, usual_throughput
 
 PETA, TERA = 1e15, 1e12
 ROW_HEADER = ("row", "method", "budget", "cells", "TFLOP", "PFLOP", "hours", "paper %")

@@ -1,18 +1,17 @@
 """Plan a table or figure of the paper: its runs, what they cost, and what stands beside them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from divprune.errors import ArgumentError, argument_errors
-from divprune.evaluation.cells import Cell
 from divprune.evaluation.datasets import data_set
-from divprune.experiments.costs_plan import PlannedCell, plan
-from divprune.experiments.harness import HarnessSettings, run_in_harness
+from divprune.evaluation.harness_options import HarnessOptions
+from divprune.experiments.costs import PlannedCell, Throughput, plan, throughput_of, usual_throughput
 from divprune.experiments.paper.presets import PRESETS, Choice, Entry, Preset, entries, get_preset
 from divprune.experiments.subjects import Subject, paper_subject, subject_of
-from divprune.experiments.throughput import Throughput, throughput_of, usual_throughput
 from divprune.progress import SILENT, Progress
 
 ALL = "all"
@@ -28,17 +27,11 @@ class ReproduceOptions:
         tasks: data sets by key, instead of the table's.
         methods: only these; the unpruned model and random tokens always run. Others than the table's are added.
         keep_ratios: fractions of the visual tokens kept, instead of the paper's.
-        limit: questions of each data set; None for all.
-        output: where records go, and are found if they are there already.
         gpu_tflops: what a GPU does in a prefill, for the estimate; None for a V100's 50.
         gpus: that share the work, for the estimate.
         visual_tokens: of an image, where the model's config does not tell.
         images: a folder for Figures 3 and 5; None for generated scenes.
-        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-        dtype: "auto", "float32", "float16" or "bfloat16".
-        settings: how lmms-eval runs data sets.
-        resume: whether to go on where an earlier run stopped.
-        debug: whether lmms-eval shows its logs and bars.
+        harness: how models are loaded and data sets run, where records go, and are found if they are there already.
     """
 
     name: str
@@ -46,17 +39,11 @@ class ReproduceOptions:
     tasks: tuple[str, ...] | None = None
     methods: tuple[str, ...] | None = None
     keep_ratios: tuple[float, ...] | None = None
-    limit: int | None = None
-    output: Path = Path("results/paper")
     gpu_tflops: float | None = None
     gpus: int = 1
     visual_tokens: int | None = None
     images: Path | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    settings: HarnessSettings = field(default_factory=HarnessSettings)
-    resume: bool = True
-    debug: bool = False
+    harness: HarnessOptions = field(default_factory=partial(HarnessOptions, Path("results/paper")))
 
 
 @dataclass(frozen=True)
@@ -130,46 +117,23 @@ def plan_paper(options: ReproduceOptions, progress: Progress = SILENT) -> Plan:
         ArgumentError: an argument cannot work.
         DivpruneError: there is no such method, or the model cannot be pruned.
     """
-    options.settings.check()
-    if options.settings.backend == "vllm" and options.device != "auto":
-        raise ArgumentError("`device` is for `backend` hf, not for vllm")
+    options.harness.check()
     with argument_errors():
         throughput = usual_throughput() if options.gpu_tflops is None else throughput_of(options.gpu_tflops)
         with progress.working("planning"):
             return Plan(_tables(options), throughput, options.gpus)
 
 
-def run_plan(cells: Sequence[Cell], options: ReproduceOptions, progress: Progress) -> None:
-    """Have runs answered and scored; what has its record in the output folder is not run again.
-
-    Raises:
-        MissingDependencyError: lmms-eval is not installed.
-        EvaluationError: something that a run needs is missing, or a scorer failed.
-    """
-    settings = replace(options.settings, dtype=options.dtype)
-    if (settings.backend or "hf") == "hf":
-        settings = replace(settings, device=options.device)
-    run_in_harness(
-        cells,
-        settings,
-        progress,
-        output=options.output,
-        limit=options.limit,
-        resume=options.resume,
-        debug=options.debug,
-    )
-
-
 def _tables(options: ReproduceOptions) -> list[PlannedTable]:
     presets = PRESETS if options.name == ALL else (_preset(options.name),)
     keys = None if options.tasks is None else tuple(data_set(task).key for task in options.tasks)
-    choice = Choice(options.methods, options.keep_ratios, keys, str(options.output))
+    choice = Choice(options.methods, options.keep_ratios, keys, str(options.harness.output))
     seen: set[str] = set()
     tables = []
     for preset in presets:
         for subject in _subjects(preset, options):
             listed = entries(preset, subject, choice)
-            cells = [each for each in plan(listed, options.limit) if each.cell.name not in seen]
+            cells = [each for each in plan(listed, options.harness.limit) if each.cell.name not in seen]
             seen.update(each.cell.name for each in cells)
             tables.append(PlannedTable(preset, listed, cells))
     return tables

@@ -7,20 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from divprune.calibration import CalibrationOptions, find_fitprune_recipe
+from divprune.checkpoints import EMBEDDED
 from divprune.distributed import is_main_process, num_processes
 from divprune.embedded.examples import image_files
 from divprune.errors import ArgumentError, CalibrationError
 from divprune.evaluation.results import Results
 from divprune.experiments.comparison import Compared, compared
 from divprune.experiments.comparison_text import FIRST_COLUMN, markdown
-from divprune.experiments.costs_plan import PlannedCell
+from divprune.experiments.costs import PlannedCell
 from divprune.experiments.efficiency_runs import measure_efficiency
 from divprune.experiments.figure_runs import draw_presets, require_images, sample_images
+from divprune.experiments.harness import run_in_harness
 from divprune.experiments.paper.columns import EFFICIENCY, PICTURES
 from divprune.experiments.paper.presets import NOT_TASKS
 from divprune.experiments.paper.settings import recipe_command, recipe_percent
-from divprune.experiments.reproduce import Plan, PlannedTable, ReproduceOptions, run_plan
-from divprune.experiments.subjects import EMBEDDED
+from divprune.experiments.reproduce import Plan, PlannedTable, ReproduceOptions
 from divprune.figures.reproduced import ENDINGS
 from divprune.figures.saving import FORMATS, is_figure
 from divprune.outputs import check_not_read, check_replaceable, is_page, is_same_file, make_folder
@@ -85,27 +86,27 @@ def run_paper(plan: Plan, options: ReproduceOptions, progress: Progress = SILENT
         if _of(table.cells, table, PICTURES):
             require_images(options, table.entries[0].subject.model)
     _check_places(plan.tables, options)
-    make_folder("output", options.output)
+    make_folder("output", options.harness.output)
     refused = _calibrated(plan.cells, options, progress)
     able = [each for each in plan.cells if each.cell.name not in refused]
     tasks = [each.cell for each in able if each.cell.task not in NOT_TASKS]
     if tasks:
-        run_plan(tasks, options, progress)
+        run_in_harness(tasks, options.harness, progress)
     if not is_main_process():
         return None
     for table in plan.tables:
         subject = table.entries[0].subject
         measure_efficiency([each.cell for each in _of(able, table, EFFICIENCY)], subject, options, progress)
         sample_images(_of(able, table, PICTURES), table, options, progress)
-    results, shown = Results(options.output), []
+    results, shown = Results(options.harness.output), []
     with progress.working("comparing"):
         for table in plan.tables:
             found = compared(table.entries, results, refused)
-            page = options.output / f"{table.file_name}.md"
+            page = options.harness.output / f"{table.file_name}.md"
             write_whole(page, f"# {table.title}\n\n{markdown(found)}")
             shown.append(Reproduced(table, found, page))
     files = draw_presets([(each.table, each.found) for each in shown], options, progress)
-    return Reproduction(options.output, shown, files)
+    return Reproduction(options.harness.output, shown, files)
 
 
 def _of(able: Sequence[PlannedCell], table: PlannedTable, task: str) -> list[PlannedCell]:
@@ -115,7 +116,7 @@ def _of(able: Sequence[PlannedCell], table: PlannedTable, task: str) -> list[Pla
 
 def _check_places(tables: Sequence[PlannedTable], options: ReproduceOptions) -> None:
     """Refuse a folder in which a table, a figure or a record would replace something else, since runs take hours."""
-    folder = options.output
+    folder = options.harness.output
     if options.images is not None and is_same_file(folder, options.images):
         raise ArgumentError(
             f"`output` {folder} is what `images` reads; name another folder, or figures drawn there are read as images"
@@ -134,7 +135,7 @@ def _check_figures(table: PlannedTable, options: ReproduceOptions) -> None:
     images: Sequence[Path] = () if options.images is None else image_files(options.images)
     for ending in ENDINGS:
         for kind in FORMATS:
-            path = options.output / f"{table.file_name}{ending}.{kind}"
+            path = options.harness.output / f"{table.file_name}{ending}.{kind}"
             check_not_read("output", path, images, "one in another folder")
             check_replaceable("output", path, is_figure, "figure of `divprune reproduce`")
 
@@ -162,7 +163,9 @@ def _calibrate(model: str, recipe: str, options: ReproduceOptions, progress: Pro
     images = () if options.images is None else (options.images,)
     if not images and model != EMBEDDED:
         return f"it needs a recipe; give a folder of `images`, or make it: {recipe_command(model, recipe)}"
-    settings = CalibrationOptions(Path(recipe), model, images, (), CALIBRATION_SCENES, options.device, options.dtype)
+    settings = CalibrationOptions(
+        Path(recipe), model, images, (), CALIBRATION_SCENES, options.harness.device, options.harness.dtype
+    )
     try:
         find_fitprune_recipe(settings, recipe_percent(recipe), "paper", progress)
     except CalibrationError as error:

@@ -3,16 +3,19 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from transformers import AutoConfig, PreTrainedConfig
+
+from divprune.checkpoints import EMBEDDED
+from divprune.efficiency.prefill_costs import visual_tokens_of
+from divprune.efficiency.reference_models import architecture_config, get_architecture
+from divprune.efficiency.shapes import ModelShape, model_shape
+from divprune.efficiency.workloads import Workload, paper_text_tokens, tiled_visual_tokens
+from divprune.embedded import checkpoint_path
 from divprune.errors import ArgumentError, first_line
 from divprune.evaluation.datasets import DATA_SETS, Medium, data_set
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
-
-    from divprune.efficiency.shapes import ModelShape
-    from divprune.efficiency.workloads import Workload
+from divprune.huggingface.families.registry import family_named
 
 CHECKPOINTS: Mapping[str, str] = {
     "llava-1.5-7b": "llava-hf/llava-1.5-7b-hf",
@@ -21,8 +24,6 @@ CHECKPOINTS: Mapping[str, str] = {
     "llava-next-video-7b": "llava-hf/LLaVA-NeXT-Video-7B-hf",
 }
 """The checkpoint of each of the paper's models, by the name of its architecture."""
-EMBEDDED = "embedded"
-"""The name of the model that comes with the package."""
 KEEP_RATIO = 0.098
 VIDEO_FRAMES = 8
 """Frames of a clip, as in the paper."""
@@ -44,12 +45,12 @@ class Subject:
     model: str
     title: str
     architecture: str | None
-    shape: "ModelShape"
-    workloads: Mapping[str, "Workload"]
+    shape: ModelShape
+    workloads: Mapping[str, Workload]
     keep_ratio: float = KEEP_RATIO
 
     @property
-    def prompts(self) -> list["Workload"]:
+    def prompts(self) -> list[Workload]:
         """Its mean prompts, over which costs are averaged."""
         return list(self.workloads.values())
 
@@ -69,10 +70,6 @@ def paper_subject(architecture: str, model: str | None = None) -> Subject:
     Raises:
         ValueError: there is no such architecture.
     """
-    from divprune.efficiency.reference_models import architecture_config, get_architecture
-    from divprune.efficiency.shapes import model_shape
-    from divprune.efficiency.workloads import Workload, paper_text_tokens, tiled_visual_tokens
-
     known = get_architecture(architecture)
     is_video = bool(known.frames)
     shape = model_shape(architecture_config(known.name), known.encoder_passes, pooled_video=is_video)
@@ -86,7 +83,7 @@ def paper_subject(architecture: str, model: str | None = None) -> Subject:
 
 def other_subject(
     model: str,
-    shape: "ModelShape",
+    shape: ModelShape,
     num_visual_tokens: int,
     keep_ratio: float = KEEP_RATIO,
 ) -> Subject:
@@ -98,8 +95,6 @@ def other_subject(
         num_visual_tokens: M of one picture; a clip is taken for `VIDEO_FRAMES` pictures.
         keep_ratio: the share of visual tokens kept where nothing else is said.
     """
-    from divprune.efficiency.workloads import Workload, paper_text_tokens
-
     counts: dict[Medium, int] = {"image": num_visual_tokens, "video": VIDEO_FRAMES * num_visual_tokens}
     prompts = {each.key: Workload(paper_text_tokens(each.key), counts[each.medium]) for each in DATA_SETS}
     title = model.rstrip("/\\").replace("\\", "/").rpartition("/")[2]
@@ -133,10 +128,6 @@ def architecture_of(model: str) -> str | None:
 
 
 def _other(model: str, num_visual_tokens: int | None) -> Subject:
-    from divprune.efficiency.prefill_costs import visual_tokens_of
-    from divprune.efficiency.shapes import model_shape
-    from divprune.huggingface.families.registry import family_named
-
     config = _config(model)
     family_named(config.model_type)  # refuses what cannot be pruned
     shape = model_shape(config)
@@ -144,11 +135,7 @@ def _other(model: str, num_visual_tokens: int | None) -> Subject:
     return other_subject(model, shape, count)
 
 
-def _config(model: str) -> "PreTrainedConfig":
-    from transformers import AutoConfig
-
-    from divprune.embedded import checkpoint_path
-
+def _config(model: str) -> PreTrainedConfig:
     path: str | Path = checkpoint_path() if model == EMBEDDED else model
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(path, trust_remote_code=False)

@@ -1,7 +1,6 @@
 """Compare methods on data sets: what has no record yet is run by lmms-eval, then all of it is compared."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from divprune.distributed import is_main_process
@@ -20,12 +19,10 @@ class SuiteScores:
     Attributes:
         found: the scores, compared.
         results: the records that they were read from.
-        output: where those are.
     """
 
     found: Compared
     results: Results
-    output: Path
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it, ready for JSON."""
@@ -33,7 +30,7 @@ class SuiteScores:
             label: {"share_kept": each.value, "low": each.low, "high": each.high}
             for label, each in self.found.shares.items()
         }
-        return {"output": str(self.output), "rows": as_rows(self.found, self.results), "shares_kept": shares}
+        return {"output": str(self.results.folder), "rows": as_rows(self.found, self.results), "shares_kept": shares}
 
 
 def run_suite(options: SuiteOptions, progress: Progress = SILENT) -> SuiteScores | None:
@@ -50,18 +47,10 @@ def run_suite(options: SuiteOptions, progress: Progress = SILENT) -> SuiteScores
     """
     with progress.working("planning"):
         planned = plan_suite(options)
-    run_in_harness(
-        [each.cell for each in planned if each.refusal is None],
-        options.settings,
-        progress,
-        output=options.output,
-        limit=options.limit,
-        resume=options.resume,
-        debug=options.debug,
-    )
+    run_in_harness([each.cell for each in planned if each.refusal is None], options.harness, progress)
     if not is_main_process():
         return None
-    results = Results(options.output)
+    results = Results(options.harness.output)
     with progress.working("comparing"):
         found = compared(entries_of(planned, results), results)
-    return SuiteScores(found, results, options.output)
+    return SuiteScores(found, results)

@@ -166,7 +166,7 @@ def test_images_of_a_figure_lie_in_another_folder_than_its_drawings(
     divprune: Command, mine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr("divprune.experiments.figure_runs.load_model")
-    monkeypatch.setattr(paper_run, "run_plan", None)
+    monkeypatch.setattr(paper_run, "run_in_harness", None)
     figure = ("reproduce", "figure3", "--model", "embedded", "--output", mine.parent)
     outcome = divprune(*figure, "--images", mine.parent / ".." / mine.parent.name)
     assert outcome.exit_code == 2

@@ -95,7 +95,7 @@ def answered(cells: list[Cell], options: Any, progress: Any) -> None:
 def test_a_run_on_the_embedded_model_ends_in_the_table(
     divprune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(paper_run, "run_plan", answered)
+    monkeypatch.setattr(paper_run, "run_in_harness", answered)
     arguments = (
         "table1",
         "--model",
@@ -120,7 +120,7 @@ def test_a_run_on_the_embedded_model_ends_in_the_table(
 
 
 def test_a_recipe_is_made_on_the_spot(divprune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paper_run, "run_plan", answered)
+    monkeypatch.setattr(paper_run, "run_in_harness", answered)
     arguments = ("table1", "--methods", "fitprune", "--keep-ratios", "0.5", "--tasks", "gqa", "--output", tmp_path)
     outcome = divprune("reproduce", *arguments, "--model", "embedded", "--json")
     assert outcome.exit_code == 0, outcome.stderr
@@ -133,7 +133,7 @@ def test_a_recipe_is_made_on_the_spot(divprune: Command, tmp_path: Path, monkeyp
 def test_one_of_several_processes_does_what_cannot_be_shared(
     divprune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(paper_run, "run_plan", answered)
+    monkeypatch.setattr(paper_run, "run_in_harness", answered)
     monkeypatch.setenv("WORLD_SIZE", "2")
     shared = ("--model", "embedded", "--output", tmp_path, "--json")
     recipe = ("table1", "--methods", "fitprune", "--keep-ratios", "0.5", "--tasks", "gqa")
@@ -149,7 +149,7 @@ def test_one_of_several_processes_does_what_cannot_be_shared(
 
 
 def test_time_and_memory_of_table_2(divprune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paper_run, "run_plan", answered)
+    monkeypatch.setattr(paper_run, "run_in_harness", answered)
     # In this process, which has a torchvision that can be imported.
     monkeypatch.setattr(efficiency_subject, "in_own_process", lambda function, *arguments: function(*arguments))
     arguments = (
@@ -181,7 +181,7 @@ def test_time_and_memory_of_table_2(divprune: Command, tmp_path: Path, monkeypat
 def test_figures_of_pictures_and_of_scores(
     divprune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: Path
 ) -> None:
-    monkeypatch.setattr(paper_run, "run_plan", answered)
+    monkeypatch.setattr(paper_run, "run_in_harness", answered)
     shared = ("--model", "embedded", "--output", tmp_path, "--json")
     scenes = divprune("reproduce", "figure3", "--limit", 2, *shared)
     assert scenes.exit_code == 0, scenes.stderr
@@ -211,7 +211,7 @@ def test_figures_of_pictures_and_of_scores(
 def test_pictures_are_looked_for_before_anything_is_run(
     divprune: Command, llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(paper_run, "run_plan", None)
+    monkeypatch.setattr(paper_run, "run_in_harness", None)
     shared = ("reproduce", "figure3", "--model", llava, "--output", tmp_path / "new")
     assert "--images FOLDER is needed" in divprune(*shared).error
     assert "is not there" in divprune(*shared, "--images", tmp_path / "nowhere").error

@@ -11,7 +11,7 @@ from divprune.evaluation.cells import Cell
 from divprune.evaluation.results import Results
 from divprune.experiments.comparison import NO_SCORE, NOT_YET, REFERENCE, Compared, Result, compared
 from divprune.experiments.comparison_text import markdown, reasons, sections
-from divprune.experiments.figure_rows import figure_rows
+from divprune.experiments.figure_runs import figure_rows
 from divprune.experiments.paper.presets import Choice, Entry, entries, get_preset
 from divprune.experiments.subjects import Subject
 from divprune.records import Record

@@ -4,12 +4,21 @@ import pytest
 
 from divprune.efficiency.flops import encoder_flop
 from divprune.efficiency.reference_models import get_architecture
-from divprune.experiments.costs_plan import PlannedCell, plan, total_hours
+from divprune.experiments.costs import (
+    GPUS,
+    PEAK_SHARE,
+    V100,
+    PlannedCell,
+    Throughput,
+    plan,
+    throughput_of,
+    total_hours,
+    usual_throughput,
+)
 from divprune.experiments.paper.presets import Choice, entries, get_preset
 from divprune.experiments.paper.printed import TABLE2
 from divprune.experiments.paper.settings import recipe_command, recipe_file, recipe_percent
 from divprune.experiments.subjects import Subject, other_subject, paper_subject
-from divprune.experiments.throughput import GPUS, PEAK_SHARE, V100, Throughput, throughput_of, usual_throughput
 
 
 def planned(subject: Subject, name: str = "table1", limit: int | None = None) -> dict[tuple[str, str], PlannedCell]:

@@ -51,7 +51,7 @@ def one_index(tasks: Path) -> Iterator[None]:
 @pytest.fixture
 def run(one_index: None, tasks: Path, tmp_path: Path) -> Callable[..., list[Record]]:
     """`run(cells, **options)` returns the records."""
-    from divprune.lmms_eval_plugin.runs.backends import HarnessOptions
+    from divprune.evaluation.harness_options import HarnessOptions
     from divprune.lmms_eval_plugin.runs.run_cells import run_cells
 
     def finished(cells: list[Cell], **options: object) -> list[Record]:

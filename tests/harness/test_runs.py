@@ -66,7 +66,7 @@ def test_two_processes_end_like_one(
 import os
 from pathlib import Path
 from divprune.evaluation.cells import Cell
-from divprune.lmms_eval_plugin.runs.backends import HarnessOptions
+from divprune.evaluation.harness_options import HarnessOptions
 from divprune.lmms_eval_plugin.runs.run_cells import run_cells
 from tests.harness.scene_runs import Silent
 
@@ -151,7 +151,7 @@ def test_answers_of_other_settings_are_not_taken(run: Callable[..., list[Record]
 
 
 def test_recipes_are_told_apart_by_what_they_hold(tmp_path: Path) -> None:
-    from divprune.lmms_eval_plugin.runs.backends import HarnessOptions
+    from divprune.evaluation.harness_options import HarnessOptions
     from divprune.lmms_eval_plugin.runs.cell_records import settings_of
 
     recipe, seen = tmp_path / "recipe.json", set()

@@ -14,8 +14,8 @@ from divprune.checkpoints import choose_device
 from divprune.errors import EvaluationError
 from divprune.evaluation.cells import Cell
 from divprune.evaluation.datasets import DATA_SETS, DataSet
+from divprune.evaluation.harness_options import HarnessOptions
 from divprune.lmms_eval_plugin.models.measurement import summary
-from divprune.lmms_eval_plugin.runs.backends import HarnessOptions
 from divprune.lmms_eval_plugin.runs.sample_scores import marks
 from divprune.records import Record, check_record_place, checksum, load_record, provenance, write_whole
 

@@ -19,12 +19,13 @@ from divprune.checkpoints import checkpoint_revision
 from divprune.distributed import is_main_process, num_processes
 from divprune.errors import DivpruneError, EvaluationError, PruningError, UnsupportedModelError, first_line
 from divprune.evaluation.cells import Cell
+from divprune.evaluation.harness_options import HarnessOptions
 from divprune.jsonl_log import JsonlLog
 from divprune.lmms_eval_plugin.data.local_data import PaperTaskManager, task_manager
 from divprune.lmms_eval_plugin.data.revisions import data_revision
 from divprune.lmms_eval_plugin.runs import preflight
 from divprune.lmms_eval_plugin.runs.answers import Answers
-from divprune.lmms_eval_plugin.runs.backends import Backend, HarnessOptions, ModelPool
+from divprune.lmms_eval_plugin.runs.backends import ModelPool
 from divprune.lmms_eval_plugin.runs.cell_records import (
     answer_identity,
     cell_record,
@@ -38,7 +39,7 @@ from divprune.lmms_eval_plugin.scoring.settings import EGOSCHEMA_URL, ScoringSet
 from divprune.progress import SILENT, Progress
 from divprune.records import Record
 
-__all__ = ["Backend", "HarnessOptions", "run_cells"]
+__all__ = ["HarnessOptions", "run_cells"]
 
 JUDGE_THREADS = 4
 
