@@ -20,11 +20,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from divprune import certificate, get_method
 from divprune.efficiency.shapes import model_shape
 from divprune.embedded import checkpoint_path, scene
-from divprune.evaluation.answer_log import AnswerLog
 from divprune.evaluation.resampling import NUM_RESAMPLES
 from divprune.evaluation.scenes.cases import Case, suite_cases
 from divprune.evaluation.scenes.questions import ANSWER_KINDS
 from divprune.evaluation.scenes.suite import NOTICE, Suite
+from divprune.jsonl_log import JsonlLog
 from divprune.methods import ItemContext
 from divprune.records import Record, provenance, quantiles
 
@@ -81,7 +81,7 @@ def main() -> None:
     origin, started = provenance(), time.perf_counter()
     model = AutoModelForImageTextToText.from_pretrained(checkpoint_path()).eval()
     processor = AutoProcessor.from_pretrained(checkpoint_path())
-    log = AnswerLog(arguments.output, NAME, {"revision": origin["git_revision"], "versions": origin["versions"]})
+    log = JsonlLog(arguments.output, NAME, {"revision": origin["git_revision"], "versions": origin["versions"]})
     suite = Suite(model, processor, arguments.scenes, log)
     cases = suite_cases(METHODS, model_shape(model.config), suite.workload, KEEP_RATIOS, ["tokens"])[2:]
     with tqdm(total=suite.num_units * len(cases), desc="answering") as progress:

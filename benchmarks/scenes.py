@@ -5,18 +5,46 @@ Writes results/scenes.json. About 20 minutes on one core.
 
 import argparse
 import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import torch
+from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from divprune.embedded import checkpoint_path
-from divprune.evaluation.scenes.questions import evaluate_scenes, settings
-from divprune.methods import DivPrune, RandomTokens, UniformGrid
+from divprune.budget import budget
+from divprune.embedded import KINDS, checkpoint_path
+from divprune.evaluation.scenes.cases import KEEP_RATIOS, UNPRUNED, WITHHELD, Case
+from divprune.evaluation.scenes.scores import Answered
+from divprune.evaluation.scenes.suite import Suite
 from divprune.records import Record, provenance
 
-KEEP_RATIOS = (0.5, 0.25, 0.098, 0.05)
 SEEDS = (0, 1, 2)
+METHODS = ("divprune", *(f"random:seed={seed}" for seed in SEEDS), "uniform")
+
+
+def cases(num_visual_tokens: int) -> list[Case]:
+    """Every combination, led by the unpruned row and the one without the image."""
+    rows = [Case(UNPRUNED, keep_ratio=1.0), Case(WITHHELD, keep_ratio=0.0)]
+    for positions in ("compact", "original"):
+        for keep_ratio in KEEP_RATIOS:
+            num_keep = budget(num_visual_tokens, keep_ratio=keep_ratio)
+            rows += [Case(name, "tokens", keep_ratio, num_keep, positions=positions) for name in METHODS]
+    return rows
+
+
+def as_row(case: Case, scored: dict[str, Any], answered: list[Answered]) -> dict[str, Any]:
+    percents = {f"{kind}_percent": scored[f"{kind}_percent"] for kind in (*KINDS, "mean")}
+    return {
+        "method": case.name.partition(":")[0],
+        "positions": case.positions,
+        "seed": getattr(case.method, "seed", None),
+        "keep_ratio": case.keep_ratio,
+        "num_kept": round(scored["num_kept"]),
+        "num_questions": dict(Counter(one.question.kind for one in answered)),
+        **percents,
+    }
 
 
 def main() -> None:
@@ -26,9 +54,12 @@ def main() -> None:
     arguments = parser.parse_args()
     model = AutoModelForImageTextToText.from_pretrained(checkpoint_path()).eval()
     processor = AutoProcessor.from_pretrained(checkpoint_path())
-    rows = settings([DivPrune(), RandomTokens(), UniformGrid()], KEEP_RATIOS, ("compact", "original"), SEEDS)
     origin, started = provenance(), time.perf_counter()
-    table = evaluate_scenes(model, processor, rows, arguments.scenes)
+    suite = Suite(model, processor, arguments.scenes)
+    rows = cases(suite.workload.num_visual_tokens)
+    with tqdm(total=suite.num_units * len(rows), desc="answering") as progress:
+        scored = suite.run(rows, lambda: progress.update() and None, with_cider=False)
+    table = [as_row(case, row, suite.answered(case)) for case, row in zip(rows, scored, strict=True)]
     config = {
         "model": "embedded",
         "split": "test",

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import SupportsIndex
 
+from divprune.errors import ArgumentError, argument_errors
+
+DEFAULT_KEEP_RATIO = 0.098
+"""The paper's: 56 of 576 tokens."""
 KEEP_RATIO_STEPS = 1_000_000
 """`keep_ratio` is rounded to this many steps, so that an engine can carry it as an integer."""
 
@@ -66,6 +70,19 @@ def budget(num_visual_tokens: int, *, keep_ratio: float | None = None, num_keep:
         TypeError: A value has the wrong type.
     """
     return Budget(keep_ratio, num_keep).count(num_visual_tokens)
+
+
+def budget_or_default(keep_ratio: float | None, num_keep: int | None) -> Budget:
+    """Return the budget that two optional arguments name; the paper's keep ratio if they name none.
+
+    Raises:
+        ArgumentError: both are given, or one is out of range.
+    """
+    if keep_ratio is not None and num_keep is not None:
+        raise ArgumentError("give `keep_ratio` or `num_keep`, not both")
+    default = DEFAULT_KEEP_RATIO if num_keep is None else None
+    with argument_errors():
+        return Budget(default if keep_ratio is None else keep_ratio, num_keep)
 
 
 def checked_count(name: str, value: SupportsIndex | None) -> int:

@@ -1,6 +1,7 @@
-"""A checkpoint by directory or hub name, or the embedded one: always the same path through transformers."""
+"""Load a checkpoint by directory or hub name, or the embedded one: always the same path through transformers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -65,7 +66,8 @@ def load_model(
     config = _loaded(called, lambda: _read_config(path))
     _require_supported(called, config.model_type)
     processor = _loaded(called, lambda: _read_processor(path))
-    model = _loaded(called, lambda: _read_model(path, _dtype(dtype, config, device)))
+    with _quiet_bars():
+        model = _loaded(called, lambda: _read_model(path, _dtype(dtype, config, device)))
     model.to(device)  # type: ignore[arg-type]  # transformers' decorator hides the signature
     return LoadedModel(called, model, processor)
 
@@ -105,7 +107,7 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device).tolist()
     except (RuntimeError, AssertionError, NotImplementedError, ValueError):
-        raise CheckpointError(f"--device {name} is not available on this machine; use --device auto or cpu") from None
+        raise CheckpointError(f"`device` {name} is not available on this machine; use auto or cpu") from None
     return device
 
 
@@ -127,7 +129,7 @@ def _local_checkpoint(name: str, revision: str | None, show_download: bool) -> P
             raise CheckpointError(f"{name} is no checkpoint: it has no config.json")
         return path
     if path.exists():
-        raise CheckpointError(f"{name} is a file; --model takes the directory of a checkpoint, or a hub name")
+        raise CheckpointError(f"{name} is a file; `model` takes the directory of a checkpoint, or a hub name")
     if name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1:
         raise CheckpointError(f"no such checkpoint directory: {name}")
     return _hub_checkpoint(name, revision, show_download)
@@ -206,6 +208,20 @@ def _missing_package(name: str, error: ImportError) -> str:
     if "torchvision" in str(error).lower() or " av " in str(error).lower():
         return f'{name} has a video processor, which needs more packages: pip install "divprune[video]"'
     return f"{name} needs a package that is not installed: {first_line(error)}"
+
+
+@contextmanager
+def _quiet_bars() -> Iterator[None]:
+    """Silence transformers' progress bars inside the block."""
+    from transformers.utils import logging
+
+    were_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if were_on:
+            logging.enable_progress_bar()
 
 
 def _read_config(path: Path) -> Any:

@@ -2,11 +2,20 @@
 
 Wrong arguments are plain `ValueError` and `TypeError`. The rest derives from `DivpruneError`, so that one `except`
 catches it; where a built-in exception says the same thing, the class derives from that too.
+
+Messages write the name of a Python argument in backticks: `` `keep_ratio` ``. The command line puts its options there.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class DivpruneError(Exception):
     """Base class of the errors below."""
+
+
+class ArgumentError(DivpruneError, ValueError):
+    """An argument cannot work, alone or beside another; found before anything slow begins."""
 
 
 class UnsupportedModelError(DivpruneError, ValueError):
@@ -59,6 +68,17 @@ class PromptError(DivpruneError, ValueError):
 
 class CalibrationError(DivpruneError, ValueError):
     """A calibration is of another model, not readable, or its target is out of reach."""
+
+
+@contextmanager
+def argument_errors() -> Iterator[None]:
+    """Raise what wrong arguments raise inside the block as `ArgumentError`; defects elsewhere stay what they are."""
+    try:
+        yield
+    except DivpruneError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise ArgumentError(" ".join(str(error).split())) from None
 
 
 def first_line(error: BaseException) -> str:

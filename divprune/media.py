@@ -53,7 +53,7 @@ def load_picture(path: Path) -> Medium:
             image.load()
             upright = ImageOps.exif_transpose(image)
     except UnidentifiedImageError:
-        raise MediaError(f"{path} is not a picture that Pillow can read (for a clip, use --video)") from None
+        raise MediaError(f"{path} is not a picture that Pillow can read (a video goes with `videos`)") from None
     except Image.DecompressionBombError:
         limit = f"{2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels"
         raise MediaError(f"{path} has more than {limit}; scale it down first") from None

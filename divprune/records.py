@@ -103,6 +103,14 @@ def quantiles(samples: Sequence[float], prefix: str = "", unit: str = "seconds")
     return {f"{prefix}{name}_{unit}": value for name, value in values.items()}
 
 
+def seconds_text(seconds: float) -> str:
+    """Return a duration with its unit, three figures at most."""
+    if seconds >= 1:
+        return f"{seconds:.2f} s"
+    milliseconds = seconds * 1000
+    return f"{milliseconds:.1f} ms" if milliseconds < 10 else f"{milliseconds:.0f} ms"
+
+
 def provenance() -> dict[str, Any]:
     """Where numbers measured now come from."""
     return {
@@ -194,6 +202,15 @@ def read_calibration(path: str | Path, kind: str) -> dict[str, Any]:
     if not isinstance(fields, dict) or fields.pop("format", None) != _format(kind):
         raise CalibrationError(f"{path} must be a {kind} calibration that divprune saved, got another file")
     return fields
+
+
+def is_calibration(path: Path, kind: str) -> bool:
+    """Whether a file is a calibration of a kind, such as "VTW"."""
+    try:
+        read_calibration(path, kind)
+    except CalibrationError:
+        return False
+    return True
 
 
 def unreadable(path: str | Path, kind: str, error: Exception) -> CalibrationError:

@@ -44,7 +44,7 @@ def test_wheel_holds_the_model_the_templates_and_the_types(wheel: Path) -> None:
         "py.typed",
         "embedded/checkpoint/model.safetensors",
         "embedded/checkpoint/config.json",
-        "cli/templates/report.css",
+        "demo/templates/report.css",
         "huggingface/families/support.json",
     )
     assert {f"divprune/{name}" for name in needed} <= names

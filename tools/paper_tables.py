@@ -6,10 +6,9 @@ from pathlib import Path
 from divprune.evaluation.results import Results
 from divprune.experiments.comparison import compared
 from divprune.experiments.comparison_text import markdown
-from divprune.experiments.costs_plan import plan, total_hours
+from divprune.experiments.costs import GPUS, plan, total_hours, usual_throughput
 from divprune.experiments.paper.presets import PRESETS, cells, entries, get_preset
 from divprune.experiments.subjects import paper_subject
-from divprune.experiments.throughput import GPUS, usual_throughput
 from tools.markdown import markdown_table
 
 PETA = 1e15

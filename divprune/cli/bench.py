@@ -1,108 +1,88 @@
-"""`divprune bench`: times, memory and cache of every method in one run, next to the unpruned model."""
+"""`divprune bench`: measure time and memory of pruning methods next to the unpruned model."""
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-from divprune.cli.bench_subject import (
-    BenchOptions,
-    Subject,
-    check_bench_options,
-    load_subject,
-    peak_memory_of,
-    variants,
+import typer
+
+from divprune.cli.console import command
+from divprune.cli.shared_options import (
+    Debug,
+    Device,
+    Dtype,
+    Json,
+    KeepRatio,
+    Model,
+    NumKeep,
+    option,
 )
-from divprune.cli.failures import CommandError
-from divprune.cli.screen import Screen, advance
-from divprune.cli.tables import listing, seconds_text
-from divprune.efficiency import Measurement, Variant, in_own_process, run_bench
-from divprune.errors import DivpruneError
-from divprune.records import Record, provenance
+from divprune.cli.tables import listing
+from divprune.records import seconds_text
 
 MEBI = 2**20
-
-
-def bench(options: BenchOptions, screen: Screen) -> None:
-    """Measure and print one row a method; with an output folder, write a record.
-
-    Raises:
-        CommandError: an option cannot work, or a method does not fit the model.
-    """
-    try:
-        check_bench_options(options)
-        rows = variants(options)
-        origin = provenance()
-        # Before the timing model is there: both together may not fit.
-        peaks = _peaks(options, rows, screen) if options.memory else [None] * len(rows)
-        with screen.working("building the model"):
-            subject = load_subject(options)
-        _fits(subject, rows)
-        measurements = _measured(subject, rows, options, screen)
-    except DivpruneError:
-        raise
-    except (ValueError, TypeError) as error:
-        raise CommandError(str(error)) from None
-    table = [
-        measurement.as_row() | {"peak_memory_bytes": peak}
-        for measurement, peak in zip(measurements, peaks, strict=True)
-    ]
-    screen.show(listing(HEADER, [_cells(row) for row in table]))
-    screen.show(
-        f"{options.title}: medians of {len(measurements[0].timings)} runs in turns; --json has the rest, p20 and p80."
-    )
-    config = _config(options, subject, measurements)
-    if options.output is not None:
-        record = Record(options.record_name, config, table, origin | {"machine": provenance()["machine"]})
-        screen.show(f"Record: {record.save(options.output)}")
-    screen.result({"model": options.title, "config": config, "rows": table})
-
-
-def _peaks(options: BenchOptions, rows: Sequence[Variant], screen: Screen) -> list[int | None]:
-    peaks: list[int | None] = []
-    with screen.counting("peak memory", len(rows)) as progress:
-        for index in range(len(rows)):
-            peaks.append(in_own_process(peak_memory_of, options, index))
-            advance(progress)
-    return peaks
-
-
-def _fits(subject: Subject, rows: Sequence[Variant]) -> None:
-    """Let every method refuse the model before the first is measured."""
-    for variant in rows:
-        with variant.on(subject.model):
-            pass
-
-
-def _measured(subject: Subject, rows: Sequence[Variant], options: BenchOptions, screen: Screen) -> list[Measurement]:
-    with screen.counting("measuring", len(rows) * (1 + options.repeats)) as progress:
-        return run_bench(
-            subject.model,
-            subject.inputs,
-            rows,
-            num_new_tokens=options.new_tokens,
-            repeats=options.repeats,
-            max_seconds=options.max_seconds,
-            after_call=lambda: advance(progress),
-        )
-
-
-def _config(options: BenchOptions, subject: Subject, measurements: Sequence[Measurement]) -> dict[str, Any]:
-    budget = next((each.variant.budget for each in measurements if each.variant.budget is not None), None)
-    return {
-        "model": options.title,
-        "weights": "checkpoint" if options.architecture is None else "random",
-        "num_layers": subject.model.config.get_text_config().num_hidden_layers,
-        "num_prompt_tokens": subject.inputs["input_ids"].shape[1],
-        "keep_ratio": None if budget is None else budget.keep_ratio,
-        "num_keep": None if budget is None else budget.num_keep,
-        "num_new_tokens": options.new_tokens,
-        "warm_up": 1,
-        "repeats": len(measurements[0].timings),
-        "dtype": str(subject.model.dtype).removeprefix("torch."),
-        "device": subject.model.device.type,
-    }
-
-
 HEADER = ("method", "kept", "prefill", "TTFT", "tok/s", "select", "KV MiB", "peak MiB")
+
+
+def bench(
+    model: Model = None,
+    architecture: Annotated[
+        str | None, option("NAME", "Random weights in the shape of a model, such as llava-1.5-7b, instead.")
+    ] = None,
+    layers: Annotated[int | None, option("N", "Decoder layers of the --architecture; default: all.", min=1)] = None,
+    text_tokens: Annotated[int, option("N", "Text tokens of the --architecture's prompt.", min=2)] = 48,
+    image: Annotated[Path | None, option("FILE", "The --model's picture. Default: a bundled scene.")] = None,
+    video: Annotated[Path | None, option("FILE", "A clip instead.")] = None,
+    num_frames: Annotated[int, option("N", "Frames sampled from the clip.", min=1)] = 8,
+    prompt: Annotated[str, option("TEXT", "What the --model is asked.")] = "Describe the picture.",
+    method: Annotated[
+        list[str] | None, option("NAME", "A method; repeat for several. Random is always measured.", "divprune")
+    ] = None,
+    keep_ratio: KeepRatio = None,
+    num_keep: NumKeep = None,
+    new_tokens: Annotated[int, option("N", "Tokens generated in each call.", min=2)] = 32,
+    repeats: Annotated[int, option("N", "Rounds, after a warm-up.", min=1)] = 5,
+    max_seconds: Annotated[float, option("S", "No new round starts after this; the first always does.")] = 600.0,
+    memory: Annotated[bool, typer.Option(help="Also measure peak memory, a process a method.")] = True,
+    output: Annotated[Path | None, option("FOLDER", "Also write a result record into this folder.")] = None,
+    device: Device = "auto",
+    dtype: Annotated[
+        Dtype, option("NAME", "Weights as auto (bfloat16 if random), float32, float16 or bfloat16.")
+    ] = Dtype.auto,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Measure time and memory of pruning methods next to the unpruned model."""
+    with command(json, debug) as console:
+        with console.working("starting"):
+            from divprune.efficiency import BenchOptions, measure_methods
+        options = BenchOptions(
+            model=model,
+            architecture=architecture,
+            layers=layers,
+            text_tokens=text_tokens,
+            image=image,
+            video=video,
+            num_frames=num_frames,
+            prompt=prompt,
+            methods=tuple(method or ("divprune",)),
+            keep_ratio=keep_ratio,
+            num_keep=num_keep,
+            new_tokens=new_tokens,
+            repeats=repeats,
+            max_seconds=max_seconds,
+            memory=memory,
+            output=output,
+            device=device,
+            dtype=dtype.value,
+        )
+        found = measure_methods(options, console)
+        console.show(listing(HEADER, map(_cells, found.rows)))
+        rounds = found.config["repeats"]
+        console.show(f"{found.title}: medians of {rounds} runs in turns; --json has the rest, p20 and p80.")
+        if found.record is not None:
+            console.show(f"Record: {found.record}")
+        console.result({"model": found.title, "config": found.config, "rows": found.rows})
 
 
 def _cells(row: dict[str, Any]) -> Sequence[str]:

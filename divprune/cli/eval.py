@@ -1,147 +1,207 @@
-"""What `divprune eval` does: the rows of a suite, answered, scored, shown and recorded."""
+"""`divprune eval`: compare methods on data sets through lmms-eval, or on generated scenes."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import torch
-from rich import box
-from rich.table import Table
-from rich.text import Text
+from divprune.cli.console import Console, command
+from divprune.cli.shared_options import (
+    Backend,
+    BaseUrl,
+    BatchSize,
+    CiderTokenizer,
+    Data,
+    Debug,
+    EgoschemaUrl,
+    Json,
+    NumConcurrent,
+    NumFrames,
+    OtherDevice,
+    OtherDtype,
+    Resume,
+    ServedModel,
+    SystemPrompt,
+    TasksFolder,
+    given_of,
+    keep_ratios_of,
+    option,
+)
+from divprune.cli.tables import number_table
+from divprune.errors import ArgumentError
 
-from divprune.checkpoints import EMBEDDED, LoadedModel, load_model
-from divprune.cli.failures import CommandError
-from divprune.cli.screen import Screen, advance
-from divprune.efficiency.shapes import model_shape
-from divprune.errors import DivpruneError, MissingDependencyError
-from divprune.evaluation.answer_log import AnswerLog
-from divprune.evaluation.cider import cider_scores
-from divprune.evaluation.resampling import CONFIDENCE, NUM_RESAMPLES
-from divprune.evaluation.scenes.cases import KEEP_RATIOS, MATCHINGS, Case, every_method, suite_cases
-from divprune.evaluation.scenes.fitprune_calibration import NUM_TRAINING_SCENES, recipe_tailor
-from divprune.evaluation.scenes.suite import NOTICE, SCENES_PER_BATCH, Suite
-from divprune.methods import FitPrune
-from divprune.records import Record, check_record_place, provenance
-
-RECORD_NAME = "eval-scenes"
-
-
-@dataclass(frozen=True)
-class EvalOptions:
-    """The arguments of `divprune eval`, as typed."""
-
-    suite: str
-    methods: tuple[str, ...] | None
-    keep_ratios: tuple[float, ...] | None
-    equal: str
-    limit: int
-    output: Path
-    resume: bool
-
-
-def evaluate_and_show(options: EvalOptions, screen: Screen) -> None:
-    """Answer what no earlier run has answered, print one row a case, and write the record.
-
-    Raises:
-        CommandError: an option cannot work.
-    """
-    _prepare_folder(options.output)
-    origin = provenance()
-    with screen.working("loading the embedded model"):
-        loaded = load_model(EMBEDDED, torch.device("cpu"), "float32")
-    log = AnswerLog(options.output, RECORD_NAME, _identity(origin))
-    if not options.resume:
-        log.delete()
-        log = AnswerLog(options.output, RECORD_NAME, _identity(origin))
-    if len(log):
-        screen.note(f"an earlier run was interrupted: {len(log)} pieces of it are there and not repeated")
-    suite = Suite(loaded.model, loaded.processor, options.limit, log)
-    cases = _cases(options, suite, loaded, screen)
-    with_cider = _has_cider(screen)
-    with screen.counting("toy scenes", suite.num_units * len({case.key for case in cases if not case.refusal})) as bar:
-        rows = suite.run(cases, lambda: advance(bar), with_cider)
-    config = _config(options, loaded, with_cider)
-    path = Record(RECORD_NAME, config, rows, origin | {"machine": provenance()["machine"]}).save(options.output)
-    log.delete()
-    _show(rows, screen)
-    screen.show(NOTICE)
-    screen.show(f"Record: {path}")
-    screen.result({"suite": options.suite, "config": config, "rows": rows})
-
-
-def _prepare_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CommandError(f"--output {folder}: no such folder can be made ({error.strerror})") from None
-    check_record_place(folder, RECORD_NAME)
-
-
-def _cases(options: EvalOptions, suite: Suite, loaded: LoadedModel, screen: Screen) -> list[Case]:
-    names = every_method() if options.methods is None else list(options.methods)
-    matchings = [each for each in MATCHINGS if options.equal in (each, "both")]
-    shape = model_shape(loaded.model.config)
-    tailors = {FitPrune.name: recipe_tailor(loaded.model, loaded.processor, suite.workload)}
-    try:
-        with screen.working("planning"):
-            return suite_cases(names, shape, suite.workload, options.keep_ratios or KEEP_RATIOS, matchings, tailors)
-    except DivpruneError:
-        raise
-    except (ValueError, TypeError) as error:
-        raise CommandError(str(error)) from None
-
-
-def _identity(origin: Mapping[str, Any]) -> dict[str, Any]:
-    """What answers depend on besides method, count and scenes."""
-    return {"revision": origin["git_revision"], "versions": origin["versions"], "scenes_per_batch": SCENES_PER_BATCH}
-
-
-def _has_cider(screen: Screen) -> bool:
-    try:
-        cider_scores(["a red circle"], ["a red circle"])
-    except MissingDependencyError as error:
-        screen.note(f"captions get no CIDEr: {error}")
-        return False
-    return True
-
-
-def _config(options: EvalOptions, loaded: LoadedModel, with_cider: bool) -> dict[str, Any]:
-    return {
-        "notice": NOTICE,
-        "model": loaded.name,
-        "split": "test",
-        "num_scenes": options.limit,
-        "num_calibration_scenes": NUM_TRAINING_SCENES,
-        "positions": "default",
-        "dtype": str(loaded.model.dtype).removeprefix("torch."),
-        "confidence": CONFIDENCE,
-        "num_resamples": NUM_RESAMPLES,
-        "flop_accounting": "paper",
-        "has_cider": with_cider,
-    }
-
-
-HEADER = ("method", "kept", "cost", "F1", "count", "color", "shape", "place", "CIDEr", "mean, 95 %")
-LEGEND = (
+TOKENS = "tokens: visual tokens kept of a picture or clip, in the mean."
+SCENES_HEADER = ("kept", "cost", "F1", "count", "color", "shape", "place", "CIDEr", "mean, 95 %")
+SCENES_LEGEND = (
     "kept: visual tokens of 256. cost: prefill FLOPs in percent (Eq. 5). F1: existence, as in POPE. CIDEr: captions, "
     "10 at best. The other columns are right answers in percent; mean: of all kinds but captions."
 )
 
 
-def _show(rows: Sequence[Mapping[str, Any]], screen: Screen) -> None:
-    answered = [row for row in rows if row["refusal"] is None]
+class Matched(StrEnum):
+    """What `--equal` takes."""
+
+    tokens = "tokens"
+    flops = "flops"
+    both = "both"
+
+
+def evaluate(
+    suite: Annotated[
+        str,
+        option(
+            "NAMES",
+            "scenes (toy scenes, answered by the embedded toy model); paper-image, paper-video or paper; or data "
+            "sets of the paper by key and tasks of lmms-eval, separated by spaces: 'pope mmmu_val'.",
+        ),
+    ] = "scenes",
+    model: Annotated[str | None, option("PATH", "Checkpoint directory or hub name.", "none; scenes: embedded")] = None,
+    methods: Annotated[
+        str | None,
+        option(
+            "NAMES",
+            "Methods, separated by spaces: 'divprune random:seed=3'; unpruned always runs.",
+            "divprune random; scenes: all",
+        ),
+    ] = None,
+    keep_ratios: Annotated[
+        list[str] | None,
+        option(
+            "SHARES",
+            "Shares kept, separated by spaces.",
+            "the paper's, 0.098 or 0.1; scenes: 0.5 0.25 0.098 0.05",
+            names=("--keep-ratios", "--keep-ratio"),
+        ),
+    ] = None,
+    equal: Annotated[
+        Matched | None,
+        option("WHAT", "Compare at equal tokens, at equal flops, or both.", "tokens; scenes: both"),
+    ] = None,
+    visual_tokens: Annotated[
+        int | None, option("M", "Visual tokens of a picture, where equal flops cannot tell.", min=1)
+    ] = None,
+    limit: Annotated[int | None, option("N", "Questions of each data set; scenes.", "all; scenes: 500", min=1)] = None,
+    resume: Resume = None,
+    backend: Backend = None,
+    base_url: BaseUrl = None,
+    served_model: ServedModel = None,
+    num_concurrent: NumConcurrent = None,
+    batch_size: BatchSize = None,
+    device: OtherDevice = None,
+    dtype: OtherDtype = None,
+    num_frames: NumFrames = None,
+    system_prompt: SystemPrompt = None,
+    data: Data = None,
+    tasks_folder: TasksFolder = None,
+    cider_tokenizer: CiderTokenizer = None,
+    egoschema_url: EgoschemaUrl = None,
+    output: Annotated[Path | None, option("FOLDER", "Where records go.", "results/eval; scenes: results")] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Compare methods: on data sets through lmms-eval, or on toy scenes (no download, no verdict on photographs)."""
+    with command(json, debug) as console:
+        names = None if methods is None else tuple(methods.split())
+        ratios = None if not keep_ratios else keep_ratios_of(" ".join(keep_ratios))
+        running: dict[str, Any] = {
+            "backend": backend and backend.value,
+            "base_url": base_url,
+            "served_model": served_model,
+            "num_concurrent": num_concurrent,
+            "batch_size": batch_size,
+            "device": device,
+            "dtype": dtype and dtype.value,
+            "num_frames": num_frames,
+            "system_prompt": system_prompt,
+            "data": data,
+            "include_paths": tuple(tasks_folder) if tasks_folder else None,
+            "tokenizer": cider_tokenizer and cider_tokenizer.value,
+            "egoschema_url": egoschema_url,
+        }
+        if suite.split() == ["scenes"]:
+            _check_scenes(model, running | {"visual_tokens": visual_tokens})
+            _scenes(console, names, ratios, equal or Matched.both, limit, output, resume is not False)
+            return
+        with console.working("starting"):
+            from divprune.experiments import HarnessOptions, SuiteOptions, run_suite
+        matched: Any = equal and equal.value
+        options = SuiteOptions(
+            suite=suite,
+            model=model,
+            methods=names,
+            keep_ratios=ratios,
+            equal=matched,
+            visual_tokens=visual_tokens,
+            harness=HarnessOptions(
+                output or Path("results/eval"),
+                limit,
+                resume=resume is not False,
+                debug=debug,
+                **given_of(running),
+            ),
+        )
+        scores = run_suite(options, console)
+        if scores is not None:
+            _show_suite(console, scores)
+
+
+def _show_suite(console: Console, scores: Any) -> None:
+    from divprune.experiments.comparison_text import LEGEND, reasons, shortfalls
+    from divprune.experiments.tables import has_printed, metrics_line, score_lines
+
+    found = scores.found
+    paper = ("paper", "diff.") if has_printed(found) else ()
+    numbers = ("ours, 95 %", *paper, "unpruned, 95 %", "p", "kept", "tokens")
+    console.show(number_table(("method",), numbers, sections=score_lines(found, scores.results), folds=True))
+    console.show(*shortfalls(found), *reasons(found), metrics_line(found), LEGEND, TOKENS)
+    console.show(f"Records: {scores.results.folder}")
+    console.result(scores.as_json())
+
+
+def _check_scenes(model: str | None, others: Mapping[str, Any]) -> None:
+    """Refuse what does not apply to generated scenes."""
+    if model not in (None, "embedded"):
+        raise ArgumentError(
+            "`suite` scenes asks the embedded model, which was trained on such scenes and knows no others, got "
+            f"`model` {model}; give that another suite, such as `suite` pope"
+        )
+    given = ", ".join(f"`{name}`" for name, value in others.items() if value is not None)
+    if given:
+        raise ArgumentError(f"{given}: not for `suite` scenes, which answers from the embedded model on the CPU")
+
+
+def _scenes(
+    console: Console,
+    methods: tuple[str, ...] | None,
+    keep_ratios: tuple[float, ...] | None,
+    equal: Matched,
+    limit: int | None,
+    output: Path | None,
+    resume: bool,
+) -> None:
+    with console.working("starting"):
+        from divprune.evaluation.scenes import NOTICE, SceneOptions, run_scenes
+    options = SceneOptions(
+        methods=methods,
+        keep_ratios=keep_ratios or SceneOptions.keep_ratios,
+        matchings=tuple(each for each in SceneOptions.matchings if equal in (each, "both")),
+        num_scenes=limit or SceneOptions.num_scenes,
+        output=output or SceneOptions.output,
+        resume=resume,
+    )
+    scores = run_scenes(options, console)
+    answered = [row for row in scores.rows if row["refusal"] is None]
     at_equal_tokens = [row for row in answered if row["matching"] != "flops"]
     # Where tokens go before the language model, equal tokens are equal FLOPs.
     seen = {(row["method"], row["num_kept"]) for row in at_equal_tokens}
     others = [row for row in answered if (row["method"], row["num_kept"]) not in seen]
-    screen.show(_table(at_equal_tokens))
+    console.show(_scenes_table(at_equal_tokens))
     if others:
-        screen.show("Other counts, at equal FLOPs:")
-        screen.show(_table(others))
-    for (method, refusal), where in _refused(rows).items():
-        screen.show(f"refused: {method}{where}: {refusal}")
-    screen.show(LEGEND)
+        console.show("Other counts, at equal FLOPs:", _scenes_table(others))
+    for (method, refusal), where in _refused(scores.rows).items():
+        console.show(f"refused: {method}{where}: {refusal}")
+    console.show(SCENES_LEGEND, NOTICE, f"Record: {scores.record}")
+    console.result({"suite": "scenes", "config": scores.config, "rows": scores.rows})
 
 
 def _refused(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
@@ -154,14 +214,8 @@ def _refused(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
     return {key: f" at {', '.join(found)}" if found else "" for key, found in places.items()}
 
 
-def _table(rows: Iterable[Mapping[str, Any]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(HEADER[0], style="bold", overflow="fold")
-    for column in HEADER[1:]:
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*map(Text, _cells(row)))
-    return table
+def _scenes_table(rows: Iterable[Mapping[str, Any]]) -> Any:
+    return number_table(("method",), SCENES_HEADER, map(_cells, rows))
 
 
 def _cells(row: Mapping[str, Any]) -> Sequence[str]:

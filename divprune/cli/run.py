@@ -1,112 +1,130 @@
-"""`divprune run`, step by step: load the model, ask, show, report."""
+"""`divprune run`: answer questions about images twice, with all visual tokens and with few of them."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from divprune.checkpoints import EMBEDDED, LoadedModel, choose_device, load_model
-from divprune.cli.answering import Pruner, Row, answer
-from divprune.cli.examples import Ask
-from divprune.cli.failures import CommandError
-from divprune.cli.options import RunOptions
-from divprune.cli.report import write_report
-from divprune.cli.screen import Screen, advance
-from divprune.cli.summary import Summary
-from divprune.cli.tables import answers_table, summary_text
-from divprune.errors import UnknownMethodError
-from divprune.huggingface import supported_families
-from divprune.methods import get_method
-from divprune.prompting import has_chat_template
+import typer
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from divprune.cli.console import command
+from divprune.cli.shared_options import (
+    Debug,
+    Device,
+    Dtype,
+    Json,
+    KeepRatio,
+    MethodName,
+    Model,
+    NumFramesSampled,
+    WeightsDtype,
+    option,
+)
+from divprune.records import seconds_text
+
+if TYPE_CHECKING:
+    from divprune.demo import AnswerPair, Summary
 
 
-def run(options: RunOptions, asks: Sequence[Ask], screen: Screen) -> None:
-    """Ask every question twice, show what came out, and write the report.
+def run(
+    model: Model = None,
+    image: Annotated[
+        list[Path] | None, option("FILE", "A picture; repeat for several in one prompt. Default: bundled scenes.")
+    ] = None,
+    video: Annotated[list[Path] | None, option("FILE", "A clip; repeat for several in one prompt.")] = None,
+    num_frames: NumFramesSampled = 8,
+    prompt: Annotated[
+        list[str] | None, option("TEXT", "What to ask; repeat for several questions, each asked by itself.")
+    ] = None,
+    method: MethodName = "divprune",
+    keep_ratio: KeepRatio = None,
+    num_keep: Annotated[
+        int | None, option("N", "Visual tokens kept of each picture or clip, instead of a share.")
+    ] = None,
+    compare: Annotated[bool, typer.Option(help="Also answer from all visual tokens.")] = True,
+    report: Annotated[Path | None, option("FILE", "Write an HTML report, pictures included, to this file.")] = None,
+    max_new_tokens: Annotated[int, option("N", "Longest answer, in tokens.", min=1)] = 64,
+    repeats: Annotated[int, option("N", "Timed runs of each prompt, after a warm-up.", min=1)] = 5,
+    device: Device = "auto",
+    dtype: WeightsDtype = Dtype.auto,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Ask about pictures twice: with all visual tokens, and with few of them."""
+    with command(json, debug) as console:
+        from divprune.demo import DemoOptions, run_demo
 
-    Args:
-        options: checked by `check_options`.
-        asks: the questions and their media, at least one.
-        screen: where everything is shown.
-    """
-    pruner = _pruner(options)
-    device = choose_device(options.device)
-    with screen.working("loading the model"):
-        loaded = load_model(options.model, device, options.dtype, show_download=screen.is_terminal)
-    _check_media(loaded, asks)
-    _check_layer(loaded, pruner)
-    _tell(loaded, options, screen)
-    rows = _answers(loaded, asks, pruner, options, screen)
-    if options.compare:
-        screen.show("Every question twice: above from all visual tokens, below from the kept ones.")
-    screen.show(answers_table(rows))
-    screen.show(summary_text(Summary(rows)))
-    if options.report is not None:
-        with screen.working("writing the report"):
-            write_report(options.report, rows, loaded, options.method, pruner)
-        screen.show(f"Report: {options.report} (open it in a browser)")
-    else:
-        screen.show("Add --report FILE.html to see which patches were kept.")
-    screen.result(
-        {
-            "model": loaded.name,
-            "method": options.method,
-            "keep_ratio": pruner.keep_ratio,
-            "rows": [row.as_json() for row in rows],
-        }
+        options = DemoOptions(
+            model=model,
+            images=tuple(image or ()),
+            videos=tuple(video or ()),
+            num_frames=num_frames,
+            prompts=tuple(prompt or ()),
+            method=method,
+            keep_ratio=keep_ratio,
+            num_keep=num_keep,
+            compare=compare,
+            report=report,
+            max_new_tokens=max_new_tokens,
+            repeats=repeats,
+            device=device,
+            dtype=dtype.value,
+        )
+        demo = run_demo(options, console, show_download=console.is_terminal)
+        if compare:
+            console.show("Every question twice: above from all visual tokens, below from the kept ones.")
+        console.show(_answers_table(demo.rows), _summary_text(demo.summary))
+        advice = "Add --report FILE.html to see which patches were kept."
+        console.show(f"Report: {report} (open it in a browser)" if report else advice)
+        console.result(demo.as_json())
+
+
+def _answers_table(rows: "Sequence[AnswerPair]") -> Table:
+    """Two lines a question, all visual tokens above and the kept ones below."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=False)
+    table.add_column("question", ratio=4, min_width=18, overflow="fold")
+    for column in ("tokens", "prefill", "selection"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("answer", ratio=5, min_width=14, overflow="fold")
+    for row in rows:
+        _add_question(table, row)
+    return table
+
+
+def _add_question(table: Table, row: "AnswerPair") -> None:
+    media = ", ".join(medium.name for medium in row.example.media)
+    names = Text(media, style="dim", overflow="ellipsis", no_wrap=True)
+    question = _printable(row.example.prompt)
+    kept, total = Text(str(row.pruned.num_kept), style="bold"), str(row.pruned.num_visual_tokens)
+    prefill, selection = seconds_text(row.prefill.median), seconds_text(row.selection_seconds)
+    if row.prefill_unpruned is None or row.answer_unpruned is None:
+        table.add_row(question, kept, prefill, selection, _printable(row.answer))
+        table.add_row(names, f"of {total}", "", "", "", end_section=True)
+        return
+    style = "green" if row.same_answer else "yellow"
+    table.add_row(question, total, seconds_text(row.prefill_unpruned.median), "", _printable(row.answer_unpruned))
+    table.add_row(names, kept, prefill, selection, _printable(row.answer, style), end_section=True)
+
+
+def _printable(text: str, style: str = "") -> Text:
+    """A model may generate anything, escape sequences for the terminal included."""
+    return Text(
+        "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text),
+        style,
     )
 
 
-def _pruner(options: RunOptions) -> Pruner:
-    try:
-        method = get_method(options.method)
-    except UnknownMethodError as error:
-        raise CommandError(f"{error} (see `divprune methods`)") from None
-    except (ValueError, TypeError) as error:
-        raise CommandError(str(error)) from None
-    asks = options.keep_ratio is not None or options.num_keep is not None
-    if method.count == "schedule" and asks:
-        raise CommandError(f"--method {method.name} says itself how much it keeps; leave out the --keep options")
-    says_itself = method.count == "schedule" or (method.count == "adaptive" and not asks)
-    return Pruner(method, None if says_itself else options.budget)
-
-
-def _check_layer(loaded: LoadedModel, pruner: Pruner) -> None:
-    """Refuse a layer that the model does not have, and what else only the model can tell, before the questions."""
-    try:
-        with pruner.on(loaded):
-            pass
-    except (ValueError, TypeError) as error:
-        raise CommandError(str(error)) from None
-
-
-def _check_media(loaded: LoadedModel, asks: Sequence[Ask]) -> None:
-    model_type = loaded.model.config.model_type
-    family = next(family for family in supported_families() if family.name == model_type)
-    kinds = {medium.kind for ask in asks for medium in ask.media}
-    for kind in sorted(kinds - set(family.modalities)):
-        able = ", ".join(other.name for other in supported_families() if kind in other.modalities)
-        raise CommandError(f"{loaded.name} is a {model_type!r} model and takes no {kind}; these families do: {able}")
-
-
-def _tell(loaded: LoadedModel, options: RunOptions, screen: Screen) -> None:
-    if loaded.name == EMBEDDED and (options.images or options.videos):
-        screen.note("the embedded model knows generated scenes only; give --model for photographs")
-    if not has_chat_template(loaded):
-        screen.note(f"{loaded.name} has no chat template; the prompt is placeholders and question, nothing else")
-
-
-def _answers(
-    loaded: LoadedModel, asks: Sequence[Ask], pruner: Pruner, options: RunOptions, screen: Screen
-) -> list[Row]:
-    rows = []
-    with screen.counting("asking", len(asks)) as progress:
-        for ask in asks:
-            rows.append(
-                answer(
-                    loaded,
-                    ask,
-                    pruner,
-                    compare=options.compare,
-                    max_new_tokens=options.max_new_tokens,
-                    repeats=options.repeats,
-                )
-            )
-            advance(progress)
-    return rows
+def _summary_text(summary: "Summary") -> Text:
+    """How much shorter, how much faster, how many answers stayed the same, and how many were right."""
+    total = len(summary.rows)
+    parts = [f"{summary.kept_fraction:.1%} of the visual tokens kept"]
+    if summary.speedup is not None:
+        parts.append(f"prefill {summary.speedup:.2f} x as fast")
+        parts.append(f"same answer to {summary.num_same} of {total}")
+    lines = ["; ".join(parts) + "."]
+    if summary.answers_known and summary.compared:
+        right, unpruned = summary.num_right, summary.num_right_unpruned
+        lines.append(f"Right answers: {unpruned} of {total} from all tokens, {right} from the kept ones.")
+    return Text("\n".join(lines), style="bold")

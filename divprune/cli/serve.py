@@ -1,64 +1,74 @@
-"""What `divprune serve` checks and tells before vLLM takes over."""
+"""`divprune serve` and `divprune batch`: pruned models behind vLLM."""
 
+import os
 import shlex
-from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from divprune.cli.failures import CommandError
-from divprune.cli.options import checked_budget
-from divprune.cli.screen import Screen
-from divprune.errors import DivpruneError
-from divprune.serving.server import Server, pruned_server
+import typer
 
+from divprune.budget import Budget
+from divprune.cli.console import Console, command, one_line_errors
+from divprune.cli.shared_options import Debug, Json, MethodName, option
+from divprune.errors import ArgumentError, argument_errors
 
-def prepared_server(
-    model: str,
-    method: str,
-    keep_ratio: float | None,
-    num_keep: int | None,
-    allow_request_ratio: bool,
-    flags: Sequence[str],
-) -> Server:
-    """The server to start.
+if TYPE_CHECKING:
+    from divprune.serving.server import Server
 
-    Raises:
-        CommandError: an option cannot work.
-        DivpruneError: the model cannot be served pruned, or vLLM is missing.
-    """
-    kept = checked_budget(keep_ratio, num_keep)
-    try:
-        return pruned_server(
-            model,
-            method=method,
-            keep_ratio=kept.keep_ratio,
-            num_keep=kept.num_keep,
-            allow_request_ratio=allow_request_ratio,
-            flags=flags,
-        )
-    except DivpruneError:
-        raise
-    except (ValueError, TypeError) as error:
-        raise CommandError(str(error)) from None
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="Checkpoint directory or hub name.", show_default=False)]
+Flags = Annotated[
+    list[str] | None, typer.Argument(metavar="[-- VLLM FLAGS]", help="Flags that vLLM takes.", show_default=False)
+]
+KeepRatio = Annotated[float | None, option("SHARE", "Share of each picture's tokens kept, in (0, 1].", "0.098")]
+NumKeep = Annotated[int | None, option("N", "Tokens kept of each picture, instead of a share.")]
 
 
-def show_server(
-    server: Server,
-    screen: Screen,
-    method: str,
-    keep_ratio: float | None,
-    num_keep: int | None,
-    allow_request_ratio: bool,
+def serve(
+    model: Model,
+    flags: Flags = None,
+    method: MethodName = "divprune",
+    keep_ratio: KeepRatio = None,
+    num_keep: NumKeep = None,
+    allow_request_ratio: Annotated[
+        bool, typer.Option("--allow-request-ratio", help="Let requests ask for fewer tokens than that.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be started.")] = False,
+    json: Json = False,
+    debug: Debug = False,
 ) -> None:
+    """Start vLLM's OpenAI-compatible server with pruning on."""
+    console = Console(json)
+    with one_line_errors(debug, console):
+        with console.working("starting"):
+            from divprune.budget import budget_or_default
+            from divprune.serving.server import pruned_server
+        kept = budget_or_default(keep_ratio, num_keep)
+        with argument_errors():
+            server = pruned_server(
+                model,
+                method=method,
+                keep_ratio=kept.keep_ratio,
+                num_keep=kept.num_keep,
+                allow_request_ratio=allow_request_ratio,
+                flags=tuple(flags or ()),
+            )
+        _show(server, console, method, kept, allow_request_ratio)
+        if not dry_run:
+            # This process has imported much that a server does not need.
+            os.execv(server.command[0], server.command)
+
+
+def _show(server: "Server", console: Console, method: str, kept: Budget, allow_request_ratio: bool) -> None:
     """Print what will be served, and how to reach it."""
-    kept = checked_budget(keep_ratio, num_keep)
     share = f"{kept.num_keep} tokens" if kept.keep_ratio is None else f"{kept.keep_ratio:.1%} of the tokens"
     request = (
         "a request may ask for fewer by mm_processor_kwargs" if allow_request_ratio else "the same in each request"
     )
-    screen.line(f"model: {server.architecture}")
-    screen.line(f"pruning: {method} keeps {share} of each picture; {request}")
-    screen.line(f"address: {server.address}")
-    screen.line(f"command: {shlex.join(server.command)}")
-    screen.result(
+    console.line(f"model: {server.architecture}")
+    console.line(f"pruning: {method} keeps {share} of each picture; {request}")
+    console.line(f"address: {server.address}")
+    console.line(f"command: {shlex.join(server.command)}")
+    console.result(
         {
             "architecture": server.architecture,
             "method": method,
@@ -69,3 +79,55 @@ def show_server(
             "command": list(server.command),
         }
     )
+
+
+def batch(
+    model: Model,
+    source: Annotated[
+        Path, typer.Option("--input", metavar="PATH", help="A folder of pictures, or a JSONL file of questions.")
+    ],
+    output: Annotated[Path, option("FILE", "Where answers go, one JSON line each; what is there is not repeated.")],
+    flags: Flags = None,
+    prompt: Annotated[str | None, option("TEXT", "What to ask where the input does not say.")] = None,
+    method: MethodName = "divprune",
+    keep_ratio: KeepRatio = None,
+    num_keep: NumKeep = None,
+    max_new_tokens: Annotated[int, option("N", "Longest answer, in tokens.", min=1)] = 64,
+    temperature: Annotated[float, option("T", "0: the likeliest answer.", min=0.0)] = 0.0,
+    workers: Annotated[int, option("N", "Engines; more than one run under Ray.", min=1)] = 1,
+    gpus_per_worker: Annotated[float | None, option("N", "GPUs of each engine.", "1 if there are any", min=0.0)] = None,
+    ray_address: Annotated[str | None, option("ADDRESS", "A Ray cluster to run on, such as auto.")] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Answer a folder of pictures, or a file of questions, with pruning on."""
+    with command(json, debug) as console:
+        if not debug:
+            # Read by vLLM's processes when they start.
+            os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        with console.working("starting"):
+            from divprune.serving.run import BatchOptions, answer_batch
+        options = BatchOptions(
+            model=model,
+            source=source,
+            output=output,
+            flags=tuple(flags or ()),
+            prompt=prompt,
+            method=method,
+            keep_ratio=keep_ratio,
+            num_keep=num_keep,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            workers=workers,
+            gpus_per_worker=gpus_per_worker,
+            ray_address=ray_address,
+        )
+        done = answer_batch(options, console)
+        total, failed = done.num_questions, done.num_failed
+        console.show(f"{total - failed} of {total} questions answered: {output}")
+        console.result({"output": str(output), "num_questions": total, "num_failed": failed})
+        if failed:
+            raise ArgumentError(
+                f"{failed} of {total} questions could not be asked; {output} says why, and the same command tries "
+                "them again"
+            )

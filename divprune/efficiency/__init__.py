@@ -6,31 +6,41 @@ from divprune.efficiency.flops import Cost, compare, prefill_flop
 from divprune.efficiency.latency import Latency, interleave, prefill_seconds
 from divprune.efficiency.measure import GenerationTiming, seconds_of, time_generation
 from divprune.efficiency.memory import in_own_process, peak_memory_bytes
+from divprune.efficiency.prefill_costs import FlopsOptions, PrefillCosts, prefill_costs
 from divprune.efficiency.random_model import picture_like, random_inputs, random_model
 from divprune.efficiency.reference_models import ARCHITECTURES, Architecture, architecture_config, get_architecture
 from divprune.efficiency.schedule import DropSchedule, schedule_of
 from divprune.efficiency.shapes import ModelShape, model_shape
+from divprune.efficiency.subject import BenchOptions, BenchResult, Subject, measure_methods, measure_variants
 
 __all__ = [
     "ARCHITECTURES",
     "UNPRUNED",
     "Architecture",
+    "BenchOptions",
+    "BenchResult",
     "Cost",
     "DropSchedule",
+    "FlopsOptions",
     "GenerationTiming",
     "Latency",
     "Measurement",
     "ModelShape",
+    "PrefillCosts",
+    "Subject",
     "Variant",
     "architecture_config",
     "compare",
     "get_architecture",
     "in_own_process",
     "interleave",
+    "measure_methods",
+    "measure_variants",
     "model_shape",
     "num_keep_for_ratio",
     "peak_memory_bytes",
     "picture_like",
+    "prefill_costs",
     "prefill_flop",
     "prefill_seconds",
     "random_inputs",

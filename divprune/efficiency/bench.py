@@ -38,8 +38,17 @@ class Variant:
         """Return the context manager under which to call the model."""
         if self.method is None:
             return nullcontext()
-        keep_ratio, num_keep = (self.budget.keep_ratio, self.budget.num_keep) if self.budget else (None, None)
-        return prune(model, self.method, keep_ratio=keep_ratio, num_keep=num_keep)
+        return prune(model, self.method, keep_ratio=self.keep_ratio, num_keep=self.num_keep)
+
+    @property
+    def keep_ratio(self) -> float | None:
+        """The fraction that is kept, None if it is not given as one."""
+        return None if self.budget is None else self.budget.keep_ratio
+
+    @property
+    def num_keep(self) -> int | None:
+        """The number that is kept, None if it is not given as one."""
+        return None if self.budget is None else self.budget.num_keep
 
 
 UNPRUNED = Variant("unpruned")

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from divprune.errors import MissingDependencyError
 
 
-def cider_scores(said: Sequence[str], expected: Sequence[str]) -> list[float]:
-    """Return the CIDEr of each caption: 10 for the expected one, 7.5 if that has three words and so no 4-gram.
+def cider_scores(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """Return the CIDEr of each caption: 10 for its only reference, 7.5 if that has three words and so no 4-gram.
 
-    The weights of the words come from all expected captions.
+    The weights of the words come from all references.
 
     Args:
-        said: one caption a picture.
-        expected: one reference for each.
+        predictions: one caption an image, its words apart by blanks.
+        references: those of each image, split alike.
 
     Raises:
         MissingDependencyError: pycocoevalcap is not installed.
@@ -25,12 +25,13 @@ def cider_scores(said: Sequence[str], expected: Sequence[str]) -> list[float]:
         from pycocoevalcap.cider.cider import Cider
     except ImportError as error:
         raise MissingDependencyError("CIDEr needs pycocoevalcap: pip install 'divprune[captions]'") from error
-    if not said:
+    if not predictions:
         return []
-    references = {place: [_words(text)] for place, text in enumerate(expected)}
-    candidates = {place: [_words(text)] for place, text in enumerate(said)}
-    return [float(score) for score in Cider().compute_score(references, candidates)[1]]
+    expected = dict(enumerate(map(list, references)))
+    scores = Cider().compute_score(expected, {place: [text] for place, text in enumerate(predictions)})[1]
+    return [float(score) for score in scores]
 
 
-def _words(text: str) -> str:
-    return " ".join(text.lower().replace(",", " ").replace(".", " ").split())
+def scene_words(caption: str) -> str:
+    """Return a scene's caption as words, apart by blanks."""
+    return " ".join(caption.lower().replace(",", " ").replace(".", " ").split())

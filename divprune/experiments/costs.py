@@ -1,18 +1,104 @@
-"""Operations of one prompt under one setting, exactly where the language model's layers are known."""
+"""Estimate what runs take: questions, operations, hours on a GPU, and what must be at hand."""
 
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import Any
 
-from divprune.evaluation.cells import UNPRUNED
-from divprune.experiments.paper.settings import Setting
+from divprune.budget import Budget
+from divprune.efficiency.decoding import decode_flop, num_weights
+from divprune.efficiency.flops import Accounting, compare
+from divprune.efficiency.schedule import DropSchedule, schedule_of
+from divprune.efficiency.shapes import GATED_DECODERS
+from divprune.efficiency.workloads import Workload
+from divprune.evaluation.cells import UNPRUNED, Cell
+from divprune.evaluation.datasets import Medium
+from divprune.experiments.paper.columns import EFFICIENCY, Column
+from divprune.experiments.paper.presets import Entry
+from divprune.experiments.paper.settings import Setting, recipe_file
 from divprune.experiments.subjects import Subject
+from divprune.methods import Method, RandomTokens, get_method
 
-if TYPE_CHECKING:
-    from divprune.budget import Budget
-    from divprune.efficiency.flops import Accounting
-    from divprune.efficiency.schedule import DropSchedule
-    from divprune.efficiency.workloads import Workload
-    from divprune.methods import Method
+PEAK_SHARE = 0.4
+"""Of a GPU's peak, by the paper's own measurement: the prefill of LLaVA-NeXT-Video, 6.539 T multiply-accumulates by
+Eq. 5 and 16.6 T operations exactly, takes 0.330 s on a V100 (its Table 2), which is 50 TFLOP/s or 40 % of its 125.
+
+The same is taken for other GPUs, and for the memory's bandwidth while an answer is generated one token at a time: the
+weights are read once for each. Overheads are guesses."""
+BYTES_PER_WEIGHT = 2
+TERA, SECONDS_PER_HOUR = 1e12, 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU by its data sheet.
+
+    Attributes:
+        name: how it is called.
+        peak_tflops: dense half-precision operations of its tensor cores, in TFLOP/s.
+        bandwidth_terabytes: of its memory, in TB/s.
+    """
+
+    name: str
+    peak_tflops: float
+    bandwidth_terabytes: float
+
+
+V100 = Gpu("V100", 125, 0.9)
+GPUS = (V100, Gpu("A100", 312, 2.0), Gpu("H100", 989, 3.35))
+"""V100 SXM2, A100 SXM 80 GB and H100 SXM, as NVIDIA's data sheets say; the paper used V100s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """What a GPU is taken to do.
+
+    Attributes:
+        name: whose it is.
+        tflops: operations of a prefill, in TFLOP/s.
+        bandwidth_terabytes: weights read while generating, in TB/s.
+        image_overhead_seconds: reading and preparing a picture and all else that is not the model, for each question.
+        video_overhead_seconds: the same for a clip.
+    """
+
+    name: str
+    tflops: float
+    bandwidth_terabytes: float
+    image_overhead_seconds: float = 0.15
+    video_overhead_seconds: float = 1.0
+
+    def seconds(self, prefill_flop: float, num_decoded: int, num_weights: float, medium: str) -> float:
+        """Return the time of one question.
+
+        Args:
+            prefill_flop: operations until the first token, encoder included.
+            num_decoded: tokens after the first.
+            num_weights: of the language model.
+            medium: "image" or "video".
+        """
+        overhead = self.video_overhead_seconds if medium == "video" else self.image_overhead_seconds
+        decoding = num_decoded * num_weights * BYTES_PER_WEIGHT / (self.bandwidth_terabytes * TERA)
+        return prefill_flop / (self.tflops * TERA) + decoding + overhead
+
+
+def usual_throughput(gpu: Gpu = V100) -> Throughput:
+    """Return what a GPU is taken to do: `PEAK_SHARE` of its peaks."""
+    return Throughput(gpu.name, PEAK_SHARE * gpu.peak_tflops, PEAK_SHARE * gpu.bandwidth_terabytes)
+
+
+def throughput_of(tflops: float) -> Throughput:
+    """Return the throughput of a GPU that does so many operations, with the memory of the listed GPU nearest to it.
+
+    Args:
+        tflops: that its prefill reaches, in TFLOP/s.
+
+    Raises:
+        ValueError: it is not above 0.
+    """
+    if not tflops > 0:
+        raise ValueError(f"gpu_tflops must be above 0, got {tflops}")
+    nearest = min((usual_throughput(gpu) for gpu in GPUS), key=lambda each: abs(each.tflops - tflops))
+    return Throughput(f"{tflops:g} TFLOP/s", tflops, nearest.bandwidth_terabytes)
 
 
 class PromptCosts:
@@ -22,7 +108,7 @@ class PromptCosts:
         assumption: what they take for granted; None for nothing.
     """
 
-    def __init__(self, subject: Subject, setting: Setting, prompt: "Workload") -> None:
+    def __init__(self, subject: Subject, setting: Setting, prompt: Workload) -> None:
         """Prepare.
 
         Args:
@@ -33,9 +119,6 @@ class PromptCosts:
         Raises:
             ValueError: there is no such method, or it does not fit the model.
         """
-        from divprune.efficiency.shapes import GATED_DECODERS
-        from divprune.methods import RandomTokens, get_method
-
         self._shape, self._prompt, self._known_ratio = subject.shape, prompt, setting.flop_ratio
         self._is_exact = subject.shape.language.model_type in GATED_DECODERS
         self.assumption: str | None = None
@@ -47,21 +130,15 @@ class PromptCosts:
             self.assumption = f"finds its own number of tokens; counted as {self._share:g} of them"
 
     @cached_property
-    def _budget(self) -> "Budget | None":
-        from divprune.budget import Budget
-
+    def _budget(self) -> Budget | None:
         return None if self._method.count == "schedule" else Budget(self._share, self._count)
 
     @cached_property
-    def _schedule(self) -> "DropSchedule":
-        from divprune.efficiency.schedule import schedule_of
-
+    def _schedule(self) -> DropSchedule:
         return schedule_of(self._method, self._budget, self._prompt.num_visual_tokens)
 
     def prefill_flop(self) -> float:
         """Return the operations until the first token: encoder, selection, language model."""
-        from divprune.efficiency.flops import compare
-
         accounting: Accounting = "exact" if self._is_exact else "paper"
         factor = 1.0 if self._is_exact else 2.0
         cost = compare(self._shape, [self._prompt], self._method, self._budget, accounting)
@@ -72,17 +149,134 @@ class PromptCosts:
 
     def decode_flop(self, num_new_tokens: int) -> float:
         """Return the operations of the tokens after the first."""
-        from divprune.efficiency.decoding import decode_flop
-
         if not self._is_exact:
             return 2.0 * self.num_weights() * (num_new_tokens - 1)
         return decode_flop(self._shape.language, self._prompt.num_text_tokens, self._schedule, num_new_tokens)
 
     def num_weights(self) -> int:
         """Return the weights that each token is multiplied with."""
-        from divprune.efficiency.decoding import num_weights
-
         language = self._shape.language
         if self._is_exact:
             return num_weights(language)
         return language.num_layers * language.hidden_size * (4 * language.hidden_size + 3 * language.intermediate_size)
+
+
+NUM_PICTURES = 1000
+"""Over so many the paper's Figures 3 and 5 show the max-min distance."""
+EFFICIENCY_CALLS, EFFICIENCY_TOKENS = 6, 60
+"""Calls of each method when time is measured, a warm-up included, and the tokens that each generates."""
+RECIPE = "FitPrune recipe"
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """How often something is asked, and how long its answer is.
+
+    Attributes:
+        title: of the data set, or what is done instead.
+        medium: what the model is shown.
+        num_samples: questions.
+        mean_answer_tokens: tokens of an answer.
+        needs: what must be at hand.
+        num_judge_calls: calls of a judge.
+    """
+
+    title: str
+    medium: Medium
+    num_samples: int
+    mean_answer_tokens: int
+    needs: tuple[str, ...] = ()
+    num_judge_calls: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCell:
+    """A cell and what it takes.
+
+    Attributes:
+        cell: the cell.
+        model: the model's title.
+        row: label of its row.
+        work: the questions.
+        prefill_flop: operations until the first token of one answer: encoder, selection, language model.
+        decode_flop: operations of the rest of it.
+        num_weights: that each token of the answer is multiplied with.
+        assumption: what the estimate takes for granted; None for nothing.
+    """
+
+    cell: Cell
+    model: str
+    row: str
+    work: Work
+    prefill_flop: float
+    decode_flop: float
+    num_weights: float
+    assumption: str | None = None
+
+    @property
+    def recipe(self) -> str | None:
+        """The file that FitPrune reads; None for other methods."""
+        return recipe_file(self.cell.method)
+
+    @property
+    def total_flop(self) -> float:
+        """Operations of all answers."""
+        return self.work.num_samples * (self.prefill_flop + self.decode_flop)
+
+    def gpu_hours(self, throughput: Throughput) -> float:
+        """Return the hours on one GPU."""
+        decoded = self.work.mean_answer_tokens - 1
+        each = throughput.seconds(self.prefill_flop, decoded, self.num_weights, self.work.medium)
+        return self.work.num_samples * each / SECONDS_PER_HOUR
+
+    def as_row(self, throughput: Throughput) -> dict[str, Any]:
+        """Return all of it, ready for JSON."""
+        work = asdict(self.work) | {"needs": list(self.work.needs)}
+        costs = {"prefill_flop": self.prefill_flop, "decode_flop": self.decode_flop, "total_flop": self.total_flop}
+        name = {"name": self.cell.name, "row": self.row, "assumption": self.assumption}
+        return name | self.cell.as_config() | work | costs | {"gpu_hours": self.gpu_hours(throughput)}
+
+
+def plan(listed: Iterable[Entry], limit: int | None = None) -> list[PlannedCell]:
+    """Work out what the cells of tables take, each once.
+
+    Args:
+        listed: numbers of one or more tables.
+        limit: questions of each data set, at most; None for all.
+    """
+    found: dict[str, PlannedCell] = {}
+    for entry in listed:
+        if entry.cell is not None and entry.cell.name not in found:
+            found[entry.cell.name] = _planned(entry, entry.cell, limit)
+    return list(found.values())
+
+
+def total_hours(planned: Sequence[PlannedCell], throughput: Throughput) -> float:
+    """Return the hours of all cells on one GPU."""
+    return sum(each.gpu_hours(throughput) for each in planned)
+
+
+def _planned(entry: Entry, cell: Cell, limit: int | None) -> PlannedCell:
+    setting = entry.row.setting or Setting(UNPRUNED)
+    work = _work(entry.column, entry.subject, setting, limit)
+    workloads = entry.subject.workloads
+    usual = workloads.get("videochatgpt", entry.subject.prompts[0])
+    costs = PromptCosts(entry.subject, setting, workloads[entry.column.data_set] if entry.column.is_score else usual)
+    decode, weights = costs.decode_flop(work.mean_answer_tokens), costs.num_weights()
+    return PlannedCell(
+        cell, entry.subject.title, entry.row.label, work, costs.prefill_flop(), decode, weights, costs.assumption
+    )
+
+
+def _work(column: Column, subject: Subject, setting: Setting, limit: int | None) -> Work:
+    recipe = (RECIPE,) if setting.flop_ratio is not None else ()
+    if not column.is_score:
+        medium: Medium = "image" if "pope" in subject.workloads else "video"
+        if column.data_set == EFFICIENCY:
+            return Work("time and memory", medium, EFFICIENCY_CALLS, EFFICIENCY_TOKENS, ("GPU alone", *recipe))
+        return Work("pictures", "image", min(NUM_PICTURES, limit or NUM_PICTURES), 1, ("pictures", *recipe))
+    source = column.source
+    count = min(source.num_samples, limit or source.num_samples)
+    needs = (*sorted(source.needs), *recipe)
+    judged = count if "judge" in source.needs else 0
+    return Work(source.title, source.medium, count, source.mean_answer_tokens, needs, judged)

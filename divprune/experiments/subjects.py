@@ -2,13 +2,20 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from transformers import AutoConfig, PreTrainedConfig
+
+from divprune.checkpoints import EMBEDDED
+from divprune.efficiency.prefill_costs import visual_tokens_of
+from divprune.efficiency.reference_models import architecture_config, get_architecture
+from divprune.efficiency.shapes import ModelShape, model_shape
+from divprune.efficiency.workloads import Workload, paper_text_tokens, tiled_visual_tokens
+from divprune.embedded import checkpoint_path
+from divprune.errors import ArgumentError, first_line
 from divprune.evaluation.datasets import DATA_SETS, Medium, data_set
-
-if TYPE_CHECKING:
-    from divprune.efficiency.shapes import ModelShape
-    from divprune.efficiency.workloads import Workload
+from divprune.huggingface.families.registry import family_named
 
 CHECKPOINTS: Mapping[str, str] = {
     "llava-1.5-7b": "llava-hf/llava-1.5-7b-hf",
@@ -38,12 +45,12 @@ class Subject:
     model: str
     title: str
     architecture: str | None
-    shape: "ModelShape"
-    workloads: Mapping[str, "Workload"]
+    shape: ModelShape
+    workloads: Mapping[str, Workload]
     keep_ratio: float = KEEP_RATIO
 
     @property
-    def prompts(self) -> list["Workload"]:
+    def prompts(self) -> list[Workload]:
         """Its mean prompts, over which costs are averaged."""
         return list(self.workloads.values())
 
@@ -63,10 +70,6 @@ def paper_subject(architecture: str, model: str | None = None) -> Subject:
     Raises:
         ValueError: there is no such architecture.
     """
-    from divprune.efficiency.reference_models import architecture_config, get_architecture
-    from divprune.efficiency.shapes import model_shape
-    from divprune.efficiency.workloads import Workload, paper_text_tokens, tiled_visual_tokens
-
     known = get_architecture(architecture)
     is_video = bool(known.frames)
     shape = model_shape(architecture_config(known.name), known.encoder_passes, pooled_video=is_video)
@@ -80,7 +83,7 @@ def paper_subject(architecture: str, model: str | None = None) -> Subject:
 
 def other_subject(
     model: str,
-    shape: "ModelShape",
+    shape: ModelShape,
     num_visual_tokens: int,
     keep_ratio: float = KEEP_RATIO,
 ) -> Subject:
@@ -92,8 +95,6 @@ def other_subject(
         num_visual_tokens: M of one picture; a clip is taken for `VIDEO_FRAMES` pictures.
         keep_ratio: the share of visual tokens kept where nothing else is said.
     """
-    from divprune.efficiency.workloads import Workload, paper_text_tokens
-
     counts: dict[Medium, int] = {"image": num_visual_tokens, "video": VIDEO_FRAMES * num_visual_tokens}
     prompts = {each.key: Workload(paper_text_tokens(each.key), counts[each.medium]) for each in DATA_SETS}
     title = model.rstrip("/\\").replace("\\", "/").rpartition("/")[2]
@@ -104,3 +105,43 @@ def named_subject(model: str, title: str) -> Subject:
     """Return a model of which only the name is known: its cells can be compared, not planned."""
     unknown: Any = None
     return Subject(model, title, None, unknown, {})
+
+
+def subject_of(model: str, num_visual_tokens: int | None) -> Subject:
+    """Return a model with its sizes.
+
+    Raises:
+        ArgumentError: its config cannot be read, or does not tell how many tokens it makes of an image.
+        UnsupportedModelError: its family cannot be pruned.
+    """
+    known = architecture_of(model)
+    if known is not None:
+        return paper_subject(known, None if model.lower() == known else model)
+    return _other(model, num_visual_tokens)
+
+
+def architecture_of(model: str) -> str | None:
+    """Return the paper's model that a checkpoint is, by the last part of its name; None for any other."""
+    last = model.rstrip("/\\").replace("\\", "/").rpartition("/")[2].lower()
+    names = {checkpoint.rpartition("/")[2].lower(): name for name, checkpoint in CHECKPOINTS.items()}
+    return names.get(last, last if last in CHECKPOINTS else None)
+
+
+def _other(model: str, num_visual_tokens: int | None) -> Subject:
+    config = _config(model)
+    family_named(config.model_type)  # refuses what cannot be pruned
+    shape = model_shape(config)
+    count = visual_tokens_of(config, shape) if num_visual_tokens is None else num_visual_tokens
+    return other_subject(model, shape, count)
+
+
+def _config(model: str) -> PreTrainedConfig:
+    path: str | Path = checkpoint_path() if model == EMBEDDED else model
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    # Damaged files raise whatever the parser of the day raises, and an unreachable hub whatever it likes.
+    except Exception as error:
+        known = ", ".join((EMBEDDED, *CHECKPOINTS))
+        reason = f"it is none of {known}, and its config cannot be read"
+        raise ArgumentError(f"`model` {model}: {reason}: {first_line(error)}") from None
+    return config

@@ -5,7 +5,17 @@ matplotlib (extra `viz`) is imported when something is drawn.
 
 from divprune.figures.book import Drawing, Drawn, draw_figures
 from divprune.figures.catalog import FIGURES, FigureSpec
-from divprune.figures.gallery import gallery_page
+from divprune.figures.gallery import Gallery, gallery_page, write_figures
 from divprune.figures.sources import Sources
 
-__all__ = ["FIGURES", "Drawing", "Drawn", "FigureSpec", "Sources", "draw_figures", "gallery_page"]
+__all__ = [
+    "FIGURES",
+    "Drawing",
+    "Drawn",
+    "FigureSpec",
+    "Gallery",
+    "Sources",
+    "draw_figures",
+    "gallery_page",
+    "write_figures",
+]

@@ -1,12 +1,101 @@
-"""The page that shows the figures."""
+"""Write the figures, and the page that shows them."""
 
-from divprune.figures.book import Drawing
-from divprune.figures.sources import COMMANDS
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+
+from divprune.errors import ArgumentError
+from divprune.figures.book import Drawing, draw_figures
+from divprune.figures.catalog import FIGURES, FigureSpec
+from divprune.figures.saving import is_figure
+from divprune.figures.sources import COMMANDS, Sources
+from divprune.outputs import check_replaceable, is_page
+from divprune.progress import SILENT, Progress
+from divprune.records import write_whole
 
 FOLDER = "figures"
 """Where the files lie, beside the page."""
 MADE_BY = "Drawn by `divprune figures`"
 """Stands on the page, and tells it from others."""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What was written.
+
+    Attributes:
+        files: the figures, and the page last.
+        missing: figures that are not drawn, with the records that they lack.
+    """
+
+    files: Sequence[Path]
+    missing: Sequence[tuple[FigureSpec, Sequence[str]]]
+
+
+def write_figures(results: Path, output: Path, only: Sequence[str] = (), progress: Progress = SILENT) -> Gallery:
+    """Draw figures, as PNG and SVG, from result records, and a page that shows them.
+
+    Args:
+        results: the folder of the records.
+        output: gets the page `figures.md` and a folder `figures` with the files.
+        only: names of figures; none for all. With some the page stays as it is.
+        progress: is told how far it is, and of figures that lack a record.
+
+    Raises:
+        ArgumentError: an argument cannot work, or a figure asked for by name, or every figure, lacks a record.
+        MissingDependencyError: matplotlib or scikit-learn is not installed.
+        RecordError: a record is broken, or does not hold what a figure shows.
+    """
+    specs = _chosen(only)
+    if not results.is_dir():
+        raise ArgumentError(f"`results` {results} is no directory; it is where `divprune eval` and others write")
+    with progress.working("drawing"):
+        drawing = draw_figures(Sources(results), specs)
+    if drawing.missing and (only or not drawing.drawn):
+        spec, lacking = drawing.missing[0]
+        raise ArgumentError(f"{spec.name} cannot be drawn: {_advice(lacking, results)}")
+    files = _write(drawing, output, with_page=not only)
+    for spec, lacking in drawing.missing:
+        progress.note(f"{spec.name} is not drawn: {_advice(lacking, results)}")
+    return Gallery(files, drawing.missing)
+
+
+def _chosen(only: Sequence[str]) -> Sequence[FigureSpec]:
+    by_name = {spec.name: spec for spec in FIGURES}
+    for name in only:
+        if name not in by_name:
+            close = get_close_matches(name, by_name, n=1)
+            guess = f"; did you mean {close[0]!r}?" if close else ""
+            raise ArgumentError(f"`only`: there is no figure {name!r}, there is {', '.join(by_name)}{guess}")
+    return [spec for spec in FIGURES if not only or spec.name in only]
+
+
+def _advice(lacking: Sequence[str], results: Path) -> str:
+    return "; ".join(f"there is no {results / name}.json, which `{COMMANDS[name]}` writes" for name in lacking)
+
+
+def _write(drawing: Drawing, output: Path, with_page: bool) -> list[Path]:
+    """Write every file in one step each, the page last."""
+    contents: dict[Path, bytes] = {
+        output / FOLDER / f"{one.spec.name}.{kind}": content
+        for one in drawing.drawn
+        for kind, content in one.files.items()
+    }
+    for path in contents:
+        check_replaceable("output", path, is_figure, "figure of `divprune figures`")
+    if with_page:
+        page = output / "figures.md"
+        check_replaceable("output", page, partial(is_page, words=MADE_BY), "page of `divprune figures`")
+        contents[page] = gallery_page(drawing).encode()
+    try:
+        (output / FOLDER).mkdir(parents=True, exist_ok=True)
+        for path, content in contents.items():
+            write_whole(path, content)
+    except OSError as error:
+        raise ArgumentError(f"`output` {output}: cannot be written ({error.strerror})") from None
+    return list(contents)
 
 
 def gallery_page(drawing: Drawing) -> str:

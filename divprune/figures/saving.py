@@ -1,10 +1,14 @@
-"""From a figure to the bytes of its files: the same records give the same bytes, whenever they are drawn."""
+"""Render a figure to the bytes of its files: the same records give the same bytes, whenever they are drawn."""
 
 import io
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+
+from divprune.outputs import beginning
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,3 +39,10 @@ def _smaller(png: io.BytesIO, words: dict[str, str]) -> bytes:
         info.add_text(key, text)
     image.save(buffer, "PNG", optimize=True, pnginfo=info)
     return buffer.getvalue()
+
+
+def is_figure(path: Path) -> bool:
+    """Whether a PNG or SVG names the record that it was drawn from."""
+    if path.suffix == ".png":
+        return re.search(rb"tEXtSource\0[^\0]*\.json", beginning(path)) is not None
+    return b"<dc:title>divprune</dc:title>" in beginning(path)

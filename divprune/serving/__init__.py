@@ -2,3 +2,8 @@
 
 Everything the engine knows about pruning is in `divprune.vllm_plugin`; here it is started, fed and scaled out.
 """
+
+from divprune.serving.run import BatchOptions, BatchResult, answer_batch
+from divprune.serving.server import Server, pruned_server
+
+__all__ = ["BatchOptions", "BatchResult", "Server", "answer_batch", "pruned_server"]

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from divprune.jsonl_log import split_lines
+
 FORMAT = 1
 _MARK = "divprune_answer"
 _DIGEST = "question_sha256"
@@ -74,27 +76,21 @@ def written(answer: Answer, digest: str | None) -> bytes:
 
 
 def read_lines(content: bytes) -> list[Line]:
-    r"""Read a whole file; a last line that was not written to its end is left out.
+    """Read a whole file; a last line that a crash tore is left out.
 
-    A last line without "\n" counts as ours, torn by a crash, only after lines of ours, or if it begins like one.
+    A torn line counts as ours only after lines of ours, or if it begins like one.
 
     Raises:
         NotOursError: anything else is in the file.
     """
-    # Not `splitlines`: it also splits at characters that answers may hold.
-    *whole, last = content.split(b"\n")
     lines = []
-    for number, line in enumerate(whole, start=1):
+    for number, line in enumerate(split_lines(content), start=1):
         found = _read(line)
         if found is None:
             raise NotOursError(number)
         lines.append(found)
-    if last:
-        found = _read(last)
-        if found is not None:
-            return [*lines, found]
-        if not lines and not last.startswith(_START):
-            raise NotOursError(1)
+    if content and not lines and not content.startswith(_START):
+        raise NotOursError(1)
     return lines
 
 

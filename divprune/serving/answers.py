@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from divprune.errors import BatchError
+from divprune.jsonl_log import append_line
 from divprune.records import write_whole
 from divprune.serving.answer_lines import Answer, Line, NotOursError, as_content, read_lines, written
 from divprune.serving.questions import Question, digests
@@ -49,8 +50,6 @@ class AnswerFile:
         self.left = [question for question in questions if question.id not in current]
         self.num_changed = len({line.id for line in answered} & self._digests.keys() - current)
         self.num_other = len({line.id for line in lines} - self._digests.keys())
-        # A last line that lacks its end must not be continued by the next one.
-        self._can_append = bool(lines) and self._content() == as_content(lines)
 
     def add(self, answer: Answer) -> None:
         """Append an answer: one line, on disk when this returns.
@@ -60,12 +59,7 @@ class AnswerFile:
         """
         line = written(answer, self._digests[answer.id])
         with self._writing():
-            if self._can_append and self._target.exists():
-                _append(self._target, line)
-            else:
-                # In one step: a first line that a crash tore could not be told from another program's file.
-                write_whole(self._target, as_content(self._read()) + line)
-                self._can_append = True
+            append_line(self._target, line)
 
     def finish(self) -> None:
         """Keep one line for each id, the current one where there is one; in one step, or not at all.
@@ -103,15 +97,15 @@ class AnswerFile:
         except NotOursError as error:
             raise BatchError(
                 f"{self.path} holds something else than answers of this version's `divprune batch` (line "
-                f"{error.number} is none) and is left as it is; give another --output"
+                f"{error.number} is none) and is left as it is; give another `output`"
             ) from None
         except OSError as error:
-            raise BatchError(f"{self.path} cannot be read: {error.strerror}; give another --output") from None
+            raise BatchError(f"{self.path} cannot be read: {error.strerror}; give another `output`") from None
         for line in lines:
             if line.settings != self._settings:
                 raise BatchError(
                     f"{self.path} holds answers of other settings, expected {self._settings!r}, got "
-                    f"{line.settings!r}; give another --output"
+                    f"{line.settings!r}; give another `output`"
                 )
         return lines
 
@@ -126,26 +120,12 @@ class AnswerFile:
             ) from None
 
 
-def _append(path: Path, line: bytes) -> None:
-    """Write a line behind all others, whole or not at all."""
-    with path.open("r+b", buffering=0) as file:
-        size = file.seek(0, os.SEEK_END)
-        try:
-            # The system may take less at a time than it is given.
-            for first in iter(lambda: file.tell() - size, len(line)):
-                file.write(line[first:])
-            os.fsync(file.fileno())
-        except BaseException:
-            file.truncate(size)
-            raise
-
-
 def _check_place(path: Path, target: Path) -> None:
     if (target.exists() and not target.is_file()) or not target.parent.is_dir():
-        raise BatchError(f"{path} must be a file in a folder that exists; give another --output")
+        raise BatchError(f"{path} must be a file in a folder that exists; give another `output`")
     # A new file is put in place of the old one, so that both must be allowed.
     if not os.access(target.parent, os.W_OK) or (target.exists() and not os.access(target, os.R_OK | os.W_OK)):
-        raise BatchError(f"{path} cannot be written: no permission; give another --output")
+        raise BatchError(f"{path} cannot be written: no permission; give another `output`")
 
 
 def _check_images(path: Path, questions: Sequence[Question], found: dict[str, str | None], answered: set[str]) -> None:
@@ -155,5 +135,5 @@ def _check_images(path: Path, questions: Sequence[Question], found: dict[str, st
             missing = [image for image in question.images if not os.access(image, os.R_OK) or not image.is_file()]
             raise BatchError(
                 f"{(missing or question.images)[0]} cannot be read any more, and {path} has an answer about it: "
-                f"restore it, or take question {question.id!r} out, or give another --output"
+                f"restore it, or take question {question.id!r} out, or give another `output`"
             )

@@ -85,7 +85,7 @@ def _digest_of_file(path: Path) -> str | None:
 
 def _of_folder(folder: Path, prompt: str | None) -> Iterator[Question]:
     if not (prompt or "").strip():
-        raise BatchError(f"{folder} holds no questions, only pictures: say what to ask by --prompt")
+        raise BatchError(f"{folder} holds no questions, only pictures: say what to ask by `prompt`")
     endings = Image.registered_extensions()
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in endings and path.is_file():
@@ -117,7 +117,7 @@ def _of_line(fields: Any, number: int, folder: Path, prompt: str | None) -> Ques
         raise ValueError(f"image must be a path and images a list of paths, got {images!r}")
     asked = fields.get("prompt", prompt)
     if not isinstance(asked, str) or not asked.strip():
-        raise ValueError("has no prompt: add one, or give --prompt for all lines")
+        raise ValueError("has no prompt: add one, or give `prompt` for all lines")
     name = fields.get("id", number)
     if isinstance(name, bool) or not isinstance(name, (str, int)):
         raise ValueError(f"id must be a text or a whole number, got {name!r}")

@@ -192,7 +192,7 @@ def test_an_image_that_is_missing_now_does_not_cost_its_answer(path: Path, quest
     answer_all(path, questions)
     before = path.read_bytes()
     questions[1].images[0].unlink()
-    with pytest.raises(BatchError, match=r"two\.png .*restore it.*take question 'two' out.*another --output"):
+    with pytest.raises(BatchError, match=r"two\.png .*restore it.*take question 'two' out.*another `output`"):
         AnswerFile(path, SETTINGS, questions)
     assert path.read_bytes() == before
 
@@ -249,7 +249,7 @@ def test_other_files_are_left_alone(path: Path, questions: list[Question], conte
     ours = path.read_text(encoding="utf-8").rstrip("\n")
     written = content.replace(OURS, ours).encode()
     path.write_bytes(written)
-    with pytest.raises(BatchError, match=r"line \d+ .*give another --output"):
+    with pytest.raises(BatchError, match=r"line \d+ .*give another `output`"):
         AnswerFile(path, SETTINGS, questions)
     assert path.read_bytes() == written
 

@@ -91,7 +91,7 @@ def test_an_empty_file_is_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_folder_needs_a_prompt_and_pictures(tmp_path: Path) -> None:
-    with pytest.raises(BatchError, match="by --prompt"):
+    with pytest.raises(BatchError, match="by `prompt`"):
         read_questions(tmp_path, None)
     with pytest.raises(BatchError, match="holds nothing"):
         read_questions(tmp_path, "A?")

@@ -36,8 +36,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             names = tuple(path.name for path in question.images)
             yield Answer(question.id, question.prompt, names, str(settings), answer=f"{question.prompt} {pixel}")
 
-    monkeypatch.setattr("divprune.cli.batch.require_vllm", lambda: None)
-    monkeypatch.setattr("divprune.cli.batch.answers_here", answers)
+    monkeypatch.setattr("divprune.serving.run.require_vllm", lambda: None)
+    monkeypatch.setattr("divprune.serving.run.answers_here", answers)
     return ids
 
 

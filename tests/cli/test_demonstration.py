@@ -8,22 +8,22 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from divprune.cli.examples import bundled_scenes
+from divprune.embedded.examples import bundled_scenes
 from tests.cli.conftest import Command
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def test_scenes_ask_different_questions_with_known_answers() -> None:
-    asks = bundled_scenes()
-    assert len(asks) >= 12
-    assert len({ask.media[0].name for ask in asks}) == 4
-    assert {"yes", "no"} < {ask.expected for ask in asks}
+    examples = bundled_scenes()
+    assert len(examples) >= 12
+    assert len({example.media[0].name for example in examples}) == 4
+    assert {"yes", "no"} < {example.expected for example in examples}
 
 
 def test_own_prompts_are_asked_about_every_scene() -> None:
-    asks = bundled_scenes(["How many objects are there?"])
-    assert [ask.expected for ask in asks] == [None] * 4
+    examples = bundled_scenes(["How many objects are there?"])
+    assert [example.expected for example in examples] == [None] * 4
 
 
 def test_demonstration(divprune: Command, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 import typer
 
 from divprune.checkpoints import _hub_error
-from divprune.cli.failures import one_line_errors
+from divprune.cli.console import one_line_errors
 from divprune.huggingface.families.unsupported import NO_CLASS
 from tests.cli.conftest import Command
 from tests.support import checkpoint_writers
@@ -30,7 +30,10 @@ from tests.support import checkpoint_writers
         (["--keep-ratio", "nan"], "keep_ratio must be"),
         (["--num-keep", "0"], "num_keep must be at least 1, got 0"),
         (["--keep-ratio", "0.5", "--num-keep", "5"], "--keep-ratio or --num-keep, not both"),
-        (["--method", "vtw", "--keep-ratio", "0.5"], "vtw says itself how much it keeps; leave out the --keep options"),
+        (
+            ["--method", "vtw", "--keep-ratio", "0.5"],
+            "vtw says itself how much it keeps; leave out --keep-ratio and --num-keep",
+        ),
         (["--prompt", "  "], "--prompt is empty"),
         (["--report", "."], "is a directory"),
         (["--report", "no/such/folder/report.html"], "there is no directory no/such/folder"),
@@ -42,7 +45,7 @@ from tests.support import checkpoint_writers
 def test_wrong_argument_is_found_before_the_model_is_loaded(
     divprune: Command, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
-    monkeypatch.delattr("divprune.cli.run.load_model")
+    monkeypatch.setattr("divprune.checkpoints.load_model", None)
     outcome = divprune("run", *arguments)
     assert outcome.exit_code == 2
     assert outcome.stdout == ""
@@ -197,7 +200,7 @@ def test_out_of_memory(
     def fail(*arguments: Any, **options: Any) -> None:
         raise error
 
-    monkeypatch.setattr("divprune.cli.run.answer", fail)
+    monkeypatch.setattr("divprune.demo.answering.answer", fail)
     outcome = divprune("run", "--model", llava, "--image", picture)
     assert outcome.exit_code == 2
     assert outcome.error.startswith("out of memory; try ")
@@ -206,7 +209,7 @@ def test_out_of_memory(
 def test_defect_is_one_line_with_exit_code_one(
     divprune: Command, llava: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("divprune.cli.run.answer", lambda *arguments, **options: 1 / 0)
+    monkeypatch.setattr("divprune.demo.answering.answer", lambda *arguments, **options: 1 / 0)
     outcome = divprune("run", "--model", llava, "--image", picture)
     assert outcome.exit_code == 1
     assert outcome.error == "ZeroDivisionError: division by zero (--debug shows the traceback)"

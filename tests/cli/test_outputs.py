@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from divprune.cli import reproduce_run
 from divprune.errors import RecordError
+from divprune.experiments import run as paper_run
 from divprune.records import Record
 from tests.cli.conftest import Command
 
@@ -36,7 +36,7 @@ def by_another_name(path: Path, name: str) -> Path:
 def test_a_report_never_replaces_what_it_is_about(
     divprune: Command, mine: Path, monkeypatch: pytest.MonkeyPatch, option: str, name: str
 ) -> None:
-    monkeypatch.delattr("divprune.cli.run.load_model")
+    monkeypatch.setattr("divprune.checkpoints.load_model", None)
     before = mine.read_bytes()
     outcome = divprune("run", option, mine, "--report", by_another_name(mine, name), *SHORT)
     assert outcome.exit_code == 2
@@ -48,7 +48,7 @@ def test_a_report_never_replaces_what_it_is_about(
 def test_the_image_may_be_the_one_with_another_name(
     divprune: Command, mine: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.delattr("divprune.cli.run.load_model")
+    monkeypatch.setattr("divprune.checkpoints.load_model", None)
     page = mine.rename(mine.with_name("mine.html"))
     outcome = divprune("run", "--image", by_another_name(page, kind), "--report", page, *SHORT)
     assert "is what the command reads" in outcome.error
@@ -56,7 +56,7 @@ def test_the_image_may_be_the_one_with_another_name(
 
 @pytest.mark.parametrize("name", ["other.png", "report", "report.json", "report.html.bak"])
 def test_a_report_is_called_html(divprune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.delattr("divprune.cli.run.load_model")
+    monkeypatch.setattr("divprune.checkpoints.load_model", None)
     outcome = divprune("run", "--report", tmp_path / name)
     assert outcome.exit_code == 2
     assert f"{name} must end in .html, such as report.html" in outcome.error
@@ -75,7 +75,7 @@ def test_a_report_is_called_html(divprune: Command, tmp_path: Path, monkeypatch:
 def test_a_page_of_another_program_is_left_as_it_is(
     divprune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:
-    monkeypatch.delattr("divprune.cli.run.load_model")
+    monkeypatch.setattr("divprune.checkpoints.load_model", None)
     page = tmp_path / "page.html"
     page.write_bytes(content.encode("latin-1"))
     outcome = divprune("run", "--report", page)
@@ -104,7 +104,7 @@ def test_a_report_replaces_an_earlier_one(
 def test_a_calibration_replaces_calibrations_only(
     divprune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, content: str
 ) -> None:
-    monkeypatch.delattr("divprune.cli.calibrate.load_model")
+    monkeypatch.delattr("divprune.calibration.run.load_model")
     output = tmp_path / "config.json"
     output.write_text(content, encoding="utf-8")
     outcome = divprune("calibrate", command, "--output", output)
@@ -117,7 +117,7 @@ def test_a_calibration_replaces_calibrations_only(
 def test_a_calibration_never_replaces_its_images(
     divprune: Command, mine: Path, monkeypatch: pytest.MonkeyPatch, is_folder: bool
 ) -> None:
-    monkeypatch.delattr("divprune.cli.calibrate.load_model")
+    monkeypatch.delattr("divprune.calibration.run.load_model")
     before = mine.read_bytes()
     outcome = divprune("calibrate", "vtw", "--image", mine.parent if is_folder else mine, "--output", mine)
     assert outcome.exit_code == 2
@@ -152,9 +152,9 @@ def test_a_record_replaces_records_only(tmp_path: Path) -> None:
 def test_files_in_the_folder_of_records_are_looked_at_before_anything_is_run(
     divprune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, arguments: tuple[object, ...]
 ) -> None:
-    for module in ("bench_subject", "eval", "reproduce_figures"):
-        monkeypatch.delattr(f"divprune.cli.{module}.load_model")
-    monkeypatch.setattr("divprune.cli.bench._peaks", None)
+    for module in ("efficiency.subject", "evaluation.scenes.run", "experiments.figure_runs"):
+        monkeypatch.delattr(f"divprune.{module}.load_model")
+    monkeypatch.setattr("divprune.efficiency.subject.measure_variants", None)
     (tmp_path / name).write_text("precious", encoding="utf-8")
     outcome = divprune(*arguments, "--output", tmp_path)
     assert outcome.exit_code == 2
@@ -165,8 +165,8 @@ def test_files_in_the_folder_of_records_are_looked_at_before_anything_is_run(
 def test_images_of_a_figure_lie_in_another_folder_than_its_drawings(
     divprune: Command, mine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr("divprune.cli.reproduce_figures.load_model")
-    monkeypatch.setattr(reproduce_run, "run_plan", None)
+    monkeypatch.delattr("divprune.experiments.figure_runs.load_model")
+    monkeypatch.setattr(paper_run, "run_in_harness", None)
     figure = ("reproduce", "figure3", "--model", "embedded", "--output", mine.parent)
     outcome = divprune(*figure, "--images", mine.parent / ".." / mine.parent.name)
     assert outcome.exit_code == 2

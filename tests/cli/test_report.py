@@ -10,6 +10,7 @@ import pytest
 
 from divprune.records import write_whole
 from tests.cli.conftest import Command
+from tests.support import checkpoint_writers
 
 SHORT = ("--max-new-tokens", 4, "--repeats", 1)
 
@@ -78,7 +79,7 @@ def test_nothing_is_loaded_from_elsewhere(page: Page) -> None:
 
 def test_clip_shows_every_sampled_frame(divprune: Command, checkpoints: Path, clip: Path, tmp_path: Path) -> None:
     pytest.importorskip("torchvision")
-    model = checkpoints.write_llava_next_video(checkpoints / "video")
+    model = checkpoint_writers.write_llava_next_video(checkpoints / "video")
     arguments = ("--video", clip, "--num-frames", 4, "--keep-ratio", 0.5, "--report", tmp_path / "report.html")
     outcome = divprune("run", "--model", model, *arguments, *SHORT)
     assert outcome.exit_code == 0, outcome.stderr
@@ -90,7 +91,7 @@ def test_clip_shows_every_sampled_frame(divprune: Command, checkpoints: Path, cl
 
 def test_merged_frames_show_the_same_tokens(divprune: Command, checkpoints: Path, clip: Path, tmp_path: Path) -> None:
     pytest.importorskip("torchvision")
-    model = checkpoints.write_qwen2_5_vl(checkpoints / "merged")
+    model = checkpoint_writers.write_qwen2_5_vl(checkpoints / "merged")
     arguments = ("--video", clip, "--num-frames", 4, "--num-keep", 6, "--report", tmp_path / "report.html")
     outcome = divprune("run", "--model", model, *arguments, *SHORT)
     assert outcome.exit_code == 0, outcome.stderr
@@ -102,7 +103,7 @@ def test_merged_frames_show_the_same_tokens(divprune: Command, checkpoints: Path
 def test_newline_tokens_are_counted_but_not_drawn(
     divprune: Command, checkpoints: Path, picture: Path, tmp_path: Path
 ) -> None:
-    model = checkpoints.write_llava_next_video(checkpoints / "newlines")
+    model = checkpoint_writers.write_llava_next_video(checkpoints / "newlines")
     arguments = ("--image", picture, "--keep-ratio", 1, "--report", tmp_path / "report.html", "--json")
     outcome = divprune("run", "--model", model, *arguments, *SHORT)
     (row,) = outcome.json["rows"]
@@ -122,7 +123,7 @@ def test_failed_report_leaves_the_old_file(
     def fail(*arguments: object, **options: object) -> None:
         raise RuntimeError("no drawing today")
 
-    monkeypatch.setattr("divprune.cli.report.draw_media", fail)
+    monkeypatch.setattr("divprune.demo.html_report.draw_media", fail)
     outcome = divprune("run", "--model", llava, "--image", picture, "--report", report, *SHORT)
     assert outcome.exit_code == 1
     assert report.read_text() == old

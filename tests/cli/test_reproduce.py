@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from divprune.cli import harness_run, reproduce_efficiency, reproduce_run
+from divprune.efficiency import subject as efficiency_subject
 from divprune.evaluation.cells import Cell
 from divprune.evaluation.datasets import data_set
+from divprune.experiments import harness
+from divprune.experiments import run as paper_run
 from divprune.experiments.paper.presets import PRESET_NAMES
 from divprune.records import Record
 from tests.cli.conftest import Command
@@ -79,7 +81,7 @@ def test_mistakes_are_told_in_one_line(divprune: Command, arguments: tuple[str, 
     assert message in outcome.error
 
 
-def answered(cells: list[Cell], options: Any, screen: Any) -> None:
+def answered(cells: list[Cell], options: Any, progress: Any) -> None:
     """In place of the harness: the unpruned model has 6 of 8 right, every other one 4."""
     for cell in cells:
         source, count = data_set(cell.task), 6 if cell.method == "unpruned" else 4
@@ -93,7 +95,7 @@ def answered(cells: list[Cell], options: Any, screen: Any) -> None:
 def test_a_run_on_the_embedded_model_ends_in_the_table(
     divprune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reproduce_run, "run_plan", answered)
+    monkeypatch.setattr(paper_run, "run_in_harness", answered)
     arguments = (
         "table1",
         "--model",
@@ -118,7 +120,7 @@ def test_a_run_on_the_embedded_model_ends_in_the_table(
 
 
 def test_a_recipe_is_made_on_the_spot(divprune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reproduce_run, "run_plan", answered)
+    monkeypatch.setattr(paper_run, "run_in_harness", answered)
     arguments = ("table1", "--methods", "fitprune", "--keep-ratios", "0.5", "--tasks", "gqa", "--output", tmp_path)
     outcome = divprune("reproduce", *arguments, "--model", "embedded", "--json")
     assert outcome.exit_code == 0, outcome.stderr
@@ -131,7 +133,7 @@ def test_a_recipe_is_made_on_the_spot(divprune: Command, tmp_path: Path, monkeyp
 def test_one_of_several_processes_does_what_cannot_be_shared(
     divprune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reproduce_run, "run_plan", answered)
+    monkeypatch.setattr(paper_run, "run_in_harness", answered)
     monkeypatch.setenv("WORLD_SIZE", "2")
     shared = ("--model", "embedded", "--output", tmp_path, "--json")
     recipe = ("table1", "--methods", "fitprune", "--keep-ratios", "0.5", "--tasks", "gqa")
@@ -147,9 +149,9 @@ def test_one_of_several_processes_does_what_cannot_be_shared(
 
 
 def test_time_and_memory_of_table_2(divprune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reproduce_run, "run_plan", answered)
+    monkeypatch.setattr(paper_run, "run_in_harness", answered)
     # In this process, which has a torchvision that can be imported.
-    monkeypatch.setattr(reproduce_efficiency, "in_own_process", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr(efficiency_subject, "in_own_process", lambda function, *arguments: function(*arguments))
     arguments = (
         "table2",
         "--model",
@@ -170,7 +172,7 @@ def test_time_and_memory_of_table_2(divprune: Command, tmp_path: Path, monkeypat
     again = divprune("reproduce", *arguments)
     assert again.json["rows"] == outcome.json["rows"]
     measured = []
-    monkeypatch.setattr(reproduce_efficiency, "run_bench", lambda *_, **__: measured.append(1) or [])
+    monkeypatch.setattr(efficiency_subject, "run_bench", lambda *_, **__: measured.append(1) or [])
     anew = divprune("reproduce", *arguments, "--no-resume")
     assert anew.exit_code != 0
     assert measured == [1], "--no-resume measures again"
@@ -179,7 +181,7 @@ def test_time_and_memory_of_table_2(divprune: Command, tmp_path: Path, monkeypat
 def test_figures_of_pictures_and_of_scores(
     divprune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: Path
 ) -> None:
-    monkeypatch.setattr(reproduce_run, "run_plan", answered)
+    monkeypatch.setattr(paper_run, "run_in_harness", answered)
     shared = ("--model", "embedded", "--output", tmp_path, "--json")
     scenes = divprune("reproduce", "figure3", "--limit", 2, *shared)
     assert scenes.exit_code == 0, scenes.stderr
@@ -209,7 +211,7 @@ def test_figures_of_pictures_and_of_scores(
 def test_pictures_are_looked_for_before_anything_is_run(
     divprune: Command, llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reproduce_run, "run_plan", None)
+    monkeypatch.setattr(paper_run, "run_in_harness", None)
     shared = ("reproduce", "figure3", "--model", llava, "--output", tmp_path / "new")
     assert "--images FOLDER is needed" in divprune(*shared).error
     assert "is not there" in divprune(*shared, "--images", tmp_path / "nowhere").error
@@ -240,7 +242,7 @@ def test_without_the_harness_the_plan_still_works(
     def missing(name: str) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}")
 
-    monkeypatch.setattr(harness_run, "import_module", missing)
+    monkeypatch.setattr(harness, "import_module", missing)
     outcome = divprune("reproduce", "table3", "--model", "embedded", "--output", tmp_path)
     assert outcome.exit_code == 2
     assert 'running data sets needs lmms-eval: pip install "divprune[eval]"' in outcome.error

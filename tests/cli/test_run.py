@@ -143,7 +143,7 @@ def test_prompts_and_names_are_shown_as_they_are(divprune: Command, llava: Path,
 
 
 def test_real_llava_layout_on_a_photograph(divprune: Command, checkpoints: Path, picture: Path) -> None:
-    model = checkpoints.write_llava(checkpoints / "llava-1.5", image_size=336, dtype="float16")
+    model = checkpoint_writers.write_llava(checkpoints / "llava-1.5", image_size=336, dtype="float16")
     report = checkpoints / "report.html"
     arguments = ("--image", picture, "--num-keep", 56, "--report", report, "--json", *SHORT)
     outcome = divprune("run", "--model", model, *arguments)
@@ -167,7 +167,7 @@ def test_clips(divprune: Command, checkpoints: Path, clip: Path, family: str) ->
 
 def test_picture_and_clip_in_one_prompt(divprune: Command, checkpoints: Path, clip: Path, picture: Path) -> None:
     pytest.importorskip("torchvision")
-    model = checkpoints.write_qwen2_5_vl(checkpoints / "both")
+    model = checkpoint_writers.write_qwen2_5_vl(checkpoints / "both")
     arguments = ("--image", picture, "--video", clip, "--num-frames", 4, "--json", *SHORT)
     outcome = divprune("run", "--model", model, *arguments)
     assert outcome.exit_code == 0, outcome.stderr
@@ -177,7 +177,7 @@ def test_picture_and_clip_in_one_prompt(divprune: Command, checkpoints: Path, cl
 def test_model_without_chat_template_gets_placeholders_and_says_so(
     divprune: Command, checkpoints: Path, picture: Path
 ) -> None:
-    model = checkpoints.write_llava(checkpoints / "plain", chat_template=False)
+    model = checkpoint_writers.write_llava(checkpoints / "plain", chat_template=False)
     outcome = divprune("run", "--model", model, "--image", picture, "--json", *SHORT)
     assert outcome.exit_code == 0
     assert "has no chat template" in outcome.stderr

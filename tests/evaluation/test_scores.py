@@ -8,7 +8,7 @@ import pytest
 from divprune.embedded import KINDS, Question, questions, scene
 from divprune.errors import MissingDependencyError
 from divprune.evaluation import cider
-from divprune.evaluation.cider import cider_scores
+from divprune.evaluation.cider import cider_scores, scene_words
 from divprune.evaluation.scenes.questions import ANSWER_KINDS
 from divprune.evaluation.scenes.scores import Answered, scores
 
@@ -68,10 +68,12 @@ def test_questions_about_one_scene_stand_or_fall_together() -> None:
 @pytest.mark.skipif(not HAS_SCORER, reason="needs the extra captions")
 def test_cider_is_ten_for_the_expected_caption_and_less_for_others() -> None:
     expected = ["a red circle, two blue stars and an orange square", "a green ring", "two white crosses and a red star"]
+    expected = [scene_words(caption) for caption in expected]
+    references = [[caption] for caption in expected]
     # Three words have no sequence of four, which is a quarter of the score.
-    assert cider_scores(expected, expected) == pytest.approx([10, 7.5, 10])
+    assert cider_scores(expected, references) == pytest.approx([10, 7.5, 10])
     said = ["a red circle and an orange square", "a blue ring", "nothing"]
-    first, second, third = cider_scores(said, expected)
+    first, second, third = cider_scores(said, references)
     assert 0 < second < 10
     assert 0 < first < 10
     assert third == 0
@@ -88,4 +90,4 @@ def test_captions_enter_the_table() -> None:
 def test_the_missing_scorer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pycocoevalcap.cider.cider", None)
     with pytest.raises(MissingDependencyError, match=r"divprune\[captions\]"):
-        cider.cider_scores(["a"], ["a"])
+        cider.cider_scores(["a"], [["a"]])

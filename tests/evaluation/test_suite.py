@@ -1,4 +1,4 @@
-"""The scenes suite answers every case like a plain evaluation, goes on after an interruption, and refuses by name."""
+"""The scenes suite answers every case, goes on after an interruption, and refuses by name."""
 
 import json
 from dataclasses import dataclass
@@ -12,20 +12,19 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from divprune.efficiency.shapes import model_shape
 from divprune.efficiency.workloads import Workload
-from divprune.embedded import KINDS, checkpoint_path
+from divprune.embedded import checkpoint_path
 from divprune.errors import PruningError, UnknownMethodError
-from divprune.evaluation.answer_log import AnswerLog, Entry
+from divprune.evaluation.matching import MATCHINGS
 from divprune.evaluation.scenes import suite as suite_module
 from divprune.evaluation.scenes.cases import (
     KEEP_RATIOS,
-    MATCHINGS,
     Case,
     cost_percent,
     every_method,
     suite_cases,
 )
-from divprune.evaluation.scenes.questions import Setting, evaluate_scenes
-from divprune.evaluation.scenes.suite import Suite
+from divprune.evaluation.scenes.suite import Entry, Suite
+from divprune.jsonl_log import JsonlLog
 from divprune.methods import DivPrune, FitPrune, FitPruneRecipe, ItemContext, Method, available_methods
 
 RECIPE = FitPruneRecipe((200, 30), 256)
@@ -41,8 +40,8 @@ def plan(embedded: tuple[Any, Any], names: list[str], *arguments: Any) -> list[C
     return suite_cases(names, model_shape(embedded[0].config), Workload(12, 256), *arguments)
 
 
-def fresh(folder: Path | None) -> AnswerLog:
-    return AnswerLog(folder, "eval-scenes", {"revision": "a"})
+def log_of(folder: Path) -> JsonlLog:
+    return JsonlLog(folder, "eval-scenes", {"revision": "a"})
 
 
 def test_every_registered_method_has_its_rows(embedded: tuple[Any, Any]) -> None:
@@ -109,7 +108,7 @@ def test_a_method_with_a_count_of_its_own_also_runs_with_that(
 def test_a_layer_that_is_not_there_is_refused_by_name(embedded: tuple[Any, Any]) -> None:
     (case,) = plan(embedded, ["vtw"], [0.5])[2:]
     assert "layer must be below the model's 4 decoder layers, got 15" in (case.refusal or "")
-    (row,) = Suite(*embedded, 1, fresh(None)).run([case], with_cider=False)
+    (row,) = Suite(*embedded, 1).run([case], with_cider=False)
     assert row["refusal"] == case.refusal
     assert row["num_kept"] is None
 
@@ -119,24 +118,13 @@ def test_unknown_methods_are_refused(embedded: tuple[Any, Any]) -> None:
         plan(embedded, ["divprun"])
 
 
-def test_the_suite_answers_like_the_plain_evaluation(embedded: tuple[Any, Any]) -> None:
-    cases = plan(embedded, ["divprune"], [0.098], ["tokens"])
-    rows = Suite(*embedded, 10, fresh(None)).run(cases, with_cider=False)
-    settings = [Setting(), Setting(keep_ratio=0.0), Setting(DivPrune(), 0.098)]
-    expected = evaluate_scenes(*embedded, settings, 10)
-    for row, other in zip(rows, expected, strict=True):
-        assert row["num_kept"] == other["num_kept"]
-        for kind in (*KINDS, "mean"):
-            assert row[f"{kind}_percent"] == pytest.approx(other[f"{kind}_percent"])
-
-
 class Stop(Exception):
     pass
 
 
 def test_an_interrupted_run_goes_on(embedded: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cases = plan(embedded, ["random", "uniform"], [0.1], ["tokens"])
-    whole = Suite(*embedded, 10, fresh(None)).run(cases, with_cider=False)
+    whole = Suite(*embedded, 10).run(cases, with_cider=False)
     done = 0
 
     def stop_after_nine() -> None:
@@ -146,12 +134,13 @@ def test_an_interrupted_run_goes_on(embedded: tuple[Any, Any], tmp_path: Path, m
             raise Stop
 
     with pytest.raises(Stop):
-        Suite(*embedded, 10, fresh(tmp_path)).run(cases, stop_after_nine, with_cider=False)
+        Suite(*embedded, 10, log_of(tmp_path)).run(cases, stop_after_nine, with_cider=False)
     (path,) = tmp_path.iterdir()
     # Killed while it wrote a line.
     path.write_text(path.read_text() + '{"case": "uni')
-    log = fresh(tmp_path)
-    assert len(log) == 9
+    log = log_of(tmp_path)
+    suite = Suite(*embedded, 10, log)
+    assert suite.num_done == 9
     asked: list[str] = []
     original = suite_module._entry
 
@@ -160,18 +149,11 @@ def test_an_interrupted_run_goes_on(embedded: tuple[Any, Any], tmp_path: Path, m
         return original(case, *arguments)
 
     monkeypatch.setattr(suite_module, "_entry", counted)
-    suite = Suite(*embedded, 10, log)
     assert suite.run(cases, with_cider=False) == whole
     assert len(asked) == suite.num_units * len(cases) - 9
     assert all(json.loads(line) for line in path.read_text().splitlines())
     log.delete()
     assert list(tmp_path.iterdir()) == []
-
-
-def test_other_revisions_answers_are_not_taken(tmp_path: Path) -> None:
-    fresh(tmp_path).add(Entry("divprune num_keep=3", "answers 0-7", ("yes",), 3.0, "tokens"))
-    assert len(fresh(tmp_path)) == 1
-    assert len(AnswerLog(tmp_path, "eval-scenes", {"revision": "b"})) == 0
 
 
 def test_random_methods_draw_anew_for_each_scene(embedded: tuple[Any, Any]) -> None:
@@ -186,24 +168,24 @@ def test_methods_get_pixels_if_tokens_do_not_do(
 ) -> None:
     """As methods do that read the vision encoder, and those that this model cannot feed."""
     fed: list[str] = []
-    say = suite_module.Batch.say
+    generate = suite_module.Batch.generate
 
     def picky(batch: Any, feed: Any) -> list[str]:
         fed.append(feed)
         if feed in refuses:
             raise PruningError("needs a CLS token")
-        return say(batch, feed)
+        return generate(batch, feed)
 
-    monkeypatch.setattr(suite_module.Batch, "say", picky)
+    monkeypatch.setattr(suite_module.Batch, "generate", picky)
     case = plan(embedded, ["divprune"], [0.1], ["tokens"])[2]
-    (row,) = Suite(*embedded, 9, fresh(None)).run([case], with_cider=False)
+    (row,) = Suite(*embedded, 9).run([case], with_cider=False)
     # Once found out, it holds for all batches.
     assert fed == ["tokens", *["pixels"] * (1 if "pixels" in refuses else 4)]
     assert row["refusal"] == ("needs a CLS token" if "pixels" in refuses else None)
 
 
-def test_pixels_and_tokens_say_the_same(embedded: tuple[Any, Any]) -> None:
+def test_pixels_and_tokens_give_the_same_answers(embedded: tuple[Any, Any]) -> None:
     (batch, _) = suite_module.batches(*embedded, [suite_module.scene(0, "test")])
-    assert batch.say("pixels") == batch.say("tokens")
+    assert batch.generate("pixels") == batch.generate("tokens")
     with torch.inference_mode():
         assert DivPrune().select(batch.visual_tokens[0], 3, ItemContext()).shape == (3,)

@@ -8,7 +8,6 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from divprune.efficiency.shapes import model_shape
 from divprune.embedded import checkpoint_path, scene
-from divprune.evaluation.answer_log import AnswerLog
 from divprune.evaluation.scenes import fitprune_calibration
 from divprune.evaluation.scenes.cases import suite_cases
 from divprune.evaluation.scenes.fitprune_calibration import recipe_tailor
@@ -32,7 +31,7 @@ def test_each_share_has_a_recipe_of_equal_flops(embedded: tuple[Any, Any], monke
         return batches(model, processor, scenes)
 
     monkeypatch.setattr(fitprune_calibration, "batches", noted)
-    suite = Suite(*embedded, 1, AnswerLog(None, "eval-scenes", {}))
+    suite = Suite(*embedded, 1)
     tailors = {"fitprune": recipe_tailor(*embedded, suite.workload)}
     shape = model_shape(embedded[0].config)
     cases = suite_cases(["uniform", "fitprune"], shape, suite.workload, [0.5, 0.05], ["tokens", "flops"], tailors)[2:]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,8 +22,9 @@ class Silent:
         self.num_answered = 0
         self.notes: list[str] = []
 
-    def cell(self, cell: Cell, num_requests: int) -> None:
-        pass
+    @contextmanager
+    def counting(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
+        yield self.answered
 
     def answered(self, count: int) -> None:
         self.num_answered += count
@@ -49,7 +51,7 @@ def one_index(tasks: Path) -> Iterator[None]:
 @pytest.fixture
 def run(one_index: None, tasks: Path, tmp_path: Path) -> Callable[..., list[Record]]:
     """`run(cells, **options)` returns the records."""
-    from divprune.lmms_eval_plugin.runs.backends import HarnessOptions
+    from divprune.evaluation.harness_options import HarnessOptions
     from divprune.lmms_eval_plugin.runs.run_cells import run_cells
 
     def finished(cells: list[Cell], **options: object) -> list[Record]:

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from divprune.checkpoints import EMBEDDED, load_model
-from divprune.evaluation.answer_log import AnswerLog
 from divprune.evaluation.cells import UNPRUNED, Cell
 from divprune.evaluation.scenes.cases import Case
 from divprune.evaluation.scenes.scores import scores
@@ -28,7 +27,7 @@ SETTINGS = {UNPRUNED: None, "divprune": 0.098, "norm": 0.25}
 @pytest.fixture(scope="session")
 def suite() -> Suite:
     loaded = load_model(EMBEDDED, torch.device("cpu"), "float32")
-    return Suite(loaded.model, loaded.processor, NUM_SCENES, AnswerLog(None, "none", {}))
+    return Suite(loaded.model, loaded.processor, NUM_SCENES)
 
 
 @pytest.mark.parametrize("method", SETTINGS)
@@ -42,7 +41,7 @@ def test_same_answers_and_scores_as_the_scenes_suite(
     suite.run([case], with_cider=False)
     answered = suite.answered(case)
     for cell, kind in zip(cells, ("existence", "caption"), strict=True):
-        assert said(tmp_path, cell) == [one.said for one in answered if one.question.kind == kind]
+        assert said(tmp_path, cell) == [one.prediction for one in answered if one.question.kind == kind]
     expected = scores(answered, NUM_SCENES, with_cider=True)
     assert value(pope, "pope_f1_score") == pytest.approx(expected["existence_f1_percent"] / 100)
     assert value(captions, "coco_CIDEr") == pytest.approx(expected["caption_cider"], abs=1e-6)

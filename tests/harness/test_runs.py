@@ -66,7 +66,7 @@ def test_two_processes_end_like_one(
 import os
 from pathlib import Path
 from divprune.evaluation.cells import Cell
-from divprune.lmms_eval_plugin.runs.backends import HarnessOptions
+from divprune.evaluation.harness_options import HarnessOptions
 from divprune.lmms_eval_plugin.runs.run_cells import run_cells
 from tests.harness.scene_runs import Silent
 
@@ -151,7 +151,7 @@ def test_answers_of_other_settings_are_not_taken(run: Callable[..., list[Record]
 
 
 def test_recipes_are_told_apart_by_what_they_hold(tmp_path: Path) -> None:
-    from divprune.lmms_eval_plugin.runs.backends import HarnessOptions
+    from divprune.evaluation.harness_options import HarnessOptions
     from divprune.lmms_eval_plugin.runs.cell_records import settings_of
 
     recipe, seen = tmp_path / "recipe.json", set()
@@ -164,15 +164,15 @@ def test_recipes_are_told_apart_by_what_they_hold(tmp_path: Path) -> None:
 
 
 def test_no_resume_forgets_what_all_processes_said(tmp_path: Path) -> None:
-    from divprune.lmms_eval_plugin.answer_file import AnswerFile, Said
+    from divprune.jsonl_log import JsonlLog
+    from divprune.lmms_eval_plugin.runs.answers import Answers, Response
 
-    files = [AnswerFile(tmp_path, "cell", {}, rank) for rank in range(3)]
-    for number, file in enumerate(files):
-        file.add([Said(f"key {number}", "yes")])
-    alone = AnswerFile(tmp_path, "cell", {})
+    for rank in range(3):
+        Answers(JsonlLog(tmp_path, "cell", {}, rank)).add([Response(f"key {rank}", "yes")])
+    alone = Answers(JsonlLog(tmp_path, "cell", {}))
     assert len(alone) == 3
-    alone.empty(num_processes=1)
-    assert len(alone) == len(AnswerFile(tmp_path, "cell", {})) == 0
+    alone.forget(num_processes=1)
+    assert len(alone) == len(Answers(JsonlLog(tmp_path, "cell", {}))) == 0
 
 
 def test_processes_without_documents_are_refused(
@@ -195,10 +195,8 @@ def test_tasks_are_checked_first(task: str, reason: str, run: Callable[..., list
 def test_a_full_disk_loses_nothing(
     run: Callable[..., list[Record]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from divprune.lmms_eval_plugin import answer_file
-
     written: list[int] = []
-    original = answer_file.os.fsync
+    original = os.fsync
 
     def full(descriptor: int) -> None:
         written.append(descriptor)
@@ -206,7 +204,7 @@ def test_a_full_disk_loses_nothing(
             raise OSError(28, "No space left on device")
         original(descriptor)
 
-    monkeypatch.setattr(answer_file.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(EvaluationError, match=r"No space left on device.*make room"):
         run([CELL], limit=12)
     progress = Silent()

@@ -99,7 +99,7 @@ def test_what_a_server_cannot_do_is_said_first(
     (placed,) = run([Cell(EMBEDDED, POPE, "divprune", 0.098, positions="compact")], **given)
     assert "takes no positions" in placed.config["refusal"]
     (nowhere,) = run([CELL], **given | {"base_url": None})
-    assert "--base-url" in nowhere.config["refusal"]
+    assert "`base_url`" in nowhere.config["refusal"]
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(EvaluationError, match="runs in one process"):
         run([CELL], **given)

@@ -1,1 +1,6 @@
 """The built-in bench: generated scenes, their questions, and the cases that are compared on them."""
+
+from divprune.evaluation.scenes.run import SceneOptions, SceneScores, run_scenes
+from divprune.evaluation.scenes.suite import NOTICE
+
+__all__ = ["NOTICE", "SceneOptions", "SceneScores", "run_scenes"]

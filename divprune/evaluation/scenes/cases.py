@@ -2,22 +2,20 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from divprune.budget import Budget, budget
-from divprune.efficiency.equal_flops import num_keep_for_ratio
+from divprune.config import Positions
 from divprune.efficiency.flops import compare, prefill_flop
 from divprune.efficiency.schedule import DropSchedule
 from divprune.efficiency.shapes import ModelShape
 from divprune.efficiency.workloads import Workload
+from divprune.evaluation.matching import MATCHINGS, Matching, num_keep_at_equal_flops, settings_of
 from divprune.methods import Method, RandomTokens, available_methods, get_method
 from divprune.methods.sparse_vlm import PUBLISHED
 
 Tailor = Callable[[float], Method]
 """A target, cost pruned / unpruned -> the method calibrated to it; ValueError if that is out of reach."""
 
-Matching = Literal["tokens", "flops"]
-MATCHINGS: tuple[Matching, ...] = ("tokens", "flops")
 KEEP_RATIOS = (0.5, 0.25, 0.098, 0.05)
 
 UNPRUNED, WITHHELD = "unpruned", "picture withheld"
@@ -49,6 +47,7 @@ class Case:
             only shows when it runs.
         refusal: why it cannot run; None if nothing is known against it.
         tailored: the method, where its name does not tell all of it: it was calibrated.
+        positions: as for `prune`; None for the family's default.
     """
 
     name: str
@@ -58,13 +57,15 @@ class Case:
     flop_percent: float | None = None
     refusal: str | None = None
     tailored: Method | None = None
+    positions: Positions | None = None
 
     @property
     def key(self) -> str:
         """What its answers depend on: rows with the same key are answered once."""
         if self.tailored is not None:
             return repr(self.tailored)
-        return self.name if self.num_keep is None else f"{self.name} num_keep={self.num_keep}"
+        parts = (self.name, self.num_keep and f"num_keep={self.num_keep}", self.positions)
+        return " ".join(part for part in parts if part)
 
     @property
     def method(self) -> Method | None:
@@ -92,7 +93,7 @@ def suite_cases(
     Args:
         names: the methods, as `get_method` reads them.
         shape: of the model that answers.
-        workload: its prompts in the mean.
+        workload: its average prompt.
         keep_ratios: shares of the visual tokens, in (0, 1].
         matchings: what is made equal between methods.
         tailors: by name, how methods are calibrated that cannot do without.
@@ -153,24 +154,22 @@ class _Planner:
         self.method = get_method(name)
 
     def cases(self, keep_ratios: Sequence[float], matchings: Sequence[Matching]) -> Iterator[Case]:
-        if self.method.count == "schedule":
-            yield self._costed(Case(self.name, tailored=self.method if self.method.calibrated_on else None), None)
-            return
-        if self.method.count not in ("exact", "at_most"):
-            # Left to itself, it finds a count for each picture.
-            yield Case(self.name)
-        for matching in matchings:
-            for keep_ratio in keep_ratios:
+        for setting in settings_of(self.method, keep_ratios, matchings):
+            if setting is not None:
+                matching, keep_ratio = setting
                 yield self._tokens(keep_ratio) if matching == "tokens" else self._flops(keep_ratio)
+            elif self.method.count == "schedule":
+                yield self._costed(Case(self.name, tailored=self.method if self.method.calibrated_on else None), None)
+            else:
+                yield Case(self.name)
 
     def _tokens(self, keep_ratio: float) -> Case:
         num_keep = budget(self.workload.num_visual_tokens, keep_ratio=keep_ratio)
         return self._costed(Case(self.name, "tokens", keep_ratio, num_keep), Budget(num_keep=num_keep))
 
     def _flops(self, keep_ratio: float) -> Case:
-        target = self._ratio(RandomTokens(), Budget(keep_ratio))
         try:
-            num_keep = num_keep_for_ratio(target, self.shape, [self.workload], self.method, "paper")
+            num_keep = num_keep_at_equal_flops(keep_ratio, self.shape, [self.workload], self.method)
         except ValueError as error:
             return Case(self.name, "flops", keep_ratio, refusal=str(error))
         return self._costed(Case(self.name, "flops", keep_ratio, num_keep), Budget(num_keep=num_keep))
@@ -178,12 +177,10 @@ class _Planner:
     def _costed(self, case: Case, kept: Budget | None) -> Case:
         """Return the case with its cost, or refused if the model has no such layer."""
         try:
-            return replace(case, flop_percent=100 * self._ratio(self.method, kept))
+            cost = compare(self.shape, [self.workload], self.method, kept, "paper").ratio
+            return replace(case, flop_percent=100 * cost)
         except ValueError as error:
             return replace(case, refusal=str(error))
-
-    def _ratio(self, method: Method, kept: Budget | None) -> float:
-        return compare(self.shape, [self.workload], method, kept, "paper").ratio
 
 
 def cost_percent(case: Case, mean_kept: float, shape: ModelShape, workload: Workload) -> float | None:

@@ -44,4 +44,4 @@ def _samples(model: PreTrainedModel, processor: Any) -> Iterator[dict[str, Any]]
         batch = next(batches(model, processor, [scene(seed, "train")]))
         encoded = BaseModelOutputWithPooling()
         encoded["pooler_output"] = batch.visual_tokens
-        yield {**batch.with_picture, "mm_encoder_outputs": {"image": encoded}}
+        yield {**batch.with_image, "mm_encoder_outputs": {"image": encoded}}

@@ -6,29 +6,29 @@ from dataclasses import dataclass
 import numpy as np
 
 from divprune.embedded import KINDS, Question
-from divprune.evaluation.cider import cider_scores
+from divprune.evaluation.cider import cider_scores, scene_words
 from divprune.evaluation.resampling import NUM_RESAMPLES, Array, ends, ratio, resampled_sums
 from divprune.evaluation.scenes.questions import ANSWER_KINDS
 
 
 @dataclass(frozen=True)
 class Answered:
-    """A question about a scene and what the model said.
+    """A question about a scene and the model's prediction.
 
     Attributes:
         place: the scene's place among the scenes asked about, from 0.
         question: what was asked.
-        said: the answer.
+        prediction: the answer.
     """
 
     place: int
     question: Question
-    said: str
+    prediction: str
 
     @property
     def is_right(self) -> bool:
         """Whether it is, word for word, the expected answer."""
-        return self.said == self.question.answer
+        return self.prediction == self.question.answer
 
 
 def scores(answered: Sequence[Answered], num_scenes: int, with_cider: bool) -> dict[str, float | None]:
@@ -77,13 +77,16 @@ def _accuracy(answered: Sequence[Answered], kind: str, num_scenes: int) -> Array
 
 def _f1(answered: Sequence[Answered], num_scenes: int) -> Array:
     asked = [one for one in answered if one.question.kind == "existence"]
-    said = [one.said == "yes" for one in asked]
+    positive = [one.prediction == "yes" for one in asked]
     true = [one.question.answer == "yes" for one in asked]
-    both, num_said, num_true = _sums(asked, num_scenes, [a and b for a, b in zip(said, true, strict=True)], said, true)
-    return ratio(2 * both, num_said + num_true)
+    both, num_positive, num_true = _sums(
+        asked, num_scenes, [a and b for a, b in zip(positive, true, strict=True)], positive, true
+    )
+    return ratio(2 * both, num_positive + num_true)
 
 
 def _cider(answered: Sequence[Answered], num_scenes: int) -> Array:
     captions = [one for one in answered if one.question.kind == "caption"]
-    marks = cider_scores([one.said for one in captions], [one.question.answer for one in captions])
+    predictions = [scene_words(one.prediction) for one in captions]
+    marks = cider_scores(predictions, [[scene_words(one.question.answer)] for one in captions])
     return ratio(*_sums(captions, num_scenes, marks, [1.0] * len(captions)))

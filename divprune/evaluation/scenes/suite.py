@@ -5,7 +5,7 @@ a toy model: it does not tell which method is best on photographs.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from statistics import fmean
 from typing import Any, get_args
@@ -16,11 +16,11 @@ from divprune.efficiency.shapes import model_shape
 from divprune.efficiency.workloads import Workload
 from divprune.embedded import Question, Scene, scene
 from divprune.errors import DivpruneError
-from divprune.evaluation.answer_log import AnswerLog, Entry
 from divprune.evaluation.scenes.cases import UNPRUNED, WITHHELD, Case, cost_percent
-from divprune.evaluation.scenes.questions import Batch, Feed, asked_about, batches
+from divprune.evaluation.scenes.questions import Batch, Feed, batches, questions_about
 from divprune.evaluation.scenes.scores import Answered, scores
 from divprune.huggingface import prune
+from divprune.jsonl_log import JsonlLog
 from divprune.methods import Method, method_title
 
 NOTICE = (
@@ -30,32 +30,62 @@ NOTICE = (
 SCENES_PER_BATCH = 8
 
 
+@dataclass(frozen=True)
+class Entry:
+    """What a case answered to one batch of questions.
+
+    Attributes:
+        case: the case's key.
+        batch: the batch's key.
+        predictions: one a question; empty if the case was refused.
+        mean_kept: visual tokens kept of an image, on average.
+        feed: what the model got of the images.
+        refusal: why the case cannot run; None if it can.
+    """
+
+    case: str
+    batch: str
+    predictions: tuple[str, ...] = ()
+    mean_kept: float = 0.0
+    feed: str = ""
+    refusal: str | None = None
+
+
 class Suite:
-    """Asks about held-out scenes.
+    """Asks about held-out scenes: every image is encoded once, and each case prunes the same visual tokens.
 
     Attributes:
         num_scenes: how many.
         num_units: pieces of work for each case.
     """
 
-    def __init__(self, model: PreTrainedModel, processor: Any, num_scenes: int, log: AnswerLog) -> None:
+    def __init__(self, model: PreTrainedModel, processor: Any, num_scenes: int, log: JsonlLog | None = None) -> None:
         """Prepare.
 
         Args:
             model: a model that answers about scenes, such as the embedded one.
             processor: its processor.
             num_scenes: how many test scenes, from the first on.
-            log: where answers go, and come from if they are there already.
+            log: where answers go, and come from if they are there already; None to keep them in memory only.
+
+        Raises:
+            EvaluationError: the log is broken.
         """
         self.num_scenes, self.num_units = num_scenes, 2 * -(-num_scenes // SCENES_PER_BATCH)
         self._model, self._processor, self._log = model, processor, log
+        self._entries = {(each.case, each.batch): each for each in (log.read(_parse) if log else ())}
+
+    @property
+    def num_done(self) -> int:
+        """Pieces of work whose answers are there."""
+        return len(self._entries)
 
     @cached_property
     def workload(self) -> Workload:
         """The mean prompt of the first scenes' questions, captions left out."""
         first = next(batches(self._model, self._processor, self._scenes(0)))
         visual = len(first.visual_tokens[0])
-        return Workload(round(float(first.with_picture["attention_mask"].sum(dim=1).float().mean())) - visual, visual)
+        return Workload(round(float(first.with_image["attention_mask"].sum(dim=1).float().mean())) - visual, visual)
 
     def run(
         self, cases: Sequence[Case], after_unit: Callable[[], None] = lambda: None, with_cider: bool = True
@@ -78,20 +108,20 @@ class Suite:
     def answered(self, case: Case) -> list[Answered]:
         """Return every answer of a case that has run and was not refused."""
         return [
-            Answered(place, question, said)
-            for entry in self._entries(case)
-            for (place, question), said in zip(self._asked[entry.batch], entry.said, strict=True)
+            Answered(place, question, prediction)
+            for entry in self._entries_of(case)
+            for (place, question), prediction in zip(self._questions[entry.batch], entry.predictions, strict=True)
         ]
 
     @cached_property
-    def _asked(self) -> dict[str, list[tuple[int, Question]]]:
+    def _questions(self) -> dict[str, list[tuple[int, Question]]]:
         """The questions of each batch, with the places of their scenes."""
-        asked = {}
+        found = {}
         for first in range(0, self.num_scenes, SCENES_PER_BATCH):
             scenes = self._scenes(first)
             for name, captions in zip(self._names(first), (False, True), strict=True):
-                asked[name] = [(first + place, question) for place, question in asked_about(scenes, captions)]
-        return asked
+                found[name] = [(first + place, question) for place, question in questions_about(scenes, captions)]
+        return found
 
     def _scenes(self, first: int) -> list[Scene]:
         return [scene(seed, "test") for seed in range(first, min(first + SCENES_PER_BATCH, self.num_scenes))]
@@ -103,18 +133,23 @@ class Suite:
 
     def _answer(self, cases: Sequence[Case], first: int, after_unit: Callable[[], None]) -> None:
         names = self._names(first)
-        if all(self._log.get(case.key, name) for case in cases for name in names):
+        if all(self._entries.get((case.key, name)) for case in cases for name in names):
             for _ in range(len(cases) * len(names)):
                 after_unit()
             return
         for name, batch in zip(names, batches(self._model, self._processor, self._scenes(first)), strict=True):
             for case in cases:
-                if self._log.get(case.key, name) is None:
-                    self._log.add(self._entry(case, name, batch, first))
+                if self._entries.get((case.key, name)) is None:
+                    self._add(self._entry(case, name, batch, first))
                 after_unit()
 
+    def _add(self, entry: Entry) -> None:
+        if self._log is not None:
+            self._log.append(asdict(entry))
+        self._entries[entry.case, entry.batch] = entry
+
     def _entry(self, case: Case, name: str, batch: Batch, first: int) -> Entry:
-        earlier = self._log.get(case.key, self._names(0)[0])
+        earlier = self._entries.get((case.key, self._names(0)[0]))
         if earlier is None:
             return _first_entry(case, name, batch)
         if earlier.refusal is not None:
@@ -122,7 +157,7 @@ class Suite:
         return _entry(case, name, batch, first, _feed(earlier.feed))
 
     def _row(self, case: Case, with_cider: bool) -> dict[str, Any]:
-        entries = [] if case.refusal else self._entries(case)
+        entries = [] if case.refusal else self._entries_of(case)
         refusal = case.refusal or next((entry.refusal for entry in entries if entry.refusal), None)
         row: dict[str, Any] = {
             "method": method_title(case.name),
@@ -137,9 +172,13 @@ class Suite:
         row |= {"num_kept": mean_kept, "flop_percent": cost}
         return row | scores(self.answered(case), self.num_scenes, with_cider)
 
-    def _entries(self, case: Case) -> list[Entry]:
-        found = [self._log.get(case.key, name) for name in self._asked]
+    def _entries_of(self, case: Case) -> list[Entry]:
+        found = [self._entries.get((case.key, name)) for name in self._questions]
         return [entry for entry in found if entry is not None]
+
+
+def _parse(line: Any) -> Entry:
+    return Entry(**line | {"predictions": tuple(line["predictions"])})
 
 
 def _first_entry(case: Case, name: str, batch: Batch) -> Entry:
@@ -159,11 +198,11 @@ def _first_entry(case: Case, name: str, batch: Batch) -> Entry:
 def _entry(case: Case, name: str, batch: Batch, first: int, feed: Feed) -> Entry:
     if case.name in (UNPRUNED, WITHHELD):
         kept = 0 if feed == "nothing" else len(batch.visual_tokens[0])
-        return Entry(case.key, name, tuple(batch.say(feed)), float(kept), feed)
-    with prune(batch.model, _drawn(case.method, first), num_keep=case.num_keep) as pruning:
-        said = tuple(batch.say(feed))
+        return Entry(case.key, name, tuple(batch.generate(feed)), float(kept), feed)
+    with prune(batch.model, _drawn(case.method, first), num_keep=case.num_keep, positions=case.positions) as pruning:
+        predictions = tuple(batch.generate(feed))
     kept_of_items = [item.num_kept for item in pruning.last.items] if pruning.last else []
-    return Entry(case.key, name, said, fmean(kept_of_items), feed)
+    return Entry(case.key, name, predictions, fmean(kept_of_items), feed)
 
 
 def _drawn(method: Method | None, first: int) -> Method:

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from divprune.evaluation.cells import UNPRUNED
+from divprune.evaluation.matching import Matching
 from divprune.experiments.paper.printed import PrintedRow, printed_row
 from divprune.experiments.paper.settings import (
-    Matching,
     Setting,
     at_equal_flops,
     divprune_at_layer,

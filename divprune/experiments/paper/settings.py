@@ -5,12 +5,13 @@ The paper does not state the settings of its baselines; these are those whose co
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
+from divprune.budget import Budget
+from divprune.efficiency.flops import compare
+from divprune.evaluation.matching import Matching, num_keep_at_equal_flops
 from divprune.experiments.paper.printed import LLAVA_7B, LLAVA_13B, LLAVA_16, LLAVA_VIDEO
 from divprune.experiments.subjects import Subject
-
-Matching = Literal["tokens", "flops"]
+from divprune.methods import get_method
 
 VTW_LAYERS: Mapping[str, int] = {LLAVA_7B: 4, LLAVA_13B: 4, LLAVA_16: 3, LLAVA_VIDEO: 4}
 FASTV_SETTINGS: Mapping[str, tuple[int, int]] = {
@@ -61,10 +62,6 @@ def flop_ratio(subject: Subject, setting: Setting) -> float:
     Raises:
         ValueError: the model has no such layer, or the number is not known.
     """
-    from divprune.budget import Budget
-    from divprune.efficiency.flops import compare
-    from divprune.methods import get_method
-
     method = get_method(setting.method)
     budget = None if method.count == "schedule" else Budget(setting.keep_ratio, setting.num_keep)
     return compare(subject.shape, subject.prompts, method, budget, "paper").ratio
@@ -116,13 +113,9 @@ def divprune_at_layer(subject: Subject, layer: int, keep_ratio: float, matching:
 
 
 def at_equal_flops(subject: Subject, method: str, keep_ratio: float) -> Setting:
-    """Return a method with as many tokens as cost what this share of the tokens costs before the language model."""
-    from divprune.efficiency.equal_flops import num_keep_for_ratio
-    from divprune.methods import get_method
-
-    target = target_ratio(subject, keep_ratio)
+    """Return a method with as many tokens as cost what this keep ratio costs before the LLM."""
     try:
-        count = num_keep_for_ratio(target, subject.shape, subject.prompts, get_method(method), "paper")
+        count = num_keep_at_equal_flops(keep_ratio, subject.shape, subject.prompts, get_method(method))
     except ValueError as error:
         return Setting(method, refusal=str(error))
     return Setting(method, num_keep=count)

@@ -22,7 +22,7 @@ from divprune.lmms_eval_plugin.data.revisions import data_revision
 
 __all__ = ["TASKS", "data_revision", "task_manager"]
 
-TASKS = Path(__file__).parent / "tasks"
+TASKS = Path(__file__).parents[1] / "tasks"
 VIDEOS = "videos"
 _NO_QUESTIONS = {VIDEOS, "testdev_balanced_images"}  # folders of clips, and of GQA's pictures
 _SHARES_DATA = {"seedbench_video": "seedbench", "egoschema_subset": "egoschema"}

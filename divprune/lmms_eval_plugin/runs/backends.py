@@ -9,68 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from divprune.checkpoints import EMBEDDED
 from divprune.errors import EvaluationError, MissingDependencyError
 from divprune.evaluation.cells import UNPRUNED, Cell
+from divprune.evaluation.harness_options import HarnessOptions
 
-Backend = Literal["hf", "vllm", "openai-server"]
-CIDER_TOKENIZERS = Literal["auto", "java", "python"]
-REQUESTS_FOR_VLLM = 64
 LONGEST_ANSWER = 1024  # where a task does not say, as in `ModelArguments`
 SERVER_SECONDS = 600
 SERVER_BACKOFF_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class HarnessOptions:
-    """How cells are run.
-
-    Attributes:
-        output: where records, and the answers of runs that were interrupted, go.
-        limit: documents a task, from the first on; None for all.
-        backend: "hf", "vllm" or "openai-server".
-        base_url: of the server.
-        served_model: the server's name of the model; the cell's if None.
-        num_concurrent: requests to the server at a time.
-        batch_size: prompts answered together; with vLLM at least 64 are handed over.
-        device: of a Hugging Face model.
-        dtype: of the weights, in this process.
-        num_frames: frames sampled from a clip.
-        system_prompt: words before each conversation, or the file that holds them.
-        data: folder of local data sets; None for the hub and its cache.
-        include_paths: folders with task files of the user's.
-        resume: go on where an earlier run stopped; else all answers are asked for again.
-        tokenizer: of captions, see `ScoringSettings`.
-        egoschema_url: where EgoSchema's answers are scored; None for its own server.
-        debug: show lmms-eval's logs and progress bars.
-    """
-
-    output: Path
-    limit: int | None = None
-    backend: Backend = "hf"
-    base_url: str | None = None
-    served_model: str | None = None
-    num_concurrent: int = 16
-    batch_size: int = 1
-    device: str = "auto"
-    dtype: str = "auto"
-    num_frames: int = 8
-    system_prompt: str = ""
-    data: Path | None = None
-    include_paths: tuple[Path, ...] = ()
-    resume: bool = True
-    tokenizer: CIDER_TOKENIZERS = "auto"
-    egoschema_url: str | None = None
-    debug: bool = False
-
-    @property
-    def group_size(self) -> int:
-        """Requests that are answered before the answers are written."""
-        if self.backend == "hf":
-            return self.batch_size
-        return max(self.batch_size, REQUESTS_FOR_VLLM) if self.backend == "vllm" else 4 * self.num_concurrent
 
 
 @dataclass
@@ -99,7 +47,7 @@ class ModelPool:
             DivpruneError: the checkpoint cannot be loaded, or not be pruned so.
         """
         if is_simple and self.options.backend != "hf":
-            raise EvaluationError(f"task {cell.task} weighs continuations, which only --backend hf can")
+            raise EvaluationError(f"task {cell.task} weighs continuations, which only `backend` hf can")
         if self.options.backend == "hf":
             return self._hugging_face(cell, is_simple)
         if self.options.backend == "vllm":
@@ -135,7 +83,7 @@ class ModelPool:
 
     def _vllm(self, cell: Cell) -> Any:
         if find_spec("vllm") is None:
-            raise MissingDependencyError('--backend vllm needs vLLM too: pip install "divprune[eval,vllm]"')
+            raise MissingDependencyError('`backend` vllm needs vLLM too: pip install "divprune[eval,vllm]"')
         from divprune.lmms_eval_plugin.runs.vllm_model import TasksLengthVLLM
         from divprune.vllm_plugin import pruned_overrides
 
@@ -172,7 +120,7 @@ class ModelPool:
 
         _refuse_options_of_prune(cell, "openai-server")
         if self.options.base_url is None:
-            raise EvaluationError("--backend openai-server needs --base-url, such as http://127.0.0.1:8000/v1")
+            raise EvaluationError("`backend` openai-server needs `base_url`, such as http://127.0.0.1:8000/v1")
         return OpenAICompatible(
             model_version=self.options.served_model or cell.model,
             base_url=self.options.base_url,
@@ -187,4 +135,4 @@ class ModelPool:
 
 def _refuse_options_of_prune(cell: Cell, backend: str) -> None:
     if cell.positions is not None or cell.order != "sorted":
-        raise EvaluationError(f"--backend {backend} takes no positions and no order of its own")
+        raise EvaluationError(f"`backend` {backend} takes no positions and no order of its own")

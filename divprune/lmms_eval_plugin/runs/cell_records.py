@@ -14,8 +14,8 @@ from divprune.checkpoints import choose_device
 from divprune.errors import EvaluationError
 from divprune.evaluation.cells import Cell
 from divprune.evaluation.datasets import DATA_SETS, DataSet
+from divprune.evaluation.harness_options import HarnessOptions
 from divprune.lmms_eval_plugin.models.measurement import summary
-from divprune.lmms_eval_plugin.runs.backends import HarnessOptions
 from divprune.lmms_eval_plugin.runs.sample_scores import marks
 from divprune.records import Record, check_record_place, checksum, load_record, provenance, write_whole
 
@@ -63,7 +63,7 @@ def finished_record(cell: Cell, settings: Mapping[str, Any], options: HarnessOpt
     changed = [name for name, value in settings.items() if record.config.get(name) != value]
     if changed:
         told = ", ".join(f"{name} {record.config.get(name)!r}, now {settings[name]!r}" for name in changed)
-        raise EvaluationError(f"{path} is of a run with {told}; name another --output, or replace it by --no-resume")
+        raise EvaluationError(f"{path} is of a run with {told}; name another `output`, or replace it by `resume=False`")
     return record
 
 

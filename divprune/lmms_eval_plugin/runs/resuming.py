@@ -2,7 +2,7 @@
 
 lmms-eval's own cache keeps answers only after the last one is there. Here requests are handed on in groups; the answers
 of a group are on disk before the next one is asked, and groups are the same after a restart, so that an interrupted run
-ends with what an uninterrupted one would have said.
+ends with what an uninterrupted one would have answered.
 """
 
 from collections import Counter
@@ -13,8 +13,8 @@ from lmms_eval.api.instance import GenerationResult, TokenCounts, unwrap_generat
 from lmms_eval.api.model import lmms
 
 from divprune.errors import EvaluationError
-from divprune.lmms_eval_plugin.answer_file import AnswerFile, Said, request_key
 from divprune.lmms_eval_plugin.models.weighing import weighed
+from divprune.lmms_eval_plugin.runs.answers import Answers, Response, request_key
 
 FAILED = "[LMMS_EVAL_REQUEST_FAILED"
 """How lmms-eval's client of servers begins an answer that is none."""
@@ -24,7 +24,7 @@ class ResumingModel(lmms):
     """Asks another model what no earlier run has asked."""
 
     def __init__(
-        self, model: Any, answers: AnswerFile, group_size: int, after_group: Callable[[int], None] = lambda _: None
+        self, model: Any, answers: Answers, group_size: int, after_group: Callable[[int], None] = lambda _: None
     ) -> None:
         """Wrap a model.
 
@@ -81,7 +81,7 @@ class ResumingModel(lmms):
 
     def _ask(self, kind: str, requests: list[Any], keys: list[str]) -> None:
         responses = getattr(self._model, kind)(requests)
-        answers = [_said(key, response) for key, response in zip(keys, responses, strict=True)]
+        answers = [_as_response(key, response) for key, response in zip(keys, responses, strict=True)]
         failed = [pair for pair in zip(requests, answers, strict=True) if _is_failure(pair[1])]
         measure = getattr(self._model, "take_measurements", list)
         self._answers.add([each for each in answers if not _is_failure(each)], [_plain(one) for one in measure()])
@@ -93,14 +93,14 @@ class ResumingModel(lmms):
         self.num_asked += len(requests)
 
     def _response(self, kind: str, key: str) -> Any:
-        said = self._answers.get(key)
-        if said is None:
+        found = self._answers.get(key)
+        if found is None:
             raise RuntimeError(f"request {key} was not answered")
         if kind == "loglikelihood":
-            return weighed(*said.response)
-        if isinstance(said.response, str):
-            return GenerationResult(said.response, TokenCounts(said.input_tokens, said.output_tokens))
-        return said.response
+            return weighed(*found.response)
+        if isinstance(found.response, str):
+            return GenerationResult(found.response, TokenCounts(found.input_tokens, found.output_tokens))
+        return found.response
 
 
 def _keys(kind: str, requests: Sequence[Any]) -> list[str]:
@@ -123,14 +123,14 @@ def _shape(request: Any) -> tuple[str, int]:
     return repr(sorted(settings.items(), key=str)), len(words)
 
 
-def _said(key: str, response: Any) -> Said:
+def _as_response(key: str, response: Any) -> Response:
     text, tokens = unwrap_generation_output(response)
     if tokens is None:
-        return Said(key, text)
-    return Said(key, text, tokens.input_tokens, tokens.output_tokens)
+        return Response(key, text)
+    return Response(key, text, tokens.input_tokens, tokens.output_tokens)
 
 
-def _is_failure(answer: Said) -> bool:
+def _is_failure(answer: Response) -> bool:
     return isinstance(answer.response, str) and answer.response.startswith(FAILED)
 
 

@@ -6,7 +6,7 @@ documents -> conversations -> pruned model -> answers on disk -> lmms-eval's sco
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Protocol
+from typing import Any
 from unittest.mock import patch
 
 import lmms_eval.api.task
@@ -19,11 +19,13 @@ from divprune.checkpoints import checkpoint_revision
 from divprune.distributed import is_main_process, num_processes
 from divprune.errors import DivpruneError, EvaluationError, PruningError, UnsupportedModelError, first_line
 from divprune.evaluation.cells import Cell
-from divprune.lmms_eval_plugin.answer_file import AnswerFile
+from divprune.evaluation.harness_options import HarnessOptions
+from divprune.jsonl_log import JsonlLog
 from divprune.lmms_eval_plugin.data.local_data import PaperTaskManager, task_manager
 from divprune.lmms_eval_plugin.data.revisions import data_revision
 from divprune.lmms_eval_plugin.runs import preflight
-from divprune.lmms_eval_plugin.runs.backends import Backend, HarnessOptions, ModelPool
+from divprune.lmms_eval_plugin.runs.answers import Answers
+from divprune.lmms_eval_plugin.runs.backends import ModelPool
 from divprune.lmms_eval_plugin.runs.cell_records import (
     answer_identity,
     cell_record,
@@ -34,27 +36,15 @@ from divprune.lmms_eval_plugin.runs.cell_records import (
 )
 from divprune.lmms_eval_plugin.runs.resuming import ResumingModel
 from divprune.lmms_eval_plugin.scoring.settings import EGOSCHEMA_URL, ScoringSettings, use
+from divprune.progress import SILENT, Progress
 from divprune.records import Record
 
-__all__ = ["Backend", "HarnessOptions", "Progress", "run_cells"]
+__all__ = ["HarnessOptions", "run_cells"]
 
 JUDGE_THREADS = 4
 
 
-class Progress(Protocol):
-    """Who is told how far a run is."""
-
-    def cell(self, cell: Cell, num_requests: int) -> None:
-        """Tell that a cell begins, with so many documents."""
-
-    def answered(self, count: int) -> None:
-        """Tell that so many requests are answered, now or by an earlier run."""
-
-    def note(self, text: str) -> None:
-        """Tell something else, in one line."""
-
-
-def run_cells(cells: Sequence[Cell], options: HarnessOptions, progress: Progress) -> list[Record]:
+def run_cells(cells: Sequence[Cell], options: HarnessOptions, progress: Progress = SILENT) -> list[Record]:
     """Run cells, those of one model together, and write a record for each.
 
     Under torchrun every process calls this with the same arguments, and answers its share.
@@ -62,7 +52,7 @@ def run_cells(cells: Sequence[Cell], options: HarnessOptions, progress: Progress
     Args:
         cells: what to run; tasks are single tasks, no groups.
         options: how.
-        progress: is told.
+        progress: is told how far it is.
 
     Returns:
         The records, in the order of the cells; in other processes than the main one, none.
@@ -72,7 +62,7 @@ def run_cells(cells: Sequence[Cell], options: HarnessOptions, progress: Progress
             answers so far are on disk, and the same call goes on from them.
     """
     if options.backend != "hf" and num_processes() > 1:
-        raise EvaluationError(f"--backend {options.backend} runs in one process; leave torchrun out")
+        raise EvaluationError(f"`backend` {options.backend} runs in one process; leave torchrun out")
     _prepare_folder(options)
     url = options.egoschema_url or EGOSCHEMA_URL
     scoring = ScoringSettings(options.tokenizer, options.output / ".scoring", url)
@@ -82,7 +72,7 @@ def run_cells(cells: Sequence[Cell], options: HarnessOptions, progress: Progress
         models = list(dict.fromkeys(cell.model for cell in cells))
         has_models = options.backend != "openai-server"
         revisions = {model: checkpoint_revision(model) if has_models else None for model in models}
-        run = _Run(options, progress, manager, found, ModelPool(options, revisions))
+        run = _Run(options, progress, manager, found, ModelPool(options, revisions), len(cells))
         order = sorted(range(len(cells)), key=lambda place: models.index(cells[place].model))
         try:
             records = {place: run.record_of(cells[place]) for place in order}
@@ -99,9 +89,11 @@ class _Run:
         manager: PaperTaskManager,
         found: dict[str, Any],
         pool: ModelPool,
+        num_cells: int,
     ) -> None:
         self.options, self.progress, self.manager = options, progress, manager
         self.found, self.pool = found, pool
+        self._num_cells, self._num_begun = num_cells, 0
 
     def record_of(self, cell: Cell) -> Record | None:
         """Return a cell's record, from an earlier run if it has finished there."""
@@ -132,23 +124,26 @@ class _Run:
             raise EvaluationError(
                 f"{cell.task} has {num_documents} documents for {num_processes()} processes; start fewer processes"
             )
-        answers = AnswerFile(self.options.output, cell.name, answer_identity(settings, data), model.rank)
+        answers = Answers(JsonlLog(self.options.output, cell.name, answer_identity(settings, data), model.rank))
         if not self.options.resume:
-            answers.empty(num_processes())
+            answers.forget(num_processes())
         elif len(answers):
             self.progress.note(f"{cell.name}: {len(answers)} answers of an earlier run are there and not asked again")
-        self.progress.cell(cell, num_documents // num_processes())
-        asked = ResumingModel(model, answers, self.options.group_size, self.progress.answered)
+        self._num_begun += 1
+        named = " ".join(part for part in (cell.task, cell.method, cell.budget_title) if part)
+        title = f"{self._num_begun} of at most {self._num_cells}: {named}"
         try:
-            results = self._scored(asked, task, JUDGE_THREADS if "judge" in settings else 1)
+            with self.progress.counting(title, num_documents // num_processes()) as advance:
+                asked = ResumingModel(model, answers, self.options.group_size, advance)
+                results = self._scored(asked, task, JUDGE_THREADS if "judge" in settings else 1)
         except EvaluationError as error:
             if len(answers) == 0 and isinstance(error.__cause__, (UnsupportedModelError, PruningError)):
                 return self._refused(cell, settings, error.__cause__)
             raise
         if results is None:
             return None
-        answers.reread()
-        record, marks = cell_record(cell, settings, data, results, answers.measured())
+        answers.read()
+        record, marks = cell_record(cell, settings, data, results, answers.measured)
         try:
             save_marks(cell, marks, self.options.output)
             record.save(self.options.output)
@@ -218,7 +213,7 @@ def _prepare_folder(options: HarnessOptions) -> None:
     try:
         (options.output / ".scoring").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise EvaluationError(f"--output {options.output}: no such folder can be made ({error.strerror})") from None
+        raise EvaluationError(f"`output` {options.output}: no such folder can be made ({error.strerror})") from None
 
 
 def _hidden_bar(*arguments: Any, **options: Any) -> Any:

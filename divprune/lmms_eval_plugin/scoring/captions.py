@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from divprune.errors import EvaluationError, first_line
+from divprune.evaluation import cider as scorer
 from divprune.lmms_eval_plugin.scoring.settings import ScoringSettings, current
 from divprune.lmms_eval_plugin.scoring.words import split_words
 
@@ -72,16 +73,10 @@ def cider_scores(results: Sequence[Mark]) -> list[float]:
 
 
 def _cider(texts: Sequence[Sequence[str]], tokenizer: str) -> list[float]:
-    from pycocoevalcap.cider.cider import Cider
-
     flat = [text for of_one in texts for text in of_one]
     words = iter(java_words(flat) if tokenizer == "java" else [split_words(text) for text in flat])
-    said: dict[int, list[str]] = {}
-    references: dict[int, list[str]] = {}
-    for place, of_one in enumerate(texts):
-        said[place] = [next(words)]
-        references[place] = [next(words) for _ in of_one[1:]]
-    return [float(score) for score in Cider().compute_score(references, said)[1]]
+    split = [[next(words) for _ in of_one] for of_one in texts]
+    return scorer.cider_scores([of_one[0] for of_one in split], [of_one[1:] for of_one in split])
 
 
 def chosen_tokenizer(settings: ScoringSettings) -> str:

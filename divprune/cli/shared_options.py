@@ -1,0 +1,133 @@
+"""Options that several commands take. What is left out is None where a command has to tell."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from divprune.errors import ArgumentError
+
+
+def option(
+    metavar: str,
+    text: str,
+    default: str | None = None,
+    *,
+    min: float | None = None,
+    names: tuple[str, ...] = (),
+) -> Any:
+    """Return an option.
+
+    Args:
+        metavar: what stands for its value.
+        text: its help.
+        default: shown where the function's own default says nothing.
+        min: smallest value allowed.
+        names: where it has others than the function's parameter.
+    """
+    return typer.Option(*names, metavar=metavar, help=text, min=min, show_default=True if default is None else default)
+
+
+def keep_ratios_of(words: str) -> tuple[float, ...]:
+    """Read keep ratios, separated by spaces or commas.
+
+    Raises:
+        ArgumentError: they are no numbers.
+    """
+    try:
+        return tuple(float(word) for word in words.replace(",", " ").split())
+    except ValueError:
+        raise ArgumentError(f"`keep_ratios` must be numbers in (0, 1], separated by spaces, got {words!r}") from None
+
+
+def given_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that are not left out."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+class Dtype(StrEnum):
+    """The number formats that `--dtype` takes."""
+
+    auto = "auto"
+    float32 = "float32"
+    float16 = "float16"
+    bfloat16 = "bfloat16"
+
+
+class Accounting(StrEnum):
+    """The ways of counting FLOPs that `--accounting` takes."""
+
+    paper = "paper"
+    exact = "exact"
+
+
+class LocalBackendName(StrEnum):
+    """Who answers, if it must be pruned anew for each run."""
+
+    hf = "hf"
+    vllm = "vllm"
+
+
+class BackendName(StrEnum):
+    """What `--backend` takes."""
+
+    hf = "hf"
+    vllm = "vllm"
+    server = "openai-server"
+
+
+class Tokenizer(StrEnum):
+    """What `--cider-tokenizer` takes."""
+
+    auto = "auto"
+    java = "java"
+    python = "python"
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the logs of other libraries.")]
+
+Model = Annotated[str | None, option("PATH", "Checkpoint directory or hub name; default: the small embedded model.")]
+Device = Annotated[str, option("NAME", "Where it runs: auto, cpu, cuda, cuda:1, mps.")]
+WeightsDtype = Annotated[Dtype, option("NAME", "Weights as auto, float32, float16 or bfloat16.")]
+MethodName = Annotated[str, option("NAME", "Which tokens to keep; see `divprune methods`.")]
+KeepRatio = Annotated[float | None, option("SHARE", "Share of the visual tokens kept, in (0, 1].", "0.098")]
+NumKeep = Annotated[int | None, option("N", "Visual tokens kept, instead of a share.")]
+NumFramesSampled = Annotated[int, option("N", "Frames sampled from each clip.", min=1)]
+AccountingName = Annotated[Accounting, option("NAME", "paper (its Eq. 5) or exact (every product, encoder included).")]
+
+# Of commands that run data sets through lmms-eval.
+LocalBackend = Annotated[
+    LocalBackendName | None, option("NAME", "Who answers: hf (transformers) or vllm, in this process.", "hf")
+]
+Backend = Annotated[
+    BackendName | None,
+    option("NAME", "Who answers: hf (transformers), vllm, or openai-server, one that runs already.", "hf"),
+]
+BaseUrl = Annotated[str | None, option("URL", "Of the server, such as http://127.0.0.1:8000/v1.", "none")]
+ServedModel = Annotated[str | None, option("NAME", "The server's name of the model.", "--model")]
+NumConcurrent = Annotated[int | None, option("N", "Requests to the server at a time.", "16", min=1)]
+BatchSize = Annotated[int | None, option("N", "Prompts answered together.", "1", min=1)]
+OtherDevice = Annotated[str | None, option("NAME", "Where it runs: auto, cpu, cuda, cuda:1, mps.", "auto")]
+OtherDtype = Annotated[Dtype | None, option("NAME", "Weights as auto, float32, float16 or bfloat16.", "auto")]
+NumFrames = Annotated[int | None, option("N", "Frames sampled from each clip.", "8", min=1)]
+SystemPrompt = Annotated[str | None, option("TEXT", "Words before each conversation, or a file of them.", "none")]
+Data = Annotated[
+    Path | None, option("FOLDER", "Data sets on disk, a folder each, named by key: FOLDER/pope.", "the hub")
+]
+TasksFolder = Annotated[
+    list[Path] | None, option("FOLDER", "Task files of lmms-eval of your own; repeat for several.", "none")
+]
+Resume = Annotated[
+    bool | None,
+    typer.Option("--resume/--no-resume", help="Go on where an earlier run stopped.", show_default="resume"),
+]
+CiderTokenizer = Annotated[
+    Tokenizer | None,
+    option(
+        "NAME", "Captions split by the official tokenizer (java), by ours (python), or auto: java, or stop.", "auto"
+    ),
+]
+EgoschemaUrl = Annotated[str | None, option("URL", "Where EgoSchema's answers are scored.", "its own server")]

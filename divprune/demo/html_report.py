@@ -1,0 +1,116 @@
+"""Write the HTML report: each image with its kept tokens undimmed, the answers and the numbers, in one file.
+
+The page needs no network: images, style and script are inside.
+"""
+
+import os
+import platform
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import groupby
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+import divprune
+from divprune.checkpoints import LoadedModel
+from divprune.demo.answering import AnswerPair
+from divprune.demo.overlays import Figure, draw_media
+from divprune.demo.summary import Summary
+from divprune.efficiency import Variant
+from divprune.outputs import beginning
+from divprune.records import seconds_text, write_whole
+
+_LONG_ANSWER = 100  # characters
+_BEGINNING = re.compile(rb"<!doctype html>.*<title>divprune: [^<]* visual tokens</title>", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Card:
+    """Some images, and every question that was asked about them with the same tokens kept."""
+
+    figures: tuple[Figure, ...]
+    rows: tuple[AnswerPair, ...]
+
+    @property
+    def layout(self) -> str:
+        """How the figures are set: a grid of many, one large photograph, or one small image."""
+        if len(self.figures) > 1:
+            return "many"
+        return "small" if self.figures[0].pixelated else "large"
+
+    @property
+    def has_long_answers(self) -> bool:
+        """Whether the answers want the full width."""
+        return any(len(text or "") > _LONG_ANSWER for row in self.rows for text in (row.answer, row.answer_unpruned))
+
+
+def write_report(path: Path, rows: Sequence[AnswerPair], loaded: LoadedModel, method: str, variant: Variant) -> None:
+    """Write the report, whole or not at all: a file that was there stays as it is if anything fails."""
+    write_whole(path, render_report(rows, loaded, method, variant))
+
+
+def render_report(rows: Sequence[AnswerPair], loaded: LoadedModel, method: str, variant: Variant) -> str:
+    """Render the report as HTML.
+
+    Args:
+        rows: the answered questions, at least one.
+        loaded: the model that answered.
+        method: the pruning method as the user wrote it.
+        variant: what was kept.
+    """
+    environment = Environment(
+        loader=PackageLoader("divprune.demo"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["seconds"] = seconds_text
+    return environment.get_template("report.html.j2").render(
+        cards=_cards(rows, loaded),
+        summary=Summary(rows),
+        method=method,
+        budget=_budget_text(variant),
+        setup=_setup(loaded),
+    )
+
+
+def _cards(rows: Sequence[AnswerPair], loaded: LoadedModel) -> list[Card]:
+    grouped = [tuple(group) for _, group in groupby(rows, key=_same_image)]
+    return [
+        Card(draw_media(group[0].example.media, group[0].pruned, loaded.processor, first_id=index), group)
+        for index, group in enumerate(grouped)
+    ]
+
+
+def _same_image(row: AnswerPair) -> tuple[object, ...]:
+    """What must agree for two questions to share a drawing."""
+    orders = (tuple(item.selection_order.tolist()) for item in row.pruned.items)
+    return (tuple(medium.name for medium in row.example.media), *orders)
+
+
+def _setup(loaded: LoadedModel) -> dict[str, str]:
+    model = loaded.model
+    return {
+        "model": f"{loaded.name} ({model.config.model_type}, {model.num_parameters() / 1e6:,.1f} M parameters)",
+        "numbers": str(model.dtype).removeprefix("torch."),
+        "device": str(model.device),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores",
+        "versions": ", ".join(
+            [f"divprune {divprune.__version__}", *(f"{name} {version(name)}" for name in ("transformers", "torch"))]
+        ),
+    }
+
+
+def _budget_text(variant: Variant) -> str:
+    if variant.budget is None:
+        return "as many as the method says"
+    return f"num_keep {variant.num_keep}" if variant.keep_ratio is None else f"keep_ratio {variant.keep_ratio}"
+
+
+def is_report(path: Path) -> bool:
+    """Whether a file is an HTML report, of this version or an earlier one."""
+    return _BEGINNING.match(beginning(path).lstrip()) is not None

@@ -1,0 +1,221 @@
+"""Run the demonstration: check, read the media, load the model, answer every question twice, write the report.
+
+What needs neither torch nor a model is checked before either is there: mistakes are told at once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from divprune.budget import Budget, budget_or_default
+from divprune.embedded.examples import DEFAULT_PROMPT, Example, bundled_scenes
+from divprune.errors import ArgumentError, UnknownMethodError, argument_errors
+from divprune.media import Medium, load_clip, load_picture
+from divprune.outputs import check_not_read, check_output_file, check_replaceable
+from divprune.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from divprune.checkpoints import LoadedModel
+    from divprune.demo.answering import AnswerPair
+    from divprune.demo.summary import Summary
+    from divprune.efficiency import Variant
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What is asked, of whom, and how.
+
+    Attributes:
+        model: checkpoint directory or hub name; None for the embedded model.
+        images: image files, shown together in one prompt; without images and videos the bundled scenes are shown.
+        videos: video files, shown after them.
+        num_frames: sampled from each video.
+        prompts: each asked by itself.
+        method: as `get_method` reads it.
+        keep_ratio: fraction of the visual tokens kept, in (0, 1]; 0.098 if `num_keep` is None too.
+        num_keep: how many are kept of each item, instead.
+        compare: also answer from all visual tokens.
+        report: an HTML file to write.
+        max_new_tokens: length limit of an answer.
+        repeats: timed runs of each prompt, after a warm-up.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        dtype: "auto", "float32", "float16" or "bfloat16".
+    """
+
+    model: str | None = None
+    images: tuple[Path, ...] = ()
+    videos: tuple[Path, ...] = ()
+    num_frames: int = 8
+    prompts: tuple[str, ...] = ()
+    method: str = "divprune"
+    keep_ratio: float | None = None
+    num_keep: int | None = None
+    compare: bool = True
+    report: Path | None = None
+    max_new_tokens: int = 64
+    repeats: int = 5
+    device: str = "auto"
+    dtype: str = "auto"
+
+    @property
+    def budget(self) -> Budget:
+        """How much is kept: the paper's fraction if nothing else is given."""
+        return budget_or_default(self.keep_ratio, self.num_keep)
+
+    def check(self) -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            ArgumentError: says which argument, and why.
+        """
+        _ = self.budget
+        if self.report is not None:
+            _check_report(self.report, (*self.images, *self.videos))
+        if any(not prompt.strip() for prompt in self.prompts):
+            raise ArgumentError("`prompts` is empty; ask something, or leave it out")
+
+    def examples(self) -> Sequence[Example]:
+        """Return the questions, with every image and video decoded; the bundled scenes if none is given.
+
+        Raises:
+            MediaError: a file is missing, damaged or of another kind.
+        """
+        if not self.images and not self.videos:
+            return bundled_scenes(self.prompts)
+        media: list[Medium] = [load_picture(path) for path in self.images]
+        media += [load_clip(path, self.num_frames) for path in self.videos]
+        return [Example(tuple(media), prompt) for prompt in self.prompts or (DEFAULT_PROMPT,)]
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What came out.
+
+    Attributes:
+        options: what was asked for.
+        loaded: the model that answered.
+        variant: what was kept.
+        rows: the answers, one pair a question.
+    """
+
+    options: DemoOptions
+    loaded: "LoadedModel"
+    variant: "Variant"
+    rows: Sequence["AnswerPair"]
+
+    @property
+    def summary(self) -> "Summary":
+        """The numbers over all questions."""
+        from divprune.demo.summary import Summary
+
+        return Summary(self.rows)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all of it, ready for JSON."""
+        return {
+            "model": self.loaded.name,
+            "method": self.options.method,
+            "keep_ratio": self.variant.keep_ratio,
+            "rows": [row.as_json() for row in self.rows],
+        }
+
+
+def run_demo(options: DemoOptions, progress: Progress = SILENT, *, show_download: bool = False) -> Demo:
+    """Answer every question twice, and write the report if one is wanted.
+
+    Args:
+        options: what is asked.
+        progress: is told how far it is.
+        show_download: whether the hub may draw its progress bars.
+
+    Raises:
+        ArgumentError: an argument cannot work.
+        DivpruneError: a file cannot be read, or the model cannot be loaded, pruned, or shown these media.
+    """
+    options.check()
+    with progress.working("reading images and videos"):
+        examples = options.examples()
+    with progress.working("starting"):
+        from divprune.checkpoints import choose_device, load_model
+        from divprune.demo.answering import answer
+    variant = _variant(options)
+    device = choose_device(options.device)
+    with progress.working("loading the model"):
+        loaded = load_model(options.model, device, options.dtype, show_download=show_download)
+    _check_media(loaded, examples)
+    # A layer that the model does not have, and what else only the model can tell, is refused before the questions.
+    with argument_errors(), variant.on(loaded.model):
+        pass
+    _tell(loaded, options, progress)
+    rows = []
+    with progress.counting("answering", len(examples)) as advance:
+        for example in examples:
+            row = answer(
+                loaded,
+                example,
+                variant,
+                compare=options.compare,
+                max_new_tokens=options.max_new_tokens,
+                repeats=options.repeats,
+            )
+            rows.append(row)
+            advance(1)
+    if options.report is not None:
+        from divprune.demo.html_report import write_report
+
+        with progress.working("writing the report"):
+            write_report(options.report, rows, loaded, options.method, variant)
+    return Demo(options, loaded, variant, rows)
+
+
+def _check_report(path: Path, inputs: Sequence[Path]) -> None:
+    """Refuse a place for the report that would cost a file, or that is not called so."""
+    from divprune.demo.html_report import is_report
+
+    check_output_file("report", path, "report.html")
+    check_not_read("report", path, inputs, "report.html")
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ArgumentError(f"`report` {path} must end in .html, such as report.html: it is a page for a browser")
+    check_replaceable("report", path, is_report, "report of `divprune run`")
+
+
+def _variant(options: DemoOptions) -> "Variant":
+    from divprune.efficiency import Variant
+    from divprune.methods import get_method
+
+    try:
+        with argument_errors():
+            method = get_method(options.method)
+    except UnknownMethodError as error:
+        raise ArgumentError(f"{error} (see `divprune methods`)") from None
+    is_given = options.keep_ratio is not None or options.num_keep is not None
+    if method.count == "schedule" and is_given:
+        raise ArgumentError(
+            f"`method` {method.name} says itself how much it keeps; leave out `keep_ratio` and `num_keep`"
+        )
+    decides = method.count == "schedule" or (method.count == "adaptive" and not is_given)
+    return Variant(method.name, method, None if decides else options.budget)
+
+
+def _check_media(loaded: "LoadedModel", examples: Sequence[Example]) -> None:
+    from divprune.huggingface import supported_families
+
+    model_type = loaded.model.config.model_type
+    family = next(family for family in supported_families() if family.name == model_type)
+    modalities = {medium.kind for example in examples for medium in example.media}
+    for modality in sorted(modalities - set(family.modalities)):
+        able = ", ".join(other.name for other in supported_families() if modality in other.modalities)
+        raise ArgumentError(
+            f"{loaded.name} is a {model_type!r} model and takes no {modality}; these families do: {able}"
+        )
+
+
+def _tell(loaded: "LoadedModel", options: DemoOptions, progress: Progress) -> None:
+    from divprune.checkpoints import EMBEDDED
+    from divprune.prompting import has_chat_template
+
+    if loaded.name == EMBEDDED and (options.images or options.videos):
+        progress.note("the embedded model knows generated scenes only; give `model` for photographs")
+    if not has_chat_template(loaded):
+        progress.note(f"{loaded.name} has no chat template; the prompt is placeholders and question, nothing else")

@@ -1,0 +1,191 @@
+"""Work out what a prefill costs with and without pruning, from sizes alone: what `divprune flops` shows."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+
+from divprune.budget import DEFAULT_KEEP_RATIO, Budget
+from divprune.efficiency.equal_flops import num_keep_for_ratio
+from divprune.efficiency.flops import Accounting, Cost, compare
+from divprune.efficiency.reference_models import ARCHITECTURES, Architecture, architecture_config
+from divprune.efficiency.shapes import ModelShape, model_shape
+from divprune.efficiency.workloads import Workload, paper_text_lengths, paper_workloads
+from divprune.errors import ArgumentError, argument_errors, first_line
+from divprune.methods import Method, get_method
+
+TERA = 1e12
+
+
+@dataclass(frozen=True)
+class FlopsOptions:
+    """Whose prefill is counted, and how.
+
+    Attributes:
+        model: a model of the paper, such as "llava-1.5-7b", or a config.json or its folder; None for the paper's four.
+        method: as `get_method` reads it.
+        keep_ratio: fraction of the visual tokens kept; None for the paper's, if nothing else says how many.
+        num_keep: how many are kept, instead.
+        target_percent: find the number that costs so many percent of the unpruned prefill, instead.
+        layer: decoder layer at whose entrance tokens go; None for the method's own.
+        text_tokens: of the prompt; None for the paper's data sets, averaged.
+        visual_tokens: before pruning; None for the model's.
+        accounting: "paper" (its Eq. 5) or "exact" (every product, encoder included).
+    """
+
+    model: str | None = None
+    method: str = "divprune"
+    keep_ratio: float | None = None
+    num_keep: int | None = None
+    target_percent: float | None = None
+    layer: int | None = None
+    text_tokens: int | None = None
+    visual_tokens: int | None = None
+    accounting: Accounting = "paper"
+
+
+@dataclass(frozen=True)
+class CostedModel:
+    """A model and the prompts that its cost is averaged over."""
+
+    title: str
+    shape: ModelShape
+    workloads: list[Workload]
+    keep_ratio: float
+
+
+@dataclass(frozen=True)
+class PrefillCosts:
+    """What prefills cost.
+
+    Attributes:
+        method: which prunes.
+        rows: one a model, ready for JSON.
+    """
+
+    method: Method
+    rows: list[dict[str, Any]]
+
+
+def prefill_costs(options: FlopsOptions) -> PrefillCosts:
+    """Count the FLOPs of a prefill, one row a model.
+
+    Raises:
+        ArgumentError: an argument is out of range, or the model or the target cannot be had.
+    """
+    with argument_errors():
+        method = _method(options)
+        return PrefillCosts(method, [_row(model, method, options) for model in _models(options)])
+
+
+def visual_tokens_of(config: PreTrainedConfig, shape: ModelShape) -> int:
+    """Return how many visual tokens an image becomes, where that does not depend on the image.
+
+    Raises:
+        ArgumentError: it does, or the config does not tell.
+    """
+    if shape.tower is None or config.model_type != "llava":
+        raise ArgumentError(
+            f"`visual_tokens` is needed: how many a {config.model_type!r} model makes of an image is not told by its "
+            "config alone"
+        )
+    return shape.tower.projected_tokens
+
+
+def _method(options: FlopsOptions) -> Method:
+    method = get_method(options.method)
+    if options.layer is None:
+        return method
+    if "layer" not in {field.name for field in dataclasses.fields(method)}:
+        raise ArgumentError(f"`layer`: method {method.name!r} acts {method.acts} only")
+    changed: Any = {"layer": options.layer}
+    return dataclasses.replace(method, **changed)
+
+
+def _models(options: FlopsOptions) -> list[CostedModel]:
+    if options.model is None:
+        return [_named(architecture, options) for architecture in ARCHITECTURES]
+    for architecture in ARCHITECTURES:
+        if options.model.lower() == architecture.name:
+            return [_named(architecture, options)]
+    return [_configured(options.model, options)]
+
+
+def _named(architecture: Architecture, options: FlopsOptions) -> CostedModel:
+    config = architecture_config(architecture.name)
+    shape = model_shape(config, architecture.encoder_passes, pooled_video=bool(architecture.frames))
+    workloads = [_overridden(workload, options) for workload in paper_workloads(architecture)]
+    return CostedModel(architecture.title, shape, workloads, architecture.keep_ratio)
+
+
+def _configured(name: str, options: FlopsOptions) -> CostedModel:
+    config = _read_config(name)
+    shape = model_shape(config)
+    visual = options.visual_tokens
+    if visual is None:
+        visual = visual_tokens_of(config, shape)
+    workloads = [_overridden(Workload(text, visual), options) for text in paper_text_lengths()]
+    return CostedModel(name, shape, workloads, DEFAULT_KEEP_RATIO)
+
+
+def _overridden(workload: Workload, options: FlopsOptions) -> Workload:
+    text, visual = options.text_tokens, options.visual_tokens
+    return Workload(
+        workload.num_text_tokens if text is None else text, workload.num_visual_tokens if visual is None else visual
+    )
+
+
+def _read_config(name: str) -> PreTrainedConfig:
+    path = Path(name).expanduser()
+    if not path.exists():
+        known = ", ".join(architecture.name for architecture in ARCHITECTURES)
+        raise ArgumentError(f"`model` {name} is neither one of {known} nor a config.json or the directory of one")
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+    # Damaged files raise whatever the parser of the day raises.
+    except Exception as error:
+        raise ArgumentError(f"cannot read the config of {name}: {first_line(error)}") from None
+    return config
+
+
+def _row(model: CostedModel, method: Method, options: FlopsOptions) -> dict[str, Any]:
+    budget = _budget(model, method, options)
+    cost = compare(model.shape, model.workloads, method, budget, options.accounting)
+    return {
+        "model": model.title,
+        "method": method.name,
+        "accounting": options.accounting,
+        "keep_ratio": budget.keep_ratio if budget else None,
+        "num_keep": budget.num_keep if budget else None,
+        "full_tflop": cost.full_flop / TERA,
+        "pruned_tflop": cost.pruned_flop / TERA,
+        "ratio_percent": cost.ratio * 100,
+        **_parts(cost),
+    }
+
+
+def _parts(cost: Cost) -> dict[str, float | None]:
+    parts = {"encoder_tflop": cost.encoder_flop, "selection_tflop": cost.selection_flop}
+    return {name: None if flop is None else flop / TERA for name, flop in parts.items()}
+
+
+def _budget(model: CostedModel, method: Method, options: FlopsOptions) -> Budget | None:
+    given = (options.keep_ratio, options.num_keep, options.target_percent)
+    if sum(value is not None for value in given) > 1:
+        raise ArgumentError("give one of `keep_ratio`, `num_keep` and `target_percent`")
+    if options.target_percent is not None:
+        target = options.target_percent / 100
+        if not 0 < target <= 1:
+            raise ArgumentError(f"`target_percent` must be in (0, 100], got {options.target_percent}")
+        return Budget(num_keep=num_keep_for_ratio(target, model.shape, model.workloads, method, options.accounting))
+    if method.count == "schedule":
+        if options.keep_ratio is not None or options.num_keep is not None:
+            raise ArgumentError(
+                f"`method` {method.name} says itself how much it keeps; leave out `keep_ratio` and `num_keep`"
+            )
+        return None
+    if options.num_keep is not None:
+        return Budget(num_keep=options.num_keep)
+    return Budget(keep_ratio=model.keep_ratio if options.keep_ratio is None else options.keep_ratio)

@@ -1,0 +1,269 @@
+"""Measure methods on a checkpoint, or on an architecture with random weights: what `divprune bench` shows."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from divprune.budget import budget_or_default
+from divprune.checkpoints import EMBEDDED, choose_device, load_model
+from divprune.efficiency.bench import UNPRUNED, Measurement, Variant, run_bench, run_once
+from divprune.efficiency.memory import in_own_process, peak_memory_bytes
+from divprune.efficiency.random_model import random_inputs, random_model
+from divprune.efficiency.reference_models import architecture_config, get_architecture
+from divprune.embedded.examples import DEFAULT_PROMPT, Example, bundled_scenes
+from divprune.errors import ArgumentError, argument_errors
+from divprune.media import load_clip, load_picture
+from divprune.methods import get_method, method_title
+from divprune.progress import SILENT, Progress, quiet_logs
+from divprune.prompting import build_inputs
+from divprune.records import Record, check_record_place, provenance
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What is measured, and how; picklable, for the processes that measure memory.
+
+    Attributes:
+        model: checkpoint directory or hub name; None for the embedded model.
+        architecture: a model of the paper, such as "llava-1.5-7b", whose shape gets random weights instead.
+        layers: decoder layers of the architecture; None for all.
+        text_tokens: of the architecture's prompt.
+        image: the model's image; None for a bundled scene.
+        video: a video instead.
+        num_frames: sampled from the video.
+        prompt: what the model is asked.
+        methods: as `get_method` reads them; the unpruned model and random tokens are always measured.
+        keep_ratio: fraction of the visual tokens kept, in (0, 1]; 0.098 if `num_keep` is None too.
+        num_keep: how many are kept of each item, instead.
+        new_tokens: generated in each call.
+        repeats: rounds, after a warm-up.
+        max_seconds: no new round starts after this; the first always does.
+        memory: also measure peak memory, a process a method.
+        output: a folder that gets a record.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        dtype: "auto" (bfloat16 if random), "float32", "float16" or "bfloat16".
+    """
+
+    model: str | None = None
+    architecture: str | None = None
+    layers: int | None = None
+    text_tokens: int = 48
+    image: Path | None = None
+    video: Path | None = None
+    num_frames: int = 8
+    prompt: str = DEFAULT_PROMPT
+    methods: tuple[str, ...] = ("divprune",)
+    keep_ratio: float | None = None
+    num_keep: int | None = None
+    new_tokens: int = 32
+    repeats: int = 5
+    max_seconds: float = 600.0
+    memory: bool = True
+    output: Path | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+
+    @property
+    def title(self) -> str:
+        """What is measured, in a word: for the table and for the record's name."""
+        if self.architecture is None:
+            return EMBEDDED if self.model is None else Path(self.model).name
+        depth = "" if self.layers is None else f"-{self.layers}-layers"
+        return self.architecture.lower() + depth
+
+    @property
+    def record_name(self) -> str:
+        """What the record is called."""
+        return f"bench-{self.title}"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model in evaluation mode, and the inputs of one prompt on its device."""
+
+    model: "PreTrainedModel"
+    inputs: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """What was measured.
+
+    Attributes:
+        title: of the model.
+        config: the settings, ready for a record.
+        rows: one a method, the unpruned model first, ready for a record.
+        record: the record's file; None if none was wanted.
+    """
+
+    title: str
+    config: dict[str, Any]
+    rows: list[dict[str, Any]]
+    record: Path | None
+
+
+def measure_methods(options: BenchOptions, progress: Progress = SILENT) -> BenchResult:
+    """Measure time, memory and cache of several methods in one run, next to the unpruned model.
+
+    Raises:
+        ArgumentError: an argument cannot work, or a method does not fit the model.
+    """
+    with argument_errors():
+        _check(options)
+        rows = _variants(options)
+        origin = provenance()
+        subject, measurements, table = measure_variants(
+            partial(load_subject, options),
+            rows,
+            progress,
+            num_new_tokens=options.new_tokens,
+            repeats=options.repeats,
+            max_seconds=options.max_seconds,
+            memory=options.memory,
+        )
+    config = _config(options, subject, measurements)
+    path = None
+    if options.output is not None:
+        record = Record(options.record_name, config, table, origin | {"machine": provenance()["machine"]})
+        path = record.save(options.output)
+    return BenchResult(options.title, config, table, path)
+
+
+def _check(options: BenchOptions) -> None:
+    """Refuse what cannot work, before a model is built."""
+    if options.architecture is None:
+        if options.layers is not None:
+            raise ArgumentError("`layers` goes with `architecture`: a checkpoint has the layers that it has")
+    elif options.model is not None:
+        raise ArgumentError("give `model` or `architecture`, not both")
+    elif options.image is not None or options.video is not None:
+        raise ArgumentError("`image` and `video` go with `model`: `architecture` brings its own random image")
+    else:
+        get_architecture(options.architecture)
+    if options.image is not None and options.video is not None:
+        raise ArgumentError("give `image` or `video`, not both")
+    if options.output is not None:
+        if not options.output.is_dir():
+            raise ArgumentError(f"`output` {options.output} is no directory; create it first")
+        check_record_place(options.output, options.record_name)
+
+
+def _variants(options: BenchOptions) -> list[Variant]:
+    """The rows: unpruned, random, and the methods that were named."""
+    budget = budget_or_default(options.keep_ratio, options.num_keep)
+    rows = [UNPRUNED]
+    for name in dict.fromkeys(("random", *options.methods)):
+        method = get_method(name)
+        rows.append(Variant(method_title(name), method, budget if method.count == "exact" else None))
+    return rows
+
+
+def measure_variants(
+    load: Callable[[], Subject],
+    variants: Sequence[Variant],
+    progress: Progress = SILENT,
+    *,
+    num_new_tokens: int,
+    repeats: int,
+    max_seconds: float = float("inf"),
+    memory: bool = True,
+) -> tuple[Subject, list[Measurement], list[dict[str, Any]]]:
+    """Measure variants on one model in turns, their peak memory first, each in a process of its own.
+
+    Args:
+        load: returns the model and its prompt; picklable, for these processes.
+        variants: what is compared.
+        progress: is told how far it is.
+        num_new_tokens: generated in each call.
+        repeats: rounds, after a warm-up.
+        max_seconds: no new round starts after this; the first always does.
+        memory: whether to measure peak memory.
+
+    Returns:
+        The model, what was measured, and one row a variant, ready for a record.
+
+    Raises:
+        ValueError: a variant does not fit the model.
+    """
+    peaks: list[int | None] = [None] * len(variants)
+    if memory:
+        # Before the timing model is there: both together may not fit.
+        with progress.counting("peak memory", len(variants)) as advance:
+            for place, variant in enumerate(variants):
+                peaks[place] = in_own_process(_peak_memory_of, load, variant)
+                advance(1)
+    with progress.working("loading the model"):
+        subject = load()
+    for variant in variants:
+        # Every method may refuse the model before the first is measured.
+        with variant.on(subject.model):
+            pass
+    with progress.counting("measuring", len(variants) * (1 + repeats)) as advance:
+        measurements = run_bench(
+            subject.model,
+            subject.inputs,
+            variants,
+            num_new_tokens=num_new_tokens,
+            repeats=repeats,
+            max_seconds=max_seconds,
+            after_call=lambda: advance(1),
+        )
+    rows = [each.as_row() | {"peak_memory_bytes": peak} for each, peak in zip(measurements, peaks, strict=True)]
+    return subject, measurements, rows
+
+
+def _config(options: BenchOptions, subject: Subject, measurements: Sequence[Measurement]) -> dict[str, Any]:
+    budget = next((each.variant.budget for each in measurements if each.variant.budget is not None), None)
+    return {
+        "model": options.title,
+        "weights": "checkpoint" if options.architecture is None else "random",
+        "num_layers": subject.model.config.get_text_config().num_hidden_layers,
+        "num_prompt_tokens": subject.inputs["input_ids"].shape[1],
+        "keep_ratio": None if budget is None else budget.keep_ratio,
+        "num_keep": None if budget is None else budget.num_keep,
+        "num_new_tokens": options.new_tokens,
+        "warm_up": 1,
+        "repeats": len(measurements[0].timings),
+        "dtype": str(subject.model.dtype).removeprefix("torch."),
+        "device": subject.model.device.type,
+    }
+
+
+def load_subject(options: BenchOptions) -> Subject:
+    """Build or load the model and its prompt."""
+    import torch
+
+    device = choose_device(options.device)
+    if options.architecture is None:
+        return _checkpoint(options, device)
+    dtype = torch.bfloat16 if options.dtype == "auto" else getattr(torch, options.dtype)
+    config = architecture_config(options.architecture, options.layers)
+    model = random_model(config, dtype=dtype, device=device)
+    return Subject(model, random_inputs(model, get_architecture(options.architecture), options.text_tokens))
+
+
+def _checkpoint(options: BenchOptions, device: Any) -> Subject:
+    example = _example(options)
+    loaded = load_model(options.model, device, options.dtype)
+    return Subject(loaded.model, build_inputs(loaded, example.media, example.prompt))
+
+
+def _example(options: BenchOptions) -> Example:
+    prompt = options.prompt or DEFAULT_PROMPT
+    if options.video is not None:
+        return Example((load_clip(options.video, options.num_frames),), prompt)
+    if options.image is not None:
+        return Example((load_picture(options.image),), prompt)
+    return bundled_scenes((prompt,))[0]
+
+
+def _peak_memory_of(load: Callable[[], Subject], variant: Variant) -> int:
+    """The peak memory of one variant in bytes; meant for a process of its own."""
+    with quiet_logs():
+        subject = load()
+    return peak_memory_bytes(lambda: run_once(subject.model, subject.inputs, variant, 2), subject.model.device)

@@ -1,0 +1,128 @@
+"""Run the scenes suite: its rows answered, scored and recorded."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from divprune.checkpoints import EMBEDDED, LoadedModel, load_model
+from divprune.efficiency.shapes import model_shape
+from divprune.errors import MissingDependencyError, argument_errors
+from divprune.evaluation.cider import cider_scores
+from divprune.evaluation.matching import MATCHINGS, Matching
+from divprune.evaluation.resampling import CONFIDENCE, NUM_RESAMPLES
+from divprune.evaluation.scenes.cases import KEEP_RATIOS, Case, every_method, suite_cases
+from divprune.evaluation.scenes.fitprune_calibration import NUM_TRAINING_SCENES, recipe_tailor
+from divprune.evaluation.scenes.suite import NOTICE, SCENES_PER_BATCH, Suite
+from divprune.jsonl_log import JsonlLog
+from divprune.methods import FitPrune
+from divprune.outputs import make_folder
+from divprune.progress import SILENT, Progress
+from divprune.records import Record, check_record_place, provenance
+
+RECORD_NAME = "eval-scenes"
+
+
+@dataclass(frozen=True)
+class SceneOptions:
+    """What is compared on scenes.
+
+    Attributes:
+        methods: as `get_method` reads them; None for all.
+        keep_ratios: fractions of the visual tokens kept, in (0, 1].
+        matchings: what is made equal between methods: tokens, FLOPs, or one after the other.
+        num_scenes: how many scenes are asked about.
+        output: the folder that gets the record.
+        resume: whether to go on where an earlier run stopped.
+    """
+
+    methods: tuple[str, ...] | None = None
+    keep_ratios: tuple[float, ...] = KEEP_RATIOS
+    matchings: tuple[Matching, ...] = MATCHINGS
+    num_scenes: int = 500
+    output: Path = Path("results")
+    resume: bool = True
+
+
+@dataclass(frozen=True)
+class SceneScores:
+    """What came out.
+
+    Attributes:
+        config: the settings, ready for a record.
+        rows: one a method, keep ratio and matching, ready for a record.
+        record: the record's file.
+    """
+
+    config: dict[str, Any]
+    rows: list[dict[str, Any]]
+    record: Path
+
+
+def run_scenes(options: SceneOptions, progress: Progress = SILENT) -> SceneScores:
+    """Answer what no earlier run has answered, score it, and write the record.
+
+    Raises:
+        ArgumentError: an argument cannot work.
+        RecordError: another file is where the record goes.
+    """
+    make_folder("output", options.output)
+    check_record_place(options.output, RECORD_NAME)
+    origin = provenance()
+    with progress.working("loading the embedded model"):
+        loaded = load_model(EMBEDDED, torch.device("cpu"), "float32")
+    log = JsonlLog(options.output, RECORD_NAME, _identity(origin))
+    if not options.resume:
+        log.delete()
+    suite = Suite(loaded.model, loaded.processor, options.num_scenes, log)
+    if suite.num_done:
+        progress.note(f"an earlier run was interrupted: {suite.num_done} pieces of it are there and not repeated")
+    cases = _cases(options, suite, loaded, progress)
+    with_cider = _has_cider(progress)
+    num_units = suite.num_units * len({case.key for case in cases if not case.refusal})
+    with progress.counting("toy scenes", num_units) as advance:
+        rows = suite.run(cases, lambda: advance(1), with_cider)
+    config = _config(options, loaded, with_cider)
+    path = Record(RECORD_NAME, config, rows, origin | {"machine": provenance()["machine"]}).save(options.output)
+    log.delete()
+    return SceneScores(config, rows, path)
+
+
+def _cases(options: SceneOptions, suite: Suite, loaded: LoadedModel, progress: Progress) -> list[Case]:
+    names = every_method() if options.methods is None else list(options.methods)
+    shape = model_shape(loaded.model.config)
+    tailors = {FitPrune.name: recipe_tailor(loaded.model, loaded.processor, suite.workload)}
+    with argument_errors(), progress.working("planning"):
+        return suite_cases(names, shape, suite.workload, options.keep_ratios, options.matchings, tailors)
+
+
+def _identity(origin: Mapping[str, Any]) -> dict[str, Any]:
+    """What answers depend on besides method, count and scenes."""
+    return {"revision": origin["git_revision"], "versions": origin["versions"], "scenes_per_batch": SCENES_PER_BATCH}
+
+
+def _has_cider(progress: Progress) -> bool:
+    try:
+        cider_scores(["a red circle"], [["a red circle"]])
+    except MissingDependencyError as error:
+        progress.note(f"captions get no CIDEr: {error}")
+        return False
+    return True
+
+
+def _config(options: SceneOptions, loaded: LoadedModel, with_cider: bool) -> dict[str, Any]:
+    return {
+        "notice": NOTICE,
+        "model": loaded.name,
+        "split": "test",
+        "num_scenes": options.num_scenes,
+        "num_calibration_scenes": NUM_TRAINING_SCENES,
+        "positions": "default",
+        "dtype": str(loaded.model.dtype).removeprefix("torch."),
+        "confidence": CONFIDENCE,
+        "num_resamples": NUM_RESAMPLES,
+        "flop_accounting": "paper",
+        "has_cider": with_cider,
+    }

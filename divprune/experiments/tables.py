@@ -1,0 +1,163 @@
+"""Tabulate a comparison on data sets: scores beside the unpruned ones and, where it has them, the paper's."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from typing import Any
+
+from divprune.evaluation.cells import UNPRUNED, Cell
+from divprune.evaluation.datasets import DATA_SETS
+from divprune.evaluation.results import Results
+from divprune.experiments.comparison import Compared, Result
+from divprune.experiments.comparison_text import sections
+from divprune.experiments.paper.columns import IMAGE_COLUMNS, VIDEO_COLUMNS, Column
+from divprune.experiments.paper.presets import PRESETS, Entry, entries
+from divprune.experiments.paper.rows import Row
+from divprune.experiments.paper.settings import Setting
+from divprune.experiments.plan import AS_IN_LMMS_EVAL, PlannedRun
+from divprune.experiments.subjects import architecture_of, named_subject, paper_subject
+
+EVAL = "eval"
+_PRINTED_IN = ("table1", "table2", "table3", "ablations")
+_PAPER = slice(2, 4)
+"""Where the paper's number and the difference stand in a line."""
+_SHARED = ("num_samples", "num_frames", "system_prompt", "dataset", "tokenizer", "judge", "egoschema_url")
+_CELL_FIELDS = ("task", "method", "keep_ratio", "num_keep")
+
+
+def entries_of(planned: Sequence[PlannedRun], results: Results) -> list[Entry]:
+    """Return what the table shows, method by method.
+
+    Args:
+        planned: the planned runs.
+        results: what has run; of a server's runs, the unpruned one may be there from another server.
+    """
+    others = {Cell(each.cell.model, each.cell.task): None for each in planned}
+    earlier = [PlannedRun(cell) for cell in others if _is_comparable(cell, planned, results)]
+    seen = {each.cell for each in planned if each.refusal is None}
+    every = [*(each for each in earlier if each.cell not in seen), *planned]
+    printed = _printed(every[0].cell.model)
+    subject = named_subject(every[0].cell.model, every[0].cell.model_title)
+    headings = {task: _columns(task, every, results) for task in dict.fromkeys(each.cell.task for each in every)}
+    found = []
+    for each in every:
+        cell = each.cell
+        row = Row(_label(each), Setting(cell.method, cell.keep_ratio, cell.num_keep), each.matching, each.keep_ratio)
+        for column in headings[cell.task]:
+            number = printed.get((cell, column.key)) if each.refusal is None else None
+            found.append(Entry(EVAL, subject, row, column, cell, each.refusal, number))
+    return found
+
+
+def _is_comparable(unpruned: Cell, planned: Sequence[PlannedRun], results: Results) -> bool:
+    """Whether there is a record of the unpruned model, of the same documents, shown and scored alike."""
+    base = results.record(unpruned)
+    records = [
+        results.record(each.cell) for each in planned if each.refusal is None and each.cell.task == unpruned.task
+    ]
+    return base is not None and all(
+        record.config.get(name) == base.config.get(name)
+        for record in records
+        if record is not None and "refusal" not in record.config
+        for name in _SHARED
+    )
+
+
+def _label(planned: PlannedRun) -> str:
+    parts = (
+        str(planned.cell.as_config()["method"]),
+        planned.cell.budget_title,
+        "at equal FLOPs" if planned.refusal else "",
+    )
+    return " ".join(part for part in parts if part)
+
+
+def _columns(task: str, planned: Sequence[PlannedRun], results: Results) -> list[Column]:
+    """What is shown of a task: what the paper prints, or the metric by which records say that it was scored."""
+    known = next((each for each in DATA_SETS if each.task == task), None)
+    if known is not None:
+        own = [column for column in (*IMAGE_COLUMNS, *VIDEO_COLUMNS) if column.data_set == known.key]
+        return [replace(column, title=column.key) for column in own]
+    records = [results.record(each.cell) for each in planned if each.cell.task == task]
+    metrics = [
+        str(record.config["metric"]).partition(",")[0] for record in records if record and "metric" in record.config
+    ]
+    metric = metrics[0] if metrics else ""
+    scale = next((each.scale for each in DATA_SETS if each.todays_task == task and each.metric == metric), 1)
+    key = AS_IN_LMMS_EVAL + task if any(each.key == task for each in DATA_SETS) else task
+    return [Column(key, key, key, metric, scale, 2 if scale == 100 else 3)]
+
+
+def metrics_line(found: Compared) -> str:
+    """Say what is printed of each data set."""
+    columns = dict.fromkeys(result.entry.column for result in found.results)
+    named = [f"{each.title} {each.metric}{' in %' if each.scale == 100 else ''}" for each in columns if each.metric]
+    return f"Scores: {', '.join(named)}."
+
+
+def _printed(model: str) -> Mapping[tuple[Cell, str], float]:
+    """The paper's numbers of a model, by the cell that gives them and the column; none if it is not the paper's."""
+    architecture = architecture_of(model)
+    if architecture is None:
+        return {}
+    subject = paper_subject(architecture, model)
+    tables = [each for each in PRESETS if each.name in _PRINTED_IN and architecture in each.architectures]
+    listed = [entry for preset in tables for entry in entries(preset, subject)]
+    return {
+        (entry.cell, entry.column.key): entry.printed
+        for entry in listed
+        if entry.cell is not None and entry.printed is not None
+    }
+
+
+def has_printed(found: Compared) -> bool:
+    """Whether the paper prints any of the numbers."""
+    return any(result.entry.printed is not None for result in found.results)
+
+
+def score_lines(found: Compared, results: Results) -> Iterator[tuple[str, list[Sequence[str]]]]:
+    """Yield each data set's title and its lines, without the paper's numbers if it prints none; tokens kept go last."""
+    with_paper = has_printed(found)
+    counts = _counts(found, results)
+    for place, (title, lines) in enumerate(sections(found, is_short=True)):
+        of_group = counts[place] if place < len(counts) else ()
+        shown = [[*line, count] for line, count in zip_longest(lines, of_group, fillvalue="")]
+        if not with_paper:
+            for line in shown:
+                del line[_PAPER]
+        yield title, list(map(tuple, shown))
+
+
+def _counts(found: Compared, results: Results) -> list[Sequence[str]]:
+    groups: dict[Column, list[str]] = {}
+    for result in found.results:
+        kept = "all" if result.entry.row.method == UNPRUNED else _kept(result, results)
+        groups.setdefault(result.entry.column, []).append(kept)
+    return list(groups.values())
+
+
+def _kept(result: Result, results: Results) -> str:
+    kept = _measured(result, results)["num_kept_mean"]
+    return "" if kept is None else f"{kept:.0f}"
+
+
+def _measured(result: Result, results: Results) -> dict[str, Any]:
+    cell, refusal = result.entry.cell, result.entry.refusal
+    record = None if cell is None or refusal is not None else results.record(cell)
+    config = {"refusal": refusal} if record is None else record.config
+    return {name: config.get(name) for name in ("num_kept_mean", "num_visual_tokens_mean", "refusal")}
+
+
+def as_rows(found: Compared, results: Results) -> list[dict[str, Any]]:
+    """Return one row a number, ready for JSON."""
+    rows = []
+    for result in found.results:
+        entry, cell = result.entry, result.entry.cell
+        named = {} if cell is None else {name: cell.as_config()[name] for name in _CELL_FIELDS}
+        settings = {
+            "metric": entry.column.metric,
+            "matching": entry.row.matching,
+            "asked_keep_ratio": entry.row.keep_ratio,
+        }
+        rows.append(result.as_row() | named | settings | _measured(result, results))
+    return rows
