@@ -1,7 +1,7 @@
 """The embedded model: a small LLaVA trained from nothing on generated scenes, and those scenes with their questions.
 
 `checkpoint_path()` is a folder that `AutoProcessor` and `AutoModelForImageTextToText` load like any checkpoint. Nothing
-here imports torch or transformers until training, evaluation or the processor is asked for.
+here imports torch or transformers. `tools/embedded` trains it and measures it.
 """
 
 from importlib import resources
@@ -25,5 +25,5 @@ def checkpoint_path() -> Path:
     """
     folder = Path(str(resources.files("divprune.embedded") / "checkpoint"))
     if not (folder / "model.safetensors").is_file():
-        raise FileNotFoundError(f"no embedded model in {folder}; reinstall divprune or run divprune.embedded.train")
+        raise FileNotFoundError(f"no embedded model in {folder}; reinstall divprune or run tools.embedded.train")
     return folder

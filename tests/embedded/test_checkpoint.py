@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
 
 from divprune.embedded import checkpoint_path, questions, scene
-from divprune.embedded.evaluate import accuracies, answer_batch, answer_scenes
+from tools.embedded.evaluate import accuracies, answer_batch, answer_scenes
 
 MEASURED = json.loads((checkpoint_path() / "accuracy.json").read_text())
 

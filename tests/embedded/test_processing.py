@@ -7,11 +7,11 @@ from PIL import Image
 from transformers import LlavaProcessor
 
 from divprune.embedded import questions, scene
-from divprune.embedded.model import NUM_VISUAL_TOKENS
-from divprune.embedded.packing import PREFIX_IDS, word_ids
-from divprune.embedded.processing import build_processor
-from divprune.embedded.tower_stage import draw_batch
 from divprune.embedded.vocabulary import WORDS
+from tools.embedded.model import NUM_VISUAL_TOKENS
+from tools.embedded.packing import PREFIX_IDS, word_ids
+from tools.embedded.processing import build_processor
+from tools.embedded.tower_stage import draw_batch
 
 
 @pytest.fixture(scope="module")

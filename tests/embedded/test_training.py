@@ -7,10 +7,10 @@ import torch
 from transformers import AutoModelForImageTextToText, LlavaForConditionalGeneration
 
 from divprune.embedded import questions, scene
-from divprune.embedded.labels import IGNORED, kind_index, patch_labels
-from divprune.embedded.language_stage import LanguageStage, packed_logits
-from divprune.embedded.loop import Schedule, Stage, optimizers, run_stage, train_step
-from divprune.embedded.model import (
+from tools.embedded.labels import IGNORED, kind_index, patch_labels
+from tools.embedded.language_stage import LanguageStage, packed_logits
+from tools.embedded.loop import Schedule, Stage, optimizers, run_stage, train_step
+from tools.embedded.model import (
     NUM_VISUAL_TOKENS,
     PATCH_SIZE,
     PATCHES_PER_SIDE,
@@ -18,10 +18,10 @@ from divprune.embedded.model import (
     configuration,
     shrink_residual_stream,
 )
-from divprune.embedded.packing import PREFIX_IDS, pack
-from divprune.embedded.processing import build_processor
-from divprune.embedded.tower_stage import TowerHeads, TowerStage, draw_batch, patch_features
-from divprune.embedded.train import export
+from tools.embedded.packing import PREFIX_IDS, pack
+from tools.embedded.processing import build_processor
+from tools.embedded.tower_stage import TowerHeads, TowerStage, draw_batch, patch_features
+from tools.embedded.train import export
 
 
 def small_model() -> LlavaForConditionalGeneration:

@@ -1,4 +1,4 @@
-"""Train the embedded model from nothing: `python -m divprune.embedded.train --output DIR`.
+"""Train the embedded model from nothing: `python -m tools.embedded.train --output DIR`.
 
 Call it again with the same arguments after an interruption: it goes on from the last checkpoint. The finished model
 lies in DIR/checkpoint, in the layout of any hub checkpoint.
@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from transformers import LlavaForConditionalGeneration
 
-from divprune.embedded.language_stage import LanguageStage
-from divprune.embedded.loop import Schedule, run_stage
-from divprune.embedded.model import build, configuration, shrink_residual_stream
-from divprune.embedded.processing import build_processor
-from divprune.embedded.tower_stage import TowerStage
+from tools.embedded.language_stage import LanguageStage
+from tools.embedded.loop import Schedule, run_stage
+from tools.embedded.model import build, configuration, shrink_residual_stream
+from tools.embedded.processing import build_processor
+from tools.embedded.tower_stage import TowerStage
 
 
 def export(model: LlavaForConditionalGeneration, folder: Path) -> None:

@@ -10,9 +10,9 @@ from torch.nn import functional
 from transformers import LlavaForConditionalGeneration
 
 from divprune.embedded.drawing import render
-from divprune.embedded.labels import CLASS_SIZES, IGNORED, NUM_KINDS, PatchLabels, patch_labels
-from divprune.embedded.model import pixel_values
 from divprune.embedded.scenes import Scene, scene
+from tools.embedded.labels import CLASS_SIZES, IGNORED, NUM_KINDS, PatchLabels, patch_labels
+from tools.embedded.model import pixel_values
 
 _BACKGROUND_WEIGHT = 0.3  # of a background patch against an object's patch
 _CENTER_WEIGHT = 4.0  # of a patch with a centre against one without

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from divprune.embedded.drawing import object_masks
-from divprune.embedded.model import NUM_VISUAL_TOKENS, PATCH_SIZE, PATCHES_PER_SIDE
 from divprune.embedded.scenes import COLORS, MAX_OBJECTS, REGIONS, SHAPES, Scene, SceneObject
+from tools.embedded.model import NUM_VISUAL_TOKENS, PATCH_SIZE, PATCHES_PER_SIDE
 
 IGNORED = -100  # the patch holds a sliver of an object: neither that object nor background
 NUM_KINDS = len(COLORS) * len(SHAPES)

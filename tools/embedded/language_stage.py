@@ -8,11 +8,11 @@ from torch import nn
 from torch.nn import functional
 from transformers import LlavaForConditionalGeneration
 
-from divprune.embedded.labels import patch_labels
-from divprune.embedded.packing import NOT_AN_ANSWER, PREFIX_IDS, PackedBatch, pack
 from divprune.embedded.questions import Question, questions
 from divprune.embedded.scenes import Scene, scene
-from divprune.embedded.tower_stage import TowerHeads, draw_batch, patch_features, tower_logits, tower_loss
+from tools.embedded.labels import patch_labels
+from tools.embedded.packing import NOT_AN_ANSWER, PREFIX_IDS, PackedBatch, pack
+from tools.embedded.tower_stage import TowerHeads, draw_batch, patch_features, tower_logits, tower_loss
 
 _FIRST_SEED = 1_000_000  # fresh scenes: the tower has not seen these
 _FIRST_IMAGE = PREFIX_IDS.index(PREFIX_IDS[-1])

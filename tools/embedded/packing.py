@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from divprune.embedded.model import NUM_VISUAL_TOKENS
 from divprune.embedded.questions import Question
 from divprune.embedded.vocabulary import IMAGE_TOKEN, WORDS, words
+from tools.embedded.model import NUM_VISUAL_TOKENS
 
 _BOS, _EOS, _PAD = (WORDS.index(word) for word in ("<s>", "</s>", "<pad>"))
 PREFIX_IDS: tuple[int, ...] = (

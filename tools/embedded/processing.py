@@ -3,9 +3,9 @@
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import CLIPImageProcessor, LlavaProcessor, PreTrainedTokenizerFast
 
-from divprune.embedded.model import PATCH_SIZE, PIXEL_MEAN, PIXEL_STD
 from divprune.embedded.scenes import IMAGE_SIZE
 from divprune.embedded.vocabulary import IMAGE_TOKEN, WORDS
+from tools.embedded.model import PATCH_SIZE, PIXEL_MEAN, PIXEL_STD
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'].upper() + ': ' }}"

@@ -1,6 +1,6 @@
 """The model card, written from measured files only.
 
-`python -m tools.embedded_card --run DIR --checkpoint DIR`: the run's log and the checkpoint's accuracy.json become its
+`python -m tools.embedded.card --run DIR --checkpoint DIR`: the run's log and the checkpoint's accuracy.json become its
 README.md.
 """
 
@@ -31,7 +31,7 @@ the same path that a 7B model takes (`AutoProcessor`, `AutoModelForImageTextToTe
 ## Accuracy
 
 {num_scenes} test scenes, unpruned, greedy, exact match ({test_seconds:.0f} s of answering). Measured by
-`python -m divprune.embedded.evaluate --scenes {num_scenes} --json FILE`; the numbers are `accuracy.json` beside this
+`python -m tools.embedded.evaluate --scenes {num_scenes} --json FILE`; the numbers are `accuracy.json` beside this
 card.
 
 | question | right | asked |
@@ -51,7 +51,7 @@ grid), and a caption. Everything is drawn on the fly from seeds: `divprune.embed
 
 ## Recipe
 
-`python -m divprune.embedded.train --output DIR {command}`
+`python -m tools.embedded.train --output DIR {command}`
 
 {stage_rows}
 

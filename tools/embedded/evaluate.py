@@ -1,4 +1,4 @@
-"""Accuracy of a saved model on held-out scenes: `python -m divprune.embedded.evaluate --scenes 500 --json FILE`.
+"""Accuracy of a saved model on held-out scenes: `python -m tools.embedded.evaluate --scenes 500 --json FILE`.
 
 Goes the way a user goes: AutoProcessor, AutoModelForImageTextToText, chat template, greedy `generate`.
 """
