@@ -235,9 +235,7 @@ def _read_processor(path: Path) -> "ProcessorMixin":
 
     processor = AutoProcessor.from_pretrained(path, trust_remote_code=False, local_files_only=True)
     if not isinstance(processor, ProcessorMixin):
-        raise CheckpointError(
-            f"{path} has no processor for pictures (processor_config.json or preprocessor_config.json)"
-        )
+        raise CheckpointError(f"{path} has no processor for images (processor_config.json or preprocessor_config.json)")
     return processor
 
 

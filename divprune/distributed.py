@@ -4,10 +4,10 @@ import os
 
 
 def is_main_process() -> bool:
-    """Whether this process writes records and shows tables: the first one, or the only one."""
+    """Tell whether this process writes records and shows tables: the first one, or the only one."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def num_processes() -> int:
-    """How many there are, 1 without a launcher."""
+    """Count how many there are, 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))

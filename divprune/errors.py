@@ -43,7 +43,7 @@ class MissingDependencyError(DivpruneError, ImportError):
 
 
 class MediaError(DivpruneError, ValueError):
-    """A picture or clip is missing, damaged, too large or of another kind."""
+    """An image or video is missing, damaged, too large or of another kind."""
 
 
 class BatchError(DivpruneError, ValueError):
@@ -82,6 +82,6 @@ def argument_errors() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's message, or its type if there is none."""
+    """Return the first line of an exception's message, or its type if there is none."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

@@ -130,7 +130,7 @@ def _is_json(line: bytes) -> bool:
 
 
 def _ends_whole(path: Path) -> bool:
-    """Whether a file is there, and its last line has its end."""
+    """Tell whether a file is there, and its last line has its end."""
     if not path.exists() or path.stat().st_size == 0:
         return False
     with path.open("rb") as file:

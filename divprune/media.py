@@ -1,4 +1,4 @@
-"""Pictures and clips from files.
+"""Images and videos from files.
 
 **image / video** -> vision encoder -> ...: what a file holds is decoded completely here, so that a damaged one is found
 before a model is loaded.
@@ -22,15 +22,15 @@ Kind = Literal["image", "video"]
 
 @dataclass(frozen=True)
 class Medium:
-    """One picture or one clip.
+    """One image or one video.
 
     Attributes:
         name: what the user calls it: the path as given, or the name of a bundled scene.
         kind: "image" or "video".
-        frames: RGB pictures; one for an image, the sampled frames of a video.
-        frame_indices: which frame of the clip each sampled one is.
-        frames_per_second: of the clip, None if unknown or for an image.
-        num_frames: how many frames the clip has.
+        frames: RGB images; one for an image, the sampled frames of a video.
+        frame_indices: which frame of the video each sampled one is.
+        frames_per_second: of the video, None if unknown or for an image.
+        num_frames: how many frames the video has.
     """
 
     name: str
@@ -41,11 +41,11 @@ class Medium:
     num_frames: int = 1
 
 
-def load_picture(path: Path) -> Medium:
-    """Decode a picture completely, upright and as RGB.
+def load_image(path: Path) -> Medium:
+    """Decode an image completely, upright and as RGB.
 
     Raises:
-        MediaError: the file is missing, no picture, damaged or too large.
+        MediaError: the file is missing, no image, damaged or too large.
     """
     _require_file(path, "picture")
     try:
@@ -53,7 +53,7 @@ def load_picture(path: Path) -> Medium:
             image.load()
             upright = ImageOps.exif_transpose(image)
     except UnidentifiedImageError:
-        raise MediaError(f"{path} is not a picture that Pillow can read (a video goes with `videos`)") from None
+        raise MediaError(f"{path} is not an image that Pillow can read (a video goes with `videos`)") from None
     except Image.DecompressionBombError:
         limit = f"{2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels"
         raise MediaError(f"{path} has more than {limit}; scale it down first") from None
@@ -67,8 +67,8 @@ def load_picture(path: Path) -> Medium:
     return Medium(str(path), "image", (_as_rgb(upright),))
 
 
-def load_clip(path: Path, num_frames: int) -> Medium:
-    """Decode `num_frames` frames, _spread evenly over a clip (all of them, if it has fewer).
+def load_video(path: Path, num_frames: int) -> Medium:
+    """Decode `num_frames` frames, _spread evenly over a video (all of them, if it has fewer).
 
     Raises:
         MediaError: the file is missing, no video or damaged, or PyAV is not installed.
@@ -89,7 +89,7 @@ def load_clip(path: Path, num_frames: int) -> Medium:
 
 
 def _spread(total: int, count: int) -> list[int]:
-    """The middles of `count` equal parts of `range(total)`, at most `total` of them."""
+    """Return the middles of `count` equal parts of `range(total)`, at most `total` of them."""
     count = min(total, count)
     return [(2 * part + 1) * total // (2 * count) for part in range(count)]
 
@@ -143,7 +143,7 @@ def _count_packets(path: Path) -> int:
 
 
 def _decode(path: Path, indices: list[int]) -> tuple[list[Image.Image], int]:
-    """The frames at ascending `indices`, and how many frames were decoded until the last of them."""
+    """Return the frames at ascending `indices`, and how many frames were decoded until the last of them."""
     wanted, frames, decoded = set(indices), [], 0
     with _video_stream(path) as (container, stream):
         for frame in container.decode(stream):
@@ -157,7 +157,7 @@ def _decode(path: Path, indices: list[int]) -> tuple[list[Image.Image], int]:
 
 def _picture(frame: "av.VideoFrame") -> Image.Image:
     image: Image.Image = frame.to_image().convert("RGB")
-    # Telephones store upright clips lying down; both libraries count degrees counterclockwise.
+    # Telephones store upright videos lying down; both libraries count degrees counterclockwise.
     return image.rotate(frame.rotation, expand=True) if frame.rotation else image
 
 

@@ -50,7 +50,7 @@ def check_not_read(argument: str, path: Path, inputs: Iterable[Path], example: s
 
 
 def is_same_file(first: Path, second: Path) -> bool:
-    """Whether two paths name one file, be it there or not."""
+    """Tell whether two paths name one file, be it there or not."""
     try:
         return os.path.samefile(first, second)
     except OSError:
@@ -90,7 +90,7 @@ def make_folder(argument: str, folder: Path) -> None:
 
 
 def is_page(path: Path, words: str) -> bool:
-    """Whether a Markdown page is a generated one: its beginning holds certain words."""
+    """Tell whether a Markdown page is a generated one: its beginning holds certain words."""
     return words.encode() in beginning(path)
 
 

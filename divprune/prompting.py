@@ -16,7 +16,7 @@ from divprune.errors import PromptError, first_line
 from divprune.media import Medium
 
 Part = str | Image.Image | Medium
-"""A piece of a message: words, a picture, or a picture or clip from a file."""
+"""A piece of a message: words, an image, or an image or video from a file."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ Conversation = Sequence[Message]
 
 
 def build_inputs(loaded: LoadedModel, media: Sequence[Medium], prompt: str) -> dict[str, Any]:
-    """Build the inputs of `generate` for one question about some pictures and clips.
+    """Build the inputs of `generate` for one question about some images and videos.
 
     Returns:
         The processor's tensors, batch of one, on the model's device.
@@ -61,13 +61,13 @@ def build_batch(loaded: LoadedModel, conversations: Sequence[Conversation]) -> d
         PromptError: words contain a placeholder, or the processor refuses these media, or takes them only one by one.
     """
     arguments: dict[str, Any] = {"text": [_prompt_text(loaded, each) for each in conversations], "return_tensors": "pt"}
-    pictures = [[_picture(part) for part in _media(each, "image")] for each in conversations]
-    clips = [part for each in conversations for part in _media(each, "video") if isinstance(part, Medium)]
-    if any(pictures):
-        flat = [picture for of_row in pictures for picture in of_row]
-        arguments["images"] = pictures if len(pictures) > 1 and all(pictures) else flat
-    if clips:
-        arguments |= _video_arguments(clips)
+    images = [[_image(part) for part in _media(each, "image")] for each in conversations]
+    videos = [part for each in conversations for part in _media(each, "video") if isinstance(part, Medium)]
+    if any(images):
+        flat = [image for of_row in images for image in of_row]
+        arguments["images"] = images if len(images) > 1 and all(images) else flat
+    if videos:
+        arguments |= _video_arguments(videos)
     if len(conversations) > 1:
         arguments |= {"padding": True, "padding_side": "left"}
     try:
@@ -79,28 +79,28 @@ def build_batch(loaded: LoadedModel, conversations: Sequence[Conversation]) -> d
 
 
 def decode_answer(loaded: LoadedModel, inputs: dict[str, Any], sequences: Tensor) -> str:
-    """The text that `generate` added to the prompt of a batch of one."""
+    """Return the text that `generate` added to the prompt of a batch of one."""
     return decode_answers(loaded, inputs, sequences)[0]
 
 
 def decode_answers(loaded: LoadedModel, inputs: dict[str, Any], sequences: Tensor) -> list[str]:
-    """The texts that `generate` added to the prompts."""
+    """Return the texts that `generate` added to the prompts."""
     new_tokens = sequences[:, inputs["input_ids"].shape[1] :]
     return [text.strip() for text in loaded.processor.batch_decode(new_tokens, skip_special_tokens=True)]
 
 
 def has_chat_template(loaded: LoadedModel) -> bool:
-    """Whether the checkpoint says how a conversation is written."""
+    """Tell whether the checkpoint says how a conversation is written."""
     return bool(getattr(loaded.processor, "chat_template", None))
 
 
-def takes_clips(loaded: LoadedModel) -> bool:
-    """Whether the checkpoint's processor reads clips; others would leave them out without a word."""
+def takes_videos(loaded: LoadedModel) -> bool:
+    """Tell whether the checkpoint's processor reads videos; others would leave them out without a word."""
     return placeholder(loaded, "video") is not None or hasattr(loaded.processor, "video_processor")
 
 
 def placeholder(loaded: LoadedModel, kind: str) -> str | None:
-    """What stands for a picture ("image") or clip ("video") in a prompt, None if the processor does not tell."""
+    """Return what stands for an image ("image") or video ("video") in a prompt, None if the processor does not tell."""
     token = getattr(loaded.processor, f"{kind}_token", None)
     return token if isinstance(token, str) else None
 
@@ -133,7 +133,7 @@ def _refuse_placeholders(loaded: LoadedModel, parts: Iterable[Part]) -> None:
     for words in parts:
         for token in tokens:
             if isinstance(words, str) and token is not None and token in words:
-                raise PromptError(f"the prompt contains {token!r}, which stands for a picture; leave it out")
+                raise PromptError(f"the prompt contains {token!r}, which stands for an image; leave it out")
 
 
 def _kind(part: Image.Image | Medium) -> str:
@@ -145,26 +145,26 @@ def _media(conversation: Conversation, kind: str) -> list[Image.Image | Medium]:
     return [part for part in parts if _kind(part) == kind]
 
 
-def _picture(part: Image.Image | Medium) -> Image.Image:
+def _image(part: Image.Image | Medium) -> Image.Image:
     return part.frames[0] if isinstance(part, Medium) else part.convert("RGB")
 
 
-def _video_arguments(clips: Sequence[Medium]) -> dict[str, Any]:
+def _video_arguments(videos: Sequence[Medium]) -> dict[str, Any]:
     """Frames are sampled already; the metadata tell models that know time when each one was."""
     metadata = [
         {
-            "total_num_frames": clip.num_frames,
-            "fps": clip.frames_per_second,
-            "frames_indices": list(clip.frame_indices),
-            "width": clip.frames[0].width,
-            "height": clip.frames[0].height,
+            "total_num_frames": video.num_frames,
+            "fps": video.frames_per_second,
+            "frames_indices": list(video.frame_indices),
+            "width": video.frames[0].width,
+            "height": video.frames[0].height,
         }
-        for clip in clips
+        for video in videos
     ]
-    videos = [numpy.stack([numpy.asarray(frame) for frame in clip.frames]) for clip in clips]
-    return {"videos": videos, "video_metadata": metadata, "do_sample_frames": False}
+    arrays = [numpy.stack([numpy.asarray(frame) for frame in video.frames]) for video in videos]
+    return {"videos": arrays, "video_metadata": metadata, "do_sample_frames": False}
 
 
 def _on_device(value: Tensor, loaded: LoadedModel) -> Tensor:
-    """Pictures get the model's dtype, ids and masks keep theirs."""
+    """Images get the model's dtype, ids and masks keep theirs."""
     return value.to(loaded.model.device, loaded.model.dtype if value.is_floating_point() else None)

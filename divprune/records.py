@@ -112,7 +112,7 @@ def seconds_text(seconds: float) -> str:
 
 
 def provenance() -> dict[str, Any]:
-    """Where numbers measured now come from."""
+    """Locate where numbers measured now come from."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "git_revision": _git("rev-parse", "HEAD"),
@@ -141,7 +141,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says of the source tree; None outside a checkout."""
+    """Return what git says of the source tree; None outside a checkout."""
     command = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -205,7 +205,7 @@ def read_calibration(path: str | Path, kind: str) -> dict[str, Any]:
 
 
 def is_calibration(path: Path, kind: str) -> bool:
-    """Whether a file is a calibration of a kind, such as "VTW"."""
+    """Tell whether a file is a calibration of a kind, such as "VTW"."""
     try:
         read_calibration(path, kind)
     except CalibrationError:
@@ -227,7 +227,7 @@ _NUM_PIECES = 256
 
 
 def checksum(files: Iterable[Path]) -> str:
-    """A checksum of the files' names, sizes and content; of large files, of pieces spread over the content."""
+    """Return a checksum of the files' names, sizes and content; of large files, of pieces spread over the content."""
     digest = hashlib.blake2b(digest_size=16)
     for path in files:
         size = path.stat().st_size

@@ -13,7 +13,7 @@ from divprune.efficiency.flops import Accounting
 from divprune.embedded.examples import DEFAULT_PROMPT, Example, image_files, training_scenes
 from divprune.errors import ArgumentError, argument_errors
 from divprune.huggingface.adapter import ModelAdapter
-from divprune.media import load_picture
+from divprune.media import load_image
 from divprune.outputs import check_not_read, check_output_file, check_replaceable
 from divprune.progress import SILENT, Progress
 from divprune.prompting import build_inputs
@@ -143,7 +143,7 @@ def _prepared(
 def _examples(options: CalibrationOptions) -> Sequence[Example]:
     if options.images:
         prompts = options.prompts or (DEFAULT_PROMPT,)
-        images = [load_picture(path) for path in options.image_files]
+        images = [load_image(path) for path in options.image_files]
         return [Example((image,), prompt) for image in images for prompt in prompts]
     if options.model not in (None, EMBEDDED):
         raise ArgumentError("`images` is needed with `model`: generated scenes are for the embedded model only")

@@ -1,1 +1,1 @@
-"""The `divprune` command: it tells the story of the library with pictures, questions and numbers."""
+"""The `divprune` command: it tells the story of the library with images, questions and numbers."""

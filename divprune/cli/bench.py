@@ -31,9 +31,9 @@ def bench(
     ] = None,
     layers: Annotated[int | None, option("N", "Decoder layers of the --architecture; default: all.", min=1)] = None,
     text_tokens: Annotated[int, option("N", "Text tokens of the --architecture's prompt.", min=2)] = 48,
-    image: Annotated[Path | None, option("FILE", "The --model's picture. Default: a bundled scene.")] = None,
-    video: Annotated[Path | None, option("FILE", "A clip instead.")] = None,
-    num_frames: Annotated[int, option("N", "Frames sampled from the clip.", min=1)] = 8,
+    image: Annotated[Path | None, option("FILE", "The --model's image. Default: a bundled scene.")] = None,
+    video: Annotated[Path | None, option("FILE", "A video instead.")] = None,
+    num_frames: Annotated[int, option("N", "Frames sampled from the video.", min=1)] = 8,
     prompt: Annotated[str, option("TEXT", "What the --model is asked.")] = "Describe the picture.",
     method: Annotated[
         list[str] | None, option("NAME", "A method; repeat for several. Random is always measured.", "divprune")

@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 calibrate = typer.Typer(
     name="calibrate",
-    help="Find out on a few pictures what a method has to know of a model, and write it to a file.",
+    help="Find out on a few images what a method has to know of a model, and write it to a file.",
     no_args_is_help=True,
 )
 
 Images = Annotated[
     list[Path] | None,
-    option("PATH", "A picture, or a folder of pictures; repeat for more. Default: generated training scenes."),
+    option("PATH", "An image, or a folder of images; repeat for more. Default: generated training scenes."),
 ]
-Prompts = Annotated[list[str] | None, option("TEXT", "What to ask about each picture; repeat for several.")]
-Samples = Annotated[int, option("N", "How many generated scenes, if no pictures are given.", min=1)]
+Prompts = Annotated[list[str] | None, option("TEXT", "What to ask about each image; repeat for several.")]
+Samples = Annotated[int, option("N", "How many generated scenes, if no images are given.", min=1)]
 Output = Annotated[Path, option("FILE", "Where the calibration goes, as JSON.")]
 
 

@@ -154,7 +154,7 @@ def one_line_errors(debug: bool, console: Console | None = None) -> Iterator[Non
 
 
 def _import_advice(error: ImportError) -> str:
-    """Importing transformers fails for reasons that lie deeper, of which only the deepest says anything."""
+    """Tell why importing transformers failed: reasons lie deeper, and only the deepest says anything."""
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__

@@ -30,7 +30,7 @@ from divprune.cli.shared_options import (
 from divprune.cli.tables import number_table
 from divprune.errors import ArgumentError
 
-TOKENS = "tokens: visual tokens kept of a picture or clip, in the mean."
+TOKENS = "tokens: visual tokens kept of an image or video, in the mean."
 SCENES_HEADER = ("kept", "cost", "F1", "count", "color", "shape", "place", "CIDEr", "mean, 95 %")
 SCENES_LEGEND = (
     "kept: visual tokens of 256. cost: prefill FLOPs in percent (Eq. 5). F1: existence, as in POPE. CIDEr: captions, "
@@ -78,7 +78,7 @@ def evaluate(
         option("WHAT", "Compare at equal tokens, at equal flops, or both.", "tokens; scenes: both"),
     ] = None,
     visual_tokens: Annotated[
-        int | None, option("M", "Visual tokens of a picture, where equal flops cannot tell.", min=1)
+        int | None, option("M", "Visual tokens of an image, where equal flops cannot tell.", min=1)
     ] = None,
     limit: Annotated[int | None, option("N", "Questions of each data set; scenes.", "all; scenes: 500", min=1)] = None,
     resume: Resume = None,
@@ -205,7 +205,7 @@ def _scenes(
 
 
 def _refused(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
-    """Where each method was refused, by method and reason."""
+    """Locate where each method was refused, by method and reason."""
     places: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         if row["refusal"] is not None:

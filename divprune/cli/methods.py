@@ -84,7 +84,7 @@ def _method_row(info: "MethodInfo") -> dict[str, Any]:
 
 
 def _keeps(info: "MethodInfo") -> str:
-    """What a method keeps, what it needs to know, its parameters and its paper."""
+    """Return what a method keeps, what it needs to know, its parameters and its paper."""
     parts = [info.summary if info.paper is None else f"{info.summary} ({info.paper.citation})"]
     if info.needs:
         layer = "" if info.vision_layer is None else f" (vision layer {info.vision_layer})"

@@ -61,9 +61,9 @@ def reproduce(
     ] = None,
     gpus: Annotated[int, option("N", "GPUs that share the work, for the estimate.", min=1)] = 1,
     visual_tokens: Annotated[
-        int | None, option("M", "Visual tokens of a picture, where --model's config does not tell.", min=1)
+        int | None, option("M", "Visual tokens of an image, where --model's config does not tell.", min=1)
     ] = None,
-    images: Annotated[Path | None, option("FOLDER", "Pictures for figure3 and figure5. Default: toy scenes.")] = None,
+    images: Annotated[Path | None, option("FOLDER", "Images for figure3 and figure5. Default: toy scenes.")] = None,
     device: Device = "auto",
     dtype: WeightsDtype = Dtype.auto,
     backend: LocalBackend = None,

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 def run(
     model: Model = None,
     image: Annotated[
-        list[Path] | None, option("FILE", "A picture; repeat for several in one prompt. Default: bundled scenes.")
+        list[Path] | None, option("FILE", "An image; repeat for several in one prompt. Default: bundled scenes.")
     ] = None,
-    video: Annotated[list[Path] | None, option("FILE", "A clip; repeat for several in one prompt.")] = None,
+    video: Annotated[list[Path] | None, option("FILE", "A video; repeat for several in one prompt.")] = None,
     num_frames: NumFramesSampled = 8,
     prompt: Annotated[
         list[str] | None, option("TEXT", "What to ask; repeat for several questions, each asked by itself.")
@@ -41,10 +41,10 @@ def run(
     method: MethodName = "divprune",
     keep_ratio: KeepRatio = None,
     num_keep: Annotated[
-        int | None, option("N", "Visual tokens kept of each picture or clip, instead of a share.")
+        int | None, option("N", "Visual tokens kept of each image or video, instead of a share.")
     ] = None,
     compare: Annotated[bool, typer.Option(help="Also answer from all visual tokens.")] = True,
-    report: Annotated[Path | None, option("FILE", "Write an HTML report, pictures included, to this file.")] = None,
+    report: Annotated[Path | None, option("FILE", "Write an HTML report, images included, to this file.")] = None,
     max_new_tokens: Annotated[int, option("N", "Longest answer, in tokens.", min=1)] = 64,
     repeats: Annotated[int, option("N", "Timed runs of each prompt, after a warm-up.", min=1)] = 5,
     device: Device = "auto",
@@ -52,7 +52,7 @@ def run(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Ask about pictures twice: with all visual tokens, and with few of them."""
+    """Ask about images twice: with all visual tokens, and with few of them."""
     with command(json, debug) as console:
         from divprune.demo import DemoOptions, run_demo
 
@@ -109,7 +109,7 @@ def _add_question(table: Table, row: "AnswerPair") -> None:
 
 
 def _printable(text: str, style: str = "") -> Text:
-    """A model may generate anything, escape sequences for the terminal included."""
+    """Return a model may generate anything, escape sequences for the terminal included."""
     return Text(
         "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text),
         style,
@@ -117,7 +117,7 @@ def _printable(text: str, style: str = "") -> Text:
 
 
 def _summary_text(summary: "Summary") -> Text:
-    """How much shorter, how much faster, how many answers stayed the same, and how many were right."""
+    """Tell how much shorter, how much faster, how many answers stayed the same, and how many were right."""
     total = len(summary.rows)
     parts = [f"{summary.kept_fraction:.1%} of the visual tokens kept"]
     if summary.speedup is not None:

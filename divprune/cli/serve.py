@@ -19,8 +19,8 @@ Model = Annotated[str, typer.Argument(metavar="MODEL", help="Checkpoint director
 Flags = Annotated[
     list[str] | None, typer.Argument(metavar="[-- VLLM FLAGS]", help="Flags that vLLM takes.", show_default=False)
 ]
-KeepRatio = Annotated[float | None, option("SHARE", "Share of each picture's tokens kept, in (0, 1].", "0.098")]
-NumKeep = Annotated[int | None, option("N", "Tokens kept of each picture, instead of a share.")]
+KeepRatio = Annotated[float | None, option("SHARE", "Share of each image's tokens kept, in (0, 1].", "0.098")]
+NumKeep = Annotated[int | None, option("N", "Tokens kept of each image, instead of a share.")]
 
 
 def serve(
@@ -65,7 +65,7 @@ def _show(server: "Server", console: Console, method: str, kept: Budget, allow_r
         "a request may ask for fewer by mm_processor_kwargs" if allow_request_ratio else "the same in each request"
     )
     console.line(f"model: {server.architecture}")
-    console.line(f"pruning: {method} keeps {share} of each picture; {request}")
+    console.line(f"pruning: {method} keeps {share} of each image; {request}")
     console.line(f"address: {server.address}")
     console.line(f"command: {shlex.join(server.command)}")
     console.result(
@@ -84,7 +84,7 @@ def _show(server: "Server", console: Console, method: str, kept: Budget, allow_r
 def batch(
     model: Model,
     source: Annotated[
-        Path, typer.Option("--input", metavar="PATH", help="A folder of pictures, or a JSONL file of questions.")
+        Path, typer.Option("--input", metavar="PATH", help="A folder of images, or a JSONL file of questions.")
     ],
     output: Annotated[Path, option("FILE", "Where answers go, one JSON line each; what is there is not repeated.")],
     flags: Flags = None,
@@ -100,7 +100,7 @@ def batch(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Answer a folder of pictures, or a file of questions, with pruning on."""
+    """Answer a folder of images, or a file of questions, with pruning on."""
     with command(json, debug) as console:
         if not debug:
             # Read by vLLM's processes when they start.

@@ -95,7 +95,7 @@ WeightsDtype = Annotated[Dtype, option("NAME", "Weights as auto, float32, float1
 MethodName = Annotated[str, option("NAME", "Which tokens to keep; see `divprune methods`.")]
 KeepRatio = Annotated[float | None, option("SHARE", "Share of the visual tokens kept, in (0, 1].", "0.098")]
 NumKeep = Annotated[int | None, option("N", "Visual tokens kept, instead of a share.")]
-NumFramesSampled = Annotated[int, option("N", "Frames sampled from each clip.", min=1)]
+NumFramesSampled = Annotated[int, option("N", "Frames sampled from each video.", min=1)]
 AccountingName = Annotated[Accounting, option("NAME", "paper (its Eq. 5) or exact (every product, encoder included).")]
 
 # Of commands that run data sets through lmms-eval.
@@ -112,7 +112,7 @@ NumConcurrent = Annotated[int | None, option("N", "Requests to the server at a t
 BatchSize = Annotated[int | None, option("N", "Prompts answered together.", "1", min=1)]
 OtherDevice = Annotated[str | None, option("NAME", "Where it runs: auto, cpu, cuda, cuda:1, mps.", "auto")]
 OtherDtype = Annotated[Dtype | None, option("NAME", "Weights as auto, float32, float16 or bfloat16.", "auto")]
-NumFrames = Annotated[int | None, option("N", "Frames sampled from each clip.", "8", min=1)]
+NumFrames = Annotated[int | None, option("N", "Frames sampled from each video.", "8", min=1)]
 SystemPrompt = Annotated[str | None, option("TEXT", "Words before each conversation, or a file of them.", "none")]
 Data = Annotated[
     Path | None, option("FOLDER", "Data sets on disk, a folder each, named by key: FOLDER/pope.", "the hub")

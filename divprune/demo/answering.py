@@ -60,7 +60,7 @@ class AnswerPair:
         return kept
 
     def as_json(self) -> dict[str, Any]:
-        """What `divprune run --json` prints of a question."""
+        """Return what `divprune run --json` prints of a question."""
         return {
             "images": [medium.name for medium in self.example.media],
             "prompt": self.example.prompt,
@@ -99,7 +99,7 @@ def answer(
 
 
 def _finished(pruning: Pruning | None) -> PruningReport:
-    """The report of the call that has just ended."""
+    """Return the report of the call that has just ended."""
     if pruning is None or pruning.last is None:
         raise RuntimeError("the pruned call left no report")
     return pruning.last

@@ -87,7 +87,7 @@ def _cards(rows: Sequence[AnswerPair], loaded: LoadedModel) -> list[Card]:
 
 
 def _same_image(row: AnswerPair) -> tuple[object, ...]:
-    """What must agree for two questions to share a drawing."""
+    """Return what must agree for two questions to share a drawing."""
     orders = (tuple(item.selection_order.tolist()) for item in row.pruned.items)
     return (tuple(medium.name for medium in row.example.media), *orders)
 
@@ -112,5 +112,5 @@ def _budget_text(variant: Variant) -> str:
 
 
 def is_report(path: Path) -> bool:
-    """Whether a file is an HTML report, of this version or an earlier one."""
+    """Tell whether a file is an HTML report, of this version or an earlier one."""
     return _BEGINNING.match(beginning(path).lstrip()) is not None

@@ -114,7 +114,7 @@ def _figure(
 
 
 def _encoded_frame(item: ItemReport, position: int) -> int:
-    """The frame whose tokens also show frame `position`: encoders that merge neighbours name the first of them."""
+    """Return the frame whose tokens also show frame `position`: encoders that merge frames name the first of them."""
     if item.layout is None:
         return position
     return max((frame for frame in item.layout.frame.unique().tolist() if frame <= position), default=position)
@@ -132,7 +132,7 @@ def _patches(item: ItemReport, boxes: Sequence[TokenBox | None], frame: int) -> 
 
 
 def data_uri(image: Image.Image) -> str:
-    """The image as a data URI, scaled down if it is very large."""
+    """Return the image as a data URI, scaled down if it is very large."""
     small = image.copy()
     small.thumbnail((_MAX_SIDE, _MAX_SIDE))
     format_name = "PNG" if max(small.size) <= _MAX_PNG_SIDE else "JPEG"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from divprune.budget import Budget, budget_or_default
 from divprune.embedded.examples import DEFAULT_PROMPT, Example, bundled_scenes
 from divprune.errors import ArgumentError, UnknownMethodError, argument_errors
-from divprune.media import Medium, load_clip, load_picture
+from divprune.media import Medium, load_image, load_video
 from divprune.outputs import check_not_read, check_output_file, check_replaceable
 from divprune.progress import SILENT, Progress
 
@@ -83,8 +83,8 @@ class DemoOptions:
         """
         if not self.images and not self.videos:
             return bundled_scenes(self.prompts)
-        media: list[Medium] = [load_picture(path) for path in self.images]
-        media += [load_clip(path, self.num_frames) for path in self.videos]
+        media: list[Medium] = [load_image(path) for path in self.images]
+        media += [load_video(path, self.num_frames) for path in self.videos]
         return [Example(tuple(media), prompt) for prompt in self.prompts or (DEFAULT_PROMPT,)]
 
 

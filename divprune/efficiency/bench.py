@@ -103,7 +103,7 @@ def run_bench(
 
     Args:
         model: a model of a supported family.
-        inputs: what `generate` takes: one prompt with its pictures, on the model's device.
+        inputs: what `generate` takes: one prompt with its images, on the model's device.
         variants: what is compared.
         num_new_tokens: tokens generated in each call, at least 2.
         repeats: rounds after the warm-up, at least 1.

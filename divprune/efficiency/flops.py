@@ -111,7 +111,7 @@ def _exact_layer(shape: LanguageShape, length: int) -> int:
 
 
 def encoder_flop(shape: TowerShape) -> float:
-    """Return the operations of vision tower and projector on one picture, tile or frame."""
+    """Return the operations of vision tower and projector on one image, tile or frame."""
     width, tokens = shape.hidden_size, shape.num_tokens
     embedding = 2 * shape.num_patches * shape.patch_values * width
     layer = 8 * tokens * width**2 + 4 * tokens**2 * width + 4 * tokens * width * shape.intermediate_size

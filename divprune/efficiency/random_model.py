@@ -1,7 +1,7 @@
 """A model of any architecture with random weights: what it says is noise, what it costs is not.
 
 Cost does not depend on the values of weights, except for what a method's own work depends on (how far apart the visual
-tokens lie), so its pictures are picture-like: see `picture_like`.
+tokens lie), so its images are picture-like: see `picture_like`.
 """
 
 import torch
@@ -14,7 +14,7 @@ from divprune.efficiency.reference_models import Architecture
 WEIGHT_DEVIATION = 0.02
 """Standard deviation of the weights, as transformers initialises LLaMA and CLIP."""
 PICTURE_SIZE = (480, 640)
-"""Height and width of the picture that a tiling model is shown: the commonest size in COCO."""
+"""Height and width of the image that a tiling model is shown: the commonest size in COCO."""
 
 
 def random_model(
@@ -72,12 +72,12 @@ def picture_like(*shape: int, seed: int = 0) -> Tensor:
 
 
 def random_inputs(model: PreTrainedModel, architecture: Architecture, num_text_tokens: int) -> dict[str, Tensor]:
-    """Build inputs of one prompt in the paper's set-up: a picture-like picture or clip among random words.
+    """Build inputs of one prompt in the paper's set-up: a picture-like image or video among random words.
 
     Args:
         model: a model of this architecture, of any depth.
-        architecture: says whether it is fed a picture or a clip, and of how many frames.
-        num_text_tokens: words of the prompt, at least 2; half of them stand before the picture.
+        architecture: says whether it is fed an image or a video, and of how many frames.
+        num_text_tokens: words of the prompt, at least 2; half of them stand before the image.
 
     Returns:
         What `model.generate` takes, on the model's device.

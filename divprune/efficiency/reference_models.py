@@ -52,9 +52,9 @@ class Architecture:
         model_type: its family in transformers.
         text: config of the language model.
         placeholders: the ids that stand for visual tokens in its prompts, by config name.
-        frames: frames of the clip that the paper feeds it; 0 for pictures.
-        num_visual_tokens: M in the paper's set-up; None where it depends on the picture.
-        encoder_passes: pictures that its vision tower sees for one prompt: tiles or frames, at most.
+        frames: frames of the video that the paper feeds it; 0 for images.
+        num_visual_tokens: M in the paper's set-up; None where it depends on the image.
+        encoder_passes: images that its vision tower sees for one prompt: tiles or frames, at most.
         keep_ratio: the share that the paper keeps.
     """
 

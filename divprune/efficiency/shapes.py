@@ -62,12 +62,12 @@ class TowerShape:
         hidden_size: width of the tower.
         intermediate_size: width of its feed-forward block.
         num_layers: its layers.
-        num_patches: patches of one picture, tile or frame.
+        num_patches: patches of one image, tile or frame.
         num_tokens: the same and the class token, if there is one.
         patch_values: numbers in a patch: 3 colours of so many pixels.
         has_pooling_head: whether it ends in an attention pooling that the language model does not see.
         projector_input_size: what the projector takes of each token.
-        projected_tokens: tokens of one picture, tile or frame that the projector takes.
+        projected_tokens: tokens of one image, tile or frame that the projector takes.
         output_size: d of the language model.
     """
 
@@ -90,7 +90,7 @@ class ModelShape:
     Attributes:
         language: its language model.
         tower: its vision tower and projector; None where their FLOPs are not known.
-        encoder_passes: pictures that the tower sees for one prompt: tiles or frames.
+        encoder_passes: images that the tower sees for one prompt: tiles or frames.
     """
 
     language: LanguageShape
@@ -103,8 +103,8 @@ def model_shape(config: PreTrainedConfig, encoder_passes: int = 1, *, pooled_vid
 
     Args:
         config: of a multimodal model, or of a language model alone.
-        encoder_passes: pictures that the tower sees for one prompt: tiles or frames.
-        pooled_video: the prompt holds a clip whose frames are pooled before the projector (LLaVA-NeXT-Video).
+        encoder_passes: images that the tower sees for one prompt: tiles or frames.
+        pooled_video: the prompt holds a video whose frames are pooled before the projector (LLaVA-NeXT-Video).
 
     Raises:
         UnsupportedModelError: the config has none of the sizes that Eq. 5 needs.

@@ -14,7 +14,7 @@ from divprune.efficiency.random_model import random_inputs, random_model
 from divprune.efficiency.reference_models import architecture_config, get_architecture
 from divprune.embedded.examples import DEFAULT_PROMPT, Example, bundled_scenes
 from divprune.errors import ArgumentError, argument_errors
-from divprune.media import load_clip, load_picture
+from divprune.media import load_image, load_video
 from divprune.methods import get_method, method_title
 from divprune.progress import SILENT, Progress, quiet_logs
 from divprune.prompting import build_inputs
@@ -154,7 +154,7 @@ def _check(options: BenchOptions) -> None:
 
 
 def _variants(options: BenchOptions) -> list[Variant]:
-    """The rows: unpruned, random, and the methods that were named."""
+    """Return the rows: unpruned, random, and the methods that were named."""
     budget = budget_or_default(options.keep_ratio, options.num_keep)
     rows = [UNPRUNED]
     for name in dict.fromkeys(("random", *options.methods)):
@@ -256,14 +256,14 @@ def _checkpoint(options: BenchOptions, device: Any) -> Subject:
 def _example(options: BenchOptions) -> Example:
     prompt = options.prompt or DEFAULT_PROMPT
     if options.video is not None:
-        return Example((load_clip(options.video, options.num_frames),), prompt)
+        return Example((load_video(options.video, options.num_frames),), prompt)
     if options.image is not None:
-        return Example((load_picture(options.image),), prompt)
+        return Example((load_image(options.image),), prompt)
     return bundled_scenes((prompt,))[0]
 
 
 def _peak_memory_of(load: Callable[[], Subject], variant: Variant) -> int:
-    """The peak memory of one variant in bytes; meant for a process of its own."""
+    """Return the peak memory of one variant in bytes; meant for a process of its own."""
     with quiet_logs():
         subject = load()
     return peak_memory_bytes(lambda: run_once(subject.model, subject.inputs, variant, 2), subject.model.device)

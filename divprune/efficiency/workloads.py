@@ -18,7 +18,7 @@ class Workload:
     num_visual_tokens: int
 
 
-# Data set: mean text tokens, and mean visual tokens of LLaVA-1.6, whose tiles depend on the pictures' shapes.
+# Data set: mean text tokens, and mean visual tokens of LLaVA-1.6, whose tiles depend on the images' shapes.
 _IMAGE_SETS = {
     "coco2017": (15, 2225),
     "flickr30k": (15, 1922),
@@ -44,7 +44,7 @@ def paper_workloads(architecture: Architecture) -> list[Workload]:
 
 
 def paper_text_lengths() -> list[int]:
-    """Return the mean text tokens of each of the paper's picture data sets."""
+    """Return the mean text tokens of each of the paper's image data sets."""
     return [text for text, _ in _IMAGE_SETS.values()]
 
 
@@ -61,10 +61,10 @@ def paper_text_tokens(data_set: str) -> int:
 
 
 def tiled_visual_tokens(data_set: str) -> int:
-    """Return the mean visual tokens that LLaVA-1.6 makes of a data set's pictures.
+    """Return the mean visual tokens that LLaVA-1.6 makes of a data set's images.
 
     Raises:
-        ValueError: the paper has no such data set, or it is one of clips.
+        ValueError: the paper has no such data set, or it is one of videos.
     """
     if data_set not in _IMAGE_SETS:
         raise ValueError(f"data_set must be one of {', '.join(_IMAGE_SETS)}, got {data_set!r}")

@@ -2,7 +2,7 @@
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "existence": (
-        "Is there {article} {name} in the image?",
+        "Is there {article} {name} in the picture?",
         "Is there {article} {name} in this image?",
         "Is there {article} {name}?",
         "Do you see {article} {name}?",
@@ -13,7 +13,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "count": (
         "How many {things} are there?",
         "How many {things} are there in total?",
-        "How many {things} are in the image?",
+        "How many {things} are in the picture?",
         "How many {things} are shown in this image?",
         "How many {things} do you see?",
         "How many {things} does the photo show?",
@@ -23,7 +23,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "What color is the {shape}?",
         "What colour is the {shape}?",
         "Which color has the {shape}?",
-        "What is the color of the {shape} in the image?",
+        "What is the color of the {shape} in the picture?",
     ),
     "shape": (
         "What shape is the {color} {thing}?",
@@ -33,15 +33,15 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     ),
     "position": (
         "Where is the {name}?",
-        "Where in the image is the {name}?",
+        "Where in the picture is the {name}?",
         "Where is the {name} located?",
         "In which part of the image is the {name}?",
         "Where do you see the {name}?",
     ),
     "caption": (
-        "Describe the image.",
+        "Describe the picture.",
         "Describe this image.",
-        "What is in the image?",
+        "What is in the picture?",
         "What does the image show?",
         "What do you see?",
         "List all objects.",

@@ -52,5 +52,5 @@ class Cell:
         return "--".join(re.sub(r"[^A-Za-z0-9.=_-]+", "_", part) for part in parts if part)
 
     def as_config(self) -> dict[str, Any]:
-        """The fields, ready for a record; the model without its folders."""
+        """Return the fields, ready for a record; the model without its folders."""
         return asdict(self) | {"model": self.model_title, "method": method_title(self.method)}

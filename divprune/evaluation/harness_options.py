@@ -35,7 +35,7 @@ class HarnessOptions:
         batch_size: prompts answered together; with vLLM at least 64 are handed over.
         device: of a Hugging Face model.
         dtype: of the weights, in this process.
-        num_frames: frames sampled from a clip.
+        num_frames: frames sampled from a video.
         system_prompt: words before each conversation, or the file that holds them.
         data: folder of local data sets; None for the hub and its cache.
         include_paths: folders with task files of the user's.

@@ -43,7 +43,7 @@ class Results:
         return None
 
     def is_main(self, cell: Cell, metric: str) -> bool:
-        """Whether the cell's marks are those of this metric."""
+        """Tell whether the cell's marks are those of this metric."""
         record = self.record(cell)
         return record is not None and str(record.config.get("metric", "")).partition(",")[0] == metric
 

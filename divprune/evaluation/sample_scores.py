@@ -2,7 +2,7 @@
 
 A mark is a mapping: always "doc_id" and "score" (a number, on the scale of the task's metric, None for a document that
 has no part in it); for the statistic "f1" also "said_yes" and "is_yes"; for "mme" also "category" and "question_id",
-which names the picture.
+which names the image.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ _QUESTIONS_PER_PICTURE = 2
 
 @dataclass(frozen=True)
 class MarkedSample:
-    """What a score is a function of: sums over units that are drawn, documents or pictures.
+    """What a score is a function of: sums over units that are drawn, documents or images.
 
     Attributes:
         values: (n, k), one row a unit.
@@ -62,7 +62,7 @@ def sample_of(marks: Mapping[Any, Mark], statistic: Statistic) -> MarkedSample:
         statistic: see `divprune.evaluation.statistics.score`.
 
     Raises:
-        ValueError: MME's perception categories have no picture with both questions.
+        ValueError: MME's perception categories have no image with both questions.
     """
     return _SAMPLES[statistic](marks)
 
@@ -79,13 +79,13 @@ def _f1_sample(marks: Mapping[Any, Mark]) -> MarkedSample:
 
 
 def _mme_sample(marks: Mapping[Any, Mark]) -> MarkedSample:
-    pictures: dict[tuple[str, Any], list[float]] = {}
+    images: dict[tuple[str, Any], list[float]] = {}
     for mark in marks.values():
         if mark["category"] not in COGNITION:
-            pictures.setdefault((mark["category"], mark["question_id"]), []).append(float(mark["score"]))
-    whole = {key: found for key, found in sorted(pictures.items()) if len(found) == _QUESTIONS_PER_PICTURE}
+            images.setdefault((mark["category"], mark["question_id"]), []).append(float(mark["score"]))
+    whole = {key: found for key, found in sorted(images.items()) if len(found) == _QUESTIONS_PER_PICTURE}
     if not whole:
-        raise ValueError("marks must hold both questions about at least one picture of a perception category, got none")
+        raise ValueError("marks must hold both questions about at least one image of a perception category, got none")
     of_pictures = np.array([category for category, _ in whole])
     strata = [np.flatnonzero(of_pictures == category) for category in dict.fromkeys(of_pictures.tolist())]
     values = np.array([[100 * (np.mean(found) + float(min(found) == 1))] for found in whole.values()])

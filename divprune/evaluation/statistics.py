@@ -54,8 +54,8 @@ def score(marks: Iterable[Mark], statistic: Statistic) -> float:
     Args:
         marks: one a question.
         statistic: "mean" of the scores; "f1" of the answer yes, 0 where nobody said or meant it; "mme": the perception
-            score of MME, a sum over its categories of 100 times (accuracy + share of pictures with both questions
-            right), from pictures of which both questions are there.
+            score of MME, a sum over its categories of 100 times (accuracy + share of images with both questions
+            right), from images of which both questions are there.
 
     Raises:
         ValueError: there are no marks, or two of one document.
@@ -67,7 +67,7 @@ def score(marks: Iterable[Mark], statistic: Statistic) -> float:
 def interval(marks: Iterable[Mark], statistic: Statistic) -> Estimate:
     """Return the score with the percentile interval of a bootstrap over documents, always the same for the same marks.
 
-    For MME pictures are drawn, among those of their category. B. Efron, R. Tibshirani, "An Introduction to the
+    For MME images are drawn, among those of their category. B. Efron, R. Tibshirani, "An Introduction to the
     Bootstrap", 1993, Section 13.
 
     Raises:
@@ -83,7 +83,7 @@ def compare(marks: Iterable[Mark], unpruned_marks: Iterable[Mark], statistic: St
     The intervals are those of a paired bootstrap, which draws both models' answers to a document together. The test is
     McNemar's in its exact form where answers are right or wrong and the statistic is their mean (Q. McNemar,
     Psychometrika 12, 1947: a binomial test of the documents on which the two differ), and otherwise a permutation test
-    that swaps the two models' answers to documents, for MME to pictures, at random (9999 times, the p-value after
+    that swaps the two models' answers to documents, for MME to images, at random (9999 times, the p-value after
     B. Phipson and G. Smyth, Stat. Appl. Genet. Mol. Biol. 9, 2010); see also R. Dror et al., "The Hitchhiker's Guide to
     Testing Statistical Significance in Natural Language Processing", ACL 2018.
 
@@ -165,7 +165,7 @@ def _permutation(pruned: MarkedSample, unpruned: MarkedSample) -> float:
 
 
 def _is_right_or_wrong(*samples: MarkedSample) -> bool:
-    """Whether all scores are 0 or one other number: 1, or 100 where the metric is in percent."""
+    """Tell whether all scores are 0 or one other number: 1, or 100 where the metric is in percent."""
     seen = np.unique(np.concatenate([sample.values[:, 0] for sample in samples]))
     return len(seen[seen != 0]) <= 1
 

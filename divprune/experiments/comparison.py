@@ -166,7 +166,7 @@ class _Reader:
         return Result(entry, value * column.scale, own, scaled, against.share_kept or share, None, count)
 
     def _marks(self, entry: Entry, value: float) -> _Marked:
-        """Marks of a cell and of the unpruned one; none where they are not those of this number."""
+        """Pair the marks of a cell and of the unpruned one; none where they are not those of this number."""
         cell = entry.cell
         if cell is None or not self._is_main(entry):
             return [], [], "mean"
@@ -175,7 +175,7 @@ class _Reader:
             return [], [], statistic
         try:
             seen = score(marks, statistic)
-        except ValueError:  # none of MME's pictures has both its questions
+        except ValueError:  # none of MME's images has both its questions
             return [], [], statistic
         if abs(seen - value) > _CLOSE * max(abs(seen), abs(value)):
             return [], [], statistic

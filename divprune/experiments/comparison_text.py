@@ -61,7 +61,7 @@ def _line(result: Result, is_short: bool) -> Sequence[str]:
 
 
 def _short(missing: str | None) -> str:
-    """The reason in a word or two; the whole of it stands below the table."""
+    """Return the reason in a word or two; the whole of it stands below the table."""
     return "incomplete" if missing is not None and missing.startswith(INCOMPLETE) else (missing or "").partition(":")[0]
 
 

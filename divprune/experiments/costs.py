@@ -57,8 +57,8 @@ class Throughput:
         name: whose it is.
         tflops: operations of a prefill, in TFLOP/s.
         bandwidth_terabytes: weights read while generating, in TB/s.
-        image_overhead_seconds: reading and preparing a picture and all else that is not the model, for each question.
-        video_overhead_seconds: the same for a clip.
+        image_overhead_seconds: reading and preparing an image and all else that is not the model, for each question.
+        video_overhead_seconds: the same for a video.
     """
 
     name: str

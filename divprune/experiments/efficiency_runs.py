@@ -70,7 +70,7 @@ def variant(cell: Cell) -> Variant:
 
 
 def _load(model: str, architecture: str | None, num_text_tokens: int, device: str, dtype: str) -> Measured:
-    """The model, with a random prompt if it is one of the paper's, or one about a bundled scene."""
+    """Return the model, with a random prompt if it is one of the paper's, or one about a bundled scene."""
     loaded = load_model(model, choose_device(device), dtype)
     if architecture is not None:
         return Measured(loaded.model, random_inputs(loaded.model, get_architecture(architecture), num_text_tokens))

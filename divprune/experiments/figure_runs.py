@@ -13,7 +13,7 @@ from divprune.experiments.costs import PlannedCell
 from divprune.experiments.paper.columns import MEAN, PICTURES_COLUMN
 from divprune.experiments.reproduce import PlannedTable, ReproduceOptions
 from divprune.figures.reproduced import reproduced
-from divprune.media import Medium, load_picture
+from divprune.media import Medium, load_image
 from divprune.methods import method_title
 from divprune.progress import Progress
 from divprune.prompting import build_inputs
@@ -77,7 +77,7 @@ def sample_images(
 
 
 def _is_done(planned: Sequence[PlannedCell], table: PlannedTable, options: ReproduceOptions, count: int) -> bool:
-    """Whether the records are there, of the same images."""
+    """Tell whether the records are there, of the same images."""
     path = options.harness.output / f"{table.file_name}.json"
     if (
         not options.harness.resume
@@ -90,7 +90,7 @@ def _is_done(planned: Sequence[PlannedCell], table: PlannedTable, options: Repro
 
 
 def _checksum(options: ReproduceOptions, count: int) -> str | None:
-    """What tells the user's images from others; None for generated scenes."""
+    """Return what tells the user's images from others; None for generated scenes."""
     return None if options.images is None else checksum(image_files(options.images)[:count])
 
 
@@ -128,7 +128,7 @@ def require_images(options: ReproduceOptions, model: str) -> None:
 def _images(options: ReproduceOptions, model: str, count: int) -> list[Medium]:
     require_images(options, model)
     if options.images is not None:
-        return [load_picture(path) for path in image_files(options.images)[:count]]
+        return [load_image(path) for path in image_files(options.images)[:count]]
     from divprune.embedded import scene
 
     return [Medium(f"scene {seed}", "image", (scene(seed, "test").image,)) for seed in range(count)]
@@ -149,7 +149,7 @@ def _shown(loaded: LoadedModel, images: Sequence[Medium], options: ReproduceOpti
 
 
 def _color(image: Any, box: Any) -> tuple[int, int, int]:
-    """The average colour of a token's place; grey where it has none."""
+    """Return the average colour of a token's place; grey where it has none."""
     if box is None:
         return GREY
     left, top, right, bottom = (round(value) for value in (box.left, box.top, box.right, box.bottom))
@@ -234,7 +234,7 @@ def _series(label: str, method: str | None, matching: str | None) -> str:
 
 
 def _around(mean: float | None, scores: Sequence[Result]) -> tuple[float | None, float | None]:
-    """The interval of a mean of independent scores."""
+    """Return the interval of a mean of independent scores."""
     halves = [
         result.entry.column.percent * (result.interval.high - result.interval.low) / 2
         for result in scores

@@ -137,7 +137,7 @@ def _tasks(word: str) -> Iterator[str]:
 
 
 def _medium_of(task: str) -> Medium:
-    """What a task shows, as far as the paper tells; others are taken for images."""
+    """Return what a task shows, as far as the paper tells; others are taken for images."""
     return next((each.medium for each in DATA_SETS if task in (each.task, each.todays_task)), "image")
 
 
@@ -184,7 +184,7 @@ class _Planner:
         return PlannedRun(cell, "flops", keep_ratio)
 
     def _subject(self, medium: Medium) -> Subject:
-        """The model with its prompts of one medium, all with as many visual tokens."""
+        """Return the model with its prompts of one medium, all with as many visual tokens."""
         if medium not in self._subjects:
             given = self.options.visual_tokens
             subject = subject_of(self.model, given)

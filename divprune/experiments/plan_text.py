@@ -109,8 +109,8 @@ def totals(planned: Sequence[PlannedCell], throughput: Throughput, num_gpus: int
         "TFLOP: a prefill, encoder included, two operations a multiply-accumulate. paper %: its TFLOP ratio. Hours, in "
         f"batches of one: prefills at {throughput.tflops:.0f} TFLOP/s (the paper's 0.330 s on a V100 are "
         f"{PEAK_SHARE:.0%} of its peak), weights read at {throughput.bandwidth_terabytes:.2f} TB/s for each token of "
-        f"the answer, and {throughput.image_overhead_seconds:g} s a picture or "
-        f"{throughput.video_overhead_seconds:g} s a clip for all else (a guess).",
+        f"the answer, and {throughput.image_overhead_seconds:g} s an image or "
+        f"{throughput.video_overhead_seconds:g} s a video for all else (a guess).",
     ]
 
 

@@ -140,7 +140,7 @@ def _tables(options: ReproduceOptions) -> list[PlannedTable]:
 
 
 def _subjects(preset: Preset, options: ReproduceOptions) -> list[Subject]:
-    """The models of a table: the paper's, or the one that is given."""
+    """Return the models of a table: the paper's, or the one that is given."""
     if options.model is None:
         return [paper_subject(architecture) for architecture in preset.architectures]
     return [subject_of(options.model, options.visual_tokens)]

@@ -26,7 +26,7 @@ CHECKPOINTS: Mapping[str, str] = {
 """The checkpoint of each of the paper's models, by the name of its architecture."""
 KEEP_RATIO = 0.098
 VIDEO_FRAMES = 8
-"""Frames of a clip, as in the paper."""
+"""Frames of a video, as in the paper."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Subject:
         return list(self.workloads.values())
 
     def showing(self, media: Collection[Medium]) -> "Subject":
-        """The same model with its prompts about these media, with all if it takes none of them."""
+        """Return the same model with its prompts about these media, with all if it takes none of them."""
         shown = {key: prompt for key, prompt in self.workloads.items() if data_set(key).medium in media}
         return replace(self, workloads=shown) if shown else self
 
@@ -92,7 +92,7 @@ def other_subject(
     Args:
         model: checkpoint directory or hub name.
         shape: its sizes.
-        num_visual_tokens: M of one picture; a clip is taken for `VIDEO_FRAMES` pictures.
+        num_visual_tokens: M of one image; a video is taken for `VIDEO_FRAMES` images.
         keep_ratio: the share of visual tokens kept where nothing else is said.
     """
     counts: dict[Medium, int] = {"image": num_visual_tokens, "video": VIDEO_FRAMES * num_visual_tokens}

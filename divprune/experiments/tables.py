@@ -50,7 +50,7 @@ def entries_of(planned: Sequence[PlannedRun], results: Results) -> list[Entry]:
 
 
 def _is_comparable(unpruned: Cell, planned: Sequence[PlannedRun], results: Results) -> bool:
-    """Whether there is a record of the unpruned model, of the same documents, shown and scored alike."""
+    """Tell whether there is a record of the unpruned model, of the same documents, shown and scored alike."""
     base = results.record(unpruned)
     records = [
         results.record(each.cell) for each in planned if each.refusal is None and each.cell.task == unpruned.task
@@ -73,7 +73,7 @@ def _label(planned: PlannedRun) -> str:
 
 
 def _columns(task: str, planned: Sequence[PlannedRun], results: Results) -> list[Column]:
-    """What is shown of a task: what the paper prints, or the metric by which records say that it was scored."""
+    """Return what is shown of a task: what the paper prints, or the metric by which records say that it was scored."""
     known = next((each for each in DATA_SETS if each.task == task), None)
     if known is not None:
         own = [column for column in (*IMAGE_COLUMNS, *VIDEO_COLUMNS) if column.data_set == known.key]
@@ -96,7 +96,7 @@ def metrics_line(found: Compared) -> str:
 
 
 def _printed(model: str) -> Mapping[tuple[Cell, str], float]:
-    """The paper's numbers of a model, by the cell that gives them and the column; none if it is not the paper's."""
+    """Return the paper's numbers of a model, by the cell that gives them and the column; none for other models."""
     architecture = architecture_of(model)
     if architecture is None:
         return {}
@@ -111,7 +111,7 @@ def _printed(model: str) -> Mapping[tuple[Cell, str], float]:
 
 
 def has_printed(found: Compared) -> bool:
-    """Whether the paper prints any of the numbers."""
+    """Tell whether the paper prints any of the numbers."""
     return any(result.entry.printed is not None for result in found.results)
 
 

@@ -1,4 +1,4 @@
-"""What methods keep of many pictures, and what a call with each takes: the record behind the figures about tokens."""
+"""What methods keep of many images, and what a call with each takes: the record behind the figures about tokens."""
 
 import base64
 import io
@@ -19,21 +19,21 @@ from divprune.records import quantiles
 from divprune.selection import select
 
 NUM_SAMPLES = 2
-"""Pictures that are kept in the record, with what each method keeps of them; of the first also the tokens."""
+"""Images that are kept in the record, with what each method keeps of them; of the first also the tokens."""
 DIGITS = 5
 Color = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture that a model is asked about.
+    """An image that a model is asked about.
 
     Attributes:
         image: as figures draw it.
         inputs: what `generate` takes, on the model's device.
         tokens: (M, d) its visual tokens before pruning.
         grid: rows and columns of its tokens on `image`; None where they form none.
-        colors: of each token's place on the picture, for figures, 0 to 255; None where `grid` tells.
+        colors: of each token's place on the image, for figures, 0 to 255; None where `grid` tells.
     """
 
     image: Image.Image
@@ -45,17 +45,17 @@ class Shown:
 
 @dataclass
 class MethodSamples:
-    """One method over all pictures.
+    """One method over all images.
 
     Attributes:
         name: how the record calls it.
         method: as `get_method` reads it, or "unpruned".
         keep_ratio: share kept; None if `num_keep` is given, or the method needs no budget.
         num_keep: how many are kept.
-        ttft_seconds: from pixels to the first token, one a picture.
-        max_min_distances: of what is kept, one a picture; empty where fewer than two tokens are kept.
-        kept_indices: of the first pictures.
-        num_kept: of each picture.
+        ttft_seconds: from pixels to the first token, one an image.
+        max_min_distances: of what is kept, one an image; empty where fewer than two tokens are kept.
+        kept_indices: of the first images.
+        num_kept: of each image.
         refusal: why it does not run on this model; None if it does.
     """
 
@@ -70,7 +70,7 @@ class MethodSamples:
     refusal: str | None = None
 
     def measure(self, model: Any, shown: Shown, place: int) -> None:
-        """Answer about one picture, number `place`."""
+        """Answer about one image, number `place`."""
         if self.refusal is not None:
             return
         if self.method == UNPRUNED:
@@ -84,7 +84,7 @@ class MethodSamples:
             self.refusal = " ".join(str(error).split())
             return
         if pruning.last is None or not pruning.last.items:
-            self.refusal = "the model's prompt held no picture"
+            self.refusal = "the model's prompt held no image"
             return
         self.ttft_seconds.append(seconds)
         self._note(pruning.last.items[0], method, shown.tokens, place)
@@ -110,23 +110,23 @@ class MethodSamples:
 
 def token_rows(
     model: Any,
-    pictures: Iterable[Shown],
+    images: Iterable[Shown],
     methods: Sequence[MethodSamples],
     after_picture: Callable[[], object] = lambda: None,
 ) -> list[dict[str, Any]]:
-    """Ask about every picture with every method in turns, after a round to warm up.
+    """Ask about every image with every method in turns, after a round to warm up.
 
     Args:
         model: a model of a supported family.
-        pictures: what it is asked about.
+        images: what it is asked about.
         methods: nothing measured yet.
-        after_picture: called after each picture.
+        after_picture: called after each image.
 
     Returns:
-        One row a method, then one a picture of the first `NUM_SAMPLES`.
+        One row a method, then one an image of the first `NUM_SAMPLES`.
     """
     samples = []
-    for place, shown in enumerate(pictures):
+    for place, shown in enumerate(images):
         if place == 0:
             for one in methods:
                 MethodSamples(one.name, one.method, one.keep_ratio, one.num_keep).measure(model, shown, place)
@@ -139,27 +139,27 @@ def token_rows(
 
 
 def drawn(method: Method, place: int) -> Method:
-    """Return the method, whose random draws, if it makes any, are those of picture number `place`."""
+    """Return the method, whose random draws, if it makes any, are those of image number `place`."""
     has_seed = "seed" in {each.name for each in fields(method)}
     changed: Any = {"seed": place}
     return replace(method, **changed) if has_seed else method
 
 
 def all_tokens(model: Any, inputs: Mapping[str, Any]) -> ItemReport:
-    """Return what a model makes of the first picture of a prompt, every visual token kept.
+    """Return what a model makes of the first image of a prompt, every visual token kept.
 
     Raises:
-        ValueError: there is no picture in the prompt.
+        ValueError: there is no image in the prompt.
     """
     with torch.inference_mode(), prune(model, "uniform", keep_ratio=1.0) as pruning:
         model.generate(**inputs, max_new_tokens=1, do_sample=False)
     if pruning.last is None or not pruning.last.items:
-        raise ValueError("inputs must hold a picture, got none")
+        raise ValueError("inputs must hold an image, got none")
     return pruning.last.items[0]
 
 
 def _sample(place: int, shown: Shown, methods: Sequence[MethodSamples]) -> dict[str, Any]:
-    """A picture, which tokens of it each method keeps, and of the first picture the tokens."""
+    """Return an image, which tokens of it each method keeps, and of the first image the tokens."""
     buffer = io.BytesIO()
     shown.image.save(buffer, "PNG", optimize=True)
     row: dict[str, Any] = {"case": "sample", "scene": place, "grid": None if shown.grid is None else list(shown.grid)}

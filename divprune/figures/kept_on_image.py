@@ -1,11 +1,11 @@
-"""Which patches of a picture each method keeps, side by side."""
+"""Which patches of an image each method keeps, side by side."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from divprune.figures.samples import patches, picture
+from divprune.figures.samples import image_of, patches
 from divprune.figures.style import INK, canvas, color, headings, rows_of
 from divprune.records import Record
 
@@ -18,12 +18,12 @@ VEIL = 0.65  # share of white over what is dropped
 
 
 def draw(samples: Record) -> "Figure":
-    """Draw a row a picture and a column a method; what is dropped is faded to the colour of its patch."""
-    pictures = rows_of(samples, "sample")
+    """Draw a row an image and a column a method; what is dropped is faded to the colour of its patch."""
+    shown = rows_of(samples, "sample")
     columns = 1 + len(METHODS)
-    figure, panels = canvas(0.5 + 1.42 * len(pictures), len(pictures), columns)
-    for place, sample in enumerate(pictures):
-        row, image, grid = panels[columns * place : columns * (place + 1)], picture(sample), sample["grid"]
+    figure, panels = canvas(0.5 + 1.42 * len(shown), len(shown), columns)
+    for place, sample in enumerate(shown):
+        row, image, grid = panels[columns * place : columns * (place + 1)], image_of(sample), sample["grid"]
         _show(row[0], image)
         for panel, method in zip(row[1:], METHODS, strict=True):
             kept = np.zeros(grid[0] * grid[1], dtype=bool)
@@ -32,7 +32,7 @@ def draw(samples: Record) -> "Figure":
             _outline(panel, kept.reshape(grid), image.shape[0] // grid[0])
     for panel, title in zip(panels, ("all tokens", *METHODS), strict=False):
         panel.set_title(title, color=INK if title == "all tokens" else color(title), weight="bold", loc="center")
-    num_kept = len(pictures[0]["kept_indices"][METHODS[0]])
+    num_kept = len(shown[0]["kept_indices"][METHODS[0]])
     title = f"What is kept: {num_kept} of {samples.config['num_visual_tokens']} visual tokens"
     headings(figure, title, "Toy scenes and a toy model, not the paper's data. What is dropped is faded.")
     return figure

@@ -1,4 +1,4 @@
-"""How far apart the kept tokens are at least, method by method over many pictures (the paper's Fig. 3b and 5f)."""
+"""How far apart the kept tokens are at least, method by method over many images (the paper's Fig. 3b and 5f)."""
 
 from collections.abc import Mapping
 from statistics import median, mode
@@ -41,7 +41,7 @@ def draw(samples: Record) -> "Figure":
     panel.set_ylim(-0.2, len(rows))
     panel.set_yticks(range(len(rows)), [row["label"] for row in rows])
     _color_labels(panel, rows)
-    panel.set_xlabel("smallest cosine distance between two kept tokens of a picture (max-min distance)")
+    panel.set_xlabel("smallest cosine distance between two kept tokens of an image (max-min distance)")
     kept = f"{rows[0]['num_kept']:.0f} of {samples.config['num_visual_tokens']} tokens kept"
     shown = "pictures" if "num_pictures" in samples.config else "scenes"
     footer = f"{data_notice(samples)}. {kept}; heights are shares of the {shown}, | is the median."

@@ -1,4 +1,4 @@
-"""Reading the record `samples`: pictures, tokens and kept indices out of its rows."""
+"""Reading the record `samples`: images, tokens and kept indices out of its rows."""
 
 import base64
 import io
@@ -13,8 +13,8 @@ from divprune.figures.style import rows_of
 from divprune.records import Record
 
 
-def picture(sample: Mapping[str, Any]) -> NDArray[np.float64]:
-    """Return a sample's picture: (height, width, 3) in [0, 1]."""
+def image_of(sample: Mapping[str, Any]) -> NDArray[np.float64]:
+    """Return a sample's image: (height, width, 3) in [0, 1]."""
     image = Image.open(io.BytesIO(base64.b64decode(sample["picture_png_base64"])))
     return np.asarray(image.convert("RGB"), dtype=np.float64) / 255
 
@@ -34,10 +34,10 @@ def num_tokens(sample: Mapping[str, Any]) -> int:
 
 
 def token_colors(sample: Mapping[str, Any]) -> NDArray[np.float64]:
-    """Return the colour of each token's place on the picture: (M, 3) in [0, 1]."""
+    """Return the colour of each token's place on the image: (M, 3) in [0, 1]."""
     if sample.get("token_colors") is not None:
         return np.asarray(sample["token_colors"], dtype=np.float64) / 255
-    means: NDArray[np.float64] = patches(picture(sample), sample["grid"]).mean(axis=(2, 3))
+    means: NDArray[np.float64] = patches(image_of(sample), sample["grid"]).mean(axis=(2, 3))
     return means.reshape(-1, 3)
 
 
@@ -51,7 +51,7 @@ def sample_of(sample: Mapping[str, Any], method: str) -> tuple[str, list[int]] |
 
 
 def patches(image: NDArray[np.float64], grid: tuple[int, int]) -> NDArray[np.float64]:
-    """Cut a picture into the patches of its tokens: (rows, columns, patch height, patch width, 3)."""
+    """Cut an image into the patches of its tokens: (rows, columns, patch height, patch width, 3)."""
     rows, columns = grid
     height, width = image.shape[0] // rows, image.shape[1] // columns
     cut = image[: rows * height, : columns * width].reshape(rows, height, columns, width, 3)

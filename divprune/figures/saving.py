@@ -42,7 +42,7 @@ def _smaller(png: io.BytesIO, words: dict[str, str]) -> bytes:
 
 
 def is_figure(path: Path) -> bool:
-    """Whether a PNG or SVG names the record that it was drawn from."""
+    """Tell whether a PNG or SVG names the record that it was drawn from."""
     if path.suffix == ".png":
         return re.search(rb"tEXtSource\0[^\0]*\.json", beginning(path)) is not None
     return b"<dc:title>divprune</dc:title>" in beginning(path)

@@ -46,7 +46,7 @@ def caption(selection: Record) -> str:
     """Say what is drawn."""
     widths = " or ".join(str(width) for width in sorted({row["width"] for row in rows_of(selection, "compare")}))
     return (
-        "Time to choose the tokens of one picture by the paper's procedure and by `select`, which finds the same "
+        "Time to choose the tokens of one image by the paper's procedure and by `select`, which finds the same "
         "tokens, beside one product of the token matrix with its transpose, which the paper's procedure starts with. "
         f"Tokens are {widths} wide, {selection.config['dtype']} on the {selection.config['device']}."
     )

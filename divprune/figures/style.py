@@ -110,10 +110,10 @@ def toy_notice(record: Record) -> str:
 
 
 def data_notice(record: Record, one: bool = False) -> str:
-    """Say what pictures a record is about, for one of them or for all."""
+    """Say what images a record is about, for one of them or for all."""
     given = record.config.get("num_pictures")
     if given is not None:
-        return f"{f'One of {given}' if one else given} pictures given, as {record.config['model']} sees them"
+        return f"{f'One of {given}' if one else given} images given, as {record.config['model']} sees them"
     return "One toy scene, not the paper's data" if one else toy_notice(record)
 
 

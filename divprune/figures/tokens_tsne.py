@@ -1,4 +1,4 @@
-"""All visual tokens of one picture in the plane, and which of them are kept (the paper's Fig. 3a and 5)."""
+"""All visual tokens of one image in the plane, and which of them are kept (the paper's Fig. 3a and 5)."""
 
 from typing import TYPE_CHECKING
 

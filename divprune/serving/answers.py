@@ -73,7 +73,7 @@ class AnswerFile:
                 write_whole(self._target, content)
 
     def _latest(self, lines: Iterable[Line]) -> list[Line]:
-        """The last line of each id, where its first one stood; an answer to another question never goes before."""
+        """Return each id's last line, where its first one stood; an answer to another question never goes before."""
         latest: dict[str, Line] = {}
         for line in lines:
             before = latest.get(line.id)
@@ -82,7 +82,7 @@ class AnswerFile:
         return list(latest.values())
 
     def _is_current(self, line: Line) -> bool:
-        """Whether a line is about the question of this id, as it is asked now."""
+        """Tell whether a line is about the question of this id, as it is asked now."""
         return line.digest is not None and line.digest == self._digests.get(line.id)
 
     def _content(self) -> bytes:

@@ -11,7 +11,7 @@ from divprune.serving.engine import EngineSettings, PrunedEngine
 from divprune.serving.questions import Question
 
 QUESTIONS_AT_ONCE = 32
-"""How many an engine is handed together: their pictures are in memory at the same time."""
+"""How many an engine is handed together: their images are in memory at the same time."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def answers_here(settings: EngineSettings, questions: Sequence[Question]) -> Ite
 
 
 def answers_on_workers(settings: EngineSettings, questions: Sequence[Question], workers: Workers) -> Iterator[Answer]:
-    """Answer on several engines, each an actor of Ray Data; the pictures are read where the engine runs.
+    """Answer on several engines, each an actor of Ray Data; the images are read where the engine runs.
 
     A worker that dies is started again, and its questions are asked again.
 

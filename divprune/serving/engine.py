@@ -1,4 +1,4 @@
-"""One pruned engine that answers questions of a batch: picture files -> vLLM with the plugin -> answers."""
+"""One pruned engine that answers questions of a batch: image files -> vLLM with the plugin -> answers."""
 
 import argparse
 import os
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from divprune.errors import BatchError, MediaError, MissingDependencyError
-from divprune.media import load_picture
+from divprune.media import load_image
 from divprune.serving.answers import Answer
 from divprune.serving.questions import Question
 from divprune.vllm_plugin.owner_watchdog import end_engines_with_owner
@@ -21,7 +21,7 @@ class EngineSettings:
     Attributes:
         model: checkpoint directory or hub name.
         method: which tokens are kept, as `divprune.get_method` reads it.
-        keep_ratio: share of each picture's visual tokens that is kept; None if `num_keep` is given.
+        keep_ratio: share of each image's visual tokens that is kept; None if `num_keep` is given.
         num_keep: how many are kept; None if `keep_ratio` is given.
         max_new_tokens: longest answer.
         temperature: 0 for the likeliest answer.
@@ -37,7 +37,7 @@ class EngineSettings:
     flags: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """What answers depend on besides the question, in one line."""
+        """Return what answers depend on besides the question, in one line."""
         # Every digit: rounded, two settings could pass for one.
         count = f"num_keep={self.num_keep}" if self.keep_ratio is None else f"keep_ratio={float(self.keep_ratio)}"
         parts = [self.model, self.method, count, f"max_new_tokens={self.max_new_tokens}"]
@@ -82,7 +82,7 @@ class PrunedEngine:
         return [self._answer(question, said.get(question.id), errors.get(question.id)) for question in questions]
 
     def _said(self, messages: dict[str, Any], errors: dict[str, str]) -> dict[str, Any]:
-        """The engine's outputs; where it refuses a prompt (too long, too many pictures) the error is added."""
+        """Return the engine's outputs; where it refuses a prompt (too long, too many images) the error is added."""
         if not messages:
             return {}
         try:
@@ -149,7 +149,7 @@ def _engine_arguments(settings: EngineSettings) -> Any:
 
 
 def _message(question: Question) -> list[dict[str, Any]]:
-    """One turn of a conversation: the pictures, then the prompt."""
-    pictures = [load_picture(path).frames[0] for path in question.images]
-    parts: list[dict[str, Any]] = [{"type": "image_pil", "image_pil": picture} for picture in pictures]
+    """One turn of a conversation: the images, then the prompt."""
+    loaded = [load_image(path).frames[0] for path in question.images]
+    parts: list[dict[str, Any]] = [{"type": "image_pil", "image_pil": image} for image in loaded]
     return [{"role": "user", "content": [*parts, {"type": "text", "text": question.prompt}]}]

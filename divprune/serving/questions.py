@@ -1,4 +1,4 @@
-"""What a batch asks: a folder of pictures, or one question a line in a JSONL file."""
+"""What a batch asks: a folder of images, or one question a line in a JSONL file."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ class Question:
 
     Attributes:
         id: tells the question from all others of the batch.
-        images: the pictures, in the order in which they stand before the prompt; none to ask about nothing but text.
+        images: the images, in the order in which they stand before the prompt; none to ask about nothing but text.
         prompt: what is asked.
     """
 
@@ -31,10 +31,10 @@ class Question:
 
 
 def read_questions(source: Path, prompt: str | None) -> list[Question]:
-    """Read a batch; pictures are not opened yet.
+    """Read a batch; images are not opened yet.
 
     Args:
-        source: a folder, each of whose pictures is asked about, in the order of their names; or a JSONL file whose
+        source: a folder, each of whose images is asked about, in the order of their names; or a JSONL file whose
             lines hold `prompt`, `image` (a path) or `images` (a list), and perhaps `id`; paths are relative to the
             file, and the id of a line without one is its number.
         prompt: asked where no line has a prompt of its own.
@@ -85,7 +85,7 @@ def _digest_of_file(path: Path) -> str | None:
 
 def _of_folder(folder: Path, prompt: str | None) -> Iterator[Question]:
     if not (prompt or "").strip():
-        raise BatchError(f"{folder} holds no questions, only pictures: say what to ask by `prompt`")
+        raise BatchError(f"{folder} holds no questions, only images: say what to ask by `prompt`")
     endings = Image.registered_extensions()
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in endings and path.is_file():

@@ -12,7 +12,7 @@ from divprune.embedded import scene
 from divprune.figures.kept_on_image import VEIL, faded
 from divprune.figures.prefill import parts_of
 from divprune.figures.record_views import at_share, curves, short_names
-from divprune.figures.samples import patches, picture, tokens
+from divprune.figures.samples import image_of, patches, tokens
 from divprune.figures.score_flops import spread
 from divprune.figures.tokens_tsne import embedded
 from divprune.records import Record, load_record
@@ -91,7 +91,7 @@ def test_patches_are_cut_row_by_row() -> None:
 
 def test_samples_are_read_as_they_were_measured(results: Path) -> None:
     sample = next(one for one in load_record(results / "samples.json").rows if one["case"] == "sample")
-    assert np.array_equal(np.round(picture(sample) * 255), np.asarray(scene(0, "test").image))
+    assert np.array_equal(np.round(image_of(sample) * 255), np.asarray(scene(0, "test").image))
     assert tokens(sample).shape[0] == 256
     assert np.isfinite(tokens(sample)).all()
 
@@ -99,7 +99,7 @@ def test_samples_are_read_as_they_were_measured(results: Path) -> None:
 def test_a_transparent_picture_is_read_too() -> None:
     buffer = io.BytesIO()
     Image.new("RGBA", (4, 2), (255, 0, 0, 255)).save(buffer, "PNG")
-    image = picture({"picture_png_base64": base64.b64encode(buffer.getvalue()).decode()})
+    image = image_of({"picture_png_base64": base64.b64encode(buffer.getvalue()).decode()})
     assert image.shape == (2, 4, 3)
     assert image[0, 0].tolist() == [1, 0, 0]
 

@@ -88,7 +88,7 @@ def suite_cases(
     matchings: Sequence[Matching] = MATCHINGS,
     tailors: Mapping[str, Tailor] | None = None,
 ) -> list[Case]:
-    """List the rows, led by the unpruned one and the one with the picture withheld.
+    """List the rows, led by the unpruned one and the one with the image withheld.
 
     Args:
         names: the methods, as `get_method` reads them.
@@ -184,7 +184,7 @@ class _Planner:
 
 
 def cost_percent(case: Case, mean_kept: float, shape: ModelShape, workload: Workload) -> float | None:
-    """Return the cost of a case that has run and kept `mean_kept` tokens of a picture, perhaps fewer than asked."""
+    """Return the cost of a case that has run and kept `mean_kept` tokens of an image, perhaps fewer than asked."""
     asked = case.num_keep
     if case.method is None or (asked is None and case.flop_percent is not None) or mean_kept == asked:
         return case.flop_percent

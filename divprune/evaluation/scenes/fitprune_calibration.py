@@ -39,7 +39,7 @@ def recipe_tailor(model: PreTrainedModel, processor: Any, workload: Workload) ->
 
 
 def _samples(model: PreTrainedModel, processor: Any) -> Iterator[dict[str, Any]]:
-    """The short questions about each training scene."""
+    """Return the short questions about each training scene."""
     for seed in range(NUM_TRAINING_SCENES):
         batch = next(batches(model, processor, [scene(seed, "train")]))
         encoded = BaseModelOutputWithPooling()

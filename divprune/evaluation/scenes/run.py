@@ -99,7 +99,7 @@ def _cases(options: SceneOptions, suite: Suite, loaded: LoadedModel, progress: P
 
 
 def _identity(origin: Mapping[str, Any]) -> dict[str, Any]:
-    """What answers depend on besides method, count and scenes."""
+    """Return what answers depend on besides method, count and scenes."""
     return {"revision": origin["git_revision"], "versions": origin["versions"], "scenes_per_batch": SCENES_PER_BATCH}
 
 

@@ -47,7 +47,7 @@ PRESETS: tuple[Preset, ...] = (
         tuple(TABLE1[0].values),
         every_method,
     ),
-    Preset("table2", "Table 2: clips, accuracy and cost", (LLAVA_VIDEO,), tuple(TABLE2[0].values), main_methods),
+    Preset("table2", "Table 2: videos, accuracy and cost", (LLAVA_VIDEO,), tuple(TABLE2[0].values), main_methods),
     Preset("table3", "Table 3: the layer at which tokens go", (LLAVA_7B,), _LAYER_KEYS, by_layer),
     Preset("ablations", "Ablations: distances, random, min-max, layers", (LLAVA_7B,), _LAYER_KEYS, ablated),
     Preset(
@@ -60,7 +60,7 @@ PRESETS: tuple[Preset, ...] = (
         "table1",
     ),
     Preset(
-        "figure3", "Figure 3: one picture's tokens, and their max-min distance", (LLAVA_7B,), (PICTURES,), main_methods
+        "figure3", "Figure 3: one image's tokens, and their max-min distance", (LLAVA_7B,), (PICTURES,), main_methods
     ),
     Preset(
         "figure4",
@@ -73,7 +73,7 @@ PRESETS: tuple[Preset, ...] = (
     ),
     Preset(
         "figure5",
-        "Figure 5: more pictures' tokens, and their max-min distance",
+        "Figure 5: more images' tokens, and their max-min distance",
         (LLAVA_7B,),
         (PICTURES,),
         every_method,
@@ -217,4 +217,4 @@ def _entry(preset: Preset, subject: Subject, row: Row, column: Column) -> Entry:
 
 
 NOT_TASKS = frozenset({EFFICIENCY, PICTURES})
-"""Cells of these are no tasks of lmms-eval: time and memory, and what is kept of a folder of pictures."""
+"""Cells of these are no tasks of lmms-eval: time and memory, and what is kept of a folder of images."""

@@ -23,7 +23,7 @@ class PrintedRow:
         table: which.
         model: the architecture, as `divprune.efficiency` names it.
         label: how the paper calls the row.
-        flop_percent: its TFLOP ratio in percent; None if it is not printed, or varies from picture to picture.
+        flop_percent: its TFLOP ratio in percent; None if it is not printed, or varies from image to image.
         values: what is printed, by the key of the column.
         tflops: the TFLOPs of a prefill as the paper counts them (multiply-accumulates); None if it is not printed.
         is_trained: whether the row needs weights that were trained for it, so that it is shown as reference only.

@@ -90,7 +90,7 @@ class RowMaker:
         return self._row("FitPrune", fitprune(self.subject, self.keep_ratio, self.recipe_folder), "flops")
 
     def adaptive(self) -> Iterator[Row]:
-        """Yield the methods that find the number of each picture."""
+        """Yield the methods that find the number of each image."""
         for label, method in (("PruMerge", "prumerge"), ("DivPrune*", "divprune-star")):
             if self.belongs(label):
                 yield self._row(label, Setting(method), paired=False)
@@ -155,11 +155,11 @@ class RowMaker:
         return printed_row(table, model, _PRINTED_LABELS.get((table, label), label))
 
     def belongs(self, label: str) -> bool:
-        """Whether a row stands in this table: on the paper's models those that it prints, on others all."""
+        """Tell whether a row stands in this table: on the paper's models those that it prints, on others all."""
         return self.subject.architecture is None or self.in_paper(label) is not None
 
     def _tokens(self) -> str:
-        """The budget in words: a count where it is the same for all pictures."""
+        """Return the budget in words: a count where it is the same for all images."""
         from divprune.budget import budget
 
         counts = {each.num_visual_tokens for each in self.subject.prompts}
@@ -197,7 +197,7 @@ def by_layer(make: RowMaker) -> Iterator[Row]:
 
 
 def ablated(make: RowMaker) -> Iterator[Row]:
-    """The ablations: distances, random and least diverse tokens, and layers."""
+    """Return the ablations: distances, random and least diverse tokens, and layers."""
     yield from make.baselines()
     yield from make.distances()
     yield from make.layers()

@@ -48,7 +48,7 @@ class Setting:
 
 
 def is_papers(subject: Subject, keep_ratio: float) -> bool:
-    """Whether the paper has a setting of its own for this model: it compares at one share only."""
+    """Tell whether the paper has a setting of its own for this model: it compares at one share only."""
     return subject.architecture is not None and keep_ratio == subject.keep_ratio
 
 
@@ -150,6 +150,6 @@ def recipe_percent(file: str) -> float:
 
 
 def recipe_command(model: str, file: str) -> str:
-    """Return the command that makes a recipe; for real models it wants pictures such as the data sets'."""
+    """Return the command that makes a recipe; for real models it wants images such as the data sets'."""
     target = f"--target-percent {recipe_percent(file):.2f}"
     return f"divprune calibrate fitprune --model {model} --image FOLDER {target} --output {file}"

@@ -1,4 +1,4 @@
-"""Whether a data set is complete, before a model is loaded: files, columns and clips."""
+"""Whether a data set is complete, before a model is loaded: files, columns and videos."""
 
 import os
 from collections.abc import Sequence
@@ -7,12 +7,12 @@ from typing import Any
 
 from divprune.errors import EvaluationError
 from divprune.lmms_eval_plugin.data.local_data import LocalTable, PaperTaskManager, data_key
-from divprune.lmms_eval_plugin.scoring.documents import clip_folder, clip_name, clips
+from divprune.lmms_eval_plugin.scoring.documents import clip_folder, clip_name, videos
 
 _MMBENCH = ("index", "question", "hint", "answer", "category", "image", "source", "split")
 _CHOICES = ("choice_a", "choice_b", "choice_c", "choice_d")
 
-# The columns that a task's prompt, pictures and scorer read.
+# The columns that a task's prompt, images and scorer read.
 COLUMNS: dict[str, tuple[str, ...]] = {
     "coco2017": ("image", "id", "answer"),
     "flickr30k": ("image", "img_id", "caption"),
@@ -32,14 +32,14 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 }
 COLUMNS |= {"seedbench_video": COLUMNS["seedbench"], "egoschema_subset": (*COLUMNS["egoschema"], "answer")}
 
-_SHOWN = 3  # missing clips that a message names
+_SHOWN = 3  # missing videos that a message names
 
 
 def check_local_data(task: str, manager: PaperTaskManager) -> None:
     """Look at the files of one of our tasks in the user's folder.
 
     Raises:
-        EvaluationError: files, columns or clips are missing.
+        EvaluationError: files, columns or videos are missing.
     """
     config = manager._get_config(task)
     key = data_key(task) or task
@@ -50,9 +50,9 @@ def check_local_data(task: str, manager: PaperTaskManager) -> None:
     if lacking:
         raise EvaluationError(f"the data of {task} in {where} must have the columns {', '.join(lacking)}")
     options = (config.get("lmms_eval_specific_kwargs") or {}).get("default", {})
-    pictures = options.get("pictures")
-    if pictures and "image" not in columns(table) and not any(Path(pictures).rglob("*.parquet")):
-        raise EvaluationError(f"the data of {task} must have a column 'image', or parquet files in {pictures}")
+    images = options.get("pictures")
+    if images and "image" not in columns(table) and not any(Path(images).rglob("*.parquet")):
+        raise EvaluationError(f"the data of {task} must have a column 'image', or parquet files in {images}")
     if "clips" in options:
         _check_clips(task, table, options)
 
@@ -60,18 +60,18 @@ def check_local_data(task: str, manager: PaperTaskManager) -> None:
 def _check_clips(task: str, table: LocalTable, options: dict[str, Any]) -> None:
     folder = clip_folder(options["clips"])
     if not folder.is_dir():
-        raise EvaluationError(f"the clips of {task} must be in {folder}, which is not there")
-    clips.cache_clear()
-    there, column = clips(folder), options["clip_column"]
+        raise EvaluationError(f"the videos of {task} must be in {folder}, which is not there")
+    videos.cache_clear()
+    there, column = videos(folder), options["clip_column"]
     names = dict.fromkeys(clip_name({column: name}, options) for name in _column(table, column))
     missing = [name for name in names if name.removesuffix(".mp4") not in there]
     if missing:
         listed = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
-        raise EvaluationError(f"{len(missing)} of {len(names)} clips of {task} are not in {folder}: {listed}")
+        raise EvaluationError(f"{len(missing)} of {len(names)} videos of {task} are not in {folder}: {listed}")
 
 
 def columns(table: LocalTable) -> Sequence[str]:
-    """The names of a table's columns.
+    """Return the names of a table's columns.
 
     Raises:
         EvaluationError: a file is not of its kind.
@@ -124,11 +124,11 @@ def check_cached_data(task: str, manager: PaperTaskManager) -> None:
         )
     kwargs = config.get("dataset_kwargs") or {}
     if kwargs.get("video") and not clip_folder(str(kwargs["cache_dir"])).is_dir():
-        raise EvaluationError(f"the clips of {task} must be in {clip_folder(str(kwargs['cache_dir']))}")
+        raise EvaluationError(f"the videos of {task} must be in {clip_folder(str(kwargs['cache_dir']))}")
 
 
 def _is_cached(path: str, hub: Path, *tables: Path) -> bool:
-    """Whether a data set's files, or its tables, are in a cache.
+    """Tell whether a data set's files, or its tables, are in a cache.
 
     The datasets library names tables in lower case with underscores within words.
     """

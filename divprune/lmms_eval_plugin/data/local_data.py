@@ -4,7 +4,7 @@ A folder of data holds one folder for each data set, named by its key (`divprune
 
     FOLDER/pope/test-00000-of-00002.parquet      parquet files, or what `Dataset.save_to_disk` wrote
     FOLDER/gqa/testdev_balanced_images/...       configurations in folders of their names, as on the hub
-    FOLDER/activitynet/videos/v_abc.mp4          clips
+    FOLDER/activitynet/videos/v_abc.mp4          videos
 """
 
 import re
@@ -24,18 +24,18 @@ __all__ = ["TASKS", "data_revision", "task_manager"]
 
 TASKS = Path(__file__).parents[1] / "tasks"
 VIDEOS = "videos"
-_NO_QUESTIONS = {VIDEOS, "testdev_balanced_images"}  # folders of clips, and of GQA's pictures
+_NO_QUESTIONS = {VIDEOS, "testdev_balanced_images"}  # folders of videos, and of GQA's images
 _SHARES_DATA = {"seedbench_video": "seedbench", "egoschema_subset": "egoschema"}
 _SPLITS = ("train", "validation", "val", "dev", "test")
 
 
 def data_key(task: str) -> str | None:
-    """The key of the data set of one of our tasks, None for other tasks."""
+    """Return the key of the data set of one of our tasks, None for other tasks."""
     return task.removeprefix(TASK_PREFIX) if task.startswith(TASK_PREFIX) else None
 
 
 def data_folder_of(task: str, data: Path) -> Path:
-    """Where a task's data is looked for: its own folder, or the one of the data set that it is part of.
+    """Locate where a task's data is looked for: its own folder, or the one of the data set that it is part of.
 
     Raises:
         EvaluationError: there is no such folder, or the task is not ours.
@@ -86,7 +86,7 @@ def local_table(folder: Path, configuration: str | None, split: str) -> LocalTab
 
 
 def _split_of(path: Path) -> str | None:
-    """The split that a file's name or folder states."""
+    """Return the split that a file's name or folder states."""
     for part in reversed(path.parts):
         word = re.split(r"[-_.]", part)[0]
         if part.startswith(("val2014", "testdev", "lite")) or word in _SPLITS:
@@ -101,7 +101,7 @@ class LocalData:
     folder: Path
 
     def changes(self, task: str, config: dict[str, Any]) -> dict[str, Any]:
-        """What of one of our tasks' configuration is different with the data from this folder."""
+        """Return what of one of our tasks' configuration is different with the data from this folder."""
         folder = data_folder_of(task, self.folder)
         table = local_table(folder, config.get("dataset_name"), config["test_split"])
         files = {config["test_split"]: [str(path) for path in table.files]}
@@ -129,7 +129,7 @@ class PaperTaskManager(TaskManager):
         return config
 
     def leaves(self, names: Sequence[str]) -> Iterator[str]:
-        """The tasks that these names of tasks, groups and tags stand for."""
+        """Return the tasks that these names of tasks, groups and tags stand for."""
         for name in names:
             entry = self.task_index[name]
             if entry["type"] in ("group", "tag"):
@@ -139,12 +139,12 @@ class PaperTaskManager(TaskManager):
                 yield name
 
     def simple_config(self, name: str) -> dict[str, Any]:
-        """A task's file as it is, without importing the functions that it names."""
+        """Return a task's file as it is, without importing the functions that it names."""
         path = self.task_index[name]["yaml_path"]
         return {} if path == -1 else dict(load_yaml_config(path, mode="simple"))
 
     def scores_captions(self, name: str) -> bool:
-        """Whether a task's metrics are those of captions."""
+        """Tell whether a task's metrics are those of captions."""
         metrics = self.simple_config(name).get("metric_list") or []
         return any(str(each.get("metric", "")).endswith(("CIDEr", "METEOR")) for each in metrics)
 

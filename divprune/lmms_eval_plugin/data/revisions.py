@@ -41,7 +41,7 @@ def _common_folder(files: list[Path]) -> str:
 
 
 def _commit(table: Any) -> str | None:
-    """The commit that `datasets` wrote into the sources or the cache of a table, if one and the same."""
+    """Return the commit that `datasets` wrote into the sources or the cache of a table, if one and the same."""
     info = getattr(table, "info", None)
     sources: list[str] = list(getattr(info, "download_checksums", None) or {})
     sources += [str(each.get("filename", "")) for each in getattr(table, "cache_files", None) or []]

@@ -24,7 +24,7 @@ class ModelArguments:
         dtype: "auto", "float32", "float16" or "bfloat16".
         device: "auto", "cpu", "cuda", ...
         batch_size: prompts answered together; "auto" begins with 16. Either is halved where memory is short.
-        num_frames: frames sampled from a clip.
+        num_frames: frames sampled from a video.
         system_prompt: words before each conversation, or the file that holds them.
         max_new_tokens: longest answer where a task does not say.
     """
@@ -76,7 +76,7 @@ class PruningArguments:
     scope: str = "item"
 
     def chosen_method(self) -> Method | None:
-        """The method; None for all visual tokens.
+        """Return the method; None for all visual tokens.
 
         Raises:
             EvaluationError: the method has no `layer`, or a budget is given for all tokens.
@@ -97,7 +97,7 @@ class PruningArguments:
         return dataclasses.replace(method, **changed)
 
     def attach_options(self) -> dict[str, Any]:
-        """What `attach` takes besides model and method.
+        """Return what `attach` takes besides model and method.
 
         Raises:
             EvaluationError: a word is none of those that the option takes.

@@ -17,7 +17,7 @@ class DivPruneChat(PrunedModel):
     def conversation_of(self, request: Instance) -> Conversation:
         _, doc_to_messages, _, doc_id, task, split = request.args
         messages = doc_to_messages(self.task_dict[task][split][doc_id])
-        return from_messages(messages, self.clips, self._system_prompt)
+        return from_messages(messages, self.videos, self._system_prompt)
 
     def loglikelihood(self, requests: Any) -> list[tuple[float, bool]]:
         """Refuse: lmms-eval gives no conversations for it."""

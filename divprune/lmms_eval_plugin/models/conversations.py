@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from divprune.errors import EvaluationError
-from divprune.media import load_clip, load_picture
+from divprune.media import load_image, load_video
 from divprune.prompting import Conversation, Message, Part
 
 PICTURE_FILES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tiff", ".webp")
@@ -17,30 +17,30 @@ PICTURE_FILES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tiff", ".webp")
 
 @dataclass(frozen=True, slots=True)
 class Clips:
-    """How clips are shown to a model.
+    """How videos are shown to a model.
 
     Attributes:
-        num_frames: frames sampled from a clip.
-        as_pictures: whether the frames are shown as pictures, for models that know nothing else.
+        num_frames: frames sampled from a video.
+        as_pictures: whether the frames are shown as images, for models that know nothing else.
     """
 
     num_frames: int = 8
     as_pictures: bool = False
 
 
-def from_messages(messages: Iterable[dict[str, Any]], clips: Clips, system_prompt: str = "") -> Conversation:
+def from_messages(messages: Iterable[dict[str, Any]], videos: Clips, system_prompt: str = "") -> Conversation:
     """Return the conversation that a task's `doc_to_messages` wrote.
 
     Args:
         messages: with "role" and "content": words, or pieces of type "text", "image" or "video".
-        clips: how clips are shown.
+        videos: how videos are shown.
         system_prompt: takes the place of a task's own system message.
 
     Raises:
         EvaluationError: a piece is of another type.
-        MediaError: a picture or clip cannot be read.
+        MediaError: an image or video cannot be read.
     """
-    written = [_message(message, clips) for message in messages]
+    written = [_message(message, videos) for message in messages]
     if system_prompt:
         own = [message for message in written if message.role != "system"]
         return [Message("system", (system_prompt,)), *own]
@@ -48,7 +48,7 @@ def from_messages(messages: Iterable[dict[str, Any]], clips: Clips, system_promp
 
 
 def from_context(
-    context: str, visuals: Sequence[Any], clips: Clips, placeholders: Sequence[str], system_prompt: str = ""
+    context: str, visuals: Sequence[Any], videos: Clips, placeholders: Sequence[str], system_prompt: str = ""
 ) -> Conversation:
     """Return the conversation of a task that gives words and media apart.
 
@@ -56,16 +56,16 @@ def from_context(
 
     Args:
         context: the words.
-        visuals: pictures and paths.
-        clips: how clips are shown.
+        visuals: images and paths.
+        videos: how videos are shown.
         placeholders: what may stand for a medium in the words.
         system_prompt: words before the conversation.
 
     Raises:
         EvaluationError: a medium is of an unknown kind.
-        MediaError: a picture or clip cannot be read.
+        MediaError: an image or video cannot be read.
     """
-    media = [_shown(each, None, clips) for each in visuals]
+    media = [_shown(each, None, videos) for each in visuals]
     parts: list[Part] = [*chain.from_iterable(media), context]
     for token in placeholders:
         first, *others = context.split(token)
@@ -76,33 +76,33 @@ def from_context(
     return [Message("system", (system_prompt,)), user] if system_prompt else [user]
 
 
-def _message(message: dict[str, Any], clips: Clips) -> Message:
+def _message(message: dict[str, Any], videos: Clips) -> Message:
     content = message["content"]
     if isinstance(content, str):
         return Message(message["role"], (content,))
-    return Message(message["role"], tuple(chain.from_iterable(_parts(piece, clips) for piece in content)))
+    return Message(message["role"], tuple(chain.from_iterable(_parts(piece, videos) for piece in content)))
 
 
-def _parts(piece: dict[str, Any], clips: Clips) -> tuple[Part, ...]:
+def _parts(piece: dict[str, Any], videos: Clips) -> tuple[Part, ...]:
     kind = piece.get("type")
     if kind == "text":
         return (str(piece["text"]),)
     if kind not in ("image", "video"):
         raise EvaluationError(f"messages must hold text, images and videos, got {kind!r}")
-    return _shown(piece.get("url"), kind, clips)
+    return _shown(piece.get("url"), kind, videos)
 
 
-def _shown(source: Any, kind: str | None, clips: Clips) -> tuple[Part, ...]:
-    """A picture, or a clip as the model takes it."""
+def _shown(source: Any, kind: str | None, videos: Clips) -> tuple[Part, ...]:
+    """Return an image, or a video as the model takes it."""
     if isinstance(source, Image.Image):
         return (source,)
     if not isinstance(source, (str, Path)):
         raise EvaluationError(
-            f"media must be pictures or paths of files, got {type(source).__name__}; parts of clips are not supported"
+            f"media must be images or paths of files, got {type(source).__name__}; parts of videos are not supported"
         )
     path = Path(source)
     is_picture = path.suffix.lower() in PICTURE_FILES if kind is None else kind == "image"
     if is_picture:
-        return (load_picture(path),)
-    clip = load_clip(path, clips.num_frames)
-    return clip.frames if clips.as_pictures else (clip,)
+        return (load_image(path),)
+    video = load_video(path, videos.num_frames)
+    return video.frames if videos.as_pictures else (video,)

@@ -15,7 +15,7 @@ class Measurement:
 
     Attributes:
         num_prompts: rows of the batch.
-        num_items: pictures and clips that were pruned.
+        num_items: images and videos that were pruned.
         num_visual_tokens: of these, before pruning; 0 if nothing was pruned.
         num_kept: of these, after pruning.
         num_new_tokens: generated, all rows together.

@@ -23,7 +23,7 @@ from divprune.lmms_eval_plugin.models.conversations import Clips
 from divprune.lmms_eval_plugin.models.generation_settings import cut_at, generate_options
 from divprune.lmms_eval_plugin.models.measurement import Measurement, measurement, summary
 from divprune.methods import Method, RandomTokens
-from divprune.prompting import Conversation, build_batch, decode_answers, takes_clips
+from divprune.prompting import Conversation, build_batch, decode_answers, takes_videos
 
 PATIENCE = timedelta(weeks=52)
 """How long processes wait for one another: the first one fetches the data sets, and scores."""
@@ -32,7 +32,7 @@ PATIENCE = timedelta(weeks=52)
 class PrunedModel(lmms):
     """Answers lmms-eval's requests from the kept visual tokens.
 
-    Batches of any size, several pictures a prompt, clips, text alone. Under torchrun or accelerate every process has
+    Batches of any size, several images a prompt, videos, text alone. Under torchrun or accelerate every process has
     the whole model on a device of its own and answers its share.
     """
 
@@ -58,7 +58,7 @@ class PrunedModel(lmms):
         self.loaded = load_model(
             self.arguments.pretrained, self._choose_device(), self.arguments.dtype, revision=self.arguments.revision
         )
-        self.clips = Clips(self.arguments.num_frames, as_pictures=not takes_clips(self.loaded))
+        self.videos = Clips(self.arguments.num_frames, as_pictures=not takes_videos(self.loaded))
         self._handle: Pruning | None = None
         self._method: Method | None = None
         self._options: dict[str, Any] = {}

@@ -38,7 +38,7 @@ class DivPruneSimple(PrunedModel):
         visuals = doc_to_visual(doc) if doc_to_visual else []
         tokens = (placeholder(self.loaded, kind) for kind in ("image", "video"))
         stand_ins = [token for token in tokens if token is not None]
-        return from_context(context, visuals or [], self.clips, stand_ins, self._system_prompt)
+        return from_context(context, visuals or [], self.videos, stand_ins, self._system_prompt)
 
     @torch.inference_mode()
     def _weighed(self, request: Instance) -> GenerationResult:
@@ -57,7 +57,7 @@ class DivPruneSimple(PrunedModel):
 
 
 def _continued(inputs: dict[str, Any], ids: Tensor) -> dict[str, Any]:
-    """The inputs with text behind the prompt: it is seen, and of no other type than text."""
+    """Return the inputs with text behind the prompt: it is seen, and of no other type than text."""
     length = inputs["input_ids"].shape
     behind = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     return {

@@ -111,7 +111,7 @@ class ModelPool:
         return self._model
 
     def _commit(self, model: str) -> str | None:
-        """The commit of a hub's model, so that what is recorded is what is loaded."""
+        """Return the commit of a hub's model, so that what is recorded is what is loaded."""
         is_local = model == EMBEDDED or Path(model).expanduser().is_dir()
         return None if is_local else self.revisions[model]
 

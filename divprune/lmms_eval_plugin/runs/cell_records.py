@@ -68,7 +68,7 @@ def finished_record(cell: Cell, settings: Mapping[str, Any], options: HarnessOpt
 
 
 def refusal_record(cell: Cell, settings: Mapping[str, Any], reason: str) -> Record:
-    """The record of a cell that cannot run."""
+    """Return the record of a cell that cannot run."""
     return Record(cell.name, {**settings, "refusal": " ".join(reason.split())}, [])
 
 
@@ -131,7 +131,7 @@ def _rows(metrics: Mapping[str, Any], num_samples: int) -> list[dict[str, Any]]:
 
 
 def _means(total: Mapping[str, Any]) -> dict[str, Any]:
-    """What the calls took, a picture or a prompt; nothing if the backend does not tell."""
+    """Return what the calls took, an image or a prompt; nothing if the backend does not tell."""
     if not total:
         return {}
     items, prompts = max(1, total["num_items"]), max(1, total["num_prompts"])

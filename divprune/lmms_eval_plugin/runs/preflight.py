@@ -61,7 +61,7 @@ def unknown(tasks: Sequence[str], manager: PaperTaskManager) -> None:
 
 
 def needs(task: str, manager: PaperTaskManager) -> set[Requirement]:
-    """What scoring a task needs beyond Python; of tasks outside the paper, only whether they score captions."""
+    """Return what scoring a task needs beyond Python; of tasks outside the paper, only whether they score captions."""
     known = _OURS.get(task) or _TODAYS.get(task)
     if known is not None:
         return set(known.needs)
@@ -161,7 +161,7 @@ def check_server(settings: ScoringSettings) -> None:
 
 
 def check_data(task: str, manager: PaperTaskManager) -> None:
-    """Look for a task's questions, and for its clips; see `check`."""
+    """Look for a task's questions, and for its videos; see `check`."""
     if manager.local is not None and data_key(task) is not None:
         check_local_data(task, manager)
     else:

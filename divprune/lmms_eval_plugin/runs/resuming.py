@@ -117,7 +117,7 @@ def _keys(kind: str, requests: Sequence[Any]) -> list[str]:
 
 
 def _shape(request: Any) -> tuple[str, int]:
-    """What requests of one batch should share: the settings of generation, and about the length."""
+    """Return what requests of one batch should share: the settings of generation, and about the length."""
     settings = next((part for part in request.args if isinstance(part, dict)), {})
     words = next((part for part in request.args if isinstance(part, str)), "")
     return repr(sorted(settings.items(), key=str)), len(words)
@@ -135,6 +135,6 @@ def _is_failure(answer: Response) -> bool:
 
 
 def _plain(measurement: Any) -> dict[str, Any]:
-    """The fields of a measurement, ready for JSON."""
+    """Return the fields of a measurement, ready for JSON."""
     fields = getattr(measurement, "__dataclass_fields__", None)
     return dict(measurement) if fields is None else {name: getattr(measurement, name) for name in fields}

@@ -110,7 +110,7 @@ class _Run:
         return self._evaluated(cell, settings, model)
 
     def _scoring(self, task: str) -> dict[str, Any]:
-        """What the scores of a task come from."""
+        """Return what the scores of a task come from."""
         needs = preflight.needs(task, self.manager)
         named = {"tokenizer": "java", "judge": "judge", "egoschema_url": "egoschema server"}
         return {name: value for name, value in self.found.items() if named[name] in needs}

@@ -53,7 +53,7 @@ def _said(sample: Sample) -> str:
 
 
 def _reader(name: str, values: Values) -> Callable[[Values], list[float | None]]:
-    """What turns the metric's values of the documents into scores."""
+    """Return what turns the metric's values of the documents into scores."""
     first = values[0] if values else None
     if isinstance(first, dict) and "score" not in first:
         if name.endswith("_CIDEr"):
@@ -80,7 +80,7 @@ def _mmmu(values: Values) -> list[float | None]:
 
 
 def _number(value: Any) -> float | None:
-    """The number in a value: itself, or what is called "score" in it."""
+    """Return the number in a value: itself, or what is called "score" in it."""
     if isinstance(value, Mapping):
         value = value.get("score")
     return float(value) if isinstance(value, Real) else None

@@ -21,7 +21,7 @@ _RANDOM = threading.Lock()
 
 
 def mean_score(results: Sequence[Mark]) -> float:
-    """The mean of the marks' scores."""
+    """Return the mean of the marks' scores."""
     return sum(result["score"] for result in results) / len(results)
 
 
@@ -42,7 +42,7 @@ def random_of(text: str) -> Iterator[None]:
 
 
 def scienceqa(document: Document, answers: Sequence[str]) -> dict[str, float]:
-    """The letter alone, or the letter and a full stop at the start; capitals only, as the paper's evaluation did."""
+    """Return the letter alone, or at the start before a full stop; capitals only, as the paper's evaluation did."""
     expected = chr(ord("A") + document["answer"])
     said = answers[0].strip()
     stated = said[0] if len(said) >= 2 and said[1] == "." else said
@@ -50,12 +50,12 @@ def scienceqa(document: Document, answers: Sequence[str]) -> dict[str, float]:
 
 
 def scienceqa_answer(document: Document) -> str:
-    """The letter of the right choice."""
+    """Return the letter of the right choice."""
     return chr(ord("A") + document["answer"])
 
 
 def seedbench(document: Document, answers: Sequence[str]) -> Marks:
-    """The answer's first character, capitals only, as the paper's evaluation did."""
+    """Return the answer's first character, capitals only, as the paper's evaluation did."""
     said = answers[0].strip()[:1]
     mark = {"pred": said, "answer": document["answer"], "question_id": document["question_id"]}
     return {f"seed_{document['data_type']}": mark | {"score": float(said == document["answer"])}}
@@ -71,7 +71,7 @@ def mmmu(document: Document, answers: Sequence[str]) -> Marks:
 
 
 def egoschema(document: Document, answers: Sequence[str]) -> Marks:
-    """The option that lmms-eval's parser reads; where it guesses a letter, the document decides the guess.
+    """Return the option that lmms-eval's parser reads; where it guesses a letter, the document decides the guess.
 
     "submission" has no score: EgoSchema keeps the answers of its full set to itself.
     """
@@ -85,7 +85,7 @@ def egoschema(document: Document, answers: Sequence[str]) -> Marks:
 
 
 def mmbench(document: Document, answers: Sequence[str]) -> Marks:
-    """Whether this copy of the question was answered rightly, read by lmms-eval's rules without any judge."""
+    """Tell whether this copy of the question was answered rightly, read by lmms-eval's rules without any judge."""
     from lmms_eval.tasks.mmbench import en_utils
 
     mark = dict(en_utils.mmbench_process_results(document, answers)["gpt_eval_score"])
@@ -93,7 +93,7 @@ def mmbench(document: Document, answers: Sequence[str]) -> Marks:
 
 
 def mmbench_right(mark: Mark) -> bool:
-    """Whether the letter in the prediction is the answer, as `mmbench_en_dev_static` decides it."""
+    """Tell whether the letter in the prediction is the answer, as `mmbench_en_dev_static` decides it."""
     from lmms_eval.tasks._task_utils.mcq_extract import extract_mcq_answer
 
     item = {letter: mark[letter] for letter in "ABCD"} | {"prediction": str(mark["prediction"])}
@@ -125,21 +125,21 @@ def _is_right(mark: Mark) -> bool:
 
 
 def mmbench_score(results: Sequence[Mark]) -> float:
-    """The percentage of questions of which every copy was answered rightly."""
+    """Return the percentage of questions of which every copy was answered rightly."""
     counted = [score for score in mmbench_scores(results) if score is not None]
     return sum(counted) / len(counted) if counted else 0.0
 
 
 def mme_score(results: Sequence[Mark]) -> float:
-    """The sum over categories of the accuracy and of the share of pictures with both questions right, in percent.
+    """Return the sum over categories of the accuracy and of the share of images with both questions right, in percent.
 
-    A picture of which only one question was asked, at the end of a limited run, is left out.
+    An image of which only one question was asked, at the end of a limited run, is left out.
     """
-    pictures: dict[tuple[str, str], list[float]] = defaultdict(list)
+    images: dict[tuple[str, str], list[float]] = defaultdict(list)
     for result in results:
-        pictures[result["category"], result["question_id"]].append(result["score"])
+        images[result["category"], result["question_id"]].append(result["score"])
     categories: dict[str, list[float]] = defaultdict(list)
-    for (category, _), scores in pictures.items():
+    for (category, _), scores in images.items():
         if len(scores) == 2:
             categories[category].append(50.0 * sum(scores) + 100.0 * (sum(scores) == 2))
     return sum(sum(scores) / len(scores) for scores in categories.values())

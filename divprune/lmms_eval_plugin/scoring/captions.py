@@ -1,8 +1,8 @@
-"""CIDEr of captions against several references, overall and for each picture.
+"""CIDEr of captions against several references, overall and for each image.
 
 R. Vedantam, C. L. Zitnick, D. Parikh, "CIDEr: Consensus-based Image Description Evaluation", CVPR 2015, by
 pycocoevalcap's scorer. Published numbers come from words split by Stanford's PTB tokenizer, which needs Java; where the
-run allows it, `words.py` splits them instead. The weight of a word depends on all pictures of a run.
+run allows it, `words.py` splits them instead. The weight of a word depends on all images of a run.
 """
 
 import hashlib
@@ -29,17 +29,17 @@ NO_JAVA = (
 
 
 def coco(document: Document, answers: Sequence[str]) -> dict[str, Mark]:
-    """A caption of COCO 2017."""
+    """Return a caption of COCO 2017."""
     return {"coco_CIDEr": _mark(document["id"], document["answer"], answers)}
 
 
 def flickr(document: Document, answers: Sequence[str]) -> dict[str, Mark]:
-    """A caption of Flickr30k."""
+    """Return a caption of Flickr30k."""
     return {"flickr_CIDEr": _mark(document["img_id"], document["caption"], answers)}
 
 
 def nocaps(document: Document, answers: Sequence[str]) -> dict[str, Mark]:
-    """A caption of NoCaps."""
+    """Return a caption of NoCaps."""
     return {"nocaps_CIDEr": _mark(document["image_id"], document["annotations_captions"], answers)}
 
 
@@ -48,7 +48,7 @@ def _mark(image_id: Any, references: Sequence[str], answers: Sequence[str]) -> M
 
 
 def cider(results: Sequence[Mark]) -> float:
-    """The mean of the pictures' CIDEr."""
+    """Return the mean of the images' CIDEr."""
     scores = cider_scores(results)
     return sum(scores) / len(scores)
 
@@ -57,7 +57,7 @@ _SCORED: dict[str, list[float]] = {}  # the last results only: marks are asked f
 
 
 def cider_scores(results: Sequence[Mark]) -> list[float]:
-    """Each picture's CIDEr among these pictures.
+    """Each image's CIDEr among these images.
 
     Args:
         results: marks with the caption ("pred") and its references ("answer").
@@ -80,7 +80,7 @@ def _cider(texts: Sequence[Sequence[str]], tokenizer: str) -> list[float]:
 
 
 def chosen_tokenizer(settings: ScoringSettings) -> str:
-    """The tokenizer that scores will come from: "java" or "python".
+    """Return the tokenizer that scores will come from: "java" or "python".
 
     Raises:
         EvaluationError: the official one is wanted, and there is no Java.

@@ -1,4 +1,4 @@
-"""What a question of a data set shows and asks: pictures, clips and words, before any model.
+"""What a question of a data set shows and asks: images, videos and words, before any model.
 
 Functions with `options` are given the task's `lmms_eval_specific_kwargs`, flattened by lmms-eval.
 """
@@ -21,45 +21,45 @@ CLIP_ENDINGS = frozenset({".mp4", ".webm", ".mkv", ".avi", ".mov", ".mpg", ".m4v
 
 
 def clip_folder(name: str) -> Path:
-    """The folder of a data set's clips: as it is if absolute, else below Hugging Face's home."""
+    """Return the folder of a data set's videos: as it is if absolute, else below Hugging Face's home."""
     home = os.environ.get("HF_HOME") or "~/.cache/huggingface"
     return Path(home).expanduser() / name
 
 
 @lru_cache(maxsize=16)
-def clips(folder: Path) -> Mapping[str, Path]:
-    """Every clip below the folder, by its name without ending.
+def videos(folder: Path) -> Mapping[str, Path]:
+    """Every video below the folder, by its name without ending.
 
     Raises:
         EvaluationError: there is no such folder.
     """
     if not folder.is_dir():
-        raise EvaluationError(f"no folder {folder}; the data set's clips must be there")
+        raise EvaluationError(f"no folder {folder}; the data set's videos must be there")
     found = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in CLIP_ENDINGS)
     return {path.stem: path for path in found}
 
 
 def clip_name(document: Document, options: Options) -> str:
-    """The name of the document's clip without ending."""
+    """Return the name of the document's video without ending."""
     return options.get("clip_prefix", "") + str(document[options["clip_column"]])
 
 
-def clip(document: Document, options: Options) -> list[str]:
-    """The path of the document's clip.
+def video(document: Document, options: Options) -> list[str]:
+    """Return the path of the document's video.
 
     Raises:
         EvaluationError: it is not there.
     """
     folder = clip_folder(options["clips"])
     name = clip_name(document, options)
-    path = clips(folder).get(name.removesuffix(".mp4"))
+    path = videos(folder).get(name.removesuffix(".mp4"))
     if path is None:
-        raise EvaluationError(f"no clip {name!r} in {folder}")
+        raise EvaluationError(f"no video {name!r} in {folder}")
     return [str(path)]
 
 
 def gqa_picture(document: Document, options: Options) -> list[Image.Image]:
-    """The picture of a question of GQA, from its own column or from the data set's table of pictures."""
+    """Return the image of a question of GQA, from its own column or from the data set's table of images."""
     own = document.get("image")
     if own is None:
         table, rows = _gqa_table(options["pictures"], options.get("pictures_name"), options["pictures_split"])
@@ -69,7 +69,7 @@ def gqa_picture(document: Document, options: Options) -> list[Image.Image]:
 
 @lru_cache(maxsize=4)
 def _gqa_table(path: str, name: str | None, split: str) -> tuple[Any, dict[str, int]]:
-    """The table of pictures, undecoded, and the row of each picture's id."""
+    """Return the table of images, undecoded, and the row of each image's id."""
     from datasets import load_dataset
 
     cache = os.environ.get("LMMS_EVAL_DATASETS_CACHE") or None  # lmms-eval's place for tables
@@ -82,12 +82,12 @@ def _gqa_table(path: str, name: str | None, split: str) -> tuple[Any, dict[str, 
 
 
 def only_images(table: Any) -> Any:
-    """SEED-Bench's questions about one picture."""
+    """SEED-Bench's questions about one image."""
     return _of_type(table, "image")
 
 
 def only_videos(table: Any) -> Any:
-    """SEED-Bench's questions about clips."""
+    """SEED-Bench's questions about videos."""
     return _of_type(table, "video")
 
 
@@ -96,17 +96,17 @@ def _of_type(table: Any, wanted: str) -> Any:
 
 
 def mmmu_pictures(document: Document) -> list[Image.Image]:
-    """The pictures that the question or its options name."""
+    """Return the images that the question or its options name."""
     from lmms_eval.tasks.mmmu import utils
 
-    pictures: list[Image.Image] = utils.mmmu_doc_to_visual(document)
-    return pictures
+    images: list[Image.Image] = utils.mmmu_doc_to_visual(document)
+    return images
 
 
 def mmmu_question(document: Document, options: Options) -> str:
-    """The question with its options; `<image 1>` stays as it is, and all pictures stand before the text.
+    """Return the question with its options; `<image 1>` stays as it is, and all images stand before the text.
 
-    lmms-eval's own function answers differently once another task has asked for interleaved pictures.
+    lmms-eval's own function answers differently once another task has asked for interleaved images.
     """
     if document["question_type"] == "multiple-choice":
         choices = ast.literal_eval(document["options"])
@@ -121,12 +121,12 @@ def activitynet_question(document: Document, options: Options) -> str:
 
 
 def plain_question(document: Document, options: Options) -> str:
-    """The question between the task's prompts."""
+    """Return the question between the task's prompts."""
     return f"{options['pre_prompt']}{document['question'].strip()}{options['post_prompt']}"
 
 
 def unstripped_question(document: Document, options: Options) -> str:
-    """The question between the task's prompts, with its blanks."""
+    """Return the question between the task's prompts, with its blanks."""
     return f"{options['pre_prompt']}{document['question']}{options['post_prompt']}"
 
 
@@ -137,5 +137,5 @@ def question_with_options(document: Document, options: Options) -> str:
 
 
 def answer(document: Document) -> str:
-    """What the data set expects; EgoSchema keeps the answers of its full set to itself."""
+    """Return what the data set expects; EgoSchema keeps the answers of its full set to itself."""
     return str(document["answer"])

@@ -67,7 +67,7 @@ class Judge:
 
 
 def judge_from_environment() -> Judge:
-    """The judge that lmms-eval's variables name."""
+    """Return the judge that lmms-eval's variables name."""
     azure = os.environ.get("API_TYPE", "openai") == "azure"
     key = os.environ.get("AZURE_API_KEY" if azure else "OPENAI_API_KEY")
     url = os.environ.get("AZURE_ENDPOINT" if azure else "OPENAI_API_URL") or DEFAULT_URL
@@ -149,7 +149,7 @@ class Bench:
 
 
 def _kept_answers(folder: Path) -> dict[str, str]:
-    """What judges have said before; a last line that a crash cut off is left out."""
+    """Return what judges have said before; a last line that a crash cut off is left out."""
     known: dict[str, str] = {}
     for file in sorted(folder.glob("judged*.jsonl")):
         for line in file.read_text(encoding="utf-8").splitlines():
@@ -166,7 +166,7 @@ _OPENING = threading.Lock()
 
 
 def bench() -> Bench:
-    """The bench of this process's judge and settings."""
+    """Return the bench of this process's judge and settings."""
     key = (judge_from_environment(), current())
     with _OPENING:
         if key not in _BENCHES:

@@ -23,7 +23,7 @@ _IMPORTING = threading.Lock()
 
 
 def activitynet(document: Document, answers: Sequence[str]) -> dict[str, Mark]:
-    """Whether the judge takes the answer for right, in percent, and its score from 0 to 5."""
+    """Tell whether the judge takes the answer for right, in percent, and its score from 0 to 5."""
     said = answers[0]
     messages = _messages("activitynetqa", "get_eval", document["question"], document["answer"], said)
     verdict, rating = bench().read(messages, MAX_TOKENS, _verdict)
@@ -35,7 +35,7 @@ def activitynet(document: Document, answers: Sequence[str]) -> dict[str, Mark]:
 
 
 def videochatgpt_temporal(document: Document, answers: Sequence[str]) -> dict[str, Mark]:
-    """How well the answer keeps the order of events, from 0 to 5."""
+    """Tell how well the answer keeps the order of events, from 0 to 5."""
     said = answers[0]
     question, expected = document["question"], document["answer"]
     messages = _messages("videochatgpt", "get_eval_generic", question, expected, said, "temporal")
@@ -45,7 +45,7 @@ def videochatgpt_temporal(document: Document, answers: Sequence[str]) -> dict[st
 
 
 def _rating(said: str) -> int | None:
-    """The integer part of a score from 0 to 5, as lmms-eval takes it; None if there is none.
+    """Return the integer part of a score from 0 to 5, as lmms-eval takes it; None if there is none.
 
     Judges repeat the doubled quote of the example in their instructions: a score all the same.
     """
@@ -64,7 +64,7 @@ def _verdict(said: str) -> tuple[str, int] | None:
 
 
 def _messages(task: str, function: str, *arguments: str) -> Messages:
-    """What lmms-eval's function would send to the judge."""
+    """Return what lmms-eval's function would send to the judge."""
     caught = threading.local()
     module = _private_copy(task)
     with _IMPORTING:

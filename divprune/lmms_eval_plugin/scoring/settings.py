@@ -59,12 +59,12 @@ _PROCESS = _Process()
 
 
 def current() -> ScoringSettings:
-    """The settings of this process."""
+    """Return the settings of this process."""
     return _PROCESS.settings or from_environment()
 
 
 def from_environment() -> ScoringSettings:
-    """The settings of a run that is not ours, such as one of lmms-eval's own command."""
+    """Return the settings of a run that is not ours, such as one of lmms-eval's own command."""
     folder = os.environ.get(FOLDER_VARIABLE)
     return ScoringSettings(
         tokenizer=cast(Tokenizer, os.environ.get(TOKENIZER_VARIABLE) or "auto"),

@@ -22,7 +22,7 @@ def egoschema(results: Sequence[Mapping[str, int]], args: Any = None) -> float:
     """Send all answers and return the percentage of right ones.
 
     Args:
-        results: from a clip's name to the option's number, one a question.
+        results: from a video's name to the option's number, one a question.
         args: of lmms-eval's own command, whose output folder then takes the submission.
 
     Raises:

@@ -29,7 +29,7 @@ def _tokenizer() -> Any:
 
 
 def split_words(text: str) -> str:
-    """The text in lower case, its words apart by single blanks, without punctuation."""
+    """Return the text in lower case, its words apart by single blanks, without punctuation."""
     text = " ".join(text.split()).translate(_QUOTES)
     for written, plain in _WRITTEN_OUT.items():
         text = text.replace(written, plain)
@@ -41,7 +41,7 @@ def split_words(text: str) -> str:
 
 
 def _joined(words: list[str]) -> Iterator[str]:
-    """The words, with those in one that the PTB tokenizer does not take apart."""
+    """Return the words, with those in one that the PTB tokenizer does not take apart."""
     place = 0
     while place < len(words):
         word = words[place]
@@ -57,7 +57,7 @@ def _joined(words: list[str]) -> Iterator[str]:
 
 
 def _without_full_stop(word: str, following: str) -> str:
-    """The word as it is if its full stop is part of it: initials, abbreviations, and "no." before a number."""
+    """Return the word as it is if its full stop is part of it: initials, abbreviations, and "no." before a number."""
     numbered = word == "no." and following[:1].isdigit()
     single = re.fullmatch(r"[a-z]\.", word) is not None
     return word if numbered or single or _keeps_full_stop(word) else word.rstrip(".")

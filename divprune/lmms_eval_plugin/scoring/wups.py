@@ -26,7 +26,7 @@ _READING = threading.Lock()  # NLTK opens its corpora when they are first asked,
 
 
 def missing_corpora() -> list[str]:
-    """The corpora that are nowhere on NLTK's search path."""
+    """Return the corpora that are nowhere on NLTK's search path."""
     import nltk
 
     return [name for name, places in CORPORA.items() if not any(_found(nltk, place) for place in places)]
@@ -41,7 +41,7 @@ def _found(nltk: Any, place: str) -> bool:
 
 
 def nextqa(document: Document, answers: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The WUPS of an answer in percent, against the better of the references; exact match for counts and yes or no."""
+    """Score an answer by WUPS in percent, against the better of the references; counts, yes and no by exact match."""
     references = [document["answer"], *filter(None, [document.get("additional_ref_answer")])]
     with _READING:
         said = lemmas(answers[0])
@@ -52,7 +52,7 @@ def nextqa(document: Document, answers: Sequence[str]) -> dict[str, dict[str, An
 
 
 def wups(said: str, expected: str) -> float:
-    """The similarity of two texts in [0, 1]."""
+    """Return the similarity of two texts in [0, 1]."""
     from nltk.tokenize import word_tokenize
 
     words, others = word_tokenize(said), word_tokenize(expected)
@@ -83,7 +83,7 @@ def similarity(word: str, other: str) -> float:
 
 
 def lemmas(text: str) -> str:
-    """The text's words as lemmas, without stop words."""
+    """Return the text's words as lemmas, without stop words."""
     from nltk import pos_tag
     from nltk.tokenize import word_tokenize
 
@@ -92,7 +92,7 @@ def lemmas(text: str) -> str:
 
 
 def _lemma(word: str, tag: str) -> str:
-    """The word's lemma if WordNet knows it, else its stem if WordNet knows that, else the word."""
+    """Return the word's lemma if WordNet knows it, else its stem if WordNet knows that, else the word."""
     from nltk import pos_tag
     from nltk.corpus import wordnet
     from nltk.stem import PorterStemmer, WordNetLemmatizer
