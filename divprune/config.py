@@ -4,7 +4,7 @@ image -> visual tokens -> selection -> prompt -> LLM: every integration turns it
 once, and asks it instead of the method how many tokens stay.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
 
@@ -17,8 +17,6 @@ Order = Literal["sorted", "selection"]
 Positions = Literal["compact", "original"]
 
 _CHOICES = {"scope": get_args(Scope), "order": get_args(Order), "positions": (*get_args(Positions), None)}
-_SAMPLE_STRIDE = 1_000_003
-"""Seeds of neighbouring samples are of different methods' seeds only from a million samples on."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +69,6 @@ class PruningConfig:
         """
         return cls(get_method(method) if isinstance(method, str) else method, **values)
 
-    @property
-    def decides_own_count(self) -> bool:
-        """Whether the method says how many tokens stay, and not `keep_ratio` or `num_keep`."""
-        return self.budget is None
-
     @cached_property
     def budget(self) -> Budget | None:
         """How many tokens stay; None if the method decides."""
@@ -83,10 +76,3 @@ class PruningConfig:
         if not is_counted and self.method.count in ("adaptive", "schedule"):
             return None
         return Budget(self.keep_ratio, self.num_keep)
-
-    def for_sample(self, index: int) -> "PruningConfig":
-        """Vary the method's seed by sample, so that an evaluation draws anew for each; others stay as they are."""
-        if "seed" not in {entry.name for entry in fields(self.method)}:
-            return self
-        changed: Any = {"seed": getattr(self.method, "seed", 0) * _SAMPLE_STRIDE + index}
-        return replace(self, method=replace(self.method, **changed))

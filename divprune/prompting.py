@@ -15,7 +15,7 @@ from divprune.checkpoints import LoadedModel
 from divprune.errors import PromptError, first_line
 from divprune.media import Medium
 
-Part = str | Image.Image | Medium
+MessagePart = str | Image.Image | Medium
 """A piece of a message: words, an image, or an image or video from a file."""
 
 
@@ -29,7 +29,7 @@ class Message:
     """
 
     role: str
-    parts: tuple[Part, ...]
+    parts: tuple[MessagePart, ...]
 
 
 Conversation = Sequence[Message]
@@ -114,12 +114,12 @@ def _prompt_text(loaded: LoadedModel, conversation: Conversation) -> str:
     return "\n".join(_written(loaded, part) for message in conversation for part in message.parts)
 
 
-def _content(parts: Iterable[Part]) -> Iterator[dict[str, str]]:
+def _content(parts: Iterable[MessagePart]) -> Iterator[dict[str, str]]:
     for part in parts:
         yield {"type": "text", "text": part} if isinstance(part, str) else {"type": _kind(part)}
 
 
-def _written(loaded: LoadedModel, part: Part) -> str:
+def _written(loaded: LoadedModel, part: MessagePart) -> str:
     if isinstance(part, str):
         return part
     token = placeholder(loaded, _kind(part))
@@ -128,7 +128,7 @@ def _written(loaded: LoadedModel, part: Part) -> str:
     return token
 
 
-def _refuse_placeholders(loaded: LoadedModel, parts: Iterable[Part]) -> None:
+def _refuse_placeholders(loaded: LoadedModel, parts: Iterable[MessagePart]) -> None:
     tokens = [placeholder(loaded, kind) for kind in ("image", "video")]
     for words in parts:
         for token in tokens:

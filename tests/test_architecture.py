@@ -228,3 +228,32 @@ def test_library_errors_name_arguments_not_options() -> None:
                     if isinstance(text, str) and " --" in re.sub("`[^`]*`", "", text)
                 ]
     assert found == []
+
+
+# Top-level names that two modules of the package define, and why. The list only shrinks.
+DEFINED_TWICE = {
+    "answer": "lmms-eval's tasks and the demonstration each answer",
+    "caption": "every figure has one, and so have generated scenes",
+    "draw": "every figure has one",
+    "egoschema": "lmms-eval's tasks name a scorer and a submission",
+}
+
+
+def test_a_name_is_defined_once() -> None:
+    homes: dict[str, set[Path]] = {}
+    for path in modules():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [node.name] if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else []
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            names += [target.id for target in targets if isinstance(target, ast.Name)]
+            for name in names:
+                if not name.startswith("_") and path.name != "__init__.py":
+                    homes.setdefault(name, set()).add(path)
+    assert {name for name, paths in homes.items() if len(paths) > 1} == set(DEFINED_TWICE)
+
+
+def test_the_field_says_image_and_video() -> None:
+    words = re.compile(r"\b([Pp]ictures?|[Cc]lips?)\b")
+    lines = [line for path in modules() for line in path.read_text(encoding="utf-8").splitlines() if words.search(line)]
+    # Words of generated questions, of data sets' settings and of records that exist already.
+    assert len(lines) <= 40

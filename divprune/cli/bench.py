@@ -13,7 +13,7 @@ from divprune.cli.shared_options import (
     Dtype,
     Json,
     KeepRatio,
-    Model,
+    ModelOption,
     NumKeep,
     option,
 )
@@ -21,11 +21,11 @@ from divprune.cli.tables import listing
 from divprune.records import seconds_text
 
 MEBI = 2**20
-HEADER = ("method", "kept", "prefill", "TTFT", "tok/s", "select", "KV MiB", "peak MiB")
+_HEADER = ("method", "kept", "prefill", "TTFT", "tok/s", "select", "KV MiB", "peak MiB")
 
 
 def bench(
-    model: Model = None,
+    model: ModelOption = None,
     architecture: Annotated[
         str | None, option("NAME", "Random weights in the shape of a model, such as llava-1.5-7b, instead.")
     ] = None,
@@ -77,7 +77,7 @@ def bench(
             dtype=dtype.value,
         )
         found = measure_methods(options, console)
-        console.show(listing(HEADER, map(_cells, found.rows)))
+        console.show(listing(_HEADER, map(_cells, found.rows)))
         rounds = found.config["repeats"]
         console.show(f"{found.title}: medians of {rounds} runs in turns; --json has the rest, p20 and p80.")
         if found.record is not None:

@@ -8,13 +8,13 @@ import typer
 
 from divprune.cli.console import command
 from divprune.cli.shared_options import (
-    Accounting,
     AccountingName,
+    AccountingOption,
     Debug,
     Device,
     Dtype,
     Json,
-    Model,
+    ModelOption,
     WeightsDtype,
     option,
 )
@@ -41,7 +41,7 @@ Output = Annotated[Path, option("FILE", "Where the calibration goes, as JSON.")]
 @calibrate.command()
 def vtw(
     output: Output,
-    model: Model = None,
+    model: ModelOption = None,
     image: Images = None,
     prompt: Prompts = None,
     samples: Samples = 20,
@@ -74,11 +74,11 @@ def fitprune(
     target_percent: Annotated[
         float, option("P", "What the prefill is to cost, in percent of the unpruned one.")
     ] = 40.0,
-    model: Model = None,
+    model: ModelOption = None,
     image: Images = None,
     prompt: Prompts = None,
     samples: Samples = 20,
-    accounting: AccountingName = Accounting.paper,
+    accounting: AccountingName = AccountingOption.paper,
     device: Device = "auto",
     dtype: WeightsDtype = Dtype.auto,
     json: Json = False,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from divprune.cli.console import Console, command
 from divprune.cli.shared_options import (
-    Backend,
+    BackendOption,
     BaseUrl,
     BatchSize,
     CiderTokenizer,
@@ -82,7 +82,7 @@ def evaluate(
     ] = None,
     limit: Annotated[int | None, option("N", "Questions of each data set; scenes.", "all; scenes: 500", min=1)] = None,
     resume: Resume = None,
-    backend: Backend = None,
+    backend: BackendOption = None,
     base_url: BaseUrl = None,
     served_model: ServedModel = None,
     num_concurrent: NumConcurrent = None,

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from divprune.cli.console import command
-from divprune.cli.shared_options import Accounting, AccountingName, Debug, Json, NumKeep, option
+from divprune.cli.shared_options import AccountingName, AccountingOption, Debug, Json, NumKeep, option
 from divprune.cli.tables import listing
 
-HEADER = ("model", "method", "kept", "full TFLOP", "pruned TFLOP", "ratio %")
+_HEADER = ("model", "method", "kept", "full TFLOP", "pruned TFLOP", "ratio %")
 EXPLANATIONS = {
-    Accounting.paper: "Multiply-accumulates of the language model's prefill (Eq. 5), means over the paper's data sets.",
-    Accounting.exact: (
+    AccountingOption.paper: "Multiply-accumulates of the LLM's prefill (Eq. 5), means over the paper's data sets.",
+    AccountingOption.exact: (
         "All operations of a prefill, two a multiply-accumulate: encoder, selection, language model, logits."
     ),
 }
@@ -35,7 +35,7 @@ def flops(
     visual_tokens: Annotated[
         int | None, option("M", "Visual tokens before pruning. Default: the model's.", min=1)
     ] = None,
-    accounting: AccountingName = Accounting.paper,
+    accounting: AccountingName = AccountingOption.paper,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -51,7 +51,7 @@ def flops(
         if calibrated is not None:
             name = costs.method.name
             console.note(f"{name} was calibrated on {calibrated}; sizes alone do not tell whether it fits")
-        console.show(listing(HEADER, map(_cells, costs.rows)), EXPLANATIONS[accounting])
+        console.show(listing(_HEADER, map(_cells, costs.rows)), EXPLANATIONS[accounting])
         console.result({"rows": costs.rows})
 
 

@@ -17,7 +17,7 @@ from divprune.cli.shared_options import (
     Json,
     KeepRatio,
     MethodName,
-    Model,
+    ModelOption,
     NumFramesSampled,
     WeightsDtype,
     option,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def run(
-    model: Model = None,
+    model: ModelOption = None,
     image: Annotated[
         list[Path] | None, option("FILE", "An image; repeat for several in one prompt. Default: bundled scenes.")
     ] = None,

@@ -15,20 +15,22 @@ from divprune.errors import ArgumentError, argument_errors
 if TYPE_CHECKING:
     from divprune.serving.server import Server
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="Checkpoint directory or hub name.", show_default=False)]
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Checkpoint directory or hub name.", show_default=False)
+]
 Flags = Annotated[
     list[str] | None, typer.Argument(metavar="[-- VLLM FLAGS]", help="Flags that vLLM takes.", show_default=False)
 ]
-KeepRatio = Annotated[float | None, option("SHARE", "Share of each image's tokens kept, in (0, 1].", "0.098")]
-NumKeep = Annotated[int | None, option("N", "Tokens kept of each image, instead of a share.")]
+ServedKeepRatio = Annotated[float | None, option("SHARE", "Share of each image's tokens kept, in (0, 1].", "0.098")]
+ServedNumKeep = Annotated[int | None, option("N", "Tokens kept of each image, instead of a share.")]
 
 
 def serve(
-    model: Model,
+    model: ModelArgument,
     flags: Flags = None,
     method: MethodName = "divprune",
-    keep_ratio: KeepRatio = None,
-    num_keep: NumKeep = None,
+    keep_ratio: ServedKeepRatio = None,
+    num_keep: ServedNumKeep = None,
     allow_request_ratio: Annotated[
         bool, typer.Option("--allow-request-ratio", help="Let requests ask for fewer tokens than that.")
     ] = False,
@@ -82,7 +84,7 @@ def _show(server: "Server", console: Console, method: str, kept: Budget, allow_r
 
 
 def batch(
-    model: Model,
+    model: ModelArgument,
     source: Annotated[
         Path, typer.Option("--input", metavar="PATH", help="A folder of images, or a JSONL file of questions.")
     ],
@@ -90,8 +92,8 @@ def batch(
     flags: Flags = None,
     prompt: Annotated[str | None, option("TEXT", "What to ask where the input does not say.")] = None,
     method: MethodName = "divprune",
-    keep_ratio: KeepRatio = None,
-    num_keep: NumKeep = None,
+    keep_ratio: ServedKeepRatio = None,
+    num_keep: ServedNumKeep = None,
     max_new_tokens: Annotated[int, option("N", "Longest answer, in tokens.", min=1)] = 64,
     temperature: Annotated[float, option("T", "0: the likeliest answer.", min=0.0)] = 0.0,
     workers: Annotated[int, option("N", "Engines; more than one run under Ray.", min=1)] = 1,

@@ -56,7 +56,7 @@ class Dtype(StrEnum):
     bfloat16 = "bfloat16"
 
 
-class Accounting(StrEnum):
+class AccountingOption(StrEnum):
     """The ways of counting FLOPs that `--accounting` takes."""
 
     paper = "paper"
@@ -78,7 +78,7 @@ class BackendName(StrEnum):
     server = "openai-server"
 
 
-class Tokenizer(StrEnum):
+class TokenizerOption(StrEnum):
     """What `--cider-tokenizer` takes."""
 
     auto = "auto"
@@ -89,20 +89,24 @@ class Tokenizer(StrEnum):
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the logs of other libraries.")]
 
-Model = Annotated[str | None, option("PATH", "Checkpoint directory or hub name; default: the small embedded model.")]
+ModelOption = Annotated[
+    str | None, option("PATH", "Checkpoint directory or hub name; default: the small embedded model.")
+]
 Device = Annotated[str, option("NAME", "Where it runs: auto, cpu, cuda, cuda:1, mps.")]
 WeightsDtype = Annotated[Dtype, option("NAME", "Weights as auto, float32, float16 or bfloat16.")]
 MethodName = Annotated[str, option("NAME", "Which tokens to keep; see `divprune methods`.")]
 KeepRatio = Annotated[float | None, option("SHARE", "Share of the visual tokens kept, in (0, 1].", "0.098")]
 NumKeep = Annotated[int | None, option("N", "Visual tokens kept, instead of a share.")]
 NumFramesSampled = Annotated[int, option("N", "Frames sampled from each video.", min=1)]
-AccountingName = Annotated[Accounting, option("NAME", "paper (its Eq. 5) or exact (every product, encoder included).")]
+AccountingName = Annotated[
+    AccountingOption, option("NAME", "paper (its Eq. 5) or exact (every product, encoder included).")
+]
 
 # Of commands that run data sets through lmms-eval.
 LocalBackend = Annotated[
     LocalBackendName | None, option("NAME", "Who answers: hf (transformers) or vllm, in this process.", "hf")
 ]
-Backend = Annotated[
+BackendOption = Annotated[
     BackendName | None,
     option("NAME", "Who answers: hf (transformers), vllm, or openai-server, one that runs already.", "hf"),
 ]
@@ -125,7 +129,7 @@ Resume = Annotated[
     typer.Option("--resume/--no-resume", help="Go on where an earlier run stopped.", show_default="resume"),
 ]
 CiderTokenizer = Annotated[
-    Tokenizer | None,
+    TokenizerOption | None,
     option(
         "NAME", "Captions split by the official tokenizer (java), by ours (python), or auto: java, or stop.", "auto"
     ),

@@ -1,6 +1,6 @@
 """What pruning saves: time and memory measured on the model at hand, and FLOPs worked out from its shape."""
 
-from divprune.efficiency.bench import UNPRUNED, Measurement, Variant, run_bench, run_once
+from divprune.efficiency.bench import UNPRUNED_VARIANT, Measurement, Variant, run_bench, run_once
 from divprune.efficiency.equal_flops import num_keep_for_ratio
 from divprune.efficiency.flops import Cost, compare, prefill_flop
 from divprune.efficiency.latency import Latency, interleave, prefill_seconds
@@ -11,14 +11,15 @@ from divprune.efficiency.random_model import picture_like, random_inputs, random
 from divprune.efficiency.reference_models import ARCHITECTURES, Architecture, architecture_config, get_architecture
 from divprune.efficiency.schedule import DropSchedule, schedule_of
 from divprune.efficiency.shapes import ModelShape, model_shape
-from divprune.efficiency.subject import BenchOptions, BenchResult, Subject, measure_methods, measure_variants
+from divprune.efficiency.subject import BenchOptions, BenchResult, BenchSubject, measure_methods, measure_variants
 
 __all__ = [
     "ARCHITECTURES",
-    "UNPRUNED",
+    "UNPRUNED_VARIANT",
     "Architecture",
     "BenchOptions",
     "BenchResult",
+    "BenchSubject",
     "Cost",
     "DropSchedule",
     "FlopsOptions",
@@ -27,7 +28,6 @@ __all__ = [
     "Measurement",
     "ModelShape",
     "PrefillCosts",
-    "Subject",
     "Variant",
     "architecture_config",
     "compare",

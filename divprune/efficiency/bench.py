@@ -51,7 +51,7 @@ class Variant:
         return None if self.budget is None else self.budget.num_keep
 
 
-UNPRUNED = Variant("unpruned")
+UNPRUNED_VARIANT = Variant("unpruned")
 
 
 @dataclass

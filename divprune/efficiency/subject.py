@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from divprune.budget import budget_or_default
 from divprune.checkpoints import EMBEDDED, choose_device, load_model
-from divprune.efficiency.bench import UNPRUNED, Measurement, Variant, run_bench, run_once
+from divprune.efficiency.bench import UNPRUNED_VARIANT, Measurement, Variant, run_bench, run_once
 from divprune.efficiency.memory import in_own_process, peak_memory_bytes
 from divprune.efficiency.random_model import random_inputs, random_model
 from divprune.efficiency.reference_models import architecture_config, get_architecture
@@ -83,7 +83,7 @@ class BenchOptions:
 
 
 @dataclass(frozen=True)
-class Subject:
+class BenchSubject:
     """A model in evaluation mode, and the inputs of one prompt on its device."""
 
     model: "PreTrainedModel"
@@ -156,7 +156,7 @@ def _check(options: BenchOptions) -> None:
 def _variants(options: BenchOptions) -> list[Variant]:
     """Return the rows: unpruned, random, and the methods that were named."""
     budget = budget_or_default(options.keep_ratio, options.num_keep)
-    rows = [UNPRUNED]
+    rows = [UNPRUNED_VARIANT]
     for name in dict.fromkeys(("random", *options.methods)):
         method = get_method(name)
         rows.append(Variant(method_title(name), method, budget if method.count == "exact" else None))
@@ -164,7 +164,7 @@ def _variants(options: BenchOptions) -> list[Variant]:
 
 
 def measure_variants(
-    load: Callable[[], Subject],
+    load: Callable[[], BenchSubject],
     variants: Sequence[Variant],
     progress: Progress = SILENT,
     *,
@@ -172,7 +172,7 @@ def measure_variants(
     repeats: int,
     max_seconds: float = float("inf"),
     memory: bool = True,
-) -> tuple[Subject, list[Measurement], list[dict[str, Any]]]:
+) -> tuple[BenchSubject, list[Measurement], list[dict[str, Any]]]:
     """Measure variants on one model in turns, their peak memory first, each in a process of its own.
 
     Args:
@@ -217,7 +217,7 @@ def measure_variants(
     return subject, measurements, rows
 
 
-def _config(options: BenchOptions, subject: Subject, measurements: Sequence[Measurement]) -> dict[str, Any]:
+def _config(options: BenchOptions, subject: BenchSubject, measurements: Sequence[Measurement]) -> dict[str, Any]:
     budget = next((each.variant.budget for each in measurements if each.variant.budget is not None), None)
     return {
         "model": options.title,
@@ -234,7 +234,7 @@ def _config(options: BenchOptions, subject: Subject, measurements: Sequence[Meas
     }
 
 
-def load_subject(options: BenchOptions) -> Subject:
+def load_subject(options: BenchOptions) -> BenchSubject:
     """Build or load the model and its prompt."""
     import torch
 
@@ -244,13 +244,13 @@ def load_subject(options: BenchOptions) -> Subject:
     dtype = torch.bfloat16 if options.dtype == "auto" else getattr(torch, options.dtype)
     config = architecture_config(options.architecture, options.layers)
     model = random_model(config, dtype=dtype, device=device)
-    return Subject(model, random_inputs(model, get_architecture(options.architecture), options.text_tokens))
+    return BenchSubject(model, random_inputs(model, get_architecture(options.architecture), options.text_tokens))
 
 
-def _checkpoint(options: BenchOptions, device: Any) -> Subject:
+def _checkpoint(options: BenchOptions, device: Any) -> BenchSubject:
     example = _example(options)
     loaded = load_model(options.model, device, options.dtype)
-    return Subject(loaded.model, build_inputs(loaded, example.media, example.prompt))
+    return BenchSubject(loaded.model, build_inputs(loaded, example.media, example.prompt))
 
 
 def _example(options: BenchOptions) -> Example:
@@ -262,7 +262,7 @@ def _example(options: BenchOptions) -> Example:
     return bundled_scenes((prompt,))[0]
 
 
-def _peak_memory_of(load: Callable[[], Subject], variant: Variant) -> int:
+def _peak_memory_of(load: Callable[[], BenchSubject], variant: Variant) -> int:
     """Return the peak memory of one variant in bytes; meant for a process of its own."""
     with quiet_logs():
         subject = load()

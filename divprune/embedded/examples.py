@@ -86,5 +86,5 @@ def image_files(path: Path) -> list[Path]:
     suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     found = sorted(each for each in path.iterdir() if each.suffix.lower() in suffixes)
     if not found:
-        raise ArgumentError(f"`images` {path}: there are no pictures in this folder")
+        raise ArgumentError(f"`images` {path}: there are no images in this folder")
     return found

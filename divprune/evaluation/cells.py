@@ -10,7 +10,7 @@ UNPRUNED = "unpruned"
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class EvaluationRun:
     """What is run to get one number.
 
     Attributes:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
 
+from divprune.methods.base import Modality
+
 TASK_PREFIX = "divprune_paper_"
 
-Medium = Literal["image", "video"]
 Requirement = Literal["java", "judge", "egoschema server", "wordnet"]
 Statistic = Literal["mean", "f1", "mme"]
 
@@ -34,7 +35,7 @@ class DataSet:
 
     key: str
     title: str
-    medium: Medium
+    medium: Modality
     todays_task: str
     metric: str
     scale: float

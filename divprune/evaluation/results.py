@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from divprune.errors import RecordError
-from divprune.evaluation.cells import Cell
-from divprune.evaluation.sample_scores import Mark, Statistic
+from divprune.evaluation.cells import EvaluationRun
+from divprune.evaluation.datasets import Statistic
+from divprune.evaluation.sample_scores import Mark
 from divprune.records import Record, load_record
 
 
@@ -23,7 +24,7 @@ class Results:
     folder: Path
     _records: dict[str, Record | None] = field(default_factory=dict, repr=False, compare=False)
 
-    def record(self, cell: Cell) -> Record | None:
+    def record(self, cell: EvaluationRun) -> Record | None:
         """Return a cell's record, None if it has not run.
 
         Raises:
@@ -34,7 +35,7 @@ class Results:
             self._records[cell.name] = load_record(path) if path.is_file() else None
         return self._records[cell.name]
 
-    def value(self, cell: Cell, metric: str) -> float | None:
+    def value(self, cell: EvaluationRun, metric: str) -> float | None:
         """Return one number of a cell, on the metric's own scale; None if it has not run or has no such number."""
         record = self.record(cell)
         for row in [] if record is None else record.rows:
@@ -42,12 +43,12 @@ class Results:
                 return None if row["value"] is None else float(row["value"])
         return None
 
-    def is_main(self, cell: Cell, metric: str) -> bool:
+    def is_main(self, cell: EvaluationRun, metric: str) -> bool:
         """Tell whether the cell's marks are those of this metric."""
         record = self.record(cell)
         return record is not None and str(record.config.get("metric", "")).partition(",")[0] == metric
 
-    def statistic(self, cell: Cell) -> Statistic:
+    def statistic(self, cell: EvaluationRun) -> Statistic:
         """Return how the cell's marks make its score; "mean" if its record does not say."""
         record = self.record(cell)
         found: Any = "mean" if record is None else record.config.get("statistic", "mean")
@@ -56,7 +57,7 @@ class Results:
         statistic: Statistic = found
         return statistic
 
-    def marks(self, cell: Cell) -> Sequence[Mark]:
+    def marks(self, cell: EvaluationRun) -> Sequence[Mark]:
         """Read the marks of a cell's answers; none if there are none.
 
         Raises:

@@ -7,14 +7,14 @@ which names the image.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from divprune.evaluation.datasets import Statistic
 from divprune.evaluation.resampling import Array, ratio
 
-Statistic = Literal["mean", "f1", "mme"]
 Mark = Mapping[str, Any]
 
 COGNITION = frozenset({"code_reasoning", "commonsense_reasoning", "numerical_calculation", "text_translation"})

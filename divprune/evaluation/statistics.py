@@ -6,8 +6,9 @@ from typing import Literal
 
 import numpy as np
 
+from divprune.evaluation.datasets import Statistic
 from divprune.evaluation.resampling import Array, ends, resampled_sums, swapped_sums
-from divprune.evaluation.sample_scores import Mark, MarkedSample, Statistic, by_document, sample_of
+from divprune.evaluation.sample_scores import Mark, MarkedSample, by_document, sample_of
 
 Test = Literal["exact McNemar", "paired permutation"]
 
@@ -77,7 +78,7 @@ def interval(marks: Iterable[Mark], statistic: Statistic) -> Estimate:
     return _estimate(sample.score(resampled_sums(sample.values, sample.strata)))
 
 
-def compare(marks: Iterable[Mark], unpruned_marks: Iterable[Mark], statistic: Statistic) -> Comparison:
+def compare_scores(marks: Iterable[Mark], unpruned_marks: Iterable[Mark], statistic: Statistic) -> Comparison:
     """Compare with the unpruned model on the documents that both have answered.
 
     The intervals are those of a paired bootstrap, which draws both models' answers to a document together. The test is

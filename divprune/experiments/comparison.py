@@ -6,9 +6,10 @@ from statistics import fmean
 from typing import Any
 
 from divprune.evaluation.cells import UNPRUNED
+from divprune.evaluation.datasets import Statistic
 from divprune.evaluation.results import Results
-from divprune.evaluation.sample_scores import Mark, Statistic
-from divprune.evaluation.statistics import Comparison, Estimate, compare, interval, overall_share_kept, score
+from divprune.evaluation.sample_scores import Mark
+from divprune.evaluation.statistics import Comparison, Estimate, compare_scores, interval, overall_share_kept, score
 from divprune.experiments.paper.columns import MEAN
 from divprune.experiments.paper.presets import Entry
 from divprune.experiments.paper.rows import TRAINED
@@ -155,7 +156,7 @@ class _Reader:
         if not ours or not base:
             return Result(entry, value * column.scale, own, None, share, None, count)
         marked.append((ours, base, statistic))
-        against = compare(ours, base, statistic)
+        against = compare_scores(ours, base, statistic)
         scaled = Comparison(
             _scaled(against.difference, column.scale),
             against.p_value,

@@ -11,13 +11,13 @@ from divprune.efficiency.flops import Accounting, compare
 from divprune.efficiency.schedule import DropSchedule, schedule_of
 from divprune.efficiency.shapes import GATED_DECODERS
 from divprune.efficiency.workloads import Workload
-from divprune.evaluation.cells import UNPRUNED, Cell
-from divprune.evaluation.datasets import Medium
+from divprune.evaluation.cells import UNPRUNED, EvaluationRun
 from divprune.experiments.paper.columns import EFFICIENCY, Column
 from divprune.experiments.paper.presets import Entry
 from divprune.experiments.paper.settings import Setting, recipe_file
 from divprune.experiments.subjects import Subject
 from divprune.methods import Method, RandomTokens, get_method
+from divprune.methods.base import Modality
 
 PEAK_SHARE = 0.4
 """Of a GPU's peak, by the paper's own measurement: the prefill of LLaVA-NeXT-Video, 6.539 T multiply-accumulates by
@@ -182,7 +182,7 @@ class Work:
     """
 
     title: str
-    medium: Medium
+    medium: Modality
     num_samples: int
     mean_answer_tokens: int
     needs: tuple[str, ...] = ()
@@ -204,7 +204,7 @@ class PlannedCell:
         assumption: what the estimate takes for granted; None for nothing.
     """
 
-    cell: Cell
+    cell: EvaluationRun
     model: str
     row: str
     work: Work
@@ -256,7 +256,7 @@ def total_hours(planned: Sequence[PlannedCell], throughput: Throughput) -> float
     return sum(each.gpu_hours(throughput) for each in planned)
 
 
-def _planned(entry: Entry, cell: Cell, limit: int | None) -> PlannedCell:
+def _planned(entry: Entry, cell: EvaluationRun, limit: int | None) -> PlannedCell:
     setting = entry.row.setting or Setting(UNPRUNED)
     work = _work(entry.column, entry.subject, setting, limit)
     workloads = entry.subject.workloads
@@ -271,7 +271,7 @@ def _planned(entry: Entry, cell: Cell, limit: int | None) -> PlannedCell:
 def _work(column: Column, subject: Subject, setting: Setting, limit: int | None) -> Work:
     recipe = (RECIPE,) if setting.flop_ratio is not None else ()
     if not column.is_score:
-        medium: Medium = "image" if "pope" in subject.workloads else "video"
+        medium: Modality = "image" if "pope" in subject.workloads else "video"
         if column.data_set == EFFICIENCY:
             return Work("time and memory", medium, EFFICIENCY_CALLS, EFFICIENCY_TOKENS, ("GPU alone", *recipe))
         return Work("pictures", "image", min(NUM_PICTURES, limit or NUM_PICTURES), 1, ("pictures", *recipe))

@@ -6,11 +6,11 @@ from typing import Any
 
 from divprune.budget import Budget
 from divprune.checkpoints import choose_device, load_model
-from divprune.efficiency import UNPRUNED as WHOLE
+from divprune.efficiency import UNPRUNED_VARIANT as WHOLE
+from divprune.efficiency import BenchSubject as Measured
 from divprune.efficiency import Measurement, Variant, get_architecture, measure_variants, random_inputs
-from divprune.efficiency import Subject as Measured
 from divprune.embedded.examples import DEFAULT_PROMPT, bundled_scenes
-from divprune.evaluation.cells import UNPRUNED, Cell
+from divprune.evaluation.cells import UNPRUNED, EvaluationRun
 from divprune.experiments.costs import EFFICIENCY_CALLS, EFFICIENCY_TOKENS
 from divprune.experiments.paper.columns import EFFICIENCY_COLUMNS
 from divprune.experiments.reproduce import ReproduceOptions
@@ -24,7 +24,9 @@ VIDEO_TASK = "videochatgpt"
 """The paper measures on these prompts."""
 
 
-def measure_efficiency(cells: Sequence[Cell], subject: Subject, options: ReproduceOptions, progress: Progress) -> None:
+def measure_efficiency(
+    cells: Sequence[EvaluationRun], subject: Subject, options: ReproduceOptions, progress: Progress
+) -> None:
     """Measure all rows in one run, in turns, unless each has its record.
 
     Raises:
@@ -56,7 +58,7 @@ def measure_efficiency(cells: Sequence[Cell], subject: Subject, options: Reprodu
         _record(cell, measurement, numbers, loaded, origin).save(options.harness.output)
 
 
-def variant(cell: Cell) -> Variant:
+def variant(cell: EvaluationRun) -> Variant:
     """Return a row as `run_bench` takes it.
 
     Raises:
@@ -79,7 +81,11 @@ def _load(model: str, architecture: str | None, num_text_tokens: int, device: st
 
 
 def _record(
-    cell: Cell, measurement: Measurement, numbers: Mapping[str, Any], loaded: Measured, origin: Mapping[str, Any]
+    cell: EvaluationRun,
+    measurement: Measurement,
+    numbers: Mapping[str, Any],
+    loaded: Measured,
+    origin: Mapping[str, Any],
 ) -> Record:
     num_samples = EFFICIENCY_CALLS - 1
     rows = [

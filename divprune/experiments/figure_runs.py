@@ -10,7 +10,7 @@ from divprune.errors import ArgumentError, MissingDependencyError
 from divprune.evaluation.results import Results
 from divprune.experiments.comparison import Compared
 from divprune.experiments.costs import PlannedCell
-from divprune.experiments.paper.columns import MEAN, PICTURES_COLUMN
+from divprune.experiments.paper.columns import IMAGES_COLUMN, MEAN
 from divprune.experiments.reproduce import PlannedTable, ReproduceOptions
 from divprune.figures.reproduced import reproduced
 from divprune.media import Medium, load_image
@@ -103,7 +103,7 @@ def _save_cell(
 ) -> None:
     from statistics import fmean, median
 
-    metric = PICTURES_COLUMN.metric
+    metric = IMAGES_COLUMN.metric
     value = median(method.max_min_distances) if method.max_min_distances else None
     count = len(method.max_min_distances)
     refusal = method.refusal or (None if count else "fewer than two tokens are kept, or all of them")

@@ -6,14 +6,14 @@ from typing import Any
 
 from divprune.distributed import is_main_process
 from divprune.errors import MissingDependencyError
-from divprune.evaluation.cells import Cell
+from divprune.evaluation.cells import EvaluationRun
 from divprune.evaluation.harness_options import HarnessOptions
 from divprune.progress import SILENT, Progress
 
 HARNESS = "divprune.lmms_eval_plugin.runs.run_cells"
 
 
-def run_in_harness(cells: Sequence[Cell], options: HarnessOptions, progress: Progress = SILENT) -> None:
+def run_in_harness(cells: Sequence[EvaluationRun], options: HarnessOptions, progress: Progress = SILENT) -> None:
     """Have runs answered and scored; each leaves its record in the output folder, and is not repeated.
 
     Args:

@@ -9,13 +9,14 @@ from typing import Literal
 from divprune.budget import Budget, budget
 from divprune.checkpoints import EMBEDDED
 from divprune.errors import ArgumentError, argument_errors
-from divprune.evaluation.cells import UNPRUNED, Cell
-from divprune.evaluation.datasets import DATA_SETS, IMAGE_SETS, VIDEO_SETS, Medium
+from divprune.evaluation.cells import UNPRUNED, EvaluationRun
+from divprune.evaluation.datasets import DATA_SETS, IMAGE_SETS, VIDEO_SETS
 from divprune.evaluation.harness_options import HarnessOptions
 from divprune.evaluation.matching import MATCHINGS, Matching, settings_of
 from divprune.experiments.paper.settings import at_equal_flops
 from divprune.experiments.subjects import CHECKPOINTS, KEEP_RATIO, Subject, architecture_of, subject_of
 from divprune.methods import get_method
+from divprune.methods.base import Modality
 
 SCENES = "scenes"
 SUITES = {"paper-image": IMAGE_SETS, "paper-video": VIDEO_SETS, "paper": DATA_SETS}
@@ -100,7 +101,7 @@ class PlannedRun:
         refusal: why it is not run; None if it is.
     """
 
-    cell: Cell
+    cell: EvaluationRun
     matching: Matching | None = None
     keep_ratio: float | None = None
     refusal: str | None = None
@@ -117,7 +118,7 @@ def plan_suite(options: SuiteOptions) -> list[PlannedRun]:
     with argument_errors():
         planner = _Planner(options)
         found = [planned for task in tasks_of(options.suite) for planned in planner.of_task(task)]
-    once: dict[tuple[Cell, str | None], PlannedRun] = {}
+    once: dict[tuple[EvaluationRun, str | None], PlannedRun] = {}
     for planned in found:
         once.setdefault((planned.cell, planned.refusal), planned)
     return list(once.values())
@@ -136,7 +137,7 @@ def _tasks(word: str) -> Iterator[str]:
         yield keys.get(word, word.removeprefix(AS_IN_LMMS_EVAL))
 
 
-def _medium_of(task: str) -> Medium:
+def _medium_of(task: str) -> Modality:
     """Return what a task shows, as far as the paper tells; others are taken for images."""
     return next((each.medium for each in DATA_SETS if task in (each.task, each.todays_task)), "image")
 
@@ -153,11 +154,11 @@ class _Planner:
         names = options.methods or DEFAULT_METHODS
         self.methods = [name for name in dict.fromkeys(names) if name != UNPRUNED]
         self.by_name = {name: get_method(name) for name in self.methods}
-        self._subjects: dict[Medium, Subject] = {}
+        self._subjects: dict[Modality, Subject] = {}
 
     def of_task(self, task: str) -> Iterator[PlannedRun]:
         if not self.options.harness.is_server or not self.methods:
-            yield PlannedRun(Cell(self.model, task))
+            yield PlannedRun(EvaluationRun(self.model, task))
         given, is_server = self.options.keep_ratios, self.options.harness.is_server
         for name, method in self.by_name.items():
             is_adaptive = method.count == "adaptive"
@@ -165,13 +166,13 @@ class _Planner:
                 if setting is None:
                     # A server that was started with a keep ratio does not let a method decide.
                     if not (is_adaptive and is_server and given):
-                        yield PlannedRun(Cell(self.model, task, name))
+                        yield PlannedRun(EvaluationRun(self.model, task, name))
                 elif given or not is_adaptive:
                     matching, keep_ratio = setting
-                    cell = Cell(self.model, task, name, keep_ratio)
+                    cell = EvaluationRun(self.model, task, name, keep_ratio)
                     yield self._flops(cell, keep_ratio) if matching == "flops" else PlannedRun(cell, *setting)
 
-    def _flops(self, cell: Cell, keep_ratio: float) -> PlannedRun:
+    def _flops(self, cell: EvaluationRun, keep_ratio: float) -> PlannedRun:
         if not self.by_name[cell.method].layers:
             return PlannedRun(cell, "flops", keep_ratio)
         subject = self._subject(_medium_of(cell.task))
@@ -183,7 +184,7 @@ class _Planner:
             cell = replace(cell, keep_ratio=found.num_keep / total)
         return PlannedRun(cell, "flops", keep_ratio)
 
-    def _subject(self, medium: Medium) -> Subject:
+    def _subject(self, medium: Modality) -> Subject:
         """Return the model with its prompts of one medium, all with as many visual tokens."""
         if medium not in self._subjects:
             given = self.options.visual_tokens

@@ -14,7 +14,7 @@ from divprune.experiments.paper.presets import PRESETS, Choice, Entry, Preset, e
 from divprune.experiments.subjects import Subject, paper_subject, subject_of
 from divprune.progress import SILENT, Progress
 
-ALL = "all"
+EVERYTHING = "all"
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def plan_paper(options: ReproduceOptions, progress: Progress = SILENT) -> Plan:
 
 
 def _tables(options: ReproduceOptions) -> list[PlannedTable]:
-    presets = PRESETS if options.name == ALL else (_preset(options.name),)
+    presets = PRESETS if options.name == EVERYTHING else (_preset(options.name),)
     keys = None if options.tasks is None else tuple(data_set(task).key for task in options.tasks)
     choice = Choice(options.methods, options.keep_ratios, keys, str(options.harness.output))
     seen: set[str] = set()
@@ -150,7 +150,7 @@ def _preset(name: str) -> Preset:
     try:
         return get_preset(name)
     except ValueError as error:
-        raise ArgumentError(f"`name`: {error}; or {ALL} for all of them") from None
+        raise ArgumentError(f"`name`: {error}; or {EVERYTHING} for all of them") from None
 
 
 def _not_run(listed: Sequence[Entry]) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from divprune.experiments.costs import PlannedCell
 from divprune.experiments.efficiency_runs import measure_efficiency
 from divprune.experiments.figure_runs import draw_presets, require_images, sample_images
 from divprune.experiments.harness import run_in_harness
-from divprune.experiments.paper.columns import EFFICIENCY, PICTURES
+from divprune.experiments.paper.columns import EFFICIENCY, IMAGES
 from divprune.experiments.paper.presets import NOT_TASKS
 from divprune.experiments.paper.settings import recipe_command, recipe_percent
 from divprune.experiments.reproduce import Plan, PlannedTable, ReproduceOptions
@@ -83,7 +83,7 @@ def run_paper(plan: Plan, options: ReproduceOptions, progress: Progress = SILENT
         RecordError: a record that is there is broken, or another file is in its place.
     """
     for table in plan.tables:
-        if _of(table.cells, table, PICTURES):
+        if _of(table.cells, table, IMAGES):
             require_images(options, table.entries[0].subject.model)
     _check_places(plan.tables, options)
     make_folder("output", options.harness.output)
@@ -97,7 +97,7 @@ def run_paper(plan: Plan, options: ReproduceOptions, progress: Progress = SILENT
     for table in plan.tables:
         subject = table.entries[0].subject
         measure_efficiency([each.cell for each in _of(able, table, EFFICIENCY)], subject, options, progress)
-        sample_images(_of(able, table, PICTURES), table, options, progress)
+        sample_images(_of(able, table, IMAGES), table, options, progress)
     results, shown = Results(options.harness.output), []
     with progress.working("comparing"):
         for table in plan.tables:

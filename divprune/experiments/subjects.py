@@ -14,8 +14,9 @@ from divprune.efficiency.shapes import ModelShape, model_shape
 from divprune.efficiency.workloads import Workload, paper_text_tokens, tiled_visual_tokens
 from divprune.embedded import checkpoint_path
 from divprune.errors import ArgumentError, first_line
-from divprune.evaluation.datasets import DATA_SETS, Medium, data_set
+from divprune.evaluation.datasets import DATA_SETS, data_set
 from divprune.huggingface.families.registry import family_named
+from divprune.methods.base import Modality
 
 CHECKPOINTS: Mapping[str, str] = {
     "llava-1.5-7b": "llava-hf/llava-1.5-7b-hf",
@@ -54,7 +55,7 @@ class Subject:
         """Its mean prompts, over which costs are averaged."""
         return list(self.workloads.values())
 
-    def showing(self, media: Collection[Medium]) -> "Subject":
+    def showing(self, media: Collection[Modality]) -> "Subject":
         """Return the same model with its prompts about these media, with all if it takes none of them."""
         shown = {key: prompt for key, prompt in self.workloads.items() if data_set(key).medium in media}
         return replace(self, workloads=shown) if shown else self
@@ -95,7 +96,7 @@ def other_subject(
         num_visual_tokens: M of one image; a video is taken for `VIDEO_FRAMES` images.
         keep_ratio: the share of visual tokens kept where nothing else is said.
     """
-    counts: dict[Medium, int] = {"image": num_visual_tokens, "video": VIDEO_FRAMES * num_visual_tokens}
+    counts: dict[Modality, int] = {"image": num_visual_tokens, "video": VIDEO_FRAMES * num_visual_tokens}
     prompts = {each.key: Workload(paper_text_tokens(each.key), counts[each.medium]) for each in DATA_SETS}
     title = model.rstrip("/\\").replace("\\", "/").rpartition("/")[2]
     return Subject(model, title, None, shape, prompts, keep_ratio)

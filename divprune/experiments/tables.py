@@ -5,14 +5,14 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
-from divprune.evaluation.cells import UNPRUNED, Cell
+from divprune.evaluation.cells import UNPRUNED, EvaluationRun
 from divprune.evaluation.datasets import DATA_SETS
 from divprune.evaluation.results import Results
 from divprune.experiments.comparison import Compared, Result
 from divprune.experiments.comparison_text import sections
 from divprune.experiments.paper.columns import IMAGE_COLUMNS, VIDEO_COLUMNS, Column
 from divprune.experiments.paper.presets import PRESETS, Entry, entries
-from divprune.experiments.paper.rows import Row
+from divprune.experiments.paper.rows import TableRow
 from divprune.experiments.paper.settings import Setting
 from divprune.experiments.plan import AS_IN_LMMS_EVAL, PlannedRun
 from divprune.experiments.subjects import architecture_of, named_subject, paper_subject
@@ -32,7 +32,7 @@ def entries_of(planned: Sequence[PlannedRun], results: Results) -> list[Entry]:
         planned: the planned runs.
         results: what has run; of a server's runs, the unpruned one may be there from another server.
     """
-    others = {Cell(each.cell.model, each.cell.task): None for each in planned}
+    others = {EvaluationRun(each.cell.model, each.cell.task): None for each in planned}
     earlier = [PlannedRun(cell) for cell in others if _is_comparable(cell, planned, results)]
     seen = {each.cell for each in planned if each.refusal is None}
     every = [*(each for each in earlier if each.cell not in seen), *planned]
@@ -42,14 +42,16 @@ def entries_of(planned: Sequence[PlannedRun], results: Results) -> list[Entry]:
     found = []
     for each in every:
         cell = each.cell
-        row = Row(_label(each), Setting(cell.method, cell.keep_ratio, cell.num_keep), each.matching, each.keep_ratio)
+        row = TableRow(
+            _label(each), Setting(cell.method, cell.keep_ratio, cell.num_keep), each.matching, each.keep_ratio
+        )
         for column in headings[cell.task]:
             number = printed.get((cell, column.key)) if each.refusal is None else None
             found.append(Entry(EVAL, subject, row, column, cell, each.refusal, number))
     return found
 
 
-def _is_comparable(unpruned: Cell, planned: Sequence[PlannedRun], results: Results) -> bool:
+def _is_comparable(unpruned: EvaluationRun, planned: Sequence[PlannedRun], results: Results) -> bool:
     """Tell whether there is a record of the unpruned model, of the same documents, shown and scored alike."""
     base = results.record(unpruned)
     records = [
@@ -95,7 +97,7 @@ def metrics_line(found: Compared) -> str:
     return f"Scores: {', '.join(named)}."
 
 
-def _printed(model: str) -> Mapping[tuple[Cell, str], float]:
+def _printed(model: str) -> Mapping[tuple[EvaluationRun, str], float]:
     """Return the paper's numbers of a model, by the cell that gives them and the column; none for other models."""
     architecture = architecture_of(model)
     if architecture is None:

@@ -13,26 +13,26 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-METHODS = ("divprune", "fastv", "visionzip", "cdpruner", "random")
+_METHODS = ("divprune", "fastv", "visionzip", "cdpruner", "random")
 VEIL = 0.65  # share of white over what is dropped
 
 
 def draw(samples: Record) -> "Figure":
     """Draw a row an image and a column a method; what is dropped is faded to the colour of its patch."""
     shown = rows_of(samples, "sample")
-    columns = 1 + len(METHODS)
+    columns = 1 + len(_METHODS)
     figure, panels = canvas(0.5 + 1.42 * len(shown), len(shown), columns)
     for place, sample in enumerate(shown):
         row, image, grid = panels[columns * place : columns * (place + 1)], image_of(sample), sample["grid"]
         _show(row[0], image)
-        for panel, method in zip(row[1:], METHODS, strict=True):
+        for panel, method in zip(row[1:], _METHODS, strict=True):
             kept = np.zeros(grid[0] * grid[1], dtype=bool)
             kept[sample["kept_indices"][method]] = True
             _show(panel, faded(image, kept.reshape(grid)))
             _outline(panel, kept.reshape(grid), image.shape[0] // grid[0])
-    for panel, title in zip(panels, ("all tokens", *METHODS), strict=False):
+    for panel, title in zip(panels, ("all tokens", *_METHODS), strict=False):
         panel.set_title(title, color=INK if title == "all tokens" else color(title), weight="bold", loc="center")
-    num_kept = len(shown[0]["kept_indices"][METHODS[0]])
+    num_kept = len(shown[0]["kept_indices"][_METHODS[0]])
     title = f"What is kept: {num_kept} of {samples.config['num_visual_tokens']} visual tokens"
     headings(figure, title, "Toy scenes and a toy model, not the paper's data. What is dropped is faded.")
     return figure

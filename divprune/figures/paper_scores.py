@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Row = Mapping[str, Any]
+_Row = Mapping[str, Any]
 
 OTHERS = (
     Look("#7f7f00", "<"),
@@ -76,7 +76,7 @@ def _looks(series: Sequence[str]) -> dict[str, Look]:
     return {name: known.get(name) or next(left, Look(GREY, ".")) for name in names}
 
 
-def _ours(panel: "Axes", series: str, rows: Sequence[Row], found: Look) -> None:
+def _ours(panel: "Axes", series: str, rows: Sequence[_Row], found: Look) -> None:
     ordered = sorted(rows, key=lambda row: float(row["flop_percent"]))
     costs, means = [row["flop_percent"] for row in ordered], [row["mean"] for row in ordered]
     panel.plot(costs, means, color=found.color, marker=found.marker, markersize=6, label=series, zorder=3)
@@ -85,13 +85,13 @@ def _ours(panel: "Axes", series: str, rows: Sequence[Row], found: Look) -> None:
             panel.plot([row["flop_percent"]] * 2, [row["mean_low"], row["mean_high"]], color=found.color, linewidth=1.2)
 
 
-def _papers(panel: "Axes", rows: Sequence[Row], found: Look) -> None:
+def _papers(panel: "Axes", rows: Sequence[_Row], found: Look) -> None:
     for row in rows:
         where = (row["printed_percent"], row["printed_mean"])
         panel.plot(*where, marker=found.marker, color=found.color, markersize=9, mfc="none", mew=1.4, linestyle="")
 
 
-def _reference(panel: "Axes", rows: Sequence[Row], key: str, label: str, line: str) -> None:
+def _reference(panel: "Axes", rows: Sequence[_Row], key: str, label: str, line: str) -> None:
     for row in rows:
         if row["series"] == "unpruned" and row[key] is not None:
             panel.axhline(row[key], color=INK, linestyle=line, linewidth=1, label=label)

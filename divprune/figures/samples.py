@@ -41,7 +41,7 @@ def token_colors(sample: Mapping[str, Any]) -> NDArray[np.float64]:
     return means.reshape(-1, 3)
 
 
-def sample_of(sample: Mapping[str, Any], method: str) -> tuple[str, list[int]] | None:
+def sample_titled(sample: Mapping[str, Any], method: str) -> tuple[str, list[int]] | None:
     """Return the name and the kept indices of a method, whatever its parameters; of several rows that of most tokens.
 
     None if the record has no row of it.

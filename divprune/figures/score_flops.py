@@ -66,14 +66,14 @@ def _name_curves(panel: "Axes", found: dict[str, list[Row]], ceiling: float) -> 
     for is_cheap in (True, False):
         side = {method: row for method, row in ends.items() if (row["flop_percent"] < INSIDE_FROM) == is_cheap}
         below = ceiling - GAP * (0.7 if is_cheap else 1.6)
-        heights = spread([min(row["mean_percent"], below) for row in side.values()], GAP)
+        heights = _spread([min(row["mean_percent"], below) for row in side.values()], GAP)
         for (method, row), height in zip(side.items(), heights, strict=True):
             shift, anchor = (0.9, "right") if is_cheap else (1.12, "left")
             place = (shift * row["flop_percent"], height)
             panel.text(*place, names[method], color=color(method), ha=anchor, va="center", fontsize=8.5, weight="bold")
 
 
-def spread(heights: list[float], gap: float) -> list[float]:
+def _spread(heights: list[float], gap: float) -> list[float]:
     """Push heights apart, downwards from the highest, until none is nearer to another than `gap`."""
     order = sorted(range(len(heights)), key=lambda place: -heights[place])
     result = list(heights)

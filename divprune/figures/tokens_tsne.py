@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from divprune.figures.samples import sample_of, token_colors, tokens
+from divprune.figures.samples import sample_titled, token_colors, tokens
 from divprune.figures.style import GREY, INK, canvas, color, data_notice, headings, rows_of
 from divprune.records import Record
 
@@ -21,7 +21,7 @@ def draw(samples: Record) -> "Figure":
     sample = rows_of(samples, "sample")[0]
     places = embedded(tokens(sample))
     colors = token_colors(sample)
-    chosen = [found for found in (sample_of(sample, method) for method in METHODS) if found is not None]
+    chosen = [found for found in (sample_titled(sample, method) for method in METHODS) if found is not None]
     figure, panels = canvas(3.5, 1, len(chosen), sharex=True, sharey=True)
     for panel, (method, indices) in zip(panels, chosen, strict=True):
         kept = np.zeros(len(places), dtype=bool)

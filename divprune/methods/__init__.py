@@ -5,20 +5,13 @@ To add one, write its file and one import line here: its place is its place in `
 
 # ruff: noqa: I001
 
-from divprune.methods.base import Count as Count
-from divprune.methods.base import ItemContext as ItemContext
-from divprune.methods.base import Method as Method
-from divprune.methods.base import Need as Need
-from divprune.methods.base import Paper as Paper
-from divprune.methods.base import Stage as Stage
+from divprune.methods.base import Count as Count, ItemContext as ItemContext, Method as Method  # fmt: skip
+from divprune.methods.base import Need as Need, Paper as Paper, Stage as Stage  # fmt: skip
 from divprune.methods.fitprune_recipe import FitPruneRecipe as FitPruneRecipe
 from divprune.methods.image_downsampling import downsampled as downsampled
-from divprune.methods.merging import Merged as Merged
-from divprune.methods.merging import MergingMethod as MergingMethod
-from divprune.methods.registry import MethodInfo as MethodInfo
-from divprune.methods.registry import available_methods as available_methods
-from divprune.methods.registry import get_method as get_method
-from divprune.methods.registry import method_title as method_title
+from divprune.methods.merging import Merged as Merged, MergingMethod as MergingMethod
+from divprune.methods.registry import MethodInfo as MethodInfo, available_methods as available_methods  # fmt: skip
+from divprune.methods.registry import get_method as get_method, method_title as method_title  # fmt: skip
 
 from divprune.methods.divprune import DivPrune as DivPrune
 from divprune.methods.divprune_star import DivPruneStar as DivPruneStar

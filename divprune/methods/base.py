@@ -8,7 +8,7 @@ decides that, and the integration asks for exactly so many. A method that names 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -196,6 +196,13 @@ class Method(ABC):
     def calibrated_on(self) -> str | None:
         """Fingerprint of the one model that the method's parameters were found on; None if it fits any."""
         return None
+
+    def for_sample(self, index: int) -> Self:
+        """Return the method with its seed varied, to draw anew for each sample; itself if it has no seed."""
+        if "seed" not in {entry.name for entry in fields(self)}:
+            return self
+        changed: Any = {"seed": getattr(self, "seed", 0) * 1_000_003 + index}
+        return replace(self, **changed)
 
     def schedule(self, num_visual_tokens: int) -> tuple[Stage, ...]:
         """Return how many of an item's tokens stay from each of `layers` on, if `count` is "schedule".

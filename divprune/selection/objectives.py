@@ -28,7 +28,7 @@ class Relevance:
         return self._worth - (1 - self._weight) * self._redundancy
 
     def add(self, picks: Tensor) -> None:
-        row = rows_of(self._similarity, picks)
+        row = batch_rows(self._similarity, picks)
         self._redundancy = row if self._is_first else torch.maximum(self._redundancy, row)
         self._is_first = False
 
@@ -82,7 +82,7 @@ class Suppression:
 
     def add(self, picks: Tensor) -> None:
         score = self._scores.gather(1, picks.unsqueeze(1))
-        self._scores = self._scores - rows_of(self._nearness, picks) * score
+        self._scores = self._scores - batch_rows(self._nearness, picks) * score
 
 
 class Determinant:
@@ -108,7 +108,7 @@ class Determinant:
         index = picks.unsqueeze(1)
         columns = self._factor[:, : self._num_picked]
         own = columns.gather(2, picks.view(-1, 1, 1).expand(-1, self._num_picked, 1))  # (B, t, 1)
-        column = rows_of(self._kernel, picks) - (own.mT @ columns).squeeze(1)
+        column = batch_rows(self._kernel, picks) - (own.mT @ columns).squeeze(1)
         pivot = torch.maximum(self._gains.gather(1, index), self._smallest)
         # A kernel of zeros has no pivot.
         column = torch.where(pivot > 0, column / pivot.sqrt(), 0.0)
@@ -136,7 +136,7 @@ class Closeness:
         return -self._largest
 
     def add(self, picks: Tensor) -> None:
-        row = rows_of(self._distance, picks)
+        row = batch_rows(self._distance, picks)
         self._largest = row if self._is_first else torch.maximum(self._largest, row)
         self._is_first = False
 
@@ -177,6 +177,6 @@ class Constant:
         """Change nothing."""
 
 
-def rows_of(matrix: Tensor, picks: Tensor) -> Tensor:
+def batch_rows(matrix: Tensor, picks: Tensor) -> Tensor:
     """Return row `picks[b]` (B, M) of each matrix (B, M, M)."""
     return matrix[torch.arange(len(picks), device=matrix.device), picks]

@@ -7,10 +7,10 @@ from typing import Any
 
 from divprune.jsonl_log import split_lines
 
-FORMAT = 1
+LINE_FORMAT = 1
 _MARK = "divprune_answer"
 _DIGEST = "question_sha256"
-_START = f'{{"{_MARK}": {FORMAT}, '.encode()
+_START = f'{{"{_MARK}": {LINE_FORMAT}, '.encode()
 """Every line begins like this, so that a torn first line is known for ours."""
 
 
@@ -70,7 +70,7 @@ class NotOursError(ValueError):
 
 def written(answer: Answer, digest: str | None) -> bytes:
     """Return an answer as a line, its end included."""
-    fields = {_MARK: FORMAT, "id": answer.id, _DIGEST: digest, **asdict(answer)}
+    fields = {_MARK: LINE_FORMAT, "id": answer.id, _DIGEST: digest, **asdict(answer)}
     # Half a surrogate pair has no UTF-8; written as \udXXX it is the same text in JSON.
     return json.dumps(fields, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
 
@@ -103,7 +103,7 @@ def _read(line: bytes) -> Line | None:
     """Return what a line of ours holds, None for any other."""
     try:
         fields: Any = json.loads(line)
-        if not isinstance(fields, dict) or fields.pop(_MARK, None) != FORMAT:
+        if not isinstance(fields, dict) or fields.pop(_MARK, None) != LINE_FORMAT:
             return None
         digest = fields.pop(_DIGEST)
         answer = Answer(**fields)

@@ -9,7 +9,7 @@ from divprune.errors import BatchError
 from divprune.jsonl_log import append_line
 from divprune.records import write_whole
 from divprune.serving.answer_lines import Answer, Line, NotOursError, as_content, read_lines, written
-from divprune.serving.questions import Question, digests
+from divprune.serving.questions import BatchQuestion, digests
 
 __all__ = ["Answer", "AnswerFile"]
 
@@ -26,7 +26,7 @@ class AnswerFile:
         num_other: answers in the file whose ids are not in the batch; they stay.
     """
 
-    def __init__(self, path: Path, settings: str, questions: Sequence[Question]) -> None:
+    def __init__(self, path: Path, settings: str, questions: Sequence[BatchQuestion]) -> None:
         """Read what an earlier run left; nothing is written yet.
 
         Args:
@@ -128,7 +128,9 @@ def _check_place(path: Path, target: Path) -> None:
         raise BatchError(f"{path} cannot be written: no permission; give another `output`")
 
 
-def _check_images(path: Path, questions: Sequence[Question], found: dict[str, str | None], answered: set[str]) -> None:
+def _check_images(
+    path: Path, questions: Sequence[BatchQuestion], found: dict[str, str | None], answered: set[str]
+) -> None:
     """Refuse to put an error in place of an answer because a disk, say, is not mounted."""
     for question in questions:
         if question.id in answered and found[question.id] is None:

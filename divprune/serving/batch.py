@@ -8,7 +8,7 @@ from typing import Any
 from divprune.errors import MissingDependencyError
 from divprune.serving.answers import Answer
 from divprune.serving.engine import EngineSettings, PrunedEngine
-from divprune.serving.questions import Question
+from divprune.serving.questions import BatchQuestion
 
 QUESTIONS_AT_ONCE = 32
 """How many an engine is handed together: their images are in memory at the same time."""
@@ -29,7 +29,7 @@ class Workers:
     address: str | None = None
 
 
-def answers_here(settings: EngineSettings, questions: Sequence[Question]) -> Iterator[Answer]:
+def answers_here(settings: EngineSettings, questions: Sequence[BatchQuestion]) -> Iterator[Answer]:
     """Answer in this process.
 
     Args:
@@ -44,7 +44,9 @@ def answers_here(settings: EngineSettings, questions: Sequence[Question]) -> Ite
         yield from engine.answer(questions[first : first + QUESTIONS_AT_ONCE])
 
 
-def answers_on_workers(settings: EngineSettings, questions: Sequence[Question], workers: Workers) -> Iterator[Answer]:
+def answers_on_workers(
+    settings: EngineSettings, questions: Sequence[BatchQuestion], workers: Workers
+) -> Iterator[Answer]:
     """Answer on several engines, each an actor of Ray Data; the images are read where the engine runs.
 
     A worker that dies is started again, and its questions are asked again.
@@ -98,10 +100,10 @@ class _Worker:
         return {name: [answer[name] for answer in answers] for name in answers[0]}
 
 
-def _as_row(question: Question) -> dict[str, Any]:
+def _as_row(question: BatchQuestion) -> dict[str, Any]:
     paths = [str(path.absolute()) for path in question.images]
     return {"id": question.id, "images": paths, "prompt": question.prompt}
 
 
-def _of_row(name: str, images: Sequence[str], prompt: str) -> Question:
-    return Question(str(name), tuple(Path(str(path)) for path in images), str(prompt))
+def _of_row(name: str, images: Sequence[str], prompt: str) -> BatchQuestion:
+    return BatchQuestion(str(name), tuple(Path(str(path)) for path in images), str(prompt))

@@ -10,7 +10,7 @@ from typing import Any
 from divprune.errors import BatchError, MediaError, MissingDependencyError
 from divprune.media import load_image
 from divprune.serving.answers import Answer
-from divprune.serving.questions import Question
+from divprune.serving.questions import BatchQuestion
 from divprune.vllm_plugin.owner_watchdog import end_engines_with_owner
 
 
@@ -69,7 +69,7 @@ class PrunedEngine:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
 
-    def answer(self, questions: Sequence[Question]) -> list[Answer]:
+    def answer(self, questions: Sequence[BatchQuestion]) -> list[Answer]:
         """Answer some questions together; those that cannot be asked get an error instead of an answer."""
         messages: dict[str, Any] = {}
         errors: dict[str, str] = {}
@@ -96,7 +96,7 @@ class PrunedEngine:
         alone = [self._said({name: message}, errors) for name, message in messages.items()]
         return {name: output for part in alone for name, output in part.items()}
 
-    def _answer(self, question: Question, output: Any, error: str | None) -> Answer:
+    def _answer(self, question: BatchQuestion, output: Any, error: str | None) -> Answer:
         known = Answer(
             question.id, question.prompt, tuple(path.name for path in question.images), str(self._settings), error=error
         )
@@ -148,7 +148,7 @@ def _engine_arguments(settings: EngineSettings) -> Any:
     return EngineArgs.from_cli_args(arguments)
 
 
-def _message(question: Question) -> list[dict[str, Any]]:
+def _message(question: BatchQuestion) -> list[dict[str, Any]]:
     """One turn of a conversation: the images, then the prompt."""
     loaded = [load_image(path).frames[0] for path in question.images]
     parts: list[dict[str, Any]] = [{"type": "image_pil", "image_pil": image} for image in loaded]

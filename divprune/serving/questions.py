@@ -16,7 +16,7 @@ FIELDS = {"id", "image", "images", "prompt"}
 
 
 @dataclass(frozen=True)
-class Question:
+class BatchQuestion:
     """One line of a batch.
 
     Attributes:
@@ -30,7 +30,7 @@ class Question:
     prompt: str
 
 
-def read_questions(source: Path, prompt: str | None) -> list[Question]:
+def read_questions(source: Path, prompt: str | None) -> list[BatchQuestion]:
     """Read a batch; images are not opened yet.
 
     Args:
@@ -56,7 +56,7 @@ def read_questions(source: Path, prompt: str | None) -> list[Question]:
     return questions
 
 
-def digests(questions: Sequence[Question]) -> dict[str, str | None]:
+def digests(questions: Sequence[BatchQuestion]) -> dict[str, str | None]:
     """Digest each question: its prompt, and the content of its images in their order, whatever their names.
 
     Returns:
@@ -83,16 +83,16 @@ def _digest_of_file(path: Path) -> str | None:
     return None
 
 
-def _of_folder(folder: Path, prompt: str | None) -> Iterator[Question]:
+def _of_folder(folder: Path, prompt: str | None) -> Iterator[BatchQuestion]:
     if not (prompt or "").strip():
         raise BatchError(f"{folder} holds no questions, only images: say what to ask by `prompt`")
     endings = Image.registered_extensions()
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in endings and path.is_file():
-            yield Question(path.name, (path,), prompt or "")
+            yield BatchQuestion(path.name, (path,), prompt or "")
 
 
-def _of_file(path: Path, prompt: str | None) -> Iterator[Question]:
+def _of_file(path: Path, prompt: str | None) -> Iterator[BatchQuestion]:
     try:
         # Not `splitlines`: it also splits at characters that JSON takes within a text.
         lines = path.read_text(encoding="utf-8").split("\n")
@@ -106,7 +106,7 @@ def _of_file(path: Path, prompt: str | None) -> Iterator[Question]:
                 raise BatchError(f"{path}, line {number}: {error}") from None
 
 
-def _of_line(fields: Any, number: int, folder: Path, prompt: str | None) -> Question:
+def _of_line(fields: Any, number: int, folder: Path, prompt: str | None) -> BatchQuestion:
     if not isinstance(fields, dict):
         raise ValueError(f"must be a JSON object, got {type(fields).__name__}")
     unknown = fields.keys() - FIELDS
@@ -121,4 +121,4 @@ def _of_line(fields: Any, number: int, folder: Path, prompt: str | None) -> Ques
     name = fields.get("id", number)
     if isinstance(name, bool) or not isinstance(name, (str, int)):
         raise ValueError(f"id must be a text or a whole number, got {name!r}")
-    return Question(str(name), tuple(folder / image for image in images), asked)
+    return BatchQuestion(str(name), tuple(folder / image for image in images), asked)

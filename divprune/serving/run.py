@@ -11,7 +11,7 @@ from divprune.progress import SILENT, Progress
 from divprune.serving.answers import Answer, AnswerFile
 from divprune.serving.batch import Workers, answers_here, answers_on_workers
 from divprune.serving.engine import EngineSettings, require_vllm
-from divprune.serving.questions import Question, read_questions
+from divprune.serving.questions import BatchQuestion, read_questions
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _tell(file: AnswerFile, num_questions: int, progress: Progress) -> None:
         progress.note(f"{file.path} also answers {file.num_other} questions that are not in this batch; they stay")
 
 
-def _answers(options: BatchOptions, settings: EngineSettings, questions: Sequence[Question]) -> Iterator[Answer]:
+def _answers(options: BatchOptions, settings: EngineSettings, questions: Sequence[BatchQuestion]) -> Iterator[Answer]:
     with argument_errors():
         if options.workers == 1 and options.ray_address is None:
             yield from answers_here(settings, questions)

@@ -12,7 +12,7 @@ BUDGET = "divprune"
 
 Place = int | str
 """Of an argument: its index, or its name."""
-Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+CallArguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Given:
             "install a tested version of vLLM (docs/serving.md), and report this"
         )
 
-    def with_value(self, place: Place, value: Any) -> Arguments:
+    def with_value(self, place: Place, value: Any) -> CallArguments:
         """Return the arguments with another value at a place."""
         if isinstance(place, str):
             return self.args, {**self.kwargs, place: value}

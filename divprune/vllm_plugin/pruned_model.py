@@ -22,10 +22,10 @@ from divprune.vllm_plugin.selecting import kept_rows
 from divprune.vllm_plugin.settings import from_integers
 
 FACTORY = "_processor_factory"
-Model = TypeVar("Model", bound=type[Any])
+ModelClass = TypeVar("ModelClass", bound=type[Any])
 
 
-def with_pruned_processor(model: Model) -> Model:
+def with_pruned_processor(model: ModelClass) -> ModelClass:
     """Register the processor of a pruned model: its family's own, with the mixins in front."""
     family: Any = next(vars(base)[FACTORY] for base in model.__mro__[1:] if FACTORY in vars(base))
 

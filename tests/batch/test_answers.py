@@ -11,19 +11,19 @@ import pytest
 
 from divprune.errors import BatchError
 from divprune.serving.answers import Answer, AnswerFile
-from divprune.serving.questions import Question
+from divprune.serving.questions import BatchQuestion
 
 SETTINGS = "a-model, divprune, keep_ratio=0.1"
 NAMES = ("one", "two", "three")
 
 
 @pytest.fixture
-def questions(tmp_path: Path) -> list[Question]:
+def questions(tmp_path: Path) -> list[BatchQuestion]:
     folder = tmp_path / "images"
     folder.mkdir()
     for name in NAMES:
         (folder / f"{name}.png").write_bytes(name.encode())
-    return [Question(name, (folder / f"{name}.png",), "What?") for name in NAMES]
+    return [BatchQuestion(name, (folder / f"{name}.png",), "What?") for name in NAMES]
 
 
 @pytest.fixture
@@ -31,12 +31,12 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "answers.jsonl"
 
 
-def answer(question: Question, text: str = "A circle.", error: str | None = None) -> Answer:
+def answer(question: BatchQuestion, text: str = "A circle.", error: str | None = None) -> Answer:
     images = tuple(image.name for image in question.images)
     return Answer(question.id, question.prompt, images, SETTINGS, answer=None if error else text, error=error)
 
 
-def answer_all(path: Path, questions: Sequence[Question], text: str = "A circle.") -> list[str]:
+def answer_all(path: Path, questions: Sequence[BatchQuestion], text: str = "A circle.") -> list[str]:
     """Answer what is left; return what that was."""
     file = AnswerFile(path, SETTINGS, questions)
     for question in file.left:
@@ -45,11 +45,11 @@ def answer_all(path: Path, questions: Sequence[Question], text: str = "A circle.
     return ids_of(file.left)
 
 
-def ids_of(questions: Sequence[Question]) -> list[str]:
+def ids_of(questions: Sequence[BatchQuestion]) -> list[str]:
     return [question.id for question in questions]
 
 
-def left(path: Path, questions: Sequence[Question]) -> list[str]:
+def left(path: Path, questions: Sequence[BatchQuestion]) -> list[str]:
     return ids_of(AnswerFile(path, SETTINGS, questions).left)
 
 
@@ -63,7 +63,7 @@ def said(path: Path) -> dict[str, str]:
     return {row["id"]: row["answer"] for row in found}
 
 
-def test_answers_are_there_as_soon_as_they_are_added(path: Path, questions: list[Question]) -> None:
+def test_answers_are_there_as_soon_as_they_are_added(path: Path, questions: list[BatchQuestion]) -> None:
     file = AnswerFile(path, SETTINGS, questions)
     assert file.left == questions
     assert not path.exists()
@@ -73,7 +73,7 @@ def test_answers_are_there_as_soon_as_they_are_added(path: Path, questions: list
         assert left(path, questions) == list(NAMES[count:])
 
 
-def test_failed_questions_and_a_torn_line_are_asked_again(path: Path, questions: list[Question]) -> None:
+def test_failed_questions_and_a_torn_line_are_asked_again(path: Path, questions: list[BatchQuestion]) -> None:
     file = AnswerFile(path, SETTINGS, questions)
     file.add(answer(questions[0]))
     file.add(answer(questions[1], error="no such picture"))
@@ -84,7 +84,7 @@ def test_failed_questions_and_a_torn_line_are_asked_again(path: Path, questions:
     assert {row["error"] for row in rows(path)} == {None}
 
 
-def test_looking_at_answers_changes_nothing(path: Path, questions: list[Question]) -> None:
+def test_looking_at_answers_changes_nothing(path: Path, questions: list[BatchQuestion]) -> None:
     answer_all(path, questions)
     torn = path.read_bytes()[:-9]
     path.write_bytes(torn)
@@ -93,27 +93,27 @@ def test_looking_at_answers_changes_nothing(path: Path, questions: list[Question
 
 
 @pytest.mark.parametrize("lost", [9, 60, 130])
-def test_a_torn_first_line_is_asked_again(path: Path, questions: list[Question], lost: int) -> None:
+def test_a_torn_first_line_is_asked_again(path: Path, questions: list[BatchQuestion], lost: int) -> None:
     AnswerFile(path, SETTINGS, questions).add(answer(questions[0]))
     path.write_bytes(path.read_bytes()[:-lost])
     assert answer_all(path, questions) == list(NAMES)
     assert list(said(path)) == list(NAMES)
 
 
-def test_a_last_line_that_only_lacks_its_end_is_kept(path: Path, questions: list[Question]) -> None:
+def test_a_last_line_that_only_lacks_its_end_is_kept(path: Path, questions: list[BatchQuestion]) -> None:
     answer_all(path, questions[:1])
     path.write_bytes(path.read_bytes().rstrip(b"\n"))
     assert answer_all(path, questions, "A square.") == ["two", "three"]
     assert said(path) == {"one": "A circle.", "two": "A square.", "three": "A square."}
 
 
-def test_an_empty_file_is_filled(path: Path, questions: list[Question]) -> None:
+def test_an_empty_file_is_filled(path: Path, questions: list[BatchQuestion]) -> None:
     path.touch()
     answer_all(path, questions)
     assert list(said(path)) == list(NAMES)
 
 
-def test_another_prompt_is_asked_and_replaces_the_answer(path: Path, questions: list[Question]) -> None:
+def test_another_prompt_is_asked_and_replaces_the_answer(path: Path, questions: list[BatchQuestion]) -> None:
     answer_all(path, questions)
     changed = [questions[0], replace(questions[1], prompt="Which colour?"), questions[2]]
     assert answer_all(path, changed, "Red.") == ["two"]
@@ -122,7 +122,9 @@ def test_another_prompt_is_asked_and_replaces_the_answer(path: Path, questions: 
     assert left(path, questions) == ["two"]
 
 
-def test_another_image_of_the_same_name_is_asked_and_replaces_the_answer(path: Path, questions: list[Question]) -> None:
+def test_another_image_of_the_same_name_is_asked_and_replaces_the_answer(
+    path: Path, questions: list[BatchQuestion]
+) -> None:
     answer_all(path, questions)
     # As long as before, and as old: neither size nor time tells them apart.
     image = questions[1].images[0]
@@ -133,22 +135,24 @@ def test_another_image_of_the_same_name_is_asked_and_replaces_the_answer(path: P
     assert said(path) == {"one": "A circle.", "two": "Blue.", "three": "A circle."}
 
 
-def test_the_order_of_images_and_their_number_matter(path: Path, questions: list[Question]) -> None:
+def test_the_order_of_images_and_their_number_matter(path: Path, questions: list[BatchQuestion]) -> None:
     first, second = (question.images[0] for question in questions[:2])
-    both = Question("both", (first, second), "What changed?")
+    both = BatchQuestion("both", (first, second), "What changed?")
     answer_all(path, [both])
     assert left(path, [both]) == []
     for images in ((second, first), (first,), (first, second, second), ()):
         assert left(path, [replace(both, images=images)]) == ["both"]
 
 
-def test_an_image_that_only_moved_is_not_asked_again(path: Path, questions: list[Question], tmp_path: Path) -> None:
+def test_an_image_that_only_moved_is_not_asked_again(
+    path: Path, questions: list[BatchQuestion], tmp_path: Path
+) -> None:
     answer_all(path, questions)
     moved = questions[0].images[0].rename(tmp_path / "elsewhere.jpg")
     assert left(path, [replace(questions[0], images=(moved,)), *questions[1:]]) == []
 
 
-def test_until_all_is_asked_again_the_old_answers_are_there(path: Path, questions: list[Question]) -> None:
+def test_until_all_is_asked_again_the_old_answers_are_there(path: Path, questions: list[BatchQuestion]) -> None:
     answer_all(path, questions)
     changed = [replace(question, prompt="Where?") for question in questions]
     file = AnswerFile(path, SETTINGS, changed)
@@ -160,7 +164,7 @@ def test_until_all_is_asked_again_the_old_answers_are_there(path: Path, question
     assert said(path) == {"one": "Left.", "two": "Right.", "three": "Right."}
 
 
-def test_a_file_that_was_not_finished_is_finished_without_asking(path: Path, questions: list[Question]) -> None:
+def test_a_file_that_was_not_finished_is_finished_without_asking(path: Path, questions: list[BatchQuestion]) -> None:
     answer_all(path, questions)
     changed = [replace(question, prompt="Where?") for question in questions]
     file = AnswerFile(path, SETTINGS, changed)
@@ -171,7 +175,7 @@ def test_a_file_that_was_not_finished_is_finished_without_asking(path: Path, que
     assert said(path) == dict.fromkeys(NAMES, "Left.")
 
 
-def test_answers_to_questions_of_other_batches_stay(path: Path, questions: list[Question]) -> None:
+def test_answers_to_questions_of_other_batches_stay(path: Path, questions: list[BatchQuestion]) -> None:
     answer_all(path, questions[:2])
     file = AnswerFile(path, SETTINGS, questions[1:])
     assert (ids_of(file.left), file.num_other) == (["three"], 1)
@@ -179,7 +183,7 @@ def test_answers_to_questions_of_other_batches_stay(path: Path, questions: list[
     assert list(said(path)) == list(NAMES)
 
 
-def test_changed_questions_are_counted(path: Path, questions: list[Question]) -> None:
+def test_changed_questions_are_counted(path: Path, questions: list[BatchQuestion]) -> None:
     file = AnswerFile(path, SETTINGS, questions)
     file.add(answer(questions[0]))
     file.add(answer(questions[1], error="too long"))
@@ -188,7 +192,7 @@ def test_changed_questions_are_counted(path: Path, questions: list[Question]) ->
     assert AnswerFile(path, SETTINGS, changed).num_changed == 1
 
 
-def test_an_image_that_is_missing_now_does_not_cost_its_answer(path: Path, questions: list[Question]) -> None:
+def test_an_image_that_is_missing_now_does_not_cost_its_answer(path: Path, questions: list[BatchQuestion]) -> None:
     answer_all(path, questions)
     before = path.read_bytes()
     questions[1].images[0].unlink()
@@ -197,7 +201,7 @@ def test_an_image_that_is_missing_now_does_not_cost_its_answer(path: Path, quest
     assert path.read_bytes() == before
 
 
-def test_an_image_that_was_never_there_is_asked_about_each_time(path: Path, questions: list[Question]) -> None:
+def test_an_image_that_was_never_there_is_asked_about_each_time(path: Path, questions: list[BatchQuestion]) -> None:
     image = questions[1].images[0]
     image.unlink()
     file = AnswerFile(path, SETTINGS, questions)
@@ -210,7 +214,7 @@ def test_an_image_that_was_never_there_is_asked_about_each_time(path: Path, ques
     assert said(path) == {"one": "A circle.", "two": "A square.", "three": "A circle."}
 
 
-def test_answers_by_other_settings_are_not_mixed_in(path: Path, questions: list[Question]) -> None:
+def test_answers_by_other_settings_are_not_mixed_in(path: Path, questions: list[BatchQuestion]) -> None:
     answer_all(path, questions[:1])
     before = path.read_bytes()
     with pytest.raises(BatchError, match="other settings"):
@@ -244,7 +248,7 @@ OLD = json.dumps({"id": "one", "prompt": "What?", "images": [], "settings": SETT
         f"{OLD}\n",
     ],
 )
-def test_other_files_are_left_alone(path: Path, questions: list[Question], content: str) -> None:
+def test_other_files_are_left_alone(path: Path, questions: list[BatchQuestion], content: str) -> None:
     answer_all(path, questions[:1])
     ours = path.read_text(encoding="utf-8").rstrip("\n")
     written = content.replace(OURS, ours).encode()
@@ -254,7 +258,7 @@ def test_other_files_are_left_alone(path: Path, questions: list[Question], conte
     assert path.read_bytes() == written
 
 
-def test_an_image_is_no_file_for_answers(path: Path, questions: list[Question]) -> None:
+def test_an_image_is_no_file_for_answers(path: Path, questions: list[BatchQuestion]) -> None:
     content = bytes(range(256)) * 3
     path.write_bytes(content)
     with pytest.raises(BatchError, match="something else"):
@@ -263,14 +267,14 @@ def test_an_image_is_no_file_for_answers(path: Path, questions: list[Question]) 
 
 
 @pytest.mark.parametrize("text", ["a\u2028b\x85c\x0b", "half a pair: \ud83d", "ß 猫 🐈", "two\r\nlines"])
-def test_answers_may_hold_any_text(path: Path, questions: list[Question], text: str) -> None:
+def test_answers_may_hold_any_text(path: Path, questions: list[BatchQuestion], text: str) -> None:
     asked = [replace(questions[0], id=f"id {text}", prompt=f"What is {text}?"), questions[1]]
     answer_all(path, asked, text)
     assert left(path, asked) == []
     assert said(path)[f"id {text}"] == text
 
 
-def test_a_place_that_cannot_be_written_is_refused(path: Path, questions: list[Question], tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_refused(path: Path, questions: list[BatchQuestion], tmp_path: Path) -> None:
     with pytest.raises(BatchError, match="in a folder that exists"):
         AnswerFile(tmp_path / "missing" / "answers.jsonl", SETTINGS, questions)
     with pytest.raises(BatchError, match="must be a file"):
@@ -280,7 +284,7 @@ def test_a_place_that_cannot_be_written_is_refused(path: Path, questions: list[Q
         AnswerFile(tmp_path / "pipe", SETTINGS, questions)
 
 
-def test_a_link_to_answers_stays_a_link(path: Path, questions: list[Question], tmp_path: Path) -> None:
+def test_a_link_to_answers_stays_a_link(path: Path, questions: list[BatchQuestion], tmp_path: Path) -> None:
     link = tmp_path / "link.jsonl"
     link.symlink_to(path)
     answer_all(link, questions[:1])
@@ -293,7 +297,9 @@ def fail(*_: object) -> None:
     raise OSError(28, "No space left on device")
 
 
-def test_a_full_disk_leaves_whole_lines(path: Path, questions: list[Question], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_whole_lines(
+    path: Path, questions: list[BatchQuestion], monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = AnswerFile(path, SETTINGS, questions)
     file.add(answer(questions[0]))
     before = path.read_bytes()
@@ -307,7 +313,7 @@ def test_a_full_disk_leaves_whole_lines(path: Path, questions: list[Question], m
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_a_crash_while_the_file_is_finished_loses_nothing(
-    path: Path, questions: list[Question], monkeypatch: pytest.MonkeyPatch, step: str
+    path: Path, questions: list[BatchQuestion], monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     answer_all(path, questions)
     changed = [replace(question, prompt="Where?") for question in questions]
@@ -324,7 +330,7 @@ def test_a_crash_while_the_file_is_finished_loses_nothing(
     assert said(path) == dict.fromkeys(NAMES, "Left.")
 
 
-def test_a_crash_after_any_byte_can_be_gone_on_from(path: Path, questions: list[Question]) -> None:
+def test_a_crash_after_any_byte_can_be_gone_on_from(path: Path, questions: list[BatchQuestion]) -> None:
     answer_all(path, questions)
     whole = path.read_bytes()
     first = whole.index(b"\n")

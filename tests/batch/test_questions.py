@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from divprune.errors import BatchError
-from divprune.serving.questions import Question, read_questions
+from divprune.serving.questions import BatchQuestion, read_questions
 
 
 def lines(path: Path, *rows: object) -> Path:
@@ -21,8 +21,8 @@ def test_a_folder_asks_about_each_picture_in_the_order_of_names(tmp_path: Path) 
     (tmp_path / "c.png").mkdir()
     questions = read_questions(tmp_path, "What is it?")
     assert questions == [
-        Question("a.JPG", (tmp_path / "a.JPG",), "What is it?"),
-        Question("b.png", (tmp_path / "b.png",), "What is it?"),
+        BatchQuestion("a.JPG", (tmp_path / "a.JPG",), "What is it?"),
+        BatchQuestion("b.png", (tmp_path / "b.png",), "What is it?"),
     ]
 
 
@@ -34,9 +34,9 @@ def test_lines_say_what_is_asked(tmp_path: Path) -> None:
         {"prompt": "No picture?"},
     )
     assert read_questions(file, "Otherwise?") == [
-        Question("first", (tmp_path / "one.png",), "A?"),
-        Question("2", (tmp_path / "one.png", tmp_path / "sub/two.png"), "Otherwise?"),
-        Question("3", (), "No picture?"),
+        BatchQuestion("first", (tmp_path / "one.png",), "A?"),
+        BatchQuestion("2", (tmp_path / "one.png", tmp_path / "sub/two.png"), "Otherwise?"),
+        BatchQuestion("3", (), "No picture?"),
     ]
 
 

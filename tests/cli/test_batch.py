@@ -11,7 +11,7 @@ from PIL import Image
 
 from divprune.serving.answers import Answer
 from divprune.serving.engine import EngineSettings
-from divprune.serving.questions import Question
+from divprune.serving.questions import BatchQuestion
 from tests.cli.conftest import Command, Outcome
 
 
@@ -29,7 +29,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The ids of the questions that reach the engine, which answers with the prompt and the first pixel."""
     ids: list[str] = []
 
-    def answers(settings: EngineSettings, questions: Sequence[Question]) -> Iterator[Answer]:
+    def answers(settings: EngineSettings, questions: Sequence[BatchQuestion]) -> Iterator[Answer]:
         for question in questions:
             ids.append(question.id)
             pixel = [Image.open(path).getpixel((0, 0)) for path in question.images]

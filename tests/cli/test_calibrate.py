@@ -102,7 +102,7 @@ def test_what_cannot_work_is_one_line(
 
 def test_a_folder_without_pictures(divprune: Command, tmp_path: Path) -> None:
     outcome = divprune("calibrate", "vtw", "--image", tmp_path, "--output", tmp_path / "file.json")
-    assert "there are no pictures in this folder" in outcome.error
+    assert "there are no images in this folder" in outcome.error
 
 
 @pytest.mark.parametrize(("command", "option"), [("run", "--method"), ("bench", "--method"), ("flops", "--method")])

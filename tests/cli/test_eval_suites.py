@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from divprune.evaluation.cells import Cell
+from divprune.evaluation.cells import EvaluationRun
 from divprune.evaluation.datasets import DATA_SETS
 from divprune.experiments import harness as harness_module
 from divprune.records import Record
@@ -21,10 +21,10 @@ class Harness:
     """In place of lmms-eval: the unpruned model has 6 of 8 right, DivPrune 5, every other one 4; VTW is refused."""
 
     def __init__(self) -> None:
-        self.cells: list[Cell] = []
+        self.cells: list[EvaluationRun] = []
         self.options: Any = None
 
-    def run_cells(self, cells: Sequence[Cell], options: Any, progress: Any) -> None:
+    def run_cells(self, cells: Sequence[EvaluationRun], options: Any, progress: Any) -> None:
         self.cells, self.options = list(cells), options
         options.output.mkdir(parents=True, exist_ok=True)
         for cell in cells:
@@ -33,7 +33,7 @@ class Harness:
             self._write(cell, options.output)
         progress.note("all done")
 
-    def _write(self, cell: Cell, folder: Path) -> None:
+    def _write(self, cell: EvaluationRun, folder: Path) -> None:
         if cell.method.startswith("vtw"):
             Record(cell.name, cell.as_config() | {"refusal": "no such layer"}, [], {}).save(folder)
             return

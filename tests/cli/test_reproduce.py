@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from divprune.efficiency import subject as efficiency_subject
-from divprune.evaluation.cells import Cell
+from divprune.evaluation.cells import EvaluationRun
 from divprune.evaluation.datasets import data_set
 from divprune.experiments import harness
 from divprune.experiments import run as paper_run
@@ -81,7 +81,7 @@ def test_mistakes_are_told_in_one_line(divprune: Command, arguments: tuple[str, 
     assert message in outcome.error
 
 
-def answered(cells: list[Cell], options: Any, progress: Any) -> None:
+def answered(cells: list[EvaluationRun], options: Any, progress: Any) -> None:
     """In place of the harness: the unpruned model has 6 of 8 right, every other one 4."""
     for cell in cells:
         source, count = data_set(cell.task), 6 if cell.method == "unpruned" else 4

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from divprune.budget import Budget
 from divprune.efficiency import (
-    UNPRUNED,
+    UNPRUNED_VARIANT,
     Variant,
     get_architecture,
     in_own_process,
@@ -35,7 +35,7 @@ def inputs(model: PreTrainedModel) -> dict[str, Tensor]:
 
 
 def test_rows_of_three_variants(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
-    variants = [UNPRUNED, Variant("four", DivPrune(), Budget(num_keep=4)), Variant("vtw", VTW(layer=1))]
+    variants = [UNPRUNED_VARIANT, Variant("four", DivPrune(), Budget(num_keep=4)), Variant("vtw", VTW(layer=1))]
     calls: list[int] = []
     measurements = run_bench(model, inputs, variants, num_new_tokens=3, repeats=2, after_call=lambda: calls.append(1))
     assert len(calls) == 3 * (1 + 2)
@@ -54,15 +54,15 @@ def test_rows_of_three_variants(model: PreTrainedModel, inputs: dict[str, Any]) 
 
 
 def test_time_limit_ends_after_the_first_round(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
-    (measurement,) = run_bench(model, inputs, [UNPRUNED], num_new_tokens=2, repeats=50, max_seconds=0)
+    (measurement,) = run_bench(model, inputs, [UNPRUNED_VARIANT], num_new_tokens=2, repeats=50, max_seconds=0)
     assert len(measurement.timings) == 1
 
 
 def test_too_few_tokens_or_rounds_are_refused(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="num_new_tokens must be at least 2, to time decoding, got 1"):
-        run_bench(model, inputs, [UNPRUNED], num_new_tokens=1, repeats=1)
+        run_bench(model, inputs, [UNPRUNED_VARIANT], num_new_tokens=1, repeats=1)
     with pytest.raises(ValueError, match="repeats must be at least 1, got 0"):
-        run_bench(model, inputs, [UNPRUNED], num_new_tokens=2, repeats=0)
+        run_bench(model, inputs, [UNPRUNED_VARIANT], num_new_tokens=2, repeats=0)
 
 
 def test_peak_memory_is_the_calls_own() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from divprune.evaluation.statistics import compare, interval, mcnemar, overall_share_kept, score
+from divprune.evaluation.statistics import compare_scores, interval, mcnemar, overall_share_kept, score
 
 Marks = list[dict[str, Any]]
 
@@ -62,7 +62,7 @@ def test_mcnemar_is_scipys_binomial_test(worse: int, better: int) -> None:
 
 def test_right_or_wrong_is_tested_by_mcnemar() -> None:
     # 4 documents lost, 1 won: p = 2 * (1 + 5) / 32.
-    found = compare(means([0, 0, 0, 0, 1, 1, 0]), means([1, 1, 1, 1, 0, 1, 0]), "mean")
+    found = compare_scores(means([0, 0, 0, 0, 1, 1, 0]), means([1, 1, 1, 1, 0, 1, 0]), "mean")
     assert found.test == "exact McNemar"
     assert found.p_value == pytest.approx(2 * 6 / 32)
     assert found.difference.value == pytest.approx(-3 / 7)
@@ -71,8 +71,8 @@ def test_right_or_wrong_is_tested_by_mcnemar() -> None:
 
 def test_percent_is_tested_like_right_or_wrong() -> None:
     ours, theirs = [0, 0, 1, 1, 0], [1, 1, 1, 0, 1]
-    alike = compare(means(ours), means(theirs), "mean")
-    percent = compare(means(100 * np.array(ours)), means(100 * np.array(theirs)), "mean")
+    alike = compare_scores(means(ours), means(theirs), "mean")
+    percent = compare_scores(means(100 * np.array(ours)), means(100 * np.array(theirs)), "mean")
     assert (percent.test, percent.p_value) == (alike.test, alike.p_value)
     assert percent.difference.value == pytest.approx(100 * alike.difference.value)
 
@@ -80,12 +80,12 @@ def test_percent_is_tested_like_right_or_wrong() -> None:
 def test_documents_without_a_score_do_not_count() -> None:
     marks = [*means([1, 0]), {"doc_id": 7, "said": "", "score": None}]
     assert score(marks, "mean") == 0.5
-    assert compare(marks, marks, "mean").num_documents == 2
+    assert compare_scores(marks, marks, "mean").num_documents == 2
 
 
 def test_a_permutation_test_by_hand() -> None:
     # All four differ by -1 and +1: of 16 swaps, 2 give a difference as large.
-    found = compare(means([0.5, 1.5, 2.5, 3.5]), means([1.5, 2.5, 3.5, 4.5]), "mean")
+    found = compare_scores(means([0.5, 1.5, 2.5, 3.5]), means([1.5, 2.5, 3.5, 4.5]), "mean")
     assert found.test == "paired permutation"
     assert found.p_value == pytest.approx(2 / 16, abs=0.02)
 
@@ -97,23 +97,23 @@ def test_permutations_agree_with_scipy() -> None:
     expected = stats.permutation_test(
         (ours, theirs), lambda a, b: np.mean(a - b), permutation_type="samples", n_resamples=9999, random_state=1
     )
-    assert compare(means(ours), means(theirs), "mean").p_value == pytest.approx(expected.pvalue, abs=0.02)
+    assert compare_scores(means(ours), means(theirs), "mean").p_value == pytest.approx(expected.pvalue, abs=0.02)
 
 
 def test_equal_answers_are_no_difference() -> None:
     for marks, statistic in ((means([0, 1, 1]), "mean"), (yes_no([(1, 1), (1, 0)]), "f1"), (mme(("OCR", 1, 0)), "mme")):
-        found = compare(marks, marks, statistic)
+        found = compare_scores(marks, marks, statistic)
         assert (found.difference.value, found.difference.low, found.difference.high) == (0, 0, 0)
         assert found.p_value == 1
         assert found.num_documents == len(marks)
 
 
 def test_only_documents_that_both_have_are_compared() -> None:
-    found = compare(means([1, 0, 1, 1, 1]), means([1, 1, 0]), "mean")
+    found = compare_scores(means([1, 0, 1, 1, 1]), means([1, 1, 0]), "mean")
     assert found.num_documents == 3
     assert found.difference.value == 0
     with pytest.raises(ValueError, match="share documents"):
-        compare(means([1]), [{"doc_id": "other", "score": 1.0}], "mean")
+        compare_scores(means([1]), [{"doc_id": "other", "score": 1.0}], "mean")
 
 
 def test_marks_that_are_missing_or_doubled_are_refused() -> None:
@@ -135,7 +135,7 @@ def test_paired_intervals_are_narrower_than_two_alone() -> None:
     random = np.random.default_rng(0)
     theirs = (random.random(500) < 0.6).astype(float)
     ours = np.where(random.random(500) < 0.05, 1 - theirs, theirs)
-    found = compare(means(ours), means(theirs), "mean").difference
+    found = compare_scores(means(ours), means(theirs), "mean").difference
     alone = interval(means(ours), "mean")
     assert found.high - found.low < 0.6 * (alone.high - alone.low)
 
@@ -175,13 +175,13 @@ def null_p_value(kind: str, seed: int) -> float:
     random = np.random.default_rng(1000 + seed)
     hard = random.random(60)
     if kind == "real":
-        return compare(means(hard + random.random(60)), means(hard + random.random(60)), "mean").p_value
+        return compare_scores(means(hard + random.random(60)), means(hard + random.random(60)), "mean").p_value
     ours, theirs = random.random(60) < hard, random.random(60) < hard
     if kind == "binary":
-        return compare(means(ours), means(theirs), "mean").p_value
+        return compare_scores(means(ours), means(theirs), "mean").p_value
     meant = random.random(60) < 0.5
     pairs = [yes_no(zip(right == meant, meant, strict=True)) for right in (ours, theirs)]
-    return compare(*pairs, "f1").p_value
+    return compare_scores(*pairs, "f1").p_value
 
 
 def test_the_overall_share_is_the_mean_of_the_tasks() -> None:
@@ -203,5 +203,5 @@ def test_many_samples_take_little_time(statistic: Any) -> None:
     interval(ours, statistic)
     assert time.process_time() - started < 2
     started = time.process_time()
-    compare(ours, theirs, statistic)
+    compare_scores(ours, theirs, statistic)
     assert time.process_time() - started < 6

@@ -23,7 +23,7 @@ from divprune.evaluation.scenes.cases import (
     every_method,
     suite_cases,
 )
-from divprune.evaluation.scenes.suite import Entry, Suite
+from divprune.evaluation.scenes.suite import Suite, SuiteEntry
 from divprune.jsonl_log import JsonlLog
 from divprune.methods import DivPrune, FitPrune, FitPruneRecipe, ItemContext, Method, available_methods
 
@@ -144,7 +144,7 @@ def test_an_interrupted_run_goes_on(embedded: tuple[Any, Any], tmp_path: Path, m
     asked: list[str] = []
     original = suite_module._entry
 
-    def counted(case: Case, *arguments: Any) -> Entry:
+    def counted(case: Case, *arguments: Any) -> SuiteEntry:
         asked.append(case.name)
         return original(case, *arguments)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from divprune.errors import RecordError
-from divprune.evaluation.cells import Cell
+from divprune.evaluation.cells import EvaluationRun
 from divprune.evaluation.results import Results
 from divprune.experiments.comparison import NO_SCORE, NOT_YET, REFERENCE, Compared, Result, compared
 from divprune.experiments.comparison_text import markdown, reasons, sections
@@ -18,7 +18,7 @@ from divprune.records import Record
 
 
 def save(
-    folder: Path, cell: Cell, metric: str, value: float | None, marks: list[dict[str, Any]], **config: Any
+    folder: Path, cell: EvaluationRun, metric: str, value: float | None, marks: list[dict[str, Any]], **config: Any
 ) -> None:
     known = {"metric": metric, "statistic": "mean", "num_samples": len(marks)} | config
     row = {"metric": metric, "value": value, "stderr": None, "num_samples": len(marks)}
@@ -35,7 +35,7 @@ def table(llava: Subject, *data_sets: str) -> list[Entry]:
     return entries(get_preset("table1"), llava, Choice(data_sets=data_sets))
 
 
-def cell_of(listed: list[Entry], row: str, column: str) -> Cell:
+def cell_of(listed: list[Entry], row: str, column: str) -> EvaluationRun:
     return next(e.cell for e in listed if (e.row.label, e.column.key) == (row, column) and e.cell)
 
 

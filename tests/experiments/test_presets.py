@@ -4,12 +4,12 @@ import pytest
 
 from divprune.errors import UnknownMethodError
 from divprune.experiments.paper.presets import PRESETS, Choice, Entry, cells, entries, get_preset
-from divprune.experiments.paper.rows import TRAINED, Row
+from divprune.experiments.paper.rows import TRAINED, TableRow
 from divprune.experiments.paper.settings import flop_ratio
 from divprune.experiments.subjects import Subject, paper_subject
 
 
-def rows_of(listed: list[Entry]) -> dict[str, Row]:
+def rows_of(listed: list[Entry]) -> dict[str, TableRow]:
     return {entry.row.label: entry.row for entry in listed}
 
 

@@ -13,7 +13,7 @@ from divprune.figures.kept_on_image import VEIL, faded
 from divprune.figures.prefill import parts_of
 from divprune.figures.record_views import at_share, curves, short_names
 from divprune.figures.samples import image_of, patches, tokens
-from divprune.figures.score_flops import spread
+from divprune.figures.score_flops import _spread
 from divprune.figures.tokens_tsne import embedded
 from divprune.records import Record, load_record
 
@@ -61,8 +61,8 @@ def test_each_method_has_one_row_at_the_share_and_the_best_is_last() -> None:
 
 
 def test_names_are_pushed_apart_and_keep_their_order() -> None:
-    assert spread([90, 20, 91], 4) == [87, 20, 91]
-    assert spread([10, 10, 10], 2) == [10, 8, 6]
+    assert _spread([90, 20, 91], 4) == [87, 20, 91]
+    assert _spread([10, 10, 10], 2) == [10, 8, 6]
 
 
 def test_parts_of_the_first_token_add_up() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from divprune.evaluation.cells import Cell
+from divprune.evaluation.cells import EvaluationRun
 from divprune.records import Record
 from tests.harness.scene_tasks import write_scene_tasks
 
@@ -54,7 +54,7 @@ def run(one_index: None, tasks: Path, tmp_path: Path) -> Callable[..., list[Reco
     from divprune.evaluation.harness_options import HarnessOptions
     from divprune.lmms_eval_plugin.runs.run_cells import run_cells
 
-    def finished(cells: list[Cell], **options: object) -> list[Record]:
+    def finished(cells: list[EvaluationRun], **options: object) -> list[Record]:
         given = {"output": tmp_path, "include_paths": (tasks,), "batch_size": 4, "tokenizer": "python"} | options
         progress = given.pop("progress", Silent())
         return run_cells(cells, HarnessOptions(**given), progress)
@@ -62,13 +62,13 @@ def run(one_index: None, tasks: Path, tmp_path: Path) -> Callable[..., list[Reco
     return finished
 
 
-def marks(folder: Path, cell: Cell) -> list[dict]:
+def marks(folder: Path, cell: EvaluationRun) -> list[dict]:
     """What is known of each document."""
     lines = (folder / f"{cell.name}.samples.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 
 
-def said(folder: Path, cell: Cell) -> list[str]:
+def said(folder: Path, cell: EvaluationRun) -> list[str]:
     return [mark["said"] for mark in marks(folder, cell)]
 
 

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from divprune.cli.main import app
-from divprune.lmms_eval_plugin.models.pruned import PrunedModel
+from divprune.lmms_eval_plugin.models.pruned import HarnessModel
 from tests.harness.data_schemas import MADE
 
 
@@ -33,7 +33,7 @@ def test_data_sets_are_evaluated_and_not_asked_again(
     settings = {(row["row"], row["column"]) for row in rows}
     assert len(settings) == len(rows) == 2 * 5
     assert all(row["value"] is not None for row in rows)
-    monkeypatch.setattr(PrunedModel, "generate_until", None)
+    monkeypatch.setattr(HarnessModel, "generate_until", None)
     assert rows_of(*command) == rows
     assert len(list(tmp_path.glob("*.samples.jsonl"))) == len(rows)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from divprune.checkpoints import EMBEDDED, load_model
-from divprune.evaluation.cells import UNPRUNED, Cell
+from divprune.evaluation.cells import UNPRUNED, EvaluationRun
 from divprune.evaluation.scenes.cases import Case
 from divprune.evaluation.scenes.scores import scores
 from divprune.evaluation.scenes.suite import Suite
@@ -35,7 +35,7 @@ def test_same_answers_and_scores_as_the_scenes_suite(
     method: str, suite: Suite, run: Callable[..., list[Record]], tmp_path: Path
 ) -> None:
     ratio = SETTINGS[method]
-    cells = [Cell(EMBEDDED, task, method, ratio) for task in (POPE, CAPTIONS)]
+    cells = [EvaluationRun(EMBEDDED, task, method, ratio) for task in (POPE, CAPTIONS)]
     pope, captions = run(cells)
     case = Case(method, "tokens" if ratio else None, ratio, round(256 * ratio) if ratio else None)
     suite.run([case], with_cider=False)
@@ -49,14 +49,17 @@ def test_same_answers_and_scores_as_the_scenes_suite(
 
 
 def test_pruning_changes_what_is_said(run: Callable[..., list[Record]], tmp_path: Path) -> None:
-    cells = [Cell(EMBEDDED, CAPTIONS, UNPRUNED), *(Cell(EMBEDDED, CAPTIONS, "random", share) for share in (0.5, 0.02))]
+    cells = [
+        EvaluationRun(EMBEDDED, CAPTIONS, UNPRUNED),
+        *(EvaluationRun(EMBEDDED, CAPTIONS, "random", share) for share in (0.5, 0.02)),
+    ]
     run(cells)
     whole, half, little = (said(tmp_path, cell) for cell in cells)
     assert whole != half != little
 
 
 def test_records_say_what_was_kept(run: Callable[..., list[Record]]) -> None:
-    (record,) = run([Cell(EMBEDDED, POPE, "divprune", 0.098)], limit=4)
+    (record,) = run([EvaluationRun(EMBEDDED, POPE, "divprune", 0.098)], limit=4)
     config = record.config
     assert (config["num_visual_tokens_mean"], config["num_kept_mean"]) == (256, 25)
     assert config["dataset"]["num_samples"] == 2 * NUM_SCENES
@@ -68,7 +71,7 @@ def test_records_say_what_was_kept(run: Callable[..., list[Record]]) -> None:
 
 def test_continuations_are_weighed_with_the_kept_tokens(run: Callable[..., list[Record]]) -> None:
     for method, ratio in (("divprune", 0.098), ("norm", 0.02)):
-        generated, weighed = run([Cell(EMBEDDED, task, method, ratio) for task in (POPE, CHOICE)])
+        generated, weighed = run([EvaluationRun(EMBEDDED, task, method, ratio) for task in (POPE, CHOICE)])
         assert value(weighed, "acc") == pytest.approx(value(generated, "pope_accuracy"))
         assert weighed.config["num_samples"] == generated.config["num_samples"] == 2 * NUM_SCENES
 

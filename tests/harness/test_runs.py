@@ -11,12 +11,12 @@ import pytest
 
 from divprune.checkpoints import EMBEDDED
 from divprune.errors import EvaluationError, PruningError
-from divprune.evaluation.cells import Cell
+from divprune.evaluation.cells import EvaluationRun
 from divprune.records import Record
 from tests.harness.scene_runs import NUM_SCENES, Silent, marks
 from tests.harness.scene_tasks import POPE
 
-CELL = Cell(EMBEDDED, POPE, "divprune", 0.098)
+CELL = EvaluationRun(EMBEDDED, POPE, "divprune", 0.098)
 
 
 def test_an_interrupted_run_ends_like_an_uninterrupted_one(
@@ -26,7 +26,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
 
     (whole,) = run([CELL], output=tmp_path / "whole")
     generated: list[int] = []
-    original = pruned.PrunedModel._generated
+    original = pruned.HarnessModel._generated
 
     def counting(self: object, conversations: list, settings: dict) -> list:
         if sum(generated) == 8 and not (tmp_path / "again").exists():
@@ -34,7 +34,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
         generated.append(len(conversations))
         return original(self, conversations, settings)
 
-    monkeypatch.setattr(pruned.PrunedModel, "_generated", counting)
+    monkeypatch.setattr(pruned.HarnessModel, "_generated", counting)
     with pytest.raises(KeyboardInterrupt):
         run([CELL], output=tmp_path / "broken")
     assert sum(generated) == 8
@@ -65,7 +65,7 @@ def test_two_processes_end_like_one(
     script.write_text(f"""
 import os
 from pathlib import Path
-from divprune.evaluation.cells import Cell
+from divprune.evaluation.cells import EvaluationRun
 from divprune.evaluation.harness_options import HarnessOptions
 from divprune.lmms_eval_plugin.runs.run_cells import run_cells
 from tests.harness.scene_runs import Silent
@@ -76,7 +76,7 @@ class Killing(Silent):
         if os.environ.get("KILLED_AFTER") == str(self.num_answered):
             os.kill(os.getpid(), 9)
 
-run_cells([Cell({EMBEDDED!r}, {POPE!r}, "divprune", 0.098)], HarnessOptions(
+run_cells([EvaluationRun({EMBEDDED!r}, {POPE!r}, "divprune", 0.098)], HarnessOptions(
     Path({str(together)!r}), limit={limit}, include_paths=(Path({str(tasks)!r}),), tokenizer="python"), Killing())
 """)
     if signal == "kill":
@@ -117,7 +117,9 @@ def test_a_record_of_another_run_is_not_overwritten(run: Callable[..., list[Reco
 
 
 def test_a_method_that_cannot_be_used_is_a_record_with_the_reason(run: Callable[..., list[Record]]) -> None:
-    refused, done = run([Cell(EMBEDDED, POPE, "fitprune"), Cell(EMBEDDED, POPE, "random", 0.1)], limit=2)
+    refused, done = run(
+        [EvaluationRun(EMBEDDED, POPE, "fitprune"), EvaluationRun(EMBEDDED, POPE, "random", 0.1)], limit=2
+    )
     assert "calibrate fitprune" in refused.config["refusal"]
     assert done.config["num_kept_mean"] == 26
 
@@ -127,15 +129,17 @@ def test_a_method_that_is_refused_by_the_first_call_is_a_record_too(
 ) -> None:
     from divprune.lmms_eval_plugin.models import pruned
 
-    original = pruned.PrunedModel._generated
+    original = pruned.HarnessModel._generated
 
     def refusing(self: object, conversations: list, settings: dict) -> list:
         if self._method.name == "norm":
             raise PruningError("it has no grid")
         return original(self, conversations, settings)
 
-    monkeypatch.setattr(pruned.PrunedModel, "_generated", refusing)
-    refused, done = run([Cell(EMBEDDED, POPE, "norm", 0.1), Cell(EMBEDDED, POPE, "divprune", 0.1)], limit=3)
+    monkeypatch.setattr(pruned.HarnessModel, "_generated", refusing)
+    refused, done = run(
+        [EvaluationRun(EMBEDDED, POPE, "norm", 0.1), EvaluationRun(EMBEDDED, POPE, "divprune", 0.1)], limit=3
+    )
     assert "it has no grid" in refused.config["refusal"]
     assert done.config["num_kept_mean"] == 26
 
@@ -152,15 +156,15 @@ def test_answers_of_other_settings_are_not_taken(run: Callable[..., list[Record]
 
 def test_recipes_are_told_apart_by_what_they_hold(tmp_path: Path) -> None:
     from divprune.evaluation.harness_options import HarnessOptions
-    from divprune.lmms_eval_plugin.runs.cell_records import settings_of
+    from divprune.lmms_eval_plugin.runs.cell_records import run_settings
 
     recipe, seen = tmp_path / "recipe.json", set()
     for content in ("{}", "[]"):
         recipe.write_text(content)
-        cell = Cell(EMBEDDED, POPE, f"fitprune:recipe={recipe}")
-        seen.add(settings_of(cell, HarnessOptions(tmp_path), None)["method_files"])
+        cell = EvaluationRun(EMBEDDED, POPE, f"fitprune:recipe={recipe}")
+        seen.add(run_settings(cell, HarnessOptions(tmp_path), None)["method_files"])
     assert len(seen) == 2
-    assert settings_of(CELL, HarnessOptions(tmp_path), None)["method_files"] is None
+    assert run_settings(CELL, HarnessOptions(tmp_path), None)["method_files"] is None
 
 
 def test_no_resume_forgets_what_all_processes_said(tmp_path: Path) -> None:
@@ -189,7 +193,7 @@ def test_processes_without_documents_are_refused(
 )
 def test_tasks_are_checked_first(task: str, reason: str, run: Callable[..., list[Record]]) -> None:
     with pytest.raises(EvaluationError, match=reason):
-        run([Cell("no/such-model", task)])
+        run([EvaluationRun("no/such-model", task)])
 
 
 def test_a_full_disk_loses_nothing(
@@ -229,6 +233,6 @@ def test_a_disk_that_is_full_when_the_record_is_written_keeps_the_answers(
         with pytest.raises(EvaluationError, match=r"No space left on device.*make room"):
             run([CELL], limit=4)
     assert list(tmp_path.glob(".*.answers*"))
-    monkeypatch.setattr(pruned.PrunedModel, "_generated", None)  # nothing is asked again
+    monkeypatch.setattr(pruned.HarnessModel, "_generated", None)  # nothing is asked again
     (record,) = run([CELL], limit=4)
     assert record.config["num_samples"] == 4

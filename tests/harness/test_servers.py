@@ -15,14 +15,14 @@ from PIL import Image
 from divprune import prune
 from divprune.checkpoints import EMBEDDED, load_model
 from divprune.errors import EvaluationError, MissingDependencyError
-from divprune.evaluation.cells import Cell
+from divprune.evaluation.cells import EvaluationRun
 from divprune.prompting import Message, build_batch, decode_answer
 from divprune.records import Record
 from tests.harness.scene_runs import Silent, said, value
 from tests.harness.scene_tasks import CHOICE, POPE
 from tests.harness.servers import Answer, Stub, completion
 
-CELL = Cell(EMBEDDED, POPE, "divprune", 0.098)
+CELL = EvaluationRun(EMBEDDED, POPE, "divprune", 0.098)
 LIMIT = 10
 
 
@@ -94,9 +94,9 @@ def test_what_a_server_cannot_do_is_said_first(
     run: Callable[..., list[Record]], server: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = options(server)
-    (weighed,) = run([Cell(EMBEDDED, CHOICE, "divprune", 0.098)], **given)
+    (weighed,) = run([EvaluationRun(EMBEDDED, CHOICE, "divprune", 0.098)], **given)
     assert "weighs continuations" in weighed.config["refusal"]
-    (placed,) = run([Cell(EMBEDDED, POPE, "divprune", 0.098, positions="compact")], **given)
+    (placed,) = run([EvaluationRun(EMBEDDED, POPE, "divprune", 0.098, positions="compact")], **given)
     assert "takes no positions" in placed.config["refusal"]
     (nowhere,) = run([CELL], **given | {"base_url": None})
     assert "`base_url`" in nowhere.config["refusal"]

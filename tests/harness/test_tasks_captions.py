@@ -78,7 +78,7 @@ def made_captions(count: int) -> list[dict[str, Any]]:
 
 def scores_with(tokenizer: Any, items: list[dict[str, Any]]) -> list[float]:
     with use(ScoringSettings(tokenizer)):
-        return captions.cider_scores(items)
+        return captions.caption_cider(items)
 
 
 @pytest.mark.parametrize(("text", "words"), PLAIN)

@@ -5,7 +5,7 @@ a toy model: it does not tell which method is best on photographs.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from statistics import fmean
 from typing import Any, get_args
@@ -21,7 +21,7 @@ from divprune.evaluation.scenes.questions import Batch, Feed, batches, questions
 from divprune.evaluation.scenes.scores import Answered, scores
 from divprune.huggingface import prune
 from divprune.jsonl_log import JsonlLog
-from divprune.methods import Method, method_title
+from divprune.methods import method_title
 
 NOTICE = (
     "A bench on toy scenes: generated shapes, answered by the embedded model of 1.6 M parameters. It compares methods "
@@ -31,7 +31,7 @@ SCENES_PER_BATCH = 8
 
 
 @dataclass(frozen=True)
-class Entry:
+class SuiteEntry:
     """What a case answered to one batch of questions.
 
     Attributes:
@@ -143,12 +143,12 @@ class Suite:
                     self._add(self._entry(case, name, batch, first))
                 after_unit()
 
-    def _add(self, entry: Entry) -> None:
+    def _add(self, entry: SuiteEntry) -> None:
         if self._log is not None:
             self._log.append(asdict(entry))
         self._entries[entry.case, entry.batch] = entry
 
-    def _entry(self, case: Case, name: str, batch: Batch, first: int) -> Entry:
+    def _entry(self, case: Case, name: str, batch: Batch, first: int) -> SuiteEntry:
         earlier = self._entries.get((case.key, self._names(0)[0]))
         if earlier is None:
             return _first_entry(case, name, batch)
@@ -172,16 +172,16 @@ class Suite:
         row |= {"num_kept": mean_kept, "flop_percent": cost}
         return row | scores(self.answered(case), self.num_scenes, with_cider)
 
-    def _entries_of(self, case: Case) -> list[Entry]:
+    def _entries_of(self, case: Case) -> list[SuiteEntry]:
         found = [self._entries.get((case.key, name)) for name in self._questions]
         return [entry for entry in found if entry is not None]
 
 
-def _parse(line: Any) -> Entry:
-    return Entry(**line | {"predictions": tuple(line["predictions"])})
+def _parse(line: Any) -> SuiteEntry:
+    return SuiteEntry(**line | {"predictions": tuple(line["predictions"])})
 
 
-def _first_entry(case: Case, name: str, batch: Batch) -> Entry:
+def _first_entry(case: Case, name: str, batch: Batch) -> SuiteEntry:
     """Find out whether a case can run, and whether on visual tokens or only on pixels."""
     if case.name == WITHHELD:
         return _entry(case, name, batch, 0, "nothing")
@@ -192,27 +192,19 @@ def _first_entry(case: Case, name: str, batch: Batch) -> Entry:
     try:
         return _entry(case, name, batch, 0, "pixels")
     except (DivpruneError, ValueError, NotImplementedError) as error:
-        return Entry(case.key, name, refusal=" ".join(str(error).split()))
+        return SuiteEntry(case.key, name, refusal=" ".join(str(error).split()))
 
 
-def _entry(case: Case, name: str, batch: Batch, first: int, feed: Feed) -> Entry:
+def _entry(case: Case, name: str, batch: Batch, first: int, feed: Feed) -> SuiteEntry:
     if case.name in (UNPRUNED, WITHHELD):
         kept = 0 if feed == "nothing" else len(batch.visual_tokens[0])
-        return Entry(case.key, name, tuple(batch.generate(feed)), float(kept), feed)
-    with prune(batch.model, _drawn(case.method, first), num_keep=case.num_keep, positions=case.positions) as pruning:
+        return SuiteEntry(case.key, name, tuple(batch.generate(feed)), float(kept), feed)
+    if case.method is None:
+        raise ValueError("method must be given where tokens are pruned, got None")
+    with prune(batch.model, case.method.for_sample(first), num_keep=case.num_keep, positions=case.positions) as pruning:
         predictions = tuple(batch.generate(feed))
     kept_of_items = [item.num_kept for item in pruning.last.items] if pruning.last else []
-    return Entry(case.key, name, predictions, fmean(kept_of_items), feed)
-
-
-def _drawn(method: Method | None, first: int) -> Method:
-    """Return a method whose random draws, if it makes any, are those of some scenes."""
-    if method is None:
-        raise ValueError("method must be given where tokens are pruned, got None")
-    if "seed" not in {each.name for each in fields(method)}:
-        return method
-    changed: Any = {"seed": getattr(method, "seed", 0) * 1_000_003 + first}
-    return replace(method, **changed)
+    return SuiteEntry(case.key, name, predictions, fmean(kept_of_items), feed)
 
 
 def _feed(name: str) -> Feed:

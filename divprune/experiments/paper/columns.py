@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from divprune.evaluation.datasets import IMAGE_SETS, VIDEO_SETS, DataSet, data_set
 
-MEAN, EFFICIENCY, PICTURES = "mean", "efficiency", "pictures"
+MEAN, EFFICIENCY, IMAGES = "mean", "efficiency", "pictures"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Column:
         key: what we call it.
         title: its heading.
         data_set: key of the data set whose answers are scored; `MEAN` over the other columns of the row, `EFFICIENCY`
-            where time or memory is measured, `PICTURES` where the kept tokens themselves are.
+            where time or memory is measured, `IMAGES` where the kept tokens themselves are.
         metric: the key of the score in lmms-eval's results, or of the number in a bench row; empty for a mean.
         scale: a printed number is the metric times this.
         digits: behind the point, as printed.
@@ -32,7 +32,7 @@ class Column:
     @property
     def is_score(self) -> bool:
         """Whether it comes from the answers to one data set."""
-        return self.data_set not in (MEAN, EFFICIENCY, PICTURES)
+        return self.data_set not in (MEAN, EFFICIENCY, IMAGES)
 
     @property
     def is_papers(self) -> bool:
@@ -67,9 +67,9 @@ EFFICIENCY_COLUMNS = (
     Column("end_to_end", "E2E s", EFFICIENCY, "end_to_end_median_seconds", 1),
 )
 MEAN_COLUMN = Column(MEAN, "mean", MEAN, "", 1)
-PICTURES_COLUMN = Column(PICTURES, "max-min distance", PICTURES, "max_min_median_distance", 1, 4)
+IMAGES_COLUMN = Column(IMAGES, "max-min distance", IMAGES, "max_min_median_distance", 1, 4)
 
-_ALL = {each.key: each for each in (*IMAGE_COLUMNS, *VIDEO_COLUMNS, *EFFICIENCY_COLUMNS, MEAN_COLUMN, PICTURES_COLUMN)}
+_ALL = {each.key: each for each in (*IMAGE_COLUMNS, *VIDEO_COLUMNS, *EFFICIENCY_COLUMNS, MEAN_COLUMN, IMAGES_COLUMN)}
 
 
 def columns(keys: Sequence[str]) -> tuple[Column, ...]:

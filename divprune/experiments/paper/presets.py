@@ -3,10 +3,18 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from divprune.evaluation.cells import UNPRUNED, Cell
-from divprune.experiments.paper.columns import EFFICIENCY, MEAN, PICTURES, Column, columns
+from divprune.evaluation.cells import UNPRUNED, EvaluationRun
+from divprune.experiments.paper.columns import EFFICIENCY, IMAGES, MEAN, Column, columns
 from divprune.experiments.paper.printed import LLAVA_7B, LLAVA_13B, LLAVA_16, LLAVA_VIDEO, TABLE1, TABLE2, TABLE3
-from divprune.experiments.paper.rows import Recipe, Row, RowMaker, ablated, by_layer, every_method, main_methods
+from divprune.experiments.paper.rows import (
+    Recipe,
+    RowMaker,
+    TableRow,
+    ablated,
+    by_layer,
+    every_paper_method,
+    main_methods,
+)
 from divprune.experiments.subjects import Subject
 
 FIGURE_RATIOS = (0.05, 0.098, 0.25, 0.5)
@@ -45,7 +53,7 @@ PRESETS: tuple[Preset, ...] = (
         "Table 1: accuracy at matched TFLOPs",
         (LLAVA_7B, LLAVA_13B, LLAVA_16),
         tuple(TABLE1[0].values),
-        every_method,
+        every_paper_method,
     ),
     Preset("table2", "Table 2: videos, accuracy and cost", (LLAVA_VIDEO,), tuple(TABLE2[0].values), main_methods),
     Preset("table3", "Table 3: the layer at which tokens go", (LLAVA_7B,), _LAYER_KEYS, by_layer),
@@ -55,19 +63,17 @@ PRESETS: tuple[Preset, ...] = (
         "Figure 1: mean score against TFLOPs, 7B",
         (LLAVA_7B,),
         _FIGURE_KEYS,
-        every_method,
+        every_paper_method,
         FIGURE_RATIOS,
         "table1",
     ),
-    Preset(
-        "figure3", "Figure 3: one image's tokens, and their max-min distance", (LLAVA_7B,), (PICTURES,), main_methods
-    ),
+    Preset("figure3", "Figure 3: one image's tokens, and their max-min distance", (LLAVA_7B,), (IMAGES,), main_methods),
     Preset(
         "figure4",
         "Figure 4: mean score against TFLOPs, 13B",
         (LLAVA_13B,),
         _FIGURE_KEYS,
-        every_method,
+        every_paper_method,
         FIGURE_RATIOS,
         "table1",
     ),
@@ -75,8 +81,8 @@ PRESETS: tuple[Preset, ...] = (
         "figure5",
         "Figure 5: more images' tokens, and their max-min distance",
         (LLAVA_7B,),
-        (PICTURES,),
-        every_method,
+        (IMAGES,),
+        every_paper_method,
         printed="table1",
     ),
 )
@@ -99,9 +105,9 @@ class Entry:
 
     preset: str
     subject: Subject
-    row: Row
+    row: TableRow
     column: Column
-    cell: Cell | None
+    cell: EvaluationRun | None
     refusal: str | None
     printed: float | None
 
@@ -159,9 +165,9 @@ def entries(preset: Preset, subject: Subject, choice: Choice | None = None) -> l
     return [_entry(preset, subject, row, column) for row in _rows(preset, subject, wanted) for column in chosen]
 
 
-def cells(listed: Sequence[Entry]) -> list[Cell]:
+def cells(listed: Sequence[Entry]) -> list[EvaluationRun]:
     """Return what is run, once each."""
-    found: Mapping[str, Cell] = {entry.cell.name: entry.cell for entry in listed if entry.cell is not None}
+    found: Mapping[str, EvaluationRun] = {entry.cell.name: entry.cell for entry in listed if entry.cell is not None}
     return list(found.values())
 
 
@@ -176,7 +182,7 @@ def _columns(preset: Preset, choice: Choice) -> tuple[Column, ...]:
     return (*kept, *columns(added), *others)
 
 
-def _rows(preset: Preset, subject: Subject, choice: Choice) -> Iterator[Row]:
+def _rows(preset: Preset, subject: Subject, choice: Choice) -> Iterator[TableRow]:
     shares = tuple(choice.keep_ratios or preset.keep_ratios) or (subject.keep_ratio,)
     seen: set[tuple[object, ...]] = set()
     for share in shares:
@@ -189,7 +195,7 @@ def _rows(preset: Preset, subject: Subject, choice: Choice) -> Iterator[Row]:
                 yield replace(row, label=f"{row.label}, {row.keep_ratio:g}") if is_one_of_many else row
 
 
-def _of(make: RowMaker, recipe: Recipe, methods: Sequence[str] | None) -> Iterator[Row]:
+def _of(make: RowMaker, recipe: Recipe, methods: Sequence[str] | None) -> Iterator[TableRow]:
     rows = list(recipe(make))
     if methods is None:
         yield from rows
@@ -203,7 +209,7 @@ def _of(make: RowMaker, recipe: Recipe, methods: Sequence[str] | None) -> Iterat
             yield from make.named(method)
 
 
-def _entry(preset: Preset, subject: Subject, row: Row, column: Column) -> Entry:
+def _entry(preset: Preset, subject: Subject, row: TableRow, column: Column) -> Entry:
     printed = None if row.printed is None else row.printed.values.get(column.key)
     refusal = row.refusal
     if refusal is None and column.is_score and column.data_set not in subject.workloads:
@@ -212,9 +218,9 @@ def _entry(preset: Preset, subject: Subject, row: Row, column: Column) -> Entry:
     if refusal is not None or setting is None or column.data_set == MEAN:
         return Entry(preset.name, subject, row, column, None, refusal, printed)
     task = column.source.task if column.is_score else column.data_set
-    cell = Cell(subject.model, task, setting.method, setting.keep_ratio, setting.num_keep)
+    cell = EvaluationRun(subject.model, task, setting.method, setting.keep_ratio, setting.num_keep)
     return Entry(preset.name, subject, row, column, cell, None, printed)
 
 
-NOT_TASKS = frozenset({EFFICIENCY, PICTURES})
+NOT_TASKS = frozenset({EFFICIENCY, IMAGES})
 """Cells of these are no tasks of lmms-eval: time and memory, and what is kept of a folder of images."""

@@ -11,9 +11,9 @@ from divprune.experiments.paper.settings import (
     at_equal_flops,
     divprune_at_layer,
     fastv,
-    fitprune,
+    fitprune_setting,
     is_papers,
-    vtw,
+    vtw_setting,
 )
 from divprune.experiments.subjects import Subject
 
@@ -24,7 +24,7 @@ _PRINTED_LABELS = {("ablations", "random"): "random tokens"}
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """A row of a table.
 
     Attributes:
@@ -69,39 +69,39 @@ class RowMaker:
     keep_ratio: float
     recipe_folder: str
 
-    def baselines(self) -> Iterator[Row]:
+    def baselines(self) -> Iterator[TableRow]:
         """Yield the rows that every table has: the unpruned model, and random tokens at the same budget."""
         yield self._row(ORIGINAL, Setting(UNPRUNED), paired=False)
         yield self._row("random", Setting("random", self.keep_ratio), "tokens")
 
-    def inside(self) -> Iterator[Row]:
+    def inside(self) -> Iterator[TableRow]:
         """Yield VTW and FastV at equal FLOPs, and FastV at equal tokens; VTW keeps none, so it has no such row."""
         subject, share = self.subject, self.keep_ratio
-        yield self._row("VTW", vtw(subject, share), "flops")
+        yield self._row("VTW", vtw_setting(subject, share), "flops")
         yield self._row("FastV", fastv(subject, share, "flops"), "flops")
         yield self._row(f"FastV at {self._tokens()}", fastv(subject, share, "tokens"), "tokens")
 
-    def divprune(self) -> Row:
+    def divprune(self) -> TableRow:
         """Return the method itself."""
         return self._row("DivPrune", Setting("divprune", self.keep_ratio), "tokens")
 
-    def fitprune(self) -> Row:
+    def fitprune(self) -> TableRow:
         """Return FitPrune, calibrated to the same cost."""
-        return self._row("FitPrune", fitprune(self.subject, self.keep_ratio, self.recipe_folder), "flops")
+        return self._row("FitPrune", fitprune_setting(self.subject, self.keep_ratio, self.recipe_folder), "flops")
 
-    def adaptive(self) -> Iterator[Row]:
+    def adaptive(self) -> Iterator[TableRow]:
         """Yield the methods that find the number of each image."""
         for label, method in (("PruMerge", "prumerge"), ("DivPrune*", "divprune-star")):
             if self.belongs(label):
                 yield self._row(label, Setting(method), paired=False)
 
-    def trained(self) -> Iterator[Row]:
+    def trained(self) -> Iterator[TableRow]:
         """Yield the rows that are shown as reference only."""
         for label in ("M3", "PruMerge-LoRA"):
             if self.in_paper(label) is not None and is_papers(self.subject, self.keep_ratio):
                 yield self._row(label, None)
 
-    def layers(self) -> Iterator[Row]:
+    def layers(self) -> Iterator[TableRow]:
         """Yield DivPrune at the first layers, at equal FLOPs and at equal tokens."""
         for layer in LAYERS:
             setting = divprune_at_layer(self.subject, layer, self.keep_ratio, "flops")
@@ -110,14 +110,14 @@ class RowMaker:
             setting = divprune_at_layer(self.subject, layer, self.keep_ratio, "tokens")
             yield self._row(f"layer {layer} at {self._tokens()}", setting, "tokens")
 
-    def distances(self) -> Iterator[Row]:
+    def distances(self) -> Iterator[TableRow]:
         """Yield DivPrune by its three distances, and the least diverse tokens."""
         yield self._row("cosine", Setting("divprune", self.keep_ratio), "tokens")
         for metric in ("l2", "l1"):
             yield self._row(f"{metric} distance", Setting(f"divprune:metric={metric}", self.keep_ratio), "tokens")
         yield self._row("min-max", Setting("minmax", self.keep_ratio), "tokens")
 
-    def named(self, method: str) -> Iterator[Row]:
+    def named(self, method: str) -> Iterator[TableRow]:
         """Yield any other method: at equal tokens, and at equal FLOPs too if it acts inside the language model.
 
         Raises:
@@ -140,10 +140,12 @@ class RowMaker:
             equal = at_equal_flops(self.subject, method, self.keep_ratio)
             yield self._row(f"{method} at equal FLOPs", equal, "flops")
 
-    def _row(self, label: str, setting: Setting | None, matching: Matching | None = None, paired: bool = True) -> Row:
+    def _row(
+        self, label: str, setting: Setting | None, matching: Matching | None = None, paired: bool = True
+    ) -> TableRow:
         share = self.keep_ratio if paired and setting is not None else None
         printed = self.in_paper(label) if not paired or is_papers(self.subject, self.keep_ratio) else None
-        return Row(label, setting, matching, share, printed)
+        return TableRow(label, setting, matching, share, printed)
 
     def in_paper(self, label: str) -> PrintedRow | None:
         """Return the paper's row of this table on this model, at whatever share; None if there is none."""
@@ -168,11 +170,11 @@ class RowMaker:
         return f"{budget(counts.pop(), keep_ratio=self.keep_ratio)} tokens"
 
 
-Recipe = Callable[[RowMaker], Iterator[Row]]
+Recipe = Callable[[RowMaker], Iterator[TableRow]]
 """From a model to the rows of a table."""
 
 
-def every_method(make: RowMaker) -> Iterator[Row]:
+def every_paper_method(make: RowMaker) -> Iterator[TableRow]:
     """Table 1: all methods."""
     yield from make.baselines()
     yield from make.inside()
@@ -183,20 +185,20 @@ def every_method(make: RowMaker) -> Iterator[Row]:
     yield from make.trained()
 
 
-def main_methods(make: RowMaker) -> Iterator[Row]:
+def main_methods(make: RowMaker) -> Iterator[TableRow]:
     """Table 2: DivPrune beside VTW and FastV."""
     yield from make.baselines()
     yield from make.inside()
     yield make.divprune()
 
 
-def by_layer(make: RowMaker) -> Iterator[Row]:
+def by_layer(make: RowMaker) -> Iterator[TableRow]:
     """Table 3: where tokens are dropped."""
     yield from make.baselines()
     yield from make.layers()
 
 
-def ablated(make: RowMaker) -> Iterator[Row]:
+def ablated(make: RowMaker) -> Iterator[TableRow]:
     """Return the ablations: distances, random and least diverse tokens, and layers."""
     yield from make.baselines()
     yield from make.distances()

@@ -72,7 +72,7 @@ def target_ratio(subject: Subject, keep_ratio: float) -> float:
     return flop_ratio(subject, Setting("random", keep_ratio))
 
 
-def vtw(subject: Subject, keep_ratio: float) -> Setting:
+def vtw_setting(subject: Subject, keep_ratio: float) -> Setting:
     """Return VTW with the layer whose cost is nearest to the target."""
     if subject.architecture is not None and is_papers(subject, keep_ratio):
         return Setting(f"vtw:layer={VTW_LAYERS[subject.architecture]}")
@@ -121,7 +121,7 @@ def at_equal_flops(subject: Subject, method: str, keep_ratio: float) -> Setting:
     return Setting(method, num_keep=count)
 
 
-def fitprune(subject: Subject, keep_ratio: float, folder: str) -> Setting:
+def fitprune_setting(subject: Subject, keep_ratio: float, folder: str) -> Setting:
     """Return FitPrune with the recipe, in a folder, that is calibrated to the target."""
     percent = 100 * target_ratio(subject, keep_ratio)
     if subject.architecture == LLAVA_7B and is_papers(subject, keep_ratio):

@@ -45,13 +45,13 @@ def check_local_data(task: str, manager: PaperTaskManager) -> None:
     key = data_key(task) or task
     files = config["dataset_kwargs"]["data_files"][config["test_split"]]
     table = LocalTable(config["dataset_path"], tuple(map(Path, files)))
-    lacking = [name for name in COLUMNS[key] if name not in columns(table)]
+    lacking = [name for name in COLUMNS[key] if name not in table_columns(table)]
     where = table.files[0].parent
     if lacking:
         raise EvaluationError(f"the data of {task} in {where} must have the columns {', '.join(lacking)}")
     options = (config.get("lmms_eval_specific_kwargs") or {}).get("default", {})
     images = options.get("pictures")
-    if images and "image" not in columns(table) and not any(Path(images).rglob("*.parquet")):
+    if images and "image" not in table_columns(table) and not any(Path(images).rglob("*.parquet")):
         raise EvaluationError(f"the data of {task} must have a column 'image', or parquet files in {images}")
     if "clips" in options:
         _check_clips(task, table, options)
@@ -70,7 +70,7 @@ def _check_clips(task: str, table: LocalTable, options: dict[str, Any]) -> None:
         raise EvaluationError(f"{len(missing)} of {len(names)} videos of {task} are not in {folder}: {listed}")
 
 
-def columns(table: LocalTable) -> Sequence[str]:
+def table_columns(table: LocalTable) -> Sequence[str]:
     """Return the names of a table's columns.
 
     Raises:

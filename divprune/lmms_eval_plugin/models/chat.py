@@ -5,11 +5,11 @@ from typing import Any
 from lmms_eval.api.instance import Instance
 
 from divprune.lmms_eval_plugin.models.conversations import from_messages
-from divprune.lmms_eval_plugin.models.pruned import PrunedModel
+from divprune.lmms_eval_plugin.models.pruned import HarnessModel
 from divprune.prompting import Conversation
 
 
-class DivPruneChat(PrunedModel):
+class DivPruneChat(HarnessModel):
     """Any supported Hugging Face family with any method, asked in conversations."""
 
     is_simple = False

@@ -10,13 +10,13 @@ from PIL import Image
 
 from divprune.errors import EvaluationError
 from divprune.media import load_image, load_video
-from divprune.prompting import Conversation, Message, Part
+from divprune.prompting import Conversation, Message, MessagePart
 
 PICTURE_FILES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True, slots=True)
-class Clips:
+class Videos:
     """How videos are shown to a model.
 
     Attributes:
@@ -28,7 +28,7 @@ class Clips:
     as_pictures: bool = False
 
 
-def from_messages(messages: Iterable[dict[str, Any]], videos: Clips, system_prompt: str = "") -> Conversation:
+def from_messages(messages: Iterable[dict[str, Any]], videos: Videos, system_prompt: str = "") -> Conversation:
     """Return the conversation that a task's `doc_to_messages` wrote.
 
     Args:
@@ -48,7 +48,7 @@ def from_messages(messages: Iterable[dict[str, Any]], videos: Clips, system_prom
 
 
 def from_context(
-    context: str, visuals: Sequence[Any], videos: Clips, placeholders: Sequence[str], system_prompt: str = ""
+    context: str, visuals: Sequence[Any], videos: Videos, placeholders: Sequence[str], system_prompt: str = ""
 ) -> Conversation:
     """Return the conversation of a task that gives words and media apart.
 
@@ -66,7 +66,7 @@ def from_context(
         MediaError: an image or video cannot be read.
     """
     media = [_shown(each, None, videos) for each in visuals]
-    parts: list[Part] = [*chain.from_iterable(media), context]
+    parts: list[MessagePart] = [*chain.from_iterable(media), context]
     for token in placeholders:
         first, *others = context.split(token)
         if media and len(others) == len(media):
@@ -76,14 +76,14 @@ def from_context(
     return [Message("system", (system_prompt,)), user] if system_prompt else [user]
 
 
-def _message(message: dict[str, Any], videos: Clips) -> Message:
+def _message(message: dict[str, Any], videos: Videos) -> Message:
     content = message["content"]
     if isinstance(content, str):
         return Message(message["role"], (content,))
     return Message(message["role"], tuple(chain.from_iterable(_parts(piece, videos) for piece in content)))
 
 
-def _parts(piece: dict[str, Any], videos: Clips) -> tuple[Part, ...]:
+def _parts(piece: dict[str, Any], videos: Videos) -> tuple[MessagePart, ...]:
     kind = piece.get("type")
     if kind == "text":
         return (str(piece["text"]),)
@@ -92,7 +92,7 @@ def _parts(piece: dict[str, Any], videos: Clips) -> tuple[Part, ...]:
     return _shown(piece.get("url"), kind, videos)
 
 
-def _shown(source: Any, kind: str | None, videos: Clips) -> tuple[Part, ...]:
+def _shown(source: Any, kind: str | None, videos: Videos) -> tuple[MessagePart, ...]:
     """Return an image, or a video as the model takes it."""
     if isinstance(source, Image.Image):
         return (source,)

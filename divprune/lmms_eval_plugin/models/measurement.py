@@ -10,7 +10,7 @@ from divprune.huggingface import PruningReport
 
 
 @dataclass(frozen=True, slots=True)
-class Measurement:
+class CallMeasurement:
     """One call of `generate`.
 
     Attributes:
@@ -38,9 +38,9 @@ class Measurement:
 
 def measurement(
     num_prompts: int, num_new_tokens: int, seconds: float, report: PruningReport | None, device: torch.device
-) -> Measurement:
+) -> CallMeasurement:
     """Describe a call that has just ended; `report` is the pruning's, None if nothing was pruned."""
-    return Measurement(
+    return CallMeasurement(
         num_prompts=num_prompts,
         num_items=len(report.items) if report else 0,
         num_visual_tokens=report.num_visual_tokens if report else 0,
@@ -53,7 +53,7 @@ def measurement(
     )
 
 
-def summary(measured: Iterable[Measurement | dict[str, Any]]) -> dict[str, Any]:
+def summary(measured: Iterable[CallMeasurement | dict[str, Any]]) -> dict[str, Any]:
     """Sum measurements: counts and seconds, and the largest memory. Empty if there are none."""
     rows = [one if isinstance(one, dict) else {name: getattr(one, name) for name in one.__slots__} for one in measured]
     if not rows:

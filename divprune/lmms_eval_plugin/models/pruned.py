@@ -3,7 +3,6 @@
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -19,9 +18,9 @@ from divprune.checkpoints import choose_device, load_model
 from divprune.errors import DivpruneError, EvaluationError, PromptError, PruningError
 from divprune.huggingface import Pruning, attach
 from divprune.lmms_eval_plugin.models.arguments import PruningArguments, split_arguments
-from divprune.lmms_eval_plugin.models.conversations import Clips
+from divprune.lmms_eval_plugin.models.conversations import Videos
 from divprune.lmms_eval_plugin.models.generation_settings import cut_at, generate_options
-from divprune.lmms_eval_plugin.models.measurement import Measurement, measurement, summary
+from divprune.lmms_eval_plugin.models.measurement import CallMeasurement, measurement, summary
 from divprune.methods import Method, RandomTokens
 from divprune.prompting import Conversation, build_batch, decode_answers, takes_videos
 
@@ -29,7 +28,7 @@ PATIENCE = timedelta(weeks=52)
 """How long processes wait for one another: the first one fetches the data sets, and scores."""
 
 
-class PrunedModel(lmms):
+class HarnessModel(lmms):
     """Answers lmms-eval's requests from the kept visual tokens.
 
     Batches of any size, several images a prompt, videos, text alone. Under torchrun or accelerate every process has
@@ -58,12 +57,12 @@ class PrunedModel(lmms):
         self.loaded = load_model(
             self.arguments.pretrained, self._choose_device(), self.arguments.dtype, revision=self.arguments.revision
         )
-        self.videos = Clips(self.arguments.num_frames, as_pictures=not takes_videos(self.loaded))
+        self.videos = Videos(self.arguments.num_frames, as_pictures=not takes_videos(self.loaded))
         self._handle: Pruning | None = None
         self._method: Method | None = None
         self._options: dict[str, Any] = {}
         self.shows_progress = self.rank == 0
-        self._measured: list[Measurement] = []
+        self._measured: list[CallMeasurement] = []
         self._prune(pruning)
 
     @property
@@ -86,7 +85,7 @@ class PrunedModel(lmms):
             torch.cuda.reset_peak_memory_stats(self.device)
         self._prune(PruningArguments(method, keep_ratio, num_keep, None, positions, order, scope))
 
-    def take_measurements(self) -> list[Measurement]:
+    def take_measurements(self) -> list[CallMeasurement]:
         """Return what calls since the last time took, and forget it."""
         taken, self._measured = self._measured, []
         return taken
@@ -143,8 +142,7 @@ class PrunedModel(lmms):
         """Have a method that draws tokens draw by the document: anew for each, the same in any batch and process."""
         if isinstance(self._method, RandomTokens):
             document = zlib.crc32(f"{request.task_name} {request.doc_id}".encode())
-            seed = self._method.seed * 1_000_003 + document
-            self._attach(replace(self._method, seed=seed), self._options)
+            self._attach(self._method.for_sample(document), self._options)
 
     def _answer(self, requests: Sequence[Instance]) -> list[GenerationResult]:
         """Answer a batch; in halves where memory is short, one by one where tokens are drawn or media differ."""
@@ -188,7 +186,7 @@ class PrunedModel(lmms):
             for text, length, new in zip(texts, seen.sum(dim=1).tolist(), new_tokens, strict=True)
         ]
 
-    def _log(self, measured: Sequence[Measurement]) -> None:
+    def _log(self, measured: Sequence[CallMeasurement]) -> None:
         """Tell lmms-eval's own report."""
         if not measured:
             return

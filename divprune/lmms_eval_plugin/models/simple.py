@@ -8,12 +8,12 @@ from lmms_eval.api.instance import GenerationResult, Instance
 from torch import Tensor
 
 from divprune.lmms_eval_plugin.models.conversations import from_context
-from divprune.lmms_eval_plugin.models.pruned import PrunedModel
+from divprune.lmms_eval_plugin.models.pruned import HarnessModel
 from divprune.lmms_eval_plugin.models.weighing import weighed
 from divprune.prompting import Conversation, build_batch, placeholder
 
 
-class DivPruneSimple(PrunedModel):
+class DivPruneSimple(HarnessModel):
     """Any supported Hugging Face family with any method, for tasks that give words and media apart."""
 
     is_simple = True

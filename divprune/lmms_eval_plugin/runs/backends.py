@@ -13,7 +13,7 @@ from typing import Any
 
 from divprune.checkpoints import EMBEDDED
 from divprune.errors import EvaluationError, MissingDependencyError
-from divprune.evaluation.cells import UNPRUNED, Cell
+from divprune.evaluation.cells import UNPRUNED, EvaluationRun
 from divprune.evaluation.harness_options import HarnessOptions
 
 LONGEST_ANSWER = 1024  # where a task does not say, as in `ModelArguments`
@@ -35,7 +35,7 @@ class ModelPool:
     _loaded: tuple[Any, ...] = ()
     _model: Any = field(default=None, repr=False)
 
-    def model_for(self, cell: Cell, is_simple: bool) -> Any:
+    def model_for(self, cell: EvaluationRun, is_simple: bool) -> Any:
         """Return lmms-eval's model of a cell, pruned as it says.
 
         Args:
@@ -59,7 +59,7 @@ class ModelPool:
         self._loaded, self._model = (), None
         gc.collect()
 
-    def _hugging_face(self, cell: Cell, is_simple: bool) -> Any:
+    def _hugging_face(self, cell: EvaluationRun, is_simple: bool) -> Any:
         from divprune.lmms_eval_plugin.models.chat import DivPruneChat
         from divprune.lmms_eval_plugin.models.simple import DivPruneSimple
 
@@ -81,7 +81,7 @@ class ModelPool:
         )
         return self._model
 
-    def _vllm(self, cell: Cell) -> Any:
+    def _vllm(self, cell: EvaluationRun) -> Any:
         if find_spec("vllm") is None:
             raise MissingDependencyError('`backend` vllm needs vLLM too: pip install "divprune[eval,vllm]"')
         from divprune.lmms_eval_plugin.runs.vllm_model import TasksLengthVLLM
@@ -115,7 +115,7 @@ class ModelPool:
         is_local = model == EMBEDDED or Path(model).expanduser().is_dir()
         return None if is_local else self.revisions[model]
 
-    def _server(self, cell: Cell) -> Any:
+    def _server(self, cell: EvaluationRun) -> Any:
         from lmms_eval.models.chat.openai import OpenAICompatible
 
         _refuse_options_of_prune(cell, "openai-server")
@@ -133,6 +133,6 @@ class ModelPool:
         )
 
 
-def _refuse_options_of_prune(cell: Cell, backend: str) -> None:
+def _refuse_options_of_prune(cell: EvaluationRun, backend: str) -> None:
     if cell.positions is not None or cell.order != "sorted":
         raise EvaluationError(f"`backend` {backend} takes no positions and no order of its own")

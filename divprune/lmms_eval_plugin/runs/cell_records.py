@@ -12,17 +12,17 @@ from lmms_eval.api.model import lmms
 
 from divprune.checkpoints import choose_device
 from divprune.errors import EvaluationError
-from divprune.evaluation.cells import Cell
+from divprune.evaluation.cells import EvaluationRun
 from divprune.evaluation.datasets import DATA_SETS, DataSet
 from divprune.evaluation.harness_options import HarnessOptions
 from divprune.lmms_eval_plugin.models.measurement import summary
 from divprune.lmms_eval_plugin.runs.sample_scores import marks
 from divprune.records import Record, check_record_place, checksum, load_record, provenance, write_whole
 
-PACKAGES = ("divprune", "lmms-eval", "torch", "transformers")
+HARNESS_PACKAGES = ("divprune", "lmms-eval", "torch", "transformers")
 
 
-def settings_of(cell: Cell, options: HarnessOptions, revision: str | None) -> dict[str, Any]:
+def run_settings(cell: EvaluationRun, options: HarnessOptions, revision: str | None) -> dict[str, Any]:
     """Everything that a cell's answers depend on, apart from the data, and how many are asked for.
 
     Args:
@@ -43,10 +43,10 @@ def answer_identity(settings: Mapping[str, Any], data: Mapping[str, Any]) -> dic
     """Everything that the answer to a document depends on: not how many there are, nor who scores it."""
     others = ("limit", "tokenizer", "judge", "egoschema_url")
     own = {name: value for name, value in settings.items() if name not in others}
-    return own | {"dataset": dict(data), "versions": {name: version(name) for name in PACKAGES}}
+    return own | {"dataset": dict(data), "versions": {name: version(name) for name in HARNESS_PACKAGES}}
 
 
-def finished_record(cell: Cell, settings: Mapping[str, Any], options: HarnessOptions) -> Record | None:
+def finished_record(cell: EvaluationRun, settings: Mapping[str, Any], options: HarnessOptions) -> Record | None:
     """Return the record that an earlier run left of a cell, None if there is none, or it is to be made anew.
 
     Raises:
@@ -67,13 +67,13 @@ def finished_record(cell: Cell, settings: Mapping[str, Any], options: HarnessOpt
     return record
 
 
-def refusal_record(cell: Cell, settings: Mapping[str, Any], reason: str) -> Record:
+def refusal_record(cell: EvaluationRun, settings: Mapping[str, Any], reason: str) -> Record:
     """Return the record of a cell that cannot run."""
     return Record(cell.name, {**settings, "refusal": " ".join(reason.split())}, [])
 
 
 def cell_record(
-    cell: Cell,
+    cell: EvaluationRun,
     settings: Mapping[str, Any],
     data: Mapping[str, Any],
     results: Mapping[str, Any],
@@ -83,7 +83,7 @@ def cell_record(
 
     Args:
         cell: what has run.
-        settings: see `settings_of`, with what scoring used.
+        settings: see `run_settings`, with what scoring used.
         data: see `data_revision`.
         results: as `simple_evaluate` returns them.
         measured: the calls of `generate`.
@@ -105,7 +105,7 @@ def cell_record(
     return Record(cell.name, config, rows, provenance()), found
 
 
-def save_marks(cell: Cell, found: Sequence[Mapping[str, Any]], folder: Path) -> Path:
+def save_marks(cell: EvaluationRun, found: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     """Write the marks of a cell's documents, a line each."""
     path = folder / f"{cell.name}.samples.jsonl"
     write_whole(path, "".join(json.dumps(mark, default=float) + "\n" for mark in found))

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from divprune.checkpoints import checkpoint_revision
 from divprune.distributed import is_main_process, num_processes
 from divprune.errors import DivpruneError, EvaluationError, PruningError, UnsupportedModelError, first_line
-from divprune.evaluation.cells import Cell
+from divprune.evaluation.cells import EvaluationRun
 from divprune.evaluation.harness_options import HarnessOptions
 from divprune.jsonl_log import JsonlLog
 from divprune.lmms_eval_plugin.data.local_data import PaperTaskManager, task_manager
@@ -31,8 +31,8 @@ from divprune.lmms_eval_plugin.runs.cell_records import (
     cell_record,
     finished_record,
     refusal_record,
+    run_settings,
     save_marks,
-    settings_of,
 )
 from divprune.lmms_eval_plugin.runs.resuming import ResumingModel
 from divprune.lmms_eval_plugin.scoring.settings import EGOSCHEMA_URL, ScoringSettings, use
@@ -44,7 +44,7 @@ __all__ = ["HarnessOptions", "run_cells"]
 JUDGE_THREADS = 4
 
 
-def run_cells(cells: Sequence[Cell], options: HarnessOptions, progress: Progress = SILENT) -> list[Record]:
+def run_cells(cells: Sequence[EvaluationRun], options: HarnessOptions, progress: Progress = SILENT) -> list[Record]:
     """Run cells, those of one model together, and write a record for each.
 
     Under torchrun every process calls this with the same arguments, and answers its share.
@@ -95,9 +95,9 @@ class _Run:
         self.found, self.pool = found, pool
         self._num_cells, self._num_begun = num_cells, 0
 
-    def record_of(self, cell: Cell) -> Record | None:
+    def record_of(self, cell: EvaluationRun) -> Record | None:
         """Return a cell's record, from an earlier run if it has finished there."""
-        settings = settings_of(cell, self.options, self.pool.revisions[cell.model]) | self._scoring(cell.task)
+        settings = run_settings(cell, self.options, self.pool.revisions[cell.model]) | self._scoring(cell.task)
         finished = finished_record(cell, settings, self.options)
         if finished is not None:
             self.progress.note(f"{cell.name} has run already")
@@ -115,7 +115,7 @@ class _Run:
         named = {"tokenizer": "java", "judge": "judge", "egoschema_url": "egoschema server"}
         return {name: value for name, value in self.found.items() if named[name] in needs}
 
-    def _evaluated(self, cell: Cell, settings: dict[str, Any], model: Any) -> Record | None:
+    def _evaluated(self, cell: EvaluationRun, settings: dict[str, Any], model: Any) -> Record | None:
         kind = "simple" if model.is_simple else "chat"
         (task,) = self.manager.load_task_or_group([cell.task], kind).values()
         data = data_revision(task)
@@ -181,7 +181,7 @@ class _Run:
                 raise
             raise _scoring_error(error) from error
 
-    def _refused(self, cell: Cell, settings: dict[str, Any], error: Exception) -> Record | None:
+    def _refused(self, cell: EvaluationRun, settings: dict[str, Any], error: Exception) -> Record | None:
         self.progress.note(f"{cell.name} is refused: {error}")
         if not is_main_process():
             return None
@@ -199,7 +199,7 @@ def _scoring_error(error: BaseException) -> DivpruneError:
     )
 
 
-def _checked(cells: Sequence[Cell], manager: PaperTaskManager, scoring: ScoringSettings) -> dict[str, Any]:
+def _checked(cells: Sequence[EvaluationRun], manager: PaperTaskManager, scoring: ScoringSettings) -> dict[str, Any]:
     tasks = list(dict.fromkeys(cell.task for cell in cells))
     preflight.unknown(tasks, manager)
     for task in tasks:

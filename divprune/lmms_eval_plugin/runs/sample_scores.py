@@ -8,7 +8,7 @@ from numbers import Real
 from typing import Any
 
 from divprune.lmms_eval_plugin.scoring.answers import mmbench_scores
-from divprune.lmms_eval_plugin.scoring.captions import cider_scores
+from divprune.lmms_eval_plugin.scoring.captions import caption_cider
 
 Sample = Mapping[str, Any]
 Values = Sequence[Any]
@@ -57,7 +57,7 @@ def _reader(name: str, values: Values) -> Callable[[Values], list[float | None]]
     first = values[0] if values else None
     if isinstance(first, dict) and "score" not in first:
         if name.endswith("_CIDEr"):
-            return lambda given: list(cider_scores(given))
+            return lambda given: list(caption_cider(given))
         if {"index", "prediction", "answer", "L2-category"} <= set(first):
             return mmbench_scores
         if {"pred", "answer", "question_id"} <= set(first):

@@ -7,20 +7,20 @@ with a "score" in the metric's unit. The mean of the scores is the metric, excep
 import random
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
-Document = Mapping[str, Any]
-Mark = dict[str, Any]
-Marks = dict[str, Mark]
+from divprune.lmms_eval_plugin.scoring.documents import Document
+
+Marks = dict[str, dict[str, Any]]
 
 _CIRCULAR = 1_000_000  # MMBench numbers the copies of a question with their options moved on by this much
 _RANDOM = threading.Lock()
 
 
-def mean_score(results: Sequence[Mark]) -> float:
+def mean_score(results: Sequence[dict[str, Any]]) -> float:
     """Return the mean of the marks' scores."""
     return sum(result["score"] for result in results) / len(results)
 
@@ -92,7 +92,7 @@ def mmbench(document: Document, answers: Sequence[str]) -> Marks:
     return {"gpt_eval_score": mark | {"right": mmbench_right(mark)}}
 
 
-def mmbench_right(mark: Mark) -> bool:
+def mmbench_right(mark: dict[str, Any]) -> bool:
     """Tell whether the letter in the prediction is the answer, as `mmbench_en_dev_static` decides it."""
     from lmms_eval.tasks._task_utils.mcq_extract import extract_mcq_answer
 
@@ -111,7 +111,7 @@ def _mmbench_evaluator() -> Any:
     return MMBench_Evaluator()
 
 
-def mmbench_scores(marks: Sequence[Mark]) -> list[float | None]:
+def mmbench_scores(marks: Sequence[dict[str, Any]]) -> list[float | None]:
     """100 for a question of which every copy was answered rightly, else 0; None for the copies themselves.
 
     A question counts once, however many copies with its options in another order there are.
@@ -120,17 +120,17 @@ def mmbench_scores(marks: Sequence[Mark]) -> list[float | None]:
     return [None if mark["index"] >= _CIRCULAR else 100.0 * (mark["index"] not in wrong) for mark in marks]
 
 
-def _is_right(mark: Mark) -> bool:
+def _is_right(mark: dict[str, Any]) -> bool:
     return bool(mark["right"]) if "right" in mark else mmbench_right(mark)
 
 
-def mmbench_score(results: Sequence[Mark]) -> float:
+def mmbench_score(results: Sequence[dict[str, Any]]) -> float:
     """Return the percentage of questions of which every copy was answered rightly."""
     counted = [score for score in mmbench_scores(results) if score is not None]
     return sum(counted) / len(counted) if counted else 0.0
 
 
-def mme_score(results: Sequence[Mark]) -> float:
+def mme_score(results: Sequence[dict[str, Any]]) -> float:
     """Return the sum over categories of the accuracy and of the share of images with both questions right, in percent.
 
     An image of which only one question was asked, at the end of a limited run, is left out.

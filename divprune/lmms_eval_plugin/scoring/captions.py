@@ -10,17 +10,15 @@ import json
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from divprune.errors import EvaluationError, first_line
 from divprune.evaluation import cider as scorer
+from divprune.lmms_eval_plugin.scoring.documents import Document
 from divprune.lmms_eval_plugin.scoring.settings import ScoringSettings, current
 from divprune.lmms_eval_plugin.scoring.words import split_words
-
-Document = Mapping[str, Any]
-Mark = dict[str, Any]
 
 NO_JAVA = (
     "CIDEr needs the program 'java' for the official tokenizer; install a Java runtime (Debian, Ubuntu: apt-get "
@@ -28,35 +26,35 @@ NO_JAVA = (
 )
 
 
-def coco(document: Document, answers: Sequence[str]) -> dict[str, Mark]:
+def coco(document: Document, answers: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return a caption of COCO 2017."""
     return {"coco_CIDEr": _mark(document["id"], document["answer"], answers)}
 
 
-def flickr(document: Document, answers: Sequence[str]) -> dict[str, Mark]:
+def flickr(document: Document, answers: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return a caption of Flickr30k."""
     return {"flickr_CIDEr": _mark(document["img_id"], document["caption"], answers)}
 
 
-def nocaps(document: Document, answers: Sequence[str]) -> dict[str, Mark]:
+def nocaps(document: Document, answers: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return a caption of NoCaps."""
     return {"nocaps_CIDEr": _mark(document["image_id"], document["annotations_captions"], answers)}
 
 
-def _mark(image_id: Any, references: Sequence[str], answers: Sequence[str]) -> Mark:
+def _mark(image_id: Any, references: Sequence[str], answers: Sequence[str]) -> dict[str, Any]:
     return {"image_id": image_id, "answer": list(references), "pred": answers[0] if answers else ""}
 
 
-def cider(results: Sequence[Mark]) -> float:
+def cider(results: Sequence[dict[str, Any]]) -> float:
     """Return the mean of the images' CIDEr."""
-    scores = cider_scores(results)
+    scores = caption_cider(results)
     return sum(scores) / len(scores)
 
 
 _SCORED: dict[str, list[float]] = {}  # the last results only: marks are asked for right after the metric
 
 
-def cider_scores(results: Sequence[Mark]) -> list[float]:
+def caption_cider(results: Sequence[dict[str, Any]]) -> list[float]:
     """Each image's CIDEr among these images.
 
     Args:

@@ -165,7 +165,7 @@ _BENCHES: dict[tuple[Judge, Any], Bench] = {}
 _OPENING = threading.Lock()
 
 
-def bench() -> Bench:
+def judge_bench() -> Bench:
     """Return the bench of this process's judge and settings."""
     key = (judge_from_environment(), current())
     with _OPENING:

@@ -13,20 +13,18 @@ from functools import lru_cache
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from divprune.lmms_eval_plugin.scoring.judge import Messages, bench
-
-Document = Mapping[str, Any]
-Mark = dict[str, Any]
+from divprune.lmms_eval_plugin.scoring.documents import Document
+from divprune.lmms_eval_plugin.scoring.judge import Messages, judge_bench
 
 MAX_TOKENS = 64
 _IMPORTING = threading.Lock()
 
 
-def activitynet(document: Document, answers: Sequence[str]) -> dict[str, Mark]:
+def activitynet(document: Document, answers: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Tell whether the judge takes the answer for right, in percent, and its score from 0 to 5."""
     said = answers[0]
     messages = _messages("activitynetqa", "get_eval", document["question"], document["answer"], said)
-    verdict, rating = bench().read(messages, MAX_TOKENS, _verdict)
+    verdict, rating = judge_bench().read(messages, MAX_TOKENS, _verdict)
     mark = {"question_id": document["question_id"], "pred": said, "Correctness": verdict, "rating": rating}
     return {
         "gpt_eval_score": mark | {"score": float(rating)},
@@ -34,12 +32,12 @@ def activitynet(document: Document, answers: Sequence[str]) -> dict[str, Mark]:
     }
 
 
-def videochatgpt_temporal(document: Document, answers: Sequence[str]) -> dict[str, Mark]:
+def videochatgpt_temporal(document: Document, answers: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Tell how well the answer keeps the order of events, from 0 to 5."""
     said = answers[0]
     question, expected = document["question"], document["answer"]
     messages = _messages("videochatgpt", "get_eval_generic", question, expected, said, "temporal")
-    rating = bench().read(messages, MAX_TOKENS, _rating)
+    rating = judge_bench().read(messages, MAX_TOKENS, _rating)
     mark = {"video_name": document["video_name"], "Q": question, "A": expected, "pred": said}
     return {"gpt_eval_score_temporal": mark | {"score": float(rating)}}
 

@@ -7,12 +7,12 @@ and needs the package pywsd for the lemmas; this one needs the corpora only.
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-Document = Mapping[str, Any]
+from divprune.lmms_eval_plugin.scoring.documents import Document
 
 # What the scores need below a folder of NLTK_DATA: each with the name under which nltk.downloader knows it.
 CORPORA = {
