@@ -62,7 +62,7 @@ def test_not_a_picture_and_truncated_picture(divprune: Command, picture: Path, t
     text, half = tmp_path / "notes.txt", tmp_path / "half.png"
     text.write_text("not a picture")
     half.write_bytes(picture.read_bytes()[:50_000])
-    for path, message in ((text, "is not a picture"), (half, "is truncated or damaged")):
+    for path, message in ((text, "is not an image"), (half, "is truncated or damaged")):
         outcome = divprune("run", "--image", path)
         assert outcome.exit_code == 2
         assert message in outcome.error

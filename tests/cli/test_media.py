@@ -56,7 +56,7 @@ def test_truncated_picture_is_refused(tmp_path: Path, format_name: str) -> None:
     Image.fromarray(noise).save(buffer, format_name)
     path = tmp_path / "half"
     path.write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
-    with pytest.raises(MediaError, match=r"truncated or damaged|not a picture"):
+    with pytest.raises(MediaError, match=r"truncated or damaged|not an image"):
         load_image(path)
 
 
@@ -83,8 +83,8 @@ def test_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_missing_text_and_folder_are_refused(tmp_path: Path) -> None:
     text = tmp_path / "notes.txt"
-    text.write_text("not a picture")
-    for path, reason in ((tmp_path / "none.png", "no such picture"), (text, "not a picture"), (tmp_path, "not a file")):
+    text.write_text("not an image")
+    for path, reason in ((tmp_path / "none.png", "no such picture"), (text, "not an image"), (tmp_path, "not a file")):
         with pytest.raises(MediaError, match=reason):
             load_image(path)
 

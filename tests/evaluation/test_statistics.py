@@ -49,7 +49,7 @@ def test_mme_by_hand() -> None:
 
 def test_mme_leaves_out_pictures_with_one_question() -> None:
     assert score(mme(("color", 1, 1), ("color", 1, 0))[:3], "mme") == 200
-    with pytest.raises(ValueError, match="both questions about at least one picture"):
+    with pytest.raises(ValueError, match="both questions about at least one image"):
         score(mme(("color", 1, 1))[:1], "mme")
 
 

@@ -108,7 +108,10 @@ def places(model: PreTrainedModel, inputs: dict[str, Any], keep_ratio: float = 1
         items = encoded_for(model, inputs).items
     stays = inputs["attention_mask"].bool()
     for item in items:
-        stays[item.row, item.columns[: len(item.columns) - budget(len(item.columns), keep_ratio=keep_ratio)]] = False
+        stays[
+            item.row,
+            item.placeholders[: len(item.placeholders) - budget(len(item.placeholders), keep_ratio=keep_ratio)],
+        ] = False
     width = int(stays.sum(dim=1).max()) if keep_ratio < 1 else stays.shape[1]
     return [_place(item, [each for each in items if each.row == item.row], inputs, stays, width) for item in items]
 
@@ -117,13 +120,13 @@ def _place(item: VisualItem, own: list[VisualItem], inputs: dict[str, Any], stay
     mask = inputs["attention_mask"][item.row].bool()
     standing = stays[item.row].nonzero().squeeze(1)
     slots = torch.full((len(mask),), -1).index_copy(0, standing, torch.arange(width - len(standing), width))
-    visual = torch.cat([each.columns for each in own])
+    visual = torch.cat([each.placeholders for each in own])
     text = mask.index_fill(0, visual, False).nonzero().squeeze(1)
     after = text[text > visual.max()]
     text = after if len(after) else text
     return Place(
         item=item,
-        tokens=slots[item.columns][slots[item.columns] >= 0],
+        tokens=slots[item.placeholders][slots[item.placeholders] >= 0],
         text=slots[text],
         visual=slots[visual][slots[visual] >= 0],
         last=int(slots[mask.nonzero().max()]),
@@ -216,7 +219,7 @@ def test_a_later_turn_is_told_of_its_own_text_and_picture(name: str, layer: int)
     with prune(model, method, keep_ratio=1.0), torch.no_grad():
         model(**later | {"attention_mask": whole["attention_mask"]}, **{CACHE: cache})
     seen, expected = eager_run(model, whole, layer), places(model, whole)[1]
-    expected.visual = expected.visual[torch.isin(expected.visual, expected.item.columns)]
+    expected.visual = expected.visual[torch.isin(expected.visual, expected.item.placeholders)]
     expected.input_tokens = expected.item.visual_tokens
     assert_told(model, method.told, seen, [expected])
 

@@ -13,7 +13,7 @@ from vllm.multimodal.processing import BaseMultiModalProcessor
 
 import divprune.vllm_plugin
 from divprune.errors import UnsupportedVersionError
-from divprune.vllm_plugin import FAMILIES, contracts, pruned_overrides, qwen3, versions
+from divprune.vllm_plugin import SERVED_FAMILIES, contracts, pruned_overrides, qwen3, versions
 from divprune.vllm_plugin.contracts import Contract
 from divprune.vllm_plugin.error_middleware import RefuseUnreadablePictures
 from divprune.vllm_plugin.registration import register
@@ -100,7 +100,7 @@ def test_where_nothing_can_be_registered_there_is_a_warning(part: str, monkeypat
             register()
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.model)
+@pytest.mark.parametrize("family", SERVED_FAMILIES, ids=lambda family: family.model)
 def test_models_are_refused_before_they_are_imported(family: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     break_contract(place("Qwen3VLMultiModalProcessor.get_video_repl"), monkeypatch)
     with pytest.raises(UnsupportedVersionError, match="get_video_repl must take"):

@@ -11,7 +11,7 @@ from vllm import ModelRegistry
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.encoder_budget import MultiModalBudget
 
-from divprune.vllm_plugin import FAMILIES
+from divprune.vllm_plugin import SERVED_FAMILIES
 from divprune.vllm_plugin.mrope import as_columns, from_columns
 from divprune.vllm_plugin.registration import register
 from tests.serving.cases import CASES, picture, prompts
@@ -22,7 +22,7 @@ Engine = Callable[..., Any]
 
 
 def test_every_family_is_tested() -> None:
-    assert len(WRITERS) == len(FAMILIES)
+    assert len(WRITERS) == len(SERVED_FAMILIES)
 
 
 def test_registering_again_changes_nothing() -> None:
@@ -32,7 +32,7 @@ def test_registering_again_changes_nothing() -> None:
     assert {name: (model.module_name, model.class_name) for name, model in before.items()} == {
         name: (model.module_name, model.class_name) for name, model in ModelRegistry.models.items()
     }
-    assert {family.pruned_architecture for family in FAMILIES} <= set(before)
+    assert {family.pruned_architecture for family in SERVED_FAMILIES} <= set(before)
 
 
 def test_registering_imports_no_model() -> None:

@@ -9,7 +9,7 @@ import pytest
 from divprune.budget import Budget
 from divprune.errors import UnsupportedModelError
 from divprune.methods import EVS, ItemContext, get_method
-from divprune.vllm_plugin import FAMILIES, PruningSettings, pruned_overrides
+from divprune.vllm_plugin import SERVED_FAMILIES, PruningSettings, pruned_overrides
 from divprune.vllm_plugin.families import served_family
 from divprune.vllm_plugin.refusals import refuse_method
 from divprune.vllm_plugin.settings import allowed_count, as_integers, from_integers
@@ -77,7 +77,7 @@ SERVED = ("divprune", "divprune:metric=l2", "random:seed=3", "uniform", "norm", 
 
 
 @pytest.mark.parametrize("spec", SERVED)
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.architecture)
+@pytest.mark.parametrize("family", SERVED_FAMILIES, ids=lambda family: family.architecture)
 def test_methods_that_need_only_the_encoders_output_are_served(spec: str, family: Any) -> None:
     refuse_method(get_method(spec), family, family.modalities)
 
