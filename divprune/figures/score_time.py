@@ -35,7 +35,7 @@ def caption(suite: Record, samples: Record) -> str:
     return (
         f"The score of `score-flops` at a share of {SHARE} against the median time to the first token over "
         f"{samples.config['num_scenes']} toy scenes, all methods in turns ({measured_on(samples)}). The embedded model "
-        "is so small that the encoder and fixed costs are most of its time: the image is another one on large models."
+        "is so small that the encoder and fixed costs are most of its time: large models differ."
     )
 
 
