@@ -128,7 +128,7 @@ def test_documents_that_cannot_be_asked_are_named(llava: Path, tmp_path: Path) -
     missing = str(tmp_path / "missing.mp4")
     with pytest.raises(EvaluationError, match=r"document 1 of made_up: .*missing\.mp4"):
         chat(model, [good, Document("word6", (missing,))])
-    with pytest.raises(EvaluationError, match="must be pictures or paths"):
+    with pytest.raises(EvaluationError, match="must be images or paths"):
         simple(DivPruneSimple(pretrained=str(llava), device="cpu", keep_ratio=KEEP), [Document("word6", (3,))])
     assert len(chat(model, [good])) == 1
 

@@ -123,7 +123,7 @@ def test_missing_clips_are_named(manager: PaperTaskManager, tmp_path: Path, monk
     task = "divprune_paper_egoschema_subset"
     manager = of_folder(manager, tmp_path, monkeypatch)
     (videos / "0074f737-2.mp4").unlink()
-    with pytest.raises(EvaluationError, match=r"1 of 4 clips of .* are not in .*videos: 0074f737-2$"):
+    with pytest.raises(EvaluationError, match=r"1 of 4 videos of .* are not in .*videos: 0074f737-2$"):
         preflight.check([task], manager)
     write_clip(videos / "inside" / "0074f737-2.MKV", 0)
     assert preflight.check([task], manager) == {}
@@ -157,7 +157,7 @@ def test_data_that_is_not_in_the_caches_is_found_without_network(
     assert preflight.check([POPE], manager) == {}
     (tmp_path / "datasets" / "lmms-eval___ego_schema").mkdir(parents=True)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    with pytest.raises(EvaluationError, match=r"clips of divprune_paper_egoschema_subset must be in .*home/egoschema"):
+    with pytest.raises(EvaluationError, match=r"videos of divprune_paper_egoschema_subset must be in .*home/egoschema"):
         preflight.check(["divprune_paper_egoschema_subset"], manager)
     clip_folder("egoschema").mkdir(parents=True)
     assert preflight.check(["divprune_paper_egoschema_subset"], manager) == {}
