@@ -1,8 +1,11 @@
 """The model families that are served pruned, by vLLM's names of their architectures."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from divprune.methods.base import Modality
+if TYPE_CHECKING:
+    # vLLM loads this file in every process; the methods, and torch, only where a model is pruned.
+    from divprune.methods.base import Modality
 
 PREFIX = "DivPrune"
 
@@ -21,7 +24,7 @@ class ServedFamily:
 
     architecture: str
     model: str
-    modalities: tuple[Modality, ...] = ("image",)
+    modalities: "tuple[Modality, ...]" = ("image",)
     has_grid: bool = False
     has_video_text: bool = False
 

@@ -157,9 +157,9 @@ def test_an_interrupted_run_goes_on(embedded: tuple[Any, Any], tmp_path: Path, m
 
 
 def test_random_methods_draw_anew_for_each_scene(embedded: tuple[Any, Any]) -> None:
-    seeds = {suite_module._drawn(plan(embedded, ["random"], [0.1])[2].method, first) for first in (0, 8, 16)}
-    assert len(seeds) == 3
-    assert suite_module._drawn(DivPrune(), 8) == DivPrune()
+    method = plan(embedded, ["random"], [0.1])[2].method
+    assert len({method.for_sample(first) for first in (0, 8, 16)}) == 3
+    assert DivPrune().for_sample(8) == DivPrune()
 
 
 @pytest.mark.parametrize("refuses", [("tokens",), ("tokens", "pixels")])
