@@ -6,7 +6,7 @@ from divprune.figures import FIGURES
 
 ROOT = Path(__file__).parent.parent
 FOLDER = "docs/figures"
-PREFERRED = ("kept-on-picture", "score-flops", "prefill", "max-min-histogram", "selection-time")
+PREFERRED = ("kept-on-image", "score-flops", "prefill", "max-min-histogram", "selection-time")
 NUM_SHOWN = 3
 
 

@@ -34,7 +34,7 @@ def bench(
     image: Annotated[Path | None, option("FILE", "The --model's image. Default: a bundled scene.")] = None,
     video: Annotated[Path | None, option("FILE", "A video instead.")] = None,
     num_frames: Annotated[int, option("N", "Frames sampled from the video.", min=1)] = 8,
-    prompt: Annotated[str, option("TEXT", "What the --model is asked.")] = "Describe the picture.",
+    prompt: Annotated[str | None, option("TEXT", "What the --model is asked. Default: to describe the image.")] = None,
     method: Annotated[
         list[str] | None, option("NAME", "A method; repeat for several. Random is always measured.", "divprune")
     ] = None,

@@ -7,7 +7,7 @@ from divprune.efficiency.latency import Latency, interleave, prefill_seconds
 from divprune.efficiency.measure import GenerationTiming, seconds_of, time_generation
 from divprune.efficiency.memory import in_own_process, peak_memory_bytes
 from divprune.efficiency.prefill_costs import FlopsOptions, PrefillCosts, prefill_costs
-from divprune.efficiency.random_model import picture_like, random_inputs, random_model
+from divprune.efficiency.random_model import image_like, random_inputs, random_model
 from divprune.efficiency.reference_models import ARCHITECTURES, Architecture, architecture_config, get_architecture
 from divprune.efficiency.schedule import DropSchedule, schedule_of
 from divprune.efficiency.shapes import ModelShape, model_shape
@@ -32,6 +32,7 @@ __all__ = [
     "architecture_config",
     "compare",
     "get_architecture",
+    "image_like",
     "in_own_process",
     "interleave",
     "measure_methods",
@@ -39,7 +40,6 @@ __all__ = [
     "model_shape",
     "num_keep_for_ratio",
     "peak_memory_bytes",
-    "picture_like",
     "prefill_costs",
     "prefill_flop",
     "prefill_seconds",

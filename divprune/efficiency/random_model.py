@@ -1,7 +1,7 @@
 """A model of any architecture with random weights: what it says is noise, what it costs is not.
 
 Cost does not depend on the values of weights, except for what a method's own work depends on (how far apart the visual
-tokens lie), so its images are picture-like: see `picture_like`.
+tokens lie), so its inputs are image-like: see `image_like`.
 """
 
 import torch
@@ -53,7 +53,7 @@ def _fill(module: nn.Module, generator: torch.Generator) -> None:
             parameter.normal_(0, WEIGHT_DEVIATION, generator=generator)
 
 
-def picture_like(*shape: int, seed: int = 0) -> Tensor:
+def image_like(*shape: int, seed: int = 0) -> Tensor:
     """Smooth noise whose amplitude falls as 1/f, as in photographs.
 
     Args:
@@ -72,7 +72,7 @@ def picture_like(*shape: int, seed: int = 0) -> Tensor:
 
 
 def random_inputs(model: PreTrainedModel, architecture: Architecture, num_text_tokens: int) -> dict[str, Tensor]:
-    """Build inputs of one prompt in the paper's set-up: a picture-like image or video among random words.
+    """Build inputs of one prompt in the paper's set-up: an image-like input among random words.
 
     Args:
         model: a model of this architecture, of any depth.
@@ -106,8 +106,8 @@ def random_inputs(model: PreTrainedModel, architecture: Architecture, num_text_t
 def _pixels(model: PreTrainedModel, architecture: Architecture) -> dict[str, Tensor]:
     side = model.config.vision_config.image_size
     if architecture.frames:
-        return {"pixel_values_videos": picture_like(1, architecture.frames, 3, side, side).to(model.dtype)}
+        return {"pixel_values_videos": image_like(1, architecture.frames, 3, side, side).to(model.dtype)}
     if architecture.model_type == "llava_next":
-        tiles = picture_like(1, architecture.encoder_passes, 3, side, side).to(model.dtype)
+        tiles = image_like(1, architecture.encoder_passes, 3, side, side).to(model.dtype)
         return {"pixel_values": tiles, "image_sizes": torch.tensor([PICTURE_SIZE])}
-    return {"pixel_values": picture_like(1, 3, side, side).to(model.dtype)}
+    return {"pixel_values": image_like(1, 3, side, side).to(model.dtype)}

@@ -56,7 +56,7 @@ class BenchOptions:
     image: Path | None = None
     video: Path | None = None
     num_frames: int = 8
-    prompt: str = DEFAULT_PROMPT
+    prompt: str | None = None
     methods: tuple[str, ...] = ("divprune",)
     keep_ratio: float | None = None
     num_keep: int | None = None

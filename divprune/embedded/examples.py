@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from divprune.embedded.templates import TEMPLATES
 from divprune.errors import ArgumentError
 from divprune.media import Medium
 
 NUM_SCENES = 4
 KINDS_ASKED = ("existence", "count", "color", "position")
-DEFAULT_PROMPT = "Describe the picture."
+# Word for word one of the questions that the embedded model was trained on.
+DEFAULT_PROMPT = TEMPLATES["caption"][0]
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class Results:
         return None
 
     def is_main(self, cell: EvaluationRun, metric: str) -> bool:
-        """Tell whether the cell's marks are those of this metric."""
+        """Tell whether the run's scores are those of this metric."""
         record = self.record(cell)
         return record is not None and str(record.config.get("metric", "")).partition(",")[0] == metric
 

@@ -161,7 +161,7 @@ class PromptCosts:
         return language.num_layers * language.hidden_size * (4 * language.hidden_size + 3 * language.intermediate_size)
 
 
-NUM_PICTURES = 1000
+NUM_IMAGES = 1000
 """Over so many the paper's Figures 3 and 5 show the max-min distance."""
 EFFICIENCY_CALLS, EFFICIENCY_TOKENS = 6, 60
 """Calls of each method when time is measured, a warm-up included, and the tokens that each generates."""
@@ -274,7 +274,7 @@ def _work(column: Column, subject: Subject, setting: Setting, limit: int | None)
         medium: Modality = "image" if "pope" in subject.workloads else "video"
         if column.data_set == EFFICIENCY:
             return Work("time and memory", medium, EFFICIENCY_CALLS, EFFICIENCY_TOKENS, ("GPU alone", *recipe))
-        return Work("pictures", "image", min(NUM_PICTURES, limit or NUM_PICTURES), 1, ("pictures", *recipe))
+        return Work("pictures", "image", min(NUM_IMAGES, limit or NUM_IMAGES), 1, ("pictures", *recipe))
     source = column.source
     count = min(source.num_samples, limit or source.num_samples)
     needs = (*sorted(source.needs), *recipe)

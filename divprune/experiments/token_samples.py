@@ -112,7 +112,7 @@ def token_rows(
     model: Any,
     images: Iterable[Shown],
     methods: Sequence[MethodSamples],
-    after_picture: Callable[[], object] = lambda: None,
+    after_image: Callable[[], object] = lambda: None,
 ) -> list[dict[str, Any]]:
     """Ask about every image with every method in turns, after a round to warm up.
 
@@ -120,7 +120,7 @@ def token_rows(
         model: a model of a supported family.
         images: what it is asked about.
         methods: nothing measured yet.
-        after_picture: called after each image.
+        after_image: called after each image.
 
     Returns:
         One row a method, then one an image of the first `NUM_SAMPLES`.
@@ -134,7 +134,7 @@ def token_rows(
             one.measure(model, shown, place)
         if place < NUM_SAMPLES:
             samples.append(_sample(place, shown, methods))
-        after_picture()
+        after_image()
     return [one.row() for one in methods] + samples
 
 

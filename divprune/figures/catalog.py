@@ -38,7 +38,7 @@ class FigureSpec:
 
 
 FIGURES: tuple[FigureSpec, ...] = (
-    FigureSpec("kept-on-picture", "Kept tokens on the image", ("samples",), kept_on_image.draw, kept_on_image.caption),
+    FigureSpec("kept-on-image", "Kept tokens on the image", ("samples",), kept_on_image.draw, kept_on_image.caption),
     FigureSpec("score-flops", "Score against FLOPs", ("eval-scenes",), score_flops.draw, score_flops.caption),
     FigureSpec("score-time", "Score against time", ("eval-scenes", "samples"), score_time.draw, score_time.caption),
     FigureSpec(

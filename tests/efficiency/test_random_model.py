@@ -8,7 +8,7 @@ from divprune.efficiency import (
     ARCHITECTURES,
     architecture_config,
     get_architecture,
-    picture_like,
+    image_like,
     random_inputs,
     random_model,
 )
@@ -64,7 +64,7 @@ def test_too_few_words_are_refused() -> None:
 
 
 def test_picture_like_noise_is_smooth_and_normalised() -> None:
-    plane = picture_like(3, 64, 48)
+    plane = image_like(3, 64, 48)
     assert plane.shape == (3, 64, 48)
     assert torch.allclose(plane.mean(dim=(1, 2)), torch.zeros(3), atol=1e-5)
     assert torch.allclose(plane.std(dim=(1, 2)), torch.ones(3), atol=1e-4)

@@ -16,7 +16,7 @@ from divprune.records import Record, load_record
 
 NAMES = [spec.name for spec in FIGURES]
 SHOWN = {
-    "kept-on-picture": ["all tokens", "divprune", "fastv", "visionzip", "cdpruner", "random"],
+    "kept-on-image": ["all tokens", "divprune", "fastv", "visionzip", "cdpruner", "random"],
     "score-flops": ["divprune", "random", "fastv", "vtw", "norm", "unpruned", "picture withheld"],
     "score-time": ["divprune", "random", "fastv", "vtw", "unpruned"],
     "max-min-histogram": ["divprune, divprune-star", "random", "fastv", "minmax", "norm"],
@@ -120,7 +120,7 @@ def test_a_record_without_the_numbers_is_named_with_its_remedy(results: Path, tm
 def test_an_empty_record_is_named(results: Path, tmp_path: Path) -> None:
     record = load_record(results / "samples.json")
     Record("samples", record.config, [], record.provenance).save(tmp_path)
-    with pytest.raises(RecordError, match=r"samples\.json lacks what figure kept-on-picture shows"):
+    with pytest.raises(RecordError, match=r"samples\.json lacks what figure kept-on-image shows"):
         draw_figures(Sources(tmp_path))
 
 

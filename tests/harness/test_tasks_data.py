@@ -15,7 +15,7 @@ from divprune.errors import EvaluationError
 from divprune.evaluation.datasets import DATA_SETS, TASK_PREFIX
 from divprune.lmms_eval_plugin.data.local_data import LocalData, PaperTaskManager, data_revision, task_manager
 from divprune.lmms_eval_plugin.runs import preflight
-from divprune.lmms_eval_plugin.scoring.documents import clip_folder
+from divprune.lmms_eval_plugin.scoring.documents import video_folder
 from divprune.records import checksum
 from tests.harness.data_making import picture, table, write_clip
 from tests.harness.data_schemas import MADE
@@ -159,7 +159,7 @@ def test_data_that_is_not_in_the_caches_is_found_without_network(
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     with pytest.raises(EvaluationError, match=r"videos of divprune_paper_egoschema_subset must be in .*home/egoschema"):
         preflight.check(["divprune_paper_egoschema_subset"], manager)
-    clip_folder("egoschema").mkdir(parents=True)
+    video_folder("egoschema").mkdir(parents=True)
     assert preflight.check(["divprune_paper_egoschema_subset"], manager) == {}
 
 

@@ -27,4 +27,4 @@ def largest_error(talk: Conversation, model: Any, keep: KeepRule, compact: bool)
 
 def skip_where_transformers_is_wrong(name: str, asked: list[Row]) -> None:
     if name == "gemma3" and asked is IMAGES and transformers.__version__.startswith("5.18."):
-        pytest.skip("transformers 5.18 itself places Gemma 3's pictures wrongly on a kept cache: refused, see below")
+        pytest.skip("transformers 5.18 itself places Gemma 3's images wrongly on a kept cache: refused, see below")

@@ -46,7 +46,7 @@ def require_empty_cache(cache: Any) -> None:
     Raises:
         PruningError: the cache holds tokens.
     """
-    if cache is not None and cache.get_seq_length() > 0:
+    if cache.get_seq_length() > 0:
         raise PruningError(
             "the cache must be empty when images come in, or hold earlier turns of this pruned model: got a "
             f"cache of {cache.get_seq_length()} tokens; pass the whole conversation without the cache"

@@ -7,7 +7,7 @@ from typing import Any
 
 from divprune.errors import EvaluationError
 from divprune.lmms_eval_plugin.data.local_data import LocalTable, PaperTaskManager, data_key
-from divprune.lmms_eval_plugin.scoring.documents import clip_folder, clip_name, videos
+from divprune.lmms_eval_plugin.scoring.documents import video_folder, video_name, videos
 
 _MMBENCH = ("index", "question", "hint", "answer", "category", "image", "source", "split")
 _CHOICES = ("choice_a", "choice_b", "choice_c", "choice_d")
@@ -50,20 +50,20 @@ def check_local_data(task: str, manager: PaperTaskManager) -> None:
     if lacking:
         raise EvaluationError(f"the data of {task} in {where} must have the columns {', '.join(lacking)}")
     options = (config.get("lmms_eval_specific_kwargs") or {}).get("default", {})
-    images = options.get("pictures")
+    images = options.get("images")
     if images and "image" not in table_columns(table) and not any(Path(images).rglob("*.parquet")):
         raise EvaluationError(f"the data of {task} must have a column 'image', or parquet files in {images}")
-    if "clips" in options:
-        _check_clips(task, table, options)
+    if "videos" in options:
+        _check_videos(task, table, options)
 
 
-def _check_clips(task: str, table: LocalTable, options: dict[str, Any]) -> None:
-    folder = clip_folder(options["clips"])
+def _check_videos(task: str, table: LocalTable, options: dict[str, Any]) -> None:
+    folder = video_folder(options["videos"])
     if not folder.is_dir():
         raise EvaluationError(f"the videos of {task} must be in {folder}, which is not there")
     videos.cache_clear()
     there, column = videos(folder), options["clip_column"]
-    names = dict.fromkeys(clip_name({column: name}, options) for name in _column(table, column))
+    names = dict.fromkeys(video_name({column: name}, options) for name in _column(table, column))
     missing = [name for name in names if name.removesuffix(".mp4") not in there]
     if missing:
         listed = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
@@ -123,8 +123,8 @@ def check_cached_data(task: str, manager: PaperTaskManager) -> None:
             f"switched off (HF_HUB_OFFLINE); download it first, or give a folder of data that has it"
         )
     kwargs = config.get("dataset_kwargs") or {}
-    if kwargs.get("video") and not clip_folder(str(kwargs["cache_dir"])).is_dir():
-        raise EvaluationError(f"the videos of {task} must be in {clip_folder(str(kwargs['cache_dir']))}")
+    if kwargs.get("video") and not video_folder(str(kwargs["cache_dir"])).is_dir():
+        raise EvaluationError(f"the videos of {task} must be in {video_folder(str(kwargs['cache_dir']))}")
 
 
 def _is_cached(path: str, hub: Path, *tables: Path) -> bool:

@@ -108,10 +108,10 @@ class LocalData:
         changed = {"dataset_path": table.builder, "dataset_name": None, "dataset_kwargs": {"data_files": files}}
         options = {name: dict(values) for name, values in (config.get("lmms_eval_specific_kwargs") or {}).items()}
         for values in options.values():
-            if "clips" in values:
-                values["clips"] = str((folder / VIDEOS).resolve())
-            if "pictures" in values:
-                values |= {"pictures": str((folder / values["pictures_name"]).resolve()), "pictures_name": None}
+            if "videos" in values:
+                values["videos"] = str((folder / VIDEOS).resolve())
+            if "images" in values:
+                values |= {"images": str((folder / values["images_name"]).resolve()), "images_name": None}
         return changed | ({"lmms_eval_specific_kwargs": options} if options else {})
 
 

@@ -21,11 +21,11 @@ class Videos:
 
     Attributes:
         num_frames: frames sampled from a video.
-        as_pictures: whether the frames are shown as images, for models that know nothing else.
+        as_images: whether the frames are shown as images, for models that know nothing else.
     """
 
     num_frames: int = 8
-    as_pictures: bool = False
+    as_images: bool = False
 
 
 def from_messages(messages: Iterable[dict[str, Any]], videos: Videos, system_prompt: str = "") -> Conversation:
@@ -105,4 +105,4 @@ def _shown(source: Any, kind: str | None, videos: Videos) -> tuple[MessagePart, 
     if is_picture:
         return (load_image(path),)
     video = load_video(path, videos.num_frames)
-    return video.frames if videos.as_pictures else (video,)
+    return video.frames if videos.as_images else (video,)

@@ -57,7 +57,7 @@ class HarnessModel(lmms):
         self.loaded = load_model(
             self.arguments.pretrained, self._choose_device(), self.arguments.dtype, revision=self.arguments.revision
         )
-        self.videos = Videos(self.arguments.num_frames, as_pictures=not takes_videos(self.loaded))
+        self.videos = Videos(self.arguments.num_frames, as_images=not takes_videos(self.loaded))
         self._handle: Pruning | None = None
         self._method: Method | None = None
         self._options: dict[str, Any] = {}

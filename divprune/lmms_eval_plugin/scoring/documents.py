@@ -20,7 +20,7 @@ Options = Mapping[str, Any]
 CLIP_ENDINGS = frozenset({".mp4", ".webm", ".mkv", ".avi", ".mov", ".mpg", ".m4v"})
 
 
-def clip_folder(name: str) -> Path:
+def video_folder(name: str) -> Path:
     """Return the folder of a data set's videos: as it is if absolute, else below Hugging Face's home."""
     home = os.environ.get("HF_HOME") or "~/.cache/huggingface"
     return Path(home).expanduser() / name
@@ -39,7 +39,7 @@ def videos(folder: Path) -> Mapping[str, Path]:
     return {path.stem: path for path in found}
 
 
-def clip_name(document: Document, options: Options) -> str:
+def video_name(document: Document, options: Options) -> str:
     """Return the name of the document's video without ending."""
     return options.get("clip_prefix", "") + str(document[options["clip_column"]])
 
@@ -50,19 +50,19 @@ def video(document: Document, options: Options) -> list[str]:
     Raises:
         EvaluationError: it is not there.
     """
-    folder = clip_folder(options["clips"])
-    name = clip_name(document, options)
+    folder = video_folder(options["videos"])
+    name = video_name(document, options)
     path = videos(folder).get(name.removesuffix(".mp4"))
     if path is None:
         raise EvaluationError(f"no video {name!r} in {folder}")
     return [str(path)]
 
 
-def gqa_picture(document: Document, options: Options) -> list[Image.Image]:
+def gqa_image(document: Document, options: Options) -> list[Image.Image]:
     """Return the image of a question of GQA, from its own column or from the data set's table of images."""
     own = document.get("image")
     if own is None:
-        table, rows = _gqa_table(options["pictures"], options.get("pictures_name"), options["pictures_split"])
+        table, rows = _gqa_table(options["images"], options.get("images_name"), options["images_split"])
         own = table[rows[document["imageId"]]]["image"]
     return [own.convert("RGB")]
 
@@ -95,7 +95,7 @@ def _of_type(table: Any, wanted: str) -> Any:
     return table.select([row for row, kind in enumerate(table["data_type"]) if kind == wanted])
 
 
-def mmmu_pictures(document: Document) -> list[Image.Image]:
+def mmmu_images(document: Document) -> list[Image.Image]:
     """Return the images that the question or its options name."""
     from lmms_eval.tasks.mmmu import utils
 
