@@ -16,7 +16,7 @@ from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from divprune.embedded import checkpoint_path, scene
-from divprune.evaluation.cells import UNPRUNED
+from divprune.evaluation.runs import UNPRUNED
 from divprune.evaluation.scenes.cases import every_method
 from divprune.evaluation.scenes.suite import NOTICE
 from divprune.experiments.token_samples import MethodSamples, Shown, token_rows

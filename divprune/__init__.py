@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from divprune.config import PruningConfig
     from divprune.huggingface import Pruning, attach, prune
     from divprune.methods import VTW, DivPrune, FastV, RandomTokens, UniformGrid, get_method
     from divprune.selection import Certificate, Selection, certificate, select
@@ -19,6 +20,7 @@ _HOME = {
     "DivPrune": "divprune.methods",
     "FastV": "divprune.methods",
     "Pruning": "divprune.huggingface",
+    "PruningConfig": "divprune.config",
     "RandomTokens": "divprune.methods",
     "Selection": "divprune.selection",
     "UniformGrid": "divprune.methods",
@@ -36,6 +38,7 @@ __all__ = [
     "DivPrune",
     "FastV",
     "Pruning",
+    "PruningConfig",
     "RandomTokens",
     "Selection",
     "UniformGrid",

@@ -1,4 +1,4 @@
-"""How many visual tokens to keep: the only place where a share becomes a count.
+"""How many visual tokens to keep: the only place where a fraction becomes a count.
 
 image -> visual tokens -> **budget** -> selection -> prompt -> LLM. An engine needs the count before the vision encoder
 runs, and a mismatch of one breaks a prompt, so every integration calls `budget` and nothing else rounds.
@@ -22,7 +22,7 @@ class Budget:
     """A checked budget whose number of visual tokens is not known yet.
 
     Attributes:
-        keep_ratio: Share of the tokens kept, in (0, 1], rounded to 1e-6; None if `num_keep` is given.
+        keep_ratio: Fraction of the tokens kept, in (0, 1], rounded to 1e-6; None if `num_keep` is given.
         num_keep: Number of tokens kept, at least 1; None if `keep_ratio` is given.
 
     Raises:
@@ -59,7 +59,7 @@ def budget(num_visual_tokens: int, *, keep_ratio: float | None = None, num_keep:
 
     Args:
         num_visual_tokens: M, at least 1.
-        keep_ratio: Share kept, in (0, 1]; rounded to 1e-6 first.
+        keep_ratio: Fraction kept, in (0, 1]; rounded to 1e-6 first.
         num_keep: Number kept, at least 1. Exactly one of `keep_ratio` and `num_keep` is given.
 
     Returns:
@@ -100,5 +100,6 @@ def _checked_ratio(value: object) -> float:
         raise TypeError(f"keep_ratio must be a number in (0, 1], got {value!r}")
     ratio = float(value)
     if not 0 < ratio <= 1:
-        raise ValueError(f"keep_ratio must be in (0, 1], got {ratio}")
+        guess = f"; to keep {ratio:g} % write {ratio / 100:g}" if 1 < ratio <= 100 else ""
+        raise ValueError(f"keep_ratio must be in (0, 1], got {ratio}{guess}")
     return round(ratio * KEEP_RATIO_STEPS) / KEEP_RATIO_STEPS

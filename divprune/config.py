@@ -4,17 +4,19 @@ image -> visual tokens -> selection -> prompt -> LLM: every integration turns it
 once, and asks it instead of the method how many tokens stay.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, cast, get_args
 
-from divprune.budget import Budget
-from divprune.methods.base import Method
+from divprune.budget import DEFAULT_KEEP_RATIO, Budget
+from divprune.methods.base import Method, Modality
 from divprune.methods.registry import get_method
 
 Scope = Literal["item", "frame", "sample"]
 Order = Literal["sorted", "selection"]
 Positions = Literal["compact", "original"]
+KeepRatioLike = float | Mapping[Modality, float] | Sequence[float]
 
 _CHOICES = {"scope": get_args(Scope), "order": get_args(Order), "positions": (*get_args(Positions), None)}
 
@@ -25,9 +27,11 @@ class PruningConfig:
 
     Attributes:
         method: Which tokens.
-        keep_ratio: Fraction of the visual tokens kept, in (0, 1]; k = max(1, round(keep_ratio * M)).
-        num_keep: Number of visual tokens kept, at least 1; items with fewer tokens keep all. Exactly one of the two is
-            given, or none to a method that decides its own count.
+        keep_ratio: Fraction of the visual tokens kept, in (0, 1]; k = max(1, round(keep_ratio * M)). Or one by
+            modality, {"image": 0.2, "video": 0.05} (another one stays whole), or one for each item of a call, in the
+            order of the prompts.
+        num_keep: Number of visual tokens kept, at least 1; items with fewer tokens keep all. With neither of the two,
+            the method decides, or 0.098 of them are kept, as in the paper.
         scope: What shares one budget: each "item" (one image with all its tiles, one video), each "frame" of a video,
             or the whole "sample" (all items of a row).
         order: "sorted" feeds the kept tokens in their original order, "selection" in the order they were picked.
@@ -35,44 +39,93 @@ class PruningConfig:
             own position; None is the family's default, or "original" for a method inside the LLM.
 
     Raises:
-        ValueError: A value is out of range, or the method decides its own count and was given another.
-        TypeError: `keep_ratio` or `num_keep` has the wrong type.
+        ValueError: A value is out of range, both numbers are given, or one to a method that decides its own count.
+        TypeError: `method`, `keep_ratio` or `num_keep` has the wrong type.
     """
 
     method: Method
-    keep_ratio: float | None = None
+    keep_ratio: KeepRatioLike | None = None
     num_keep: int | None = None
     scope: Scope = "item"
     order: Order = "sorted"
     positions: Positions | None = None
 
     def __post_init__(self) -> None:
-        """Check the fields."""
+        """Check the fields, and fill in the paper's keep ratio where nothing says how many tokens stay."""
+        if not isinstance(self.method, Method):
+            raise TypeError(f"method must be a Method or the name of one, such as 'divprune', got {self.method!r}")
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 choices = ", ".join(repr(each) for each in allowed if each is not None)
                 raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
-        is_counted = self.keep_ratio is not None or self.num_keep is not None
-        if is_counted and self.method.count == "schedule":
+        if self.keep_ratio is None and self.num_keep is None:
+            if not self.method.finds_count:
+                object.__setattr__(self, "keep_ratio", DEFAULT_KEEP_RATIO)
+        elif self.method.count == "schedule":
             raise ValueError(
-                f"keep_ratio and num_keep must be left out with {self.method.name!r}, which says itself how many "
-                f"tokens stay; got keep_ratio={self.keep_ratio}, num_keep={self.num_keep}"
+                f"`keep_ratio` and `num_keep` must be left out with {self.method.name!r}, which says itself how many "
+                f"tokens stay, got {self.keep_ratio} and {self.num_keep}"
             )
-        _ = self.budget
+        if self.is_uniform:
+            _ = self.budget
+        else:
+            self._check_several()
 
     @classmethod
-    def parse(cls, method: Method | str, **values: Any) -> "PruningConfig":
-        """Make a config of a method or its name, such as "random:seed=3", and the other fields.
+    def parse(cls, method: "Method | str | PruningConfig", **values: Any) -> "PruningConfig":
+        """Make a config of a method or its name, such as "random:seed=3", and the other fields; return a whole one.
 
         Raises:
             UnknownMethodError: No method has this name.
+            ValueError: Fields are given beside a whole config.
         """
-        return cls(get_method(method) if isinstance(method, str) else method, **values)
+        if not isinstance(method, PruningConfig):
+            return cls(get_method(method) if isinstance(method, str) else method, **values)
+        given = {name: value for name, value in values.items() if value != cls.__dataclass_fields__[name].default}
+        if given:
+            raise ValueError(f"{', '.join(given)} must be fields of the PruningConfig, not given beside it")
+        return method
+
+    @cached_property
+    def is_uniform(self) -> bool:
+        """Whether one budget is given to every item, or none."""
+        return not isinstance(self.keep_ratio, (Mapping, list, tuple))
 
     @cached_property
     def budget(self) -> Budget | None:
-        """How many tokens stay; None if the method decides."""
-        is_counted = self.keep_ratio is not None or self.num_keep is not None
-        if not is_counted and self.method.count in ("adaptive", "schedule"):
-            return None
-        return Budget(self.keep_ratio, self.num_keep)
+        """How many tokens stay of every item; None if the method decides."""
+        keep_ratio: Any = self.keep_ratio
+        return None if keep_ratio is None and self.num_keep is None else Budget(keep_ratio, self.num_keep)
+
+    def budgets(self, modalities: Sequence[Modality]) -> list[Budget | None]:
+        """Return how many tokens stay of each item of a call, in the order of the prompts.
+
+        Raises:
+            ValueError: There is one keep ratio for each item, and not as many as items.
+        """
+        ratios = self.keep_ratio
+        if isinstance(ratios, Mapping):
+            return [Budget(ratios.get(modality, 1.0)) for modality in modalities]
+        if self.is_uniform:
+            return [self.budget] * len(modalities)
+        several = cast(Sequence[float], ratios)
+        if len(several) != len(modalities):
+            raise ValueError(f"keep_ratio must have one entry an item, {len(modalities)} here, got {len(several)}")
+        return [Budget(ratio) for ratio in several]
+
+    def _check_several(self) -> None:
+        several = cast("Mapping[Modality, float] | Sequence[float]", self.keep_ratio)
+        ratios = several.values() if isinstance(several, Mapping) else several
+        known = not isinstance(several, Mapping) or set(several) <= set(get_args(Modality))
+        if not several or not known:
+            raise ValueError(
+                f"keep_ratio must be a fraction, or some by 'image' and 'video' or by item, got {several!r}"
+            )
+        if self.num_keep is not None or self.scope == "sample":
+            raise ValueError("keep_ratio must be one number beside num_keep and with scope='sample'")
+        for ratio in ratios:
+            Budget(ratio)
+
+    def for_sample(self, index: int) -> Self:
+        """Return the config with the seed of its method varied, to draw anew for each sample."""
+        return replace(self, method=self.method.for_sample(index))

@@ -34,6 +34,10 @@ class PruningError(DivpruneError, RuntimeError):
     """A supported model met an input that cannot be pruned, or its state does not allow pruning now."""
 
 
+class SelectionError(DivpruneError, ValueError):
+    """A method did not answer what a method must, or changed the tokens that it was shown."""
+
+
 class RecordError(DivpruneError, ValueError):
     """A result record is not what `divprune.records` wrote."""
 

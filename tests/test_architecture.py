@@ -94,6 +94,7 @@ PUBLIC = [
     "DivPrune",
     "FastV",
     "Pruning",
+    "PruningConfig",
     "RandomTokens",
     "Selection",
     "UniformGrid",

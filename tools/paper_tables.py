@@ -1,4 +1,4 @@
-"""Tables about the paper's experiments: what they cost to run, and our cells beside the printed ones."""
+"""Tables about the paper's experiments: what they cost to run, and our runs beside the printed ones."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +7,7 @@ from divprune.evaluation.results import Results
 from divprune.experiments.comparison import compared
 from divprune.experiments.comparison_text import markdown
 from divprune.experiments.costs import GPUS, plan, total_hours, usual_throughput
-from divprune.experiments.paper.presets import PRESETS, cells, entries, get_preset
+from divprune.experiments.paper.presets import PRESETS, entries, get_preset, runs
 from divprune.experiments.subjects import paper_subject
 from tools.markdown import markdown_table
 
@@ -16,7 +16,7 @@ PETA = 1e15
 
 def plan_table() -> str:
     """One line a table and model: what `divprune reproduce NAME --dry-run` adds up to."""
-    header = ("table", "model", "cells", "answers", "judge calls", "PFLOP", *(f"{gpu.name} hours" for gpu in GPUS))
+    header = ("table", "model", "runs", "answers", "judge calls", "PFLOP", *(f"{gpu.name} hours" for gpu in GPUS))
     return markdown_table(header, _plan_lines(), numbers_from=2)
 
 
@@ -25,8 +25,8 @@ def _plan_lines() -> Iterator[tuple[str, ...]]:
     for preset in PRESETS:
         for architecture in preset.architectures:
             subject = paper_subject(architecture)
-            own = [each for each in plan(entries(preset, subject)) if each.cell.name not in seen]
-            seen.update(each.cell.name for each in own)
+            own = [each for each in plan(entries(preset, subject)) if each.run.name not in seen]
+            seen.update(each.run.name for each in own)
             calls = sum(each.work.num_judge_calls for each in own)
             yield (
                 f"`{preset.name}`",
@@ -45,6 +45,6 @@ def reproduced_table(name: str, folder: Path) -> str:
     for architecture in preset.architectures:
         subject = paper_subject(architecture)
         listed = entries(preset, subject)
-        if any(results.record(cell) is not None for cell in cells(listed)):
+        if any(results.record(run) is not None for run in runs(listed)):
             parts.append(f"#### {preset.title}, {subject.title}\n\n{markdown(compared(listed, results)).rstrip()}")
     return "\n\n".join(parts) or "*Not measured yet.*"

@@ -27,7 +27,7 @@ class FitPruneCalibration:
 
     Attributes:
         recipe: the counts.
-        alpha: the threshold that gave them: the share of attention that each layer may lose.
+        alpha: the threshold that gave them: the fraction of attention that each layer may lose.
         target_ratio: cost pruned / unpruned that was asked for.
         flop_ratio: cost that the recipe has; counts are whole numbers.
         accounting: how cost was counted.
@@ -78,7 +78,7 @@ def calibrate_fitprune(
     first_layer: int = 0,
     after_call: Callable[[], None] = lambda: None,
 ) -> FitPruneCalibration:
-    """Find the drop counts at which the prefill costs a share of what it does unpruned.
+    """Find the drop counts at which the prefill costs a fraction of what it does unpruned.
 
     The samples run once, unpruned. A threshold alpha deletes in each layer the visual tokens that both their own kind
     and the text can do without, see `divprune.methods.fitprune_recipe.num_deleted`, and alpha is bisected in [0, 1]
@@ -87,7 +87,7 @@ def calibrate_fitprune(
     Args:
         model: a model of a supported family that is not pruned.
         samples: model inputs as the processor makes them, with images; each may be a batch.
-        flop_ratio: target, cost pruned / unpruned, in (0, 1), in the mean over the samples.
+        flop_ratio: target, cost pruned / unpruned, in (0, 1), on average over the samples.
         accounting: "paper" counts the language model, "exact" encoder and selection too.
         first_layer: the first decoder layer behind whose attention tokens may go, for models whose first layers cannot
             lose any.

@@ -30,7 +30,7 @@ from divprune.cli.shared_options import (
 from divprune.cli.tables import number_table
 from divprune.errors import ArgumentError
 
-TOKENS = "tokens: visual tokens kept of an image or video, in the mean."
+TOKENS = "tokens: visual tokens kept of an image or video, on average."
 SCENES_HEADER = ("kept", "cost", "F1", "count", "color", "shape", "place", "CIDEr", "mean, 95 %")
 SCENES_LEGEND = (
     "kept: visual tokens of 256. cost: prefill FLOPs in percent (Eq. 5). F1: existence, as in POPE. CIDEr: captions, "
@@ -192,7 +192,7 @@ def _scenes(
     scores = run_scenes(options, console)
     answered = [row for row in scores.rows if row["refusal"] is None]
     at_equal_tokens = [row for row in answered if row["matching"] != "flops"]
-    # Where tokens go before the language model, equal tokens are equal FLOPs.
+    # Where tokens go before the LLM, equal tokens are equal FLOPs.
     seen = {(row["method"], row["num_kept"]) for row in at_equal_tokens}
     others = [row for row in answered if (row["method"], row["num_kept"]) not in seen]
     console.show(_scenes_table(at_equal_tokens))

@@ -22,7 +22,7 @@ def flops(
     ] = None,
     method: Annotated[str, option("NAME", "Which method prunes; see `divprune methods`.")] = "divprune",
     keep_ratio: Annotated[
-        float | None, option("SHARE", "Share of the visual tokens kept, in (0, 1].", "the paper's")
+        float | None, option("FRACTION", "Fraction of the visual tokens kept, in (0, 1].", "the paper's")
     ] = None,
     num_keep: NumKeep = None,
     target_percent: Annotated[

@@ -38,7 +38,7 @@ def reproduce(
         ),
     ],
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show the plan: cells, samples, FLOPs, GPU hours, what they need.")
+        bool, typer.Option("--dry-run", help="Only show the plan: runs, samples, FLOPs, GPU hours, what they need.")
     ] = False,
     model: Annotated[str | None, option("PATH", "Another checkpoint, or 'embedded'.", "the paper's")] = None,
     tasks: Annotated[str | None, option("NAMES", "Data sets, separated by spaces: 'pope gqa'.", "the table's")] = None,
@@ -127,14 +127,14 @@ def _show_plan(console: Console, plan: "Plan") -> None:
 
     rows, sets, throughput = plan_text.ROW_HEADER, plan_text.DATA_SET_HEADER, plan.throughput
     for table in plan.tables:
-        lines = plan_text.row_lines(table.entries, table.cells, throughput)
+        lines = plan_text.row_lines(table.entries, table.runs, throughput)
         console.show(table.title, number_table(rows[:2], rows[2:], lines))
         console.show(*plan_text.refusals(table.entries), "")
     console.show("By data set:")
-    console.show(number_table(sets[:2], sets[2:], plan_text.data_set_lines(plan.cells, throughput)))
-    for line in plan_text.preparations(plan.cells):
+    console.show(number_table(sets[:2], sets[2:], plan_text.data_set_lines(plan.runs, throughput)))
+    for line in plan_text.preparations(plan.runs):
         console.line(line)
-    console.show(*plan_text.assumptions(plan.cells), *plan_text.totals(plan.cells, throughput, plan.gpus))
+    console.show(*plan_text.assumptions(plan.runs), *plan_text.totals(plan.runs, throughput, plan.gpus))
     console.result(plan.as_json())
 
 

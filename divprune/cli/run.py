@@ -41,7 +41,7 @@ def run(
     method: MethodName = "divprune",
     keep_ratio: KeepRatio = None,
     num_keep: Annotated[
-        int | None, option("N", "Visual tokens kept of each image or video, instead of a share.")
+        int | None, option("N", "Visual tokens kept of each image or video, instead of a fraction.")
     ] = None,
     compare: Annotated[bool, typer.Option(help="Also answer from all visual tokens.")] = True,
     report: Annotated[Path | None, option("FILE", "Write an HTML report, images included, to this file.")] = None,

@@ -21,8 +21,13 @@ ModelArgument = Annotated[
 Flags = Annotated[
     list[str] | None, typer.Argument(metavar="[-- VLLM FLAGS]", help="Flags that vLLM takes.", show_default=False)
 ]
-ServedKeepRatio = Annotated[float | None, option("SHARE", "Share of each image's tokens kept, in (0, 1].", "0.098")]
-ServedNumKeep = Annotated[int | None, option("N", "Tokens kept of each image, instead of a share.")]
+ServedKeepRatio = Annotated[
+    float | None,
+    option(
+        "FRACTION", "Fraction of each image's tokens that stays (not the percentage that goes), in (0, 1].", "0.098"
+    ),
+]
+ServedNumKeep = Annotated[int | None, option("N", "Tokens kept of each image, instead of a fraction.")]
 
 
 def serve(

@@ -95,8 +95,11 @@ ModelOption = Annotated[
 Device = Annotated[str, option("NAME", "Where it runs: auto, cpu, cuda, cuda:1, mps.")]
 WeightsDtype = Annotated[Dtype, option("NAME", "Weights as auto, float32, float16 or bfloat16.")]
 MethodName = Annotated[str, option("NAME", "Which tokens to keep; see `divprune methods`.")]
-KeepRatio = Annotated[float | None, option("SHARE", "Share of the visual tokens kept, in (0, 1].", "0.098")]
-NumKeep = Annotated[int | None, option("N", "Visual tokens kept, instead of a share.")]
+KeepRatio = Annotated[
+    float | None,
+    option("FRACTION", "Fraction of the visual tokens that stays (not the percentage that goes), in (0, 1].", "0.098"),
+]
+NumKeep = Annotated[int | None, option("N", "Visual tokens kept, instead of a fraction.")]
 NumFramesSampled = Annotated[int, option("N", "Frames sampled from each video.", min=1)]
 AccountingName = Annotated[
     AccountingOption, option("NAME", "paper (its Eq. 5) or exact (every product, encoder included).")

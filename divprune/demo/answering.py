@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from divprune.checkpoints import LoadedModel
-from divprune.efficiency import Latency, Variant, interleave, prefill_seconds
+from divprune.config import PruningConfig
+from divprune.efficiency import Latency, interleave, prefill_seconds
 from divprune.embedded.examples import Example
-from divprune.huggingface import Pruning, PruningReport
+from divprune.huggingface import Pruning, PruningReport, prune
 from divprune.prompting import build_inputs, decode_answer
 
 if TYPE_CHECKING:
@@ -77,24 +78,24 @@ class AnswerPair:
 
 
 def answer(
-    loaded: LoadedModel, example: Example, variant: Variant, *, compare: bool, max_new_tokens: int, repeats: int
+    loaded: LoadedModel, example: Example, config: PruningConfig, *, compare: bool, max_new_tokens: int, repeats: int
 ) -> AnswerPair:
     """Answer one question, greedily, and measure.
 
     Args:
         loaded: the model and its processor.
         example: the question and its media.
-        variant: which visual tokens are kept, and how many.
+        config: how the model is pruned.
         compare: also answer from all visual tokens.
         max_new_tokens: length limit of an answer.
         repeats: measurements of the prefill after a warm-up, pruned and unpruned in turn.
     """
     inputs = build_inputs(loaded, example.media, example.prompt)
     unpruned = _generate(loaded, inputs, max_new_tokens) if compare else None
-    with variant.on(loaded.model) as pruning:
+    with prune(loaded.model, config) as pruning:
         text = _generate(loaded, inputs, max_new_tokens)
         report = _finished(pruning)
-    prefill, prefill_unpruned, selection = _measure(loaded, inputs, variant, compare, repeats)
+    prefill, prefill_unpruned, selection = _measure(loaded, inputs, config, compare, repeats)
     return AnswerPair(example, text, unpruned, report, prefill, prefill_unpruned, selection.median)
 
 
@@ -112,13 +113,13 @@ def _generate(loaded: LoadedModel, inputs: dict[str, Any], max_new_tokens: int) 
 
 
 def _measure(
-    loaded: LoadedModel, inputs: Mapping[str, Any], variant: Variant, compare: bool, repeats: int
+    loaded: LoadedModel, inputs: Mapping[str, Any], config: PruningConfig, compare: bool, repeats: int
 ) -> tuple[Latency, Latency | None, Latency]:
     """Prefill pruned, prefill unpruned, and selection."""
     selection: list[float] = []
 
     def pruned() -> float:
-        with variant.on(loaded.model) as pruning:
+        with prune(loaded.model, config) as pruning:
             seconds = prefill_seconds(loaded.model, inputs)
         selection.append(_finished(pruning).selection_seconds)
         return seconds

@@ -16,10 +16,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import divprune
 from divprune.checkpoints import LoadedModel
+from divprune.config import PruningConfig
 from divprune.demo.answering import AnswerPair
 from divprune.demo.overlays import Figure, draw_media
 from divprune.demo.summary import Summary
-from divprune.efficiency import Variant
 from divprune.outputs import beginning
 from divprune.records import seconds_text, write_whole
 
@@ -47,19 +47,21 @@ class Card:
         return any(len(text or "") > _LONG_ANSWER for row in self.rows for text in (row.answer, row.answer_unpruned))
 
 
-def write_report(path: Path, rows: Sequence[AnswerPair], loaded: LoadedModel, method: str, variant: Variant) -> None:
+def write_report(
+    path: Path, rows: Sequence[AnswerPair], loaded: LoadedModel, method: str, config: PruningConfig
+) -> None:
     """Write the report, whole or not at all: a file that was there stays as it is if anything fails."""
-    write_whole(path, render_report(rows, loaded, method, variant))
+    write_whole(path, render_report(rows, loaded, method, config))
 
 
-def render_report(rows: Sequence[AnswerPair], loaded: LoadedModel, method: str, variant: Variant) -> str:
+def render_report(rows: Sequence[AnswerPair], loaded: LoadedModel, method: str, config: PruningConfig) -> str:
     """Render the report as HTML.
 
     Args:
         rows: the answered questions, at least one.
         loaded: the model that answered.
         method: the pruning method as the user wrote it.
-        variant: what was kept.
+        config: how it was pruned.
     """
     environment = Environment(
         loader=PackageLoader("divprune.demo"),
@@ -73,7 +75,7 @@ def render_report(rows: Sequence[AnswerPair], loaded: LoadedModel, method: str, 
         cards=_cards(rows, loaded),
         summary=Summary(rows),
         method=method,
-        budget=_budget_text(variant),
+        budget=_budget_text(config),
         setup=_setup(loaded),
     )
 
@@ -105,10 +107,10 @@ def _setup(loaded: LoadedModel) -> dict[str, str]:
     }
 
 
-def _budget_text(variant: Variant) -> str:
-    if variant.budget is None:
+def _budget_text(config: PruningConfig) -> str:
+    if config.budget is None:
         return "as many as the method says"
-    return f"num_keep {variant.num_keep}" if variant.keep_ratio is None else f"keep_ratio {variant.keep_ratio}"
+    return f"num_keep {config.num_keep}" if config.keep_ratio is None else f"keep_ratio {config.keep_ratio}"
 
 
 def is_report(path: Path) -> bool:

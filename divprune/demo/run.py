@@ -17,9 +17,9 @@ from divprune.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from divprune.checkpoints import LoadedModel
+    from divprune.config import PruningConfig
     from divprune.demo.answering import AnswerPair
     from divprune.demo.summary import Summary
-    from divprune.efficiency import Variant
 
 
 @dataclass(frozen=True)
@@ -95,13 +95,13 @@ class Demo:
     Attributes:
         options: what was asked for.
         loaded: the model that answered.
-        variant: what was kept.
+        config: how it was pruned.
         rows: the answers, one pair a question.
     """
 
     options: DemoOptions
     loaded: "LoadedModel"
-    variant: "Variant"
+    config: "PruningConfig"
     rows: Sequence["AnswerPair"]
 
     @property
@@ -116,7 +116,7 @@ class Demo:
         return {
             "model": self.loaded.name,
             "method": self.options.method,
-            "keep_ratio": self.variant.keep_ratio,
+            "keep_ratio": self.config.keep_ratio,
             "rows": [row.as_json() for row in self.rows],
         }
 
@@ -139,13 +139,14 @@ def run_demo(options: DemoOptions, progress: Progress = SILENT, *, show_download
     with progress.working("starting"):
         from divprune.checkpoints import choose_device, load_model
         from divprune.demo.answering import answer
-    variant = _variant(options)
+        from divprune.huggingface import prune
+    config = _config(options)
     device = choose_device(options.device)
     with progress.working("loading the model"):
         loaded = load_model(options.model, device, options.dtype, show_download=show_download)
     _check_media(loaded, examples)
     # A layer that the model does not have, and what else only the model can tell, is refused before the questions.
-    with argument_errors(), variant.on(loaded.model):
+    with argument_errors(), prune(loaded.model, config):
         pass
     _tell(loaded, options, progress)
     rows = []
@@ -154,7 +155,7 @@ def run_demo(options: DemoOptions, progress: Progress = SILENT, *, show_download
             row = answer(
                 loaded,
                 example,
-                variant,
+                config,
                 compare=options.compare,
                 max_new_tokens=options.max_new_tokens,
                 repeats=options.repeats,
@@ -165,8 +166,8 @@ def run_demo(options: DemoOptions, progress: Progress = SILENT, *, show_download
         from divprune.demo.html_report import write_report
 
         with progress.working("writing the report"):
-            write_report(options.report, rows, loaded, options.method, variant)
-    return Demo(options, loaded, variant, rows)
+            write_report(options.report, rows, loaded, options.method, config)
+    return Demo(options, loaded, config, rows)
 
 
 def _check_report(path: Path, inputs: Sequence[Path]) -> None:
@@ -180,22 +181,14 @@ def _check_report(path: Path, inputs: Sequence[Path]) -> None:
     check_replaceable("report", path, is_report, "report of `divprune run`")
 
 
-def _variant(options: DemoOptions) -> "Variant":
-    from divprune.efficiency import Variant
-    from divprune.methods import get_method
+def _config(options: DemoOptions) -> "PruningConfig":
+    from divprune.config import PruningConfig
 
     try:
         with argument_errors():
-            method = get_method(options.method)
+            return PruningConfig.parse(options.method, keep_ratio=options.keep_ratio, num_keep=options.num_keep)
     except UnknownMethodError as error:
         raise ArgumentError(f"{error} (see `divprune methods`)") from None
-    is_given = options.keep_ratio is not None or options.num_keep is not None
-    if method.count == "schedule" and is_given:
-        raise ArgumentError(
-            f"`method` {method.name} says itself how much it keeps; leave out `keep_ratio` and `num_keep`"
-        )
-    decides = method.count == "schedule" or (method.count == "adaptive" and not is_given)
-    return Variant(method.name, method, None if decides else options.budget)
 
 
 def _check_media(loaded: "LoadedModel", examples: Sequence[Example]) -> None:

@@ -12,11 +12,10 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from divprune.budget import Budget
+from divprune.config import PruningConfig
 from divprune.efficiency.measure import GenerationTiming, time_generation
 from divprune.huggingface import Pruning, prune
 from divprune.huggingface.model_inputs import cache_in
-from divprune.methods import Method
 from divprune.records import quantiles
 
 
@@ -26,29 +25,15 @@ class Variant:
 
     Attributes:
         name: how the row is called.
-        method: which tokens are kept; None for the model as it is.
-        budget: how many; None for the unpruned model and for methods that say so themselves.
+        config: how it is pruned; None for the model as it is.
     """
 
     name: str
-    method: Method | None = None
-    budget: Budget | None = None
+    config: PruningConfig | None = None
 
     def on(self, model: PreTrainedModel) -> AbstractContextManager[Pruning | None]:
         """Return the context manager under which to call the model."""
-        if self.method is None:
-            return nullcontext()
-        return prune(model, self.method, keep_ratio=self.keep_ratio, num_keep=self.num_keep)
-
-    @property
-    def keep_ratio(self) -> float | None:
-        """The fraction that is kept, None if it is not given as one."""
-        return None if self.budget is None else self.budget.keep_ratio
-
-    @property
-    def num_keep(self) -> int | None:
-        """The number that is kept, None if it is not given as one."""
-        return None if self.budget is None else self.budget.num_keep
+        return nullcontext() if self.config is None else prune(model, self.config)
 
 
 UNPRUNED_VARIANT = Variant("unpruned")

@@ -12,7 +12,7 @@ from divprune.methods import Method
 def num_keep_for_ratio(
     target_ratio: float, shape: ModelShape, workloads: list[Workload], method: Method, accounting: Accounting
 ) -> int:
-    """Return how many visual tokens a method may keep to cost a share of the unpruned prefill.
+    """Return how many visual tokens a method may keep to cost a fraction of the unpruned prefill.
 
     Args:
         target_ratio: cost pruned / unpruned, in (0, 1], a mean over `workloads`.
@@ -29,7 +29,7 @@ def num_keep_for_ratio(
     """
     if not 0 < target_ratio <= 1:
         raise ValueError(f"target_ratio must be in (0, 1], got {target_ratio}")
-    if method.count == "schedule":
+    if not method.takes_budget:
         raise ValueError(f"method {method.name!r} decides itself how many tokens stay; set its parameters instead")
     most = max(workload.num_visual_tokens for workload in workloads)
 

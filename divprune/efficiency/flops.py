@@ -126,7 +126,7 @@ def encoder_flop(shape: TowerShape) -> float:
 def selection_flop(shape: LanguageShape, method: Method, schedule: DropSchedule, num_text_tokens: int) -> float:
     """Return the operations of a choice, at most: all pairwise products for DivPrune, one row of attention for FastV.
 
-    Methods inside the language model pay for the attention that they read, and for merging. Comparisons and sorting are
+    Methods inside the LLM pay for the attention that they read, and for merging. Comparisons and sorting are
     no floating-point products and count as none.
     """
     total, before = 0, schedule.num_visual_tokens

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 
 from divprune.budget import DEFAULT_KEEP_RATIO, Budget
+from divprune.config import PruningConfig
 from divprune.efficiency.equal_flops import num_keep_for_ratio
 from divprune.efficiency.flops import Accounting, Cost, compare
 from divprune.efficiency.reference_models import ARCHITECTURES, Architecture, architecture_config
@@ -180,12 +181,8 @@ def _budget(model: CostedModel, method: Method, options: FlopsOptions) -> Budget
         if not 0 < target <= 1:
             raise ArgumentError(f"`target_percent` must be in (0, 100], got {options.target_percent}")
         return Budget(num_keep=num_keep_for_ratio(target, model.shape, model.workloads, method, options.accounting))
-    if method.count == "schedule":
-        if options.keep_ratio is not None or options.num_keep is not None:
-            raise ArgumentError(
-                f"`method` {method.name} says itself how much it keeps; leave out `keep_ratio` and `num_keep`"
-            )
-        return None
-    if options.num_keep is not None:
-        return Budget(num_keep=options.num_keep)
-    return Budget(keep_ratio=model.keep_ratio if options.keep_ratio is None else options.keep_ratio)
+    keep_ratio = options.keep_ratio
+    if keep_ratio is None and options.num_keep is None and method.takes_budget:
+        keep_ratio = model.keep_ratio
+    with argument_errors():
+        return PruningConfig(method, keep_ratio, options.num_keep).budget

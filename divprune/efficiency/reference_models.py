@@ -55,7 +55,7 @@ class Architecture:
         frames: frames of the video that the paper feeds it; 0 for images.
         num_visual_tokens: M in the paper's set-up; None where it depends on the image.
         encoder_passes: images that its vision tower sees for one prompt: tiles or frames, at most.
-        keep_ratio: the share that the paper keeps.
+        keep_ratio: the fraction that the paper keeps.
     """
 
     name: str

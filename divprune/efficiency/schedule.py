@@ -58,16 +58,15 @@ def schedule_of(method: Method, budget: Budget | None, num_visual_tokens: int) -
     """Return the schedule of a method on an item of M visual tokens.
 
     Args:
-        method: any method, before or inside the language model.
+        method: any method, before or inside the LLM.
         budget: how many it keeps; None for a method that says so itself.
         num_visual_tokens: M, at least 1.
 
     Raises:
         ValueError: the method needs a budget and there is none, or has its own and is given another.
     """
-    has_own = method.count == "schedule"
-    if has_own != (budget is None):
-        expected = "left out: the method says itself how many tokens stay" if has_own else "given"
+    if method.takes_budget == (budget is None):
+        expected = "given" if method.takes_budget else "left out: the method says itself how many tokens stay"
         raise ValueError(f"budget must be {expected}, got {budget} for {method.name!r}")
     if budget is None:
         return DropSchedule(num_visual_tokens, method.schedule(num_visual_tokens))

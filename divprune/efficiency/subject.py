@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from divprune.budget import budget_or_default
 from divprune.checkpoints import EMBEDDED, choose_device, load_model
+from divprune.config import PruningConfig
 from divprune.efficiency.bench import UNPRUNED_VARIANT, Measurement, Variant, run_bench, run_once
 from divprune.efficiency.memory import in_own_process, peak_memory_bytes
 from divprune.efficiency.random_model import random_inputs, random_model
@@ -147,6 +148,7 @@ def _check(options: BenchOptions) -> None:
         get_architecture(options.architecture)
     if options.image is not None and options.video is not None:
         raise ArgumentError("give `image` or `video`, not both")
+    budget_or_default(options.keep_ratio, options.num_keep)
     if options.output is not None:
         if not options.output.is_dir():
             raise ArgumentError(f"`output` {options.output} is no directory; create it first")
@@ -155,11 +157,11 @@ def _check(options: BenchOptions) -> None:
 
 def _variants(options: BenchOptions) -> list[Variant]:
     """Return the rows: unpruned, random, and the methods that were named."""
-    budget = budget_or_default(options.keep_ratio, options.num_keep)
     rows = [UNPRUNED_VARIANT]
     for name in dict.fromkeys(("random", *options.methods)):
         method = get_method(name)
-        rows.append(Variant(method_title(name), method, budget if method.count == "exact" else None))
+        given = (options.keep_ratio, options.num_keep) if method.takes_budget else ()
+        rows.append(Variant(method_title(name), PruningConfig(method, *given)))
     return rows
 
 
@@ -218,14 +220,14 @@ def measure_variants(
 
 
 def _config(options: BenchOptions, subject: BenchSubject, measurements: Sequence[Measurement]) -> dict[str, Any]:
-    budget = next((each.variant.budget for each in measurements if each.variant.budget is not None), None)
+    kept = next(each.variant.config for each in measurements if each.variant.config is not None)
     return {
         "model": options.title,
         "weights": "checkpoint" if options.architecture is None else "random",
         "num_layers": subject.model.config.get_text_config().num_hidden_layers,
         "num_prompt_tokens": subject.inputs["input_ids"].shape[1],
-        "keep_ratio": None if budget is None else budget.keep_ratio,
-        "num_keep": None if budget is None else budget.num_keep,
+        "keep_ratio": kept.keep_ratio,
+        "num_keep": kept.num_keep,
         "num_new_tokens": options.new_tokens,
         "warm_up": 1,
         "repeats": len(measurements[0].timings),

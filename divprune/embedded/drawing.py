@@ -1,4 +1,4 @@
-"""From a scene's description to pixels and exact object masks (integer arithmetic, so machines agree)."""
+"""From a scene's description to pixels (integer arithmetic, so machines agree)."""
 
 import math
 from collections.abc import Callable
@@ -35,30 +35,16 @@ def render(scene: Scene) -> NDArray[np.uint8]:
     """
     pixels = _draw_background(scene.background)
     for item in scene.objects:
-        top, left, coverage = _coverage(item)
-        side = coverage.shape[0]
+        top, left, covered = coverage(item)
+        side = covered.shape[0]
         under = pixels[top : top + side, left : left + side]
-        weight = coverage.astype(np.int32)[:, :, None]
+        weight = covered.astype(np.int32)[:, :, None]
         under[:] = (under * (255 - weight) + np.array(item.rgb, dtype=np.int32) * weight + 127) // 255
     return pixels.astype(np.uint8)
 
 
-def object_masks(scene: Scene) -> NDArray[np.bool_]:
-    """Tell which pixels each object covers by at least half.
-
-    Returns:
-        (number of objects, IMAGE_SIZE, IMAGE_SIZE) bool, in the order of `scene.objects`.
-    """
-    masks = np.zeros((len(scene.objects), IMAGE_SIZE, IMAGE_SIZE), dtype=np.bool_)
-    for mask, item in zip(masks, scene.objects, strict=True):
-        top, left, coverage = _coverage(item)
-        side = coverage.shape[0]
-        mask[top : top + side, left : left + side] = coverage >= 128
-    return masks
-
-
-def _coverage(item: SceneObject) -> tuple[int, int, NDArray[np.uint8]]:
-    """Top, left and the share (0-255) of each pixel that the object covers, on its bounding square."""
+def coverage(item: SceneObject) -> tuple[int, int, NDArray[np.uint8]]:
+    """Return top, left and how much (0-255) of each pixel the object covers, on its bounding square."""
     side = 2 * item.radius + 1
     canvas = Image.new("L", (side * _OVERSAMPLING, side * _OVERSAMPLING))
     draw = ImageDraw.Draw(canvas)
@@ -70,8 +56,8 @@ def _coverage(item: SceneObject) -> tuple[int, int, NDArray[np.uint8]]:
     if item.shape == "ring":
         hole = round(reach * _RING_HOLE)
         draw.ellipse((middle - hole, middle - hole, middle + hole, middle + hole), fill=0)
-    coverage = np.asarray(canvas.reduce(_OVERSAMPLING), dtype=np.uint8)
-    return item.center_y - item.radius, item.center_x - item.radius, coverage
+    covered = np.asarray(canvas.reduce(_OVERSAMPLING), dtype=np.uint8)
+    return item.center_y - item.radius, item.center_x - item.radius, covered
 
 
 def _corners(item: SceneObject, middle: float, reach: int) -> list[tuple[int, int]]:

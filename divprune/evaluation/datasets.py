@@ -29,7 +29,7 @@ class DataSet:
         num_samples: questions.
         mean_answer_tokens: about how long an answer is, for estimates of time.
         needs: what scoring needs beyond Python.
-        statistic: how samples make the metric: the "mean" of their marks, the "f1" of yes against no, or "mme", a sum
+        statistic: how samples make the metric: the "mean" of their scores, the "f1" of yes against no, or "mme", a sum
             over categories.
     """
 

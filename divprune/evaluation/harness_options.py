@@ -23,14 +23,14 @@ _ONLY_WITH = {
 
 @dataclass(frozen=True)
 class HarnessOptions:
-    """How cells are run.
+    """How runs are run.
 
     Attributes:
         output: where records, and the answers of runs that were interrupted, go.
         limit: documents a task, from the first on; None for all.
         backend: "hf", "vllm" or "openai-server".
         base_url: of the server.
-        served_model: the server's name of the model; the cell's if None.
+        served_model: the server's name of the model; the run's if None.
         num_concurrent: requests to the server at a time.
         batch_size: prompts answered together; with vLLM at least 64 are handed over.
         device: of a Hugging Face model.

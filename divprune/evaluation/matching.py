@@ -24,9 +24,9 @@ def settings_of(
         keep_ratios: fractions of the visual tokens kept, in (0, 1].
         matchings: what is made equal between methods.
     """
-    if method.count in ("schedule", "adaptive"):
+    if method.finds_count:
         yield None
-    if method.count != "schedule":
+    if method.takes_budget:
         yield from ((matching, keep_ratio) for matching in matchings for keep_ratio in keep_ratios)
 
 

@@ -1,4 +1,4 @@
-"""What runs have left of their cells: a record each, and the marks of its answers beside it."""
+"""What runs have left: a record each, and the sample scores of its answers beside it."""
 
 import json
 from collections.abc import Sequence
@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from divprune.errors import RecordError
-from divprune.evaluation.cells import EvaluationRun
 from divprune.evaluation.datasets import Statistic
-from divprune.evaluation.sample_scores import Mark
+from divprune.evaluation.runs import EvaluationRun
+from divprune.evaluation.sample_scores import SampleScore
 from divprune.records import Record, load_record
 
 
 @dataclass(frozen=True)
 class Results:
-    """A folder of records, one a cell.
+    """A folder of records, one a run.
 
     Attributes:
         folder: where they are.
@@ -24,52 +24,54 @@ class Results:
     folder: Path
     _records: dict[str, Record | None] = field(default_factory=dict, repr=False, compare=False)
 
-    def record(self, cell: EvaluationRun) -> Record | None:
-        """Return a cell's record, None if it has not run.
+    def record(self, run: EvaluationRun) -> Record | None:
+        """Return a run's record, None if it has not run.
 
         Raises:
             RecordError: the file is no record.
         """
-        if cell.name not in self._records:
-            path = self.folder / f"{cell.name}.json"
-            self._records[cell.name] = load_record(path) if path.is_file() else None
-        return self._records[cell.name]
+        if run.name not in self._records:
+            path = self.folder / f"{run.name}.json"
+            self._records[run.name] = load_record(path) if path.is_file() else None
+        return self._records[run.name]
 
-    def value(self, cell: EvaluationRun, metric: str) -> float | None:
-        """Return one number of a cell, on the metric's own scale; None if it has not run or has no such number."""
-        record = self.record(cell)
+    def value(self, run: EvaluationRun, metric: str) -> float | None:
+        """Return one number of a run, on the metric's own scale; None if it has not run or has no such number."""
+        record = self.record(run)
         for row in [] if record is None else record.rows:
             if str(row["metric"]).partition(",")[0] == metric:
                 return None if row["value"] is None else float(row["value"])
         return None
 
-    def is_main(self, cell: EvaluationRun, metric: str) -> bool:
+    def is_main(self, run: EvaluationRun, metric: str) -> bool:
         """Tell whether the run's scores are those of this metric."""
-        record = self.record(cell)
+        record = self.record(run)
         return record is not None and str(record.config.get("metric", "")).partition(",")[0] == metric
 
-    def statistic(self, cell: EvaluationRun) -> Statistic:
-        """Return how the cell's marks make its score; "mean" if its record does not say."""
-        record = self.record(cell)
+    def statistic(self, run: EvaluationRun) -> Statistic:
+        """Return how a run's sample scores make its score; "mean" if its record does not say."""
+        record = self.record(run)
         found: Any = "mean" if record is None else record.config.get("statistic", "mean")
         if found not in ("mean", "f1", "mme"):
-            raise RecordError(f"{cell.name}.json must name a statistic of mean, f1 and mme, got {found!r}")
+            raise RecordError(f"{run.name}.json must name a statistic of mean, f1 and mme, got {found!r}")
         statistic: Statistic = found
         return statistic
 
-    def marks(self, cell: EvaluationRun) -> Sequence[Mark]:
-        """Read the marks of a cell's answers; none if there are none.
+    def sample_scores(self, run: EvaluationRun) -> Sequence[SampleScore]:
+        """Read the sample scores of a run's answers; none if there are none.
 
         Raises:
-            RecordError: the file does not hold marks.
+            RecordError: the file does not hold sample scores.
         """
-        path = self.folder / f"{cell.name}.samples.jsonl"
+        path = self.folder / f"{run.name}.samples.jsonl"
         if not path.is_file():
             return []
         try:
-            marks = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-            for mark in marks:
-                _ = mark["doc_id"], mark["score"]
+            sample_scores = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            for sample_score in sample_scores:
+                _ = sample_score["doc_id"], sample_score["score"]
         except (ValueError, KeyError, TypeError) as error:
-            raise RecordError(f"{path.name} must hold one mark a line, with doc_id and score, got {error}") from None
-        return marks
+            raise RecordError(
+                f"{path.name} must hold a sample score a line, with doc_id and score, got {error}"
+            ) from None
+        return sample_scores

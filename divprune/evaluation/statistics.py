@@ -8,7 +8,7 @@ import numpy as np
 
 from divprune.evaluation.datasets import Statistic
 from divprune.evaluation.resampling import Array, ends, resampled_sums, swapped_sums
-from divprune.evaluation.sample_scores import Mark, MarkedSample, by_document, sample_of
+from divprune.evaluation.sample_scores import SampleScore, ScoredSample, by_document, sample_of
 
 Test = Literal["exact McNemar", "paired permutation"]
 
@@ -49,36 +49,38 @@ class Comparison:
     num_documents: int
 
 
-def score(marks: Iterable[Mark], statistic: Statistic) -> float:
+def score(sample_scores: Iterable[SampleScore], statistic: Statistic) -> float:
     """Return the score of a task.
 
     Args:
-        marks: one a question.
+        sample_scores: one a question.
         statistic: "mean" of the scores; "f1" of the answer yes, 0 where nobody said or meant it; "mme": the perception
-            score of MME, a sum over its categories of 100 times (accuracy + share of images with both questions
+            score of MME, a sum over its categories of 100 times (accuracy + fraction of images with both questions
             right), from images of which both questions are there.
 
     Raises:
-        ValueError: there are no marks, or two of one document.
+        ValueError: there are no sample scores, or two of one document.
     """
-    sample = sample_of(by_document(marks), statistic)
+    sample = sample_of(by_document(sample_scores), statistic)
     return float(sample.score(sample.values.sum(axis=0)))
 
 
-def interval(marks: Iterable[Mark], statistic: Statistic) -> Estimate:
-    """Return the score with the percentile interval of a bootstrap over documents, always the same for the same marks.
+def interval(sample_scores: Iterable[SampleScore], statistic: Statistic) -> Estimate:
+    """Return the score with the percentile interval of a bootstrap over documents, always the same for the same scores.
 
     For MME images are drawn, among those of their category. B. Efron, R. Tibshirani, "An Introduction to the
     Bootstrap", 1993, Section 13.
 
     Raises:
-        ValueError: there are no marks, or two of one document.
+        ValueError: there are no sample scores, or two of one document.
     """
-    sample = sample_of(by_document(marks), statistic)
+    sample = sample_of(by_document(sample_scores), statistic)
     return _estimate(sample.score(resampled_sums(sample.values, sample.strata)))
 
 
-def compare_scores(marks: Iterable[Mark], unpruned_marks: Iterable[Mark], statistic: Statistic) -> Comparison:
+def compare_scores(
+    sample_scores: Iterable[SampleScore], unpruned_scores: Iterable[SampleScore], statistic: Statistic
+) -> Comparison:
     """Compare with the unpruned model on the documents that both have answered.
 
     The intervals are those of a paired bootstrap, which draws both models' answers to a document together. The test is
@@ -89,9 +91,9 @@ def compare_scores(marks: Iterable[Mark], unpruned_marks: Iterable[Mark], statis
     Testing Statistical Significance in Natural Language Processing", ACL 2018.
 
     Raises:
-        ValueError: there is no document that both have, or there are two marks of one document.
+        ValueError: there is no document that both have, or there are two sample scores of one document.
     """
-    pruned, unpruned, num_documents = _paired(marks, unpruned_marks, statistic)
+    pruned, unpruned, num_documents = _paired(sample_scores, unpruned_scores, statistic)
     drawn, drawn_unpruned = _resampled_scores(pruned, unpruned, seed=0)
     if statistic == "mean" and _is_right_or_wrong(pruned, unpruned):
         test: Test = "exact McNemar"
@@ -101,12 +103,14 @@ def compare_scores(marks: Iterable[Mark], unpruned_marks: Iterable[Mark], statis
     return Comparison(_estimate(drawn - drawn_unpruned), p_value, test, _share(drawn, drawn_unpruned), num_documents)
 
 
-def overall_share_kept(tasks: Iterable[tuple[Iterable[Mark], Iterable[Mark], Statistic]]) -> Estimate | None:
-    """Return the mean over tasks of the share of the unpruned score that is kept.
+def overall_share_kept(
+    tasks: Iterable[tuple[Iterable[SampleScore], Iterable[SampleScore], Statistic]],
+) -> Estimate | None:
+    """Return the mean over tasks of the fraction of the unpruned score that is kept.
 
     Args:
-        tasks: of each task the pruned model's marks, the unpruned one's and the statistic; documents are drawn anew
-            within each task, independently of the others.
+        tasks: of each task the sample scores of the pruned and of the unpruned model, and the statistic; documents are
+            drawn anew within each task, independently of the others.
 
     Returns:
         The share with its interval; None if there are no tasks, or one has an unpruned score of 0.
@@ -115,8 +119,8 @@ def overall_share_kept(tasks: Iterable[tuple[Iterable[Mark], Iterable[Mark], Sta
         ValueError: a task has no document that both models have.
     """
     shares = []
-    for seed, (marks, unpruned_marks, statistic) in enumerate(tasks):
-        pruned, unpruned, _ = _paired(marks, unpruned_marks, statistic)
+    for seed, (sample_scores, unpruned_scores, statistic) in enumerate(tasks):
+        pruned, unpruned, _ = _paired(sample_scores, unpruned_scores, statistic)
         drawn, drawn_unpruned = _resampled_scores(pruned, unpruned, seed)
         if _share(drawn, drawn_unpruned) is None:
             return None
@@ -148,13 +152,13 @@ def _share(drawn: Array, drawn_unpruned: Array) -> Estimate | None:
     return _estimate(drawn / drawn_unpruned) if bool((drawn_unpruned > 0).all()) else None
 
 
-def _resampled_scores(pruned: MarkedSample, unpruned: MarkedSample, seed: int) -> tuple[Array, Array]:
+def _resampled_scores(pruned: ScoredSample, unpruned: ScoredSample, seed: int) -> tuple[Array, Array]:
     both = resampled_sums(np.hstack([pruned.values, unpruned.values]), pruned.strata, seed)
     width = pruned.values.shape[1]
     return pruned.score(both[:, :width]), unpruned.score(both[:, width:])
 
 
-def _permutation(pruned: MarkedSample, unpruned: MarkedSample) -> float:
+def _permutation(pruned: ScoredSample, unpruned: ScoredSample) -> float:
     gains = unpruned.values - pruned.values
     swapped = swapped_sums(gains[(gains != 0).any(axis=1)], NUM_PERMUTATIONS)
     first, second = pruned.values.sum(axis=0), unpruned.values.sum(axis=0)
@@ -165,7 +169,7 @@ def _permutation(pruned: MarkedSample, unpruned: MarkedSample) -> float:
     return (1 + as_large) / (1 + NUM_PERMUTATIONS)
 
 
-def _is_right_or_wrong(*samples: MarkedSample) -> bool:
+def _is_right_or_wrong(*samples: ScoredSample) -> bool:
     """Tell whether all scores are 0 or one other number: 1, or 100 where the metric is in percent."""
     seen = np.unique(np.concatenate([sample.values[:, 0] for sample in samples]))
     return len(seen[seen != 0]) <= 1
@@ -176,12 +180,14 @@ def _discordant(pruned: Array, unpruned: Array) -> tuple[int, int]:
 
 
 def _paired(
-    marks: Iterable[Mark], unpruned_marks: Iterable[Mark], statistic: Statistic
-) -> tuple[MarkedSample, MarkedSample, int]:
-    ours, theirs = by_document(marks), by_document(unpruned_marks)
+    sample_scores: Iterable[SampleScore], unpruned_scores: Iterable[SampleScore], statistic: Statistic
+) -> tuple[ScoredSample, ScoredSample, int]:
+    ours, theirs = by_document(sample_scores), by_document(unpruned_scores)
     common = [document for document in ours if document in theirs]
     if not common:
-        raise ValueError(f"marks must share documents with the unpruned ones, got {len(ours)} and {len(theirs)} others")
+        raise ValueError(
+            f"sample_scores must share documents with the unpruned ones, got {len(ours)} and {len(theirs)}"
+        )
     return (
         sample_of({document: ours[document] for document in common}, statistic),
         sample_of({document: theirs[document] for document in common}, statistic),

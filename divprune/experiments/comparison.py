@@ -1,14 +1,14 @@
-"""Our cells beside the paper's, and beside our own unpruned model."""
+"""Our runs beside the paper's, and beside our own unpruned model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from divprune.evaluation.cells import UNPRUNED
 from divprune.evaluation.datasets import Statistic
 from divprune.evaluation.results import Results
-from divprune.evaluation.sample_scores import Mark
+from divprune.evaluation.runs import UNPRUNED
+from divprune.evaluation.sample_scores import SampleScore
 from divprune.evaluation.statistics import Comparison, Estimate, compare_scores, interval, overall_share_kept, score
 from divprune.experiments.paper.columns import MEAN
 from divprune.experiments.paper.presets import Entry
@@ -29,9 +29,9 @@ class Result:
     Attributes:
         entry: which.
         value: ours; None if there is none.
-        interval: 95 % interval of ours; None where there are no marks of its answers.
-        against: ours against our unpruned model's; None for that itself, and where there are no marks.
-        share_kept: of the unpruned number, with its interval if there are marks; None where it is not known.
+        interval: 95 % interval of ours; None where there are no sample scores of its answers.
+        against: ours against our unpruned model's; None for that itself, and where there are no sample scores.
+        share_kept: of the unpruned number, with its interval if there are sample scores; None where it is not known.
         missing: why there is no value; None if there is one.
         num_samples: questions that it rests on; None if that is not known.
     """
@@ -73,7 +73,7 @@ class Result:
 
 
 _ENDS = (("", "value"), ("_low", "low"), ("_high", "high"))
-_Marked = tuple[Sequence[Mark], Sequence[Mark], Statistic]
+_Marked = tuple[Sequence[SampleScore], Sequence[SampleScore], Statistic]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +82,8 @@ class Compared:
 
     Attributes:
         results: its numbers, row by row.
-        shares: by the label of a row, the mean over data sets of the share of the unpruned score that is kept; only of
-            rows all of whose numbers are there, with the marks of their answers.
+        shares: by the label of a row, the mean over data sets of the fraction of the unpruned score that is kept; of
+            rows only all of whose numbers are there, with the sample scores of their answers.
     """
 
     results: Sequence[Result]
@@ -96,10 +96,10 @@ def compared(listed: Sequence[Entry], results: Results, refused: Mapping[str, st
     Args:
         listed: the table's entries, row by row.
         results: the folder with what has run.
-        refused: why cells were not run, by name.
+        refused: why runs were left out, by name.
 
     Raises:
-        RecordError: a record, or a file of marks, is broken.
+        RecordError: a record, or a file of sample scores, is broken.
     """
     unpruned = {entry.column.key: entry for entry in listed if entry.row.method == UNPRUNED}
     rows: dict[str, list[Entry]] = {}
@@ -110,11 +110,11 @@ def compared(listed: Sequence[Entry], results: Results, refused: Mapping[str, st
 
 
 class _Reader:
-    """Reads a table row by row; the unpruned model's marks stay in memory."""
+    """Reads a table row by row; the unpruned model's sample scores stay in memory."""
 
     def __init__(self, results: Results, unpruned: Mapping[str, Entry], refused: Mapping[str, str]) -> None:
         self._results, self._unpruned, self._refused = results, unpruned, refused
-        self._unpruned_marks: dict[str, Sequence[Mark]] = {}
+        self._unpruned_scores: dict[str, Sequence[SampleScore]] = {}
         self.shares: dict[str, Estimate] = {}
 
     def row(self, row: Sequence[Entry]) -> list[Result]:
@@ -127,26 +127,26 @@ class _Reader:
 
     def _overall(self, row: Sequence[Result], marked: Sequence[_Marked]) -> Estimate | None:
         scores = [result for result in row if result.entry.column.is_score]
-        main = [each for each in scores if each.entry.cell and self._is_main(each.entry)]
+        main = [each for each in scores if each.entry.run and self._is_main(each.entry)]
         whole = all(each.value is not None for each in scores) and len(marked) == len(main)
         return overall_share_kept(marked) if whole else None
 
     def _missing(self, entry: Entry) -> str | None:
-        name = "" if entry.cell is None else entry.cell.name
+        name = "" if entry.run is None else entry.run.name
         refusal = entry.refusal or self._refused.get(name)
         if refusal is not None:
             return _reason(refusal)
-        return None if entry.cell is not None and self._results.record(entry.cell) is not None else NOT_YET
+        return None if entry.run is not None and self._results.record(entry.run) is not None else NOT_YET
 
     def _is_main(self, entry: Entry) -> bool:
-        return entry.cell is not None and self._results.is_main(entry.cell, entry.column.metric)
+        return entry.run is not None and self._results.is_main(entry.run, entry.column.metric)
 
     def _result(self, entry: Entry, marked: list[_Marked]) -> Result:
         missing = self._missing(entry)
-        if missing is not None or entry.cell is None:
+        if missing is not None or entry.run is None:
             return Result(entry, None, missing=missing)
-        column, record = entry.column, self._results.record(entry.cell)
-        value = self._results.value(entry.cell, column.metric)
+        column, record = entry.column, self._results.record(entry.run)
+        value = self._results.value(entry.run, column.metric)
         if value is None:
             return Result(entry, None, missing=_reason(record and record.config.get("refusal")))
         count = None if record is None else record.config.get("num_samples")
@@ -167,31 +167,31 @@ class _Reader:
         return Result(entry, value * column.scale, own, scaled, against.share_kept or share, None, count)
 
     def _marks(self, entry: Entry, value: float) -> _Marked:
-        """Pair the marks of a cell and of the unpruned one; none where they are not those of this number."""
-        cell = entry.cell
-        if cell is None or not self._is_main(entry):
+        """Pair the sample scores of a run and of the unpruned one; none where they are not those of this number."""
+        run = entry.run
+        if run is None or not self._is_main(entry):
             return [], [], "mean"
-        marks, statistic = self._results.marks(cell), self._results.statistic(cell)
-        if not any(mark["score"] is not None for mark in marks):
+        sample_scores, statistic = self._results.sample_scores(run), self._results.statistic(run)
+        if not any(sample_score["score"] is not None for sample_score in sample_scores):
             return [], [], statistic
         try:
-            seen = score(marks, statistic)
+            seen = score(sample_scores, statistic)
         except ValueError:  # none of MME's images has both its questions
             return [], [], statistic
         if abs(seen - value) > _CLOSE * max(abs(seen), abs(value)):
             return [], [], statistic
         base = self._unpruned.get(entry.column.key)
-        if base is None or base.cell is None or base.cell == cell or not self._is_main(base):
-            return marks, [], statistic
-        if base.cell.name not in self._unpruned_marks:
-            self._unpruned_marks[base.cell.name] = self._results.marks(base.cell)
-        return marks, self._unpruned_marks[base.cell.name], statistic
+        if base is None or base.run is None or base.run == run or not self._is_main(base):
+            return sample_scores, [], statistic
+        if base.run.name not in self._unpruned_scores:
+            self._unpruned_scores[base.run.name] = self._results.sample_scores(base.run)
+        return sample_scores, self._unpruned_scores[base.run.name], statistic
 
     def _plain_share(self, entry: Entry, value: float) -> Estimate | None:
         base = self._unpruned.get(entry.column.key)
-        if base is None or base.cell is None or base.cell == entry.cell:
+        if base is None or base.run is None or base.run == entry.run:
             return None
-        whole = self._results.value(base.cell, entry.column.metric)
+        whole = self._results.value(base.run, entry.column.metric)
         return Estimate(value / whole, value / whole, value / whole) if whole else None
 
     def _mean(self, entry: Entry, row: Sequence[Result], share: Estimate | None) -> Result:

@@ -1,4 +1,4 @@
-"""A comparison with the paper in words: the same cells for the terminal and for Markdown."""
+"""A comparison with the paper in words: the same runs for the terminal and for Markdown."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,7 +12,7 @@ HEADER = ("row", "ours, 95 %", "paper", "diff.", "against unpruned", "p", "kept"
 LEGEND = (
     "ours, 95 %: bootstrap over the questions. diff.: ours - paper. against unpruned: the difference from our own "
     "unpruned model, paired on the same questions, with its interval and the p-value of McNemar's exact test, or of a "
-    "permutation test where answers are not just right or wrong. kept: share of the unpruned score."
+    "permutation test where answers are not just right or wrong. kept: fraction of the unpruned score."
 )
 
 

@@ -6,12 +6,13 @@ from functools import cached_property
 from typing import Any
 
 from divprune.budget import Budget
+from divprune.config import PruningConfig
 from divprune.efficiency.decoding import decode_flop, num_weights
 from divprune.efficiency.flops import Accounting, compare
 from divprune.efficiency.schedule import DropSchedule, schedule_of
 from divprune.efficiency.shapes import GATED_DECODERS
 from divprune.efficiency.workloads import Workload
-from divprune.evaluation.cells import UNPRUNED, EvaluationRun
+from divprune.evaluation.runs import UNPRUNED, EvaluationRun
 from divprune.experiments.paper.columns import EFFICIENCY, Column
 from divprune.experiments.paper.presets import Entry
 from divprune.experiments.paper.settings import Setting, recipe_file
@@ -125,13 +126,13 @@ class PromptCosts:
         is_whole = setting.method == UNPRUNED or setting.flop_ratio is not None
         self._method: Method = RandomTokens() if is_whole else get_method(setting.method)
         self._share, self._count = (1.0, None) if is_whole else (setting.keep_ratio, setting.num_keep)
-        if self._method.count == "adaptive" and self._share is None and self._count is None:
+        if self._method.takes_budget and self._share is None and self._count is None:
             self._share = subject.keep_ratio
             self.assumption = f"finds its own number of tokens; counted as {self._share:g} of them"
 
     @cached_property
     def _budget(self) -> Budget | None:
-        return None if self._method.count == "schedule" else Budget(self._share, self._count)
+        return PruningConfig(self._method, self._share, self._count).budget
 
     @cached_property
     def _schedule(self) -> DropSchedule:
@@ -190,11 +191,11 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedCell:
-    """A cell and what it takes.
+class CostedRun:
+    """A run and what it takes.
 
     Attributes:
-        cell: the cell.
+        run: the run.
         model: the model's title.
         row: label of its row.
         work: the questions.
@@ -204,7 +205,7 @@ class PlannedCell:
         assumption: what the estimate takes for granted; None for nothing.
     """
 
-    cell: EvaluationRun
+    run: EvaluationRun
     model: str
     row: str
     work: Work
@@ -216,7 +217,7 @@ class PlannedCell:
     @property
     def recipe(self) -> str | None:
         """The file that FitPrune reads; None for other methods."""
-        return recipe_file(self.cell.method)
+        return recipe_file(self.run.method)
 
     @property
     def total_flop(self) -> float:
@@ -233,38 +234,38 @@ class PlannedCell:
         """Return all of it, ready for JSON."""
         work = asdict(self.work) | {"needs": list(self.work.needs)}
         costs = {"prefill_flop": self.prefill_flop, "decode_flop": self.decode_flop, "total_flop": self.total_flop}
-        name = {"name": self.cell.name, "row": self.row, "assumption": self.assumption}
-        return name | self.cell.as_config() | work | costs | {"gpu_hours": self.gpu_hours(throughput)}
+        name = {"name": self.run.name, "row": self.row, "assumption": self.assumption}
+        return name | self.run.as_config() | work | costs | {"gpu_hours": self.gpu_hours(throughput)}
 
 
-def plan(listed: Iterable[Entry], limit: int | None = None) -> list[PlannedCell]:
-    """Work out what the cells of tables take, each once.
+def plan(listed: Iterable[Entry], limit: int | None = None) -> list[CostedRun]:
+    """Work out what the runs of tables take, each once.
 
     Args:
         listed: numbers of one or more tables.
         limit: questions of each data set, at most; None for all.
     """
-    found: dict[str, PlannedCell] = {}
+    found: dict[str, CostedRun] = {}
     for entry in listed:
-        if entry.cell is not None and entry.cell.name not in found:
-            found[entry.cell.name] = _planned(entry, entry.cell, limit)
+        if entry.run is not None and entry.run.name not in found:
+            found[entry.run.name] = _planned(entry, entry.run, limit)
     return list(found.values())
 
 
-def total_hours(planned: Sequence[PlannedCell], throughput: Throughput) -> float:
-    """Return the hours of all cells on one GPU."""
+def total_hours(planned: Sequence[CostedRun], throughput: Throughput) -> float:
+    """Return the hours of all runs on one GPU."""
     return sum(each.gpu_hours(throughput) for each in planned)
 
 
-def _planned(entry: Entry, cell: EvaluationRun, limit: int | None) -> PlannedCell:
+def _planned(entry: Entry, run: EvaluationRun, limit: int | None) -> CostedRun:
     setting = entry.row.setting or Setting(UNPRUNED)
     work = _work(entry.column, entry.subject, setting, limit)
     workloads = entry.subject.workloads
     usual = workloads.get("videochatgpt", entry.subject.prompts[0])
     costs = PromptCosts(entry.subject, setting, workloads[entry.column.data_set] if entry.column.is_score else usual)
     decode, weights = costs.decode_flop(work.mean_answer_tokens), costs.num_weights()
-    return PlannedCell(
-        cell, entry.subject.title, entry.row.label, work, costs.prefill_flop(), decode, weights, costs.assumption
+    return CostedRun(
+        run, entry.subject.title, entry.row.label, work, costs.prefill_flop(), decode, weights, costs.assumption
     )
 
 

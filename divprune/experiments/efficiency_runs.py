@@ -4,18 +4,18 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from divprune.budget import Budget
 from divprune.checkpoints import choose_device, load_model
+from divprune.config import PruningConfig
 from divprune.efficiency import UNPRUNED_VARIANT as WHOLE
 from divprune.efficiency import BenchSubject as Measured
 from divprune.efficiency import Measurement, Variant, get_architecture, measure_variants, random_inputs
 from divprune.embedded.examples import DEFAULT_PROMPT, bundled_scenes
-from divprune.evaluation.cells import UNPRUNED, EvaluationRun
+from divprune.evaluation.runs import UNPRUNED, EvaluationRun
 from divprune.experiments.costs import EFFICIENCY_CALLS, EFFICIENCY_TOKENS
 from divprune.experiments.paper.columns import EFFICIENCY_COLUMNS
 from divprune.experiments.reproduce import ReproduceOptions
 from divprune.experiments.subjects import Subject
-from divprune.methods import get_method, method_title
+from divprune.methods import method_title
 from divprune.progress import Progress
 from divprune.prompting import build_inputs
 from divprune.records import Record, provenance
@@ -25,15 +25,15 @@ VIDEO_TASK = "videochatgpt"
 
 
 def measure_efficiency(
-    cells: Sequence[EvaluationRun], subject: Subject, options: ReproduceOptions, progress: Progress
+    runs: Sequence[EvaluationRun], subject: Subject, options: ReproduceOptions, progress: Progress
 ) -> None:
     """Measure all rows in one run, in turns, unless each has its record.
 
     Raises:
         ArgumentError: the model cannot be loaded.
     """
-    if not cells or (
-        options.harness.resume and all((options.harness.output / f"{cell.name}.json").is_file() for cell in cells)
+    if not runs or (
+        options.harness.resume and all((options.harness.output / f"{run.name}.json").is_file() for run in runs)
     ):
         return
     prompt = subject.workloads.get(VIDEO_TASK, subject.prompts[0])
@@ -48,27 +48,26 @@ def measure_efficiency(
     origin = provenance()
     loaded, measured, rows = measure_variants(
         load,
-        [variant(cell) for cell in cells],
+        [variant(run) for run in runs],
         progress,
         num_new_tokens=EFFICIENCY_TOKENS,
         repeats=EFFICIENCY_CALLS - 1,
     )
     origin |= {"machine": provenance()["machine"]}
-    for cell, measurement, numbers in zip(cells, measured, rows, strict=True):
-        _record(cell, measurement, numbers, loaded, origin).save(options.harness.output)
+    for run, measurement, numbers in zip(runs, measured, rows, strict=True):
+        _record(run, measurement, numbers, loaded, origin).save(options.harness.output)
 
 
-def variant(cell: EvaluationRun) -> Variant:
+def variant(run: EvaluationRun) -> Variant:
     """Return a row as `run_bench` takes it.
 
     Raises:
         DivpruneError: there is no such method.
     """
-    if cell.method == UNPRUNED:
+    if run.method == UNPRUNED:
         return WHOLE
-    method = get_method(cell.method)
-    has_budget = cell.keep_ratio is not None or cell.num_keep is not None
-    return Variant(method_title(cell.method), method, Budget(cell.keep_ratio, cell.num_keep) if has_budget else None)
+    config = PruningConfig.parse(run.method, keep_ratio=run.keep_ratio, num_keep=run.num_keep)
+    return Variant(method_title(run.method), config)
 
 
 def _load(model: str, architecture: str | None, num_text_tokens: int, device: str, dtype: str) -> Measured:
@@ -81,7 +80,7 @@ def _load(model: str, architecture: str | None, num_text_tokens: int, device: st
 
 
 def _record(
-    cell: EvaluationRun,
+    run: EvaluationRun,
     measurement: Measurement,
     numbers: Mapping[str, Any],
     loaded: Measured,
@@ -92,7 +91,7 @@ def _record(
         {"metric": column.metric, "value": numbers[column.metric], "stderr": None, "num_samples": num_samples}
         for column in EFFICIENCY_COLUMNS
     ]
-    config = cell.as_config() | {
+    config = run.as_config() | {
         "metric": "efficiency",
         "num_samples": num_samples,
         "num_prompt_tokens": loaded.inputs["input_ids"].shape[1],
@@ -103,4 +102,4 @@ def _record(
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
         "device": loaded.model.device.type,
     }
-    return Record(cell.name, config, rows, origin)
+    return Record(run.name, config, rows, origin)

@@ -9,10 +9,10 @@ from divprune.embedded.examples import DEFAULT_PROMPT, image_files
 from divprune.errors import ArgumentError, MissingDependencyError
 from divprune.evaluation.results import Results
 from divprune.experiments.comparison import Compared
-from divprune.experiments.costs import PlannedCell
+from divprune.experiments.costs import CostedRun
 from divprune.experiments.paper.columns import IMAGES_COLUMN, MEAN
 from divprune.experiments.reproduce import PlannedTable, ReproduceOptions
-from divprune.figures.reproduced import reproduced
+from divprune.figures.book import reproduced
 from divprune.media import Medium, load_image
 from divprune.methods import method_title
 from divprune.progress import Progress
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from divprune.experiments.token_samples import MethodSamples, Shown
 from statistics import fmean
 
-from divprune.evaluation.cells import UNPRUNED
+from divprune.evaluation.runs import UNPRUNED
 from divprune.experiments.comparison import Result
 from divprune.experiments.paper.settings import Setting, flop_ratio
 from divprune.experiments.subjects import Subject
@@ -34,7 +34,7 @@ GREY = (138, 138, 138)
 
 
 def sample_images(
-    planned: Sequence[PlannedCell], table: PlannedTable, options: ReproduceOptions, progress: Progress
+    planned: Sequence[CostedRun], table: PlannedTable, options: ReproduceOptions, progress: Progress
 ) -> None:
     """Ask about images with every method of a table, unless its records are there.
 
@@ -51,18 +51,17 @@ def sample_images(
         return
     with progress.working("loading the model"):
         loaded = load_model(subject.model, choose_device(options.harness.device), options.harness.dtype)
-    cells = [each.cell for each in planned]
-    names = [method_title(cell.method) + (f" {cell.budget_title}" if cell.num_keep else "") for cell in cells]
+    runs = [each.run for each in planned]
+    names = [method_title(run.method) + (f" {run.budget_title}" if run.num_keep else "") for run in runs]
     methods = [
-        MethodSamples(name, cell.method, cell.keep_ratio, cell.num_keep)
-        for name, cell in zip(names, cells, strict=True)
+        MethodSamples(name, run.method, run.keep_ratio, run.num_keep) for name, run in zip(names, runs, strict=True)
     ]
     with progress.counting("images", len(images)) as advance:
         rows = token_rows(loaded.model, _shown(loaded, images, options), methods, lambda: advance(1))
     samples = [row for row in rows if row["case"] == "sample"]
     config = {
         "model": subject.title,
-        "keep_ratio": next((cell.keep_ratio for cell in cells if cell.keep_ratio), subject.keep_ratio),
+        "keep_ratio": next((run.keep_ratio for run in runs if run.keep_ratio), subject.keep_ratio),
         _counted(options): len(images),
         "pictures": _checksum(options, len(images)),
         "num_visual_tokens": len(samples[0]["token_colors"]),
@@ -72,17 +71,17 @@ def sample_images(
     }
     origin |= {"machine": provenance()["machine"]}
     Record(table.file_name, config, rows, origin).save(options.harness.output)
-    for cell, method in zip(cells, methods, strict=True):
-        _save_cell(cell, method, config, origin, options.harness.output)
+    for run, method in zip(runs, methods, strict=True):
+        _save_run(run, method, config, origin, options.harness.output)
 
 
-def _is_done(planned: Sequence[PlannedCell], table: PlannedTable, options: ReproduceOptions, count: int) -> bool:
+def _is_done(planned: Sequence[CostedRun], table: PlannedTable, options: ReproduceOptions, count: int) -> bool:
     """Tell whether the records are there, of the same images."""
     path = options.harness.output / f"{table.file_name}.json"
     if (
         not options.harness.resume
         or not path.is_file()
-        or not all((options.harness.output / f"{each.cell.name}.json").is_file() for each in planned)
+        or not all((options.harness.output / f"{each.run.name}.json").is_file() for each in planned)
     ):
         return False
     config = load_record(path).config
@@ -98,9 +97,7 @@ def _counted(options: ReproduceOptions) -> str:
     return "num_scenes" if options.images is None else "num_pictures"
 
 
-def _save_cell(
-    cell: Any, method: "MethodSamples", config: dict[str, Any], origin: dict[str, Any], folder: Path
-) -> None:
+def _save_run(run: Any, method: "MethodSamples", config: dict[str, Any], origin: dict[str, Any], folder: Path) -> None:
     from statistics import fmean, median
 
     metric = IMAGES_COLUMN.metric
@@ -110,7 +107,7 @@ def _save_cell(
     own = {"metric": metric, "num_samples": count, "refusal": refusal}
     own["num_kept_mean"] = fmean(method.num_kept) if method.num_kept else None
     row = {"metric": metric, "value": value, "stderr": None, "num_samples": count}
-    Record(cell.name, cell.as_config() | config | own | {"model": cell.model_title}, [row], origin).save(folder)
+    Record(run.name, run.as_config() | config | own | {"model": run.model_title}, [row], origin).save(folder)
 
 
 def require_images(options: ReproduceOptions, model: str) -> None:
@@ -228,7 +225,7 @@ def _row(label: str, found: Sequence[Result], results: Results) -> dict[str, Any
 
 
 def _series(label: str, method: str | None, matching: str | None) -> str:
-    """One name for all shares of a method; FastV has two, as it keeps as many tokens or costs as much."""
+    """One name for all fractions of a method; FastV has two, as it keeps as many tokens or costs as much."""
     base = method or label.partition(",")[0]
     return f"{base} at equal tokens" if base == "fastv" and matching == "tokens" else base
 
@@ -255,7 +252,7 @@ def _cost(subject: Subject, setting: Setting | None, scores: Sequence[Result], r
     if setting.flop_ratio is not None:
         return 100 * setting.flop_ratio
     if setting.method in ("prumerge", "divprune-star"):
-        records = [results.record(result.entry.cell) for result in scores if result.entry.cell is not None]
+        records = [results.record(result.entry.run) for result in scores if result.entry.run is not None]
         counts = [record.config.get("num_kept_mean") for record in records if record is not None]
         kept = [float(count) for count in counts if count is not None]
         if not kept or len(kept) < len(counts):

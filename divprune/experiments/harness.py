@@ -6,18 +6,18 @@ from typing import Any
 
 from divprune.distributed import is_main_process
 from divprune.errors import MissingDependencyError
-from divprune.evaluation.cells import EvaluationRun
 from divprune.evaluation.harness_options import HarnessOptions
+from divprune.evaluation.runs import EvaluationRun
 from divprune.progress import SILENT, Progress
 
-HARNESS = "divprune.lmms_eval_plugin.runs.run_cells"
+HARNESS = "divprune.lmms_eval_plugin.runs.execute"
 
 
-def run_in_harness(cells: Sequence[EvaluationRun], options: HarnessOptions, progress: Progress = SILENT) -> None:
+def run_in_harness(runs: Sequence[EvaluationRun], options: HarnessOptions, progress: Progress = SILENT) -> None:
     """Have runs answered and scored; each leaves its record in the output folder, and is not repeated.
 
     Args:
-        cells: the runs.
+        runs: the runs.
         options: how.
         progress: is told how far it is; all processes but the main one are silent.
 
@@ -25,7 +25,7 @@ def run_in_harness(cells: Sequence[EvaluationRun], options: HarnessOptions, prog
         MissingDependencyError: lmms-eval is not installed.
         EvaluationError: something that a run needs is missing, or a scorer failed.
     """
-    _harness().run_cells(cells, options, progress if is_main_process() else SILENT)
+    _harness().execute_runs(runs, options, progress if is_main_process() else SILENT)
 
 
 def _harness() -> Any:

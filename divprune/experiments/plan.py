@@ -9,10 +9,10 @@ from typing import Literal
 from divprune.budget import Budget, budget
 from divprune.checkpoints import EMBEDDED
 from divprune.errors import ArgumentError, argument_errors
-from divprune.evaluation.cells import UNPRUNED, EvaluationRun
 from divprune.evaluation.datasets import DATA_SETS, IMAGE_SETS, VIDEO_SETS
 from divprune.evaluation.harness_options import HarnessOptions
 from divprune.evaluation.matching import MATCHINGS, Matching, settings_of
+from divprune.evaluation.runs import UNPRUNED, EvaluationRun
 from divprune.experiments.paper.settings import at_equal_flops
 from divprune.experiments.subjects import CHECKPOINTS, KEEP_RATIO, Subject, architecture_of, subject_of
 from divprune.methods import get_method
@@ -73,20 +73,20 @@ class SuiteOptions:
 
     def _check_server(self) -> None:
         methods, ratios = self.methods or (), self.keep_ratios or ()
-        wanted = "one method and one share, those that the server was started with"
+        wanted = "one method and one keep ratio, those that the server was started with"
         if self.equal is not None:
             raise ArgumentError(f"`equal` {self.equal}: not for `backend` openai-server, which has {wanted}")
         if methods == (UNPRUNED,):
             if ratios:
                 raise ArgumentError("`keep_ratios`: not for `methods` unpruned, which keeps all tokens")
             return
-        count = get_method(methods[0]).count if len(methods) == 1 else None
-        if count is None or len(ratios) > 1 or (not ratios and count not in ("schedule", "adaptive")):
+        method = get_method(methods[0]) if len(methods) == 1 else None
+        if method is None or len(ratios) > 1 or (not ratios and not method.finds_count):
             raise ArgumentError(
                 f"`backend` openai-server needs `methods` and `keep_ratios` with {wanted}, got {len(methods)} and "
                 f"{len(ratios)}; `methods` unpruned is for a server without pruning"
             )
-        if ratios and count == "schedule":
+        if ratios and not method.takes_budget:
             raise ArgumentError(f"`keep_ratios`: not for {methods[0]}, which says itself how much it keeps")
 
 
@@ -95,13 +95,13 @@ class PlannedRun:
     """A row of the comparison.
 
     Attributes:
-        cell: what is run.
+        run: what is run.
         matching: what is made equal between methods; None where a method says itself how much it keeps.
         keep_ratio: the one at which methods are compared.
         refusal: why it is not run; None if it is.
     """
 
-    cell: EvaluationRun
+    run: EvaluationRun
     matching: Matching | None = None
     keep_ratio: float | None = None
     refusal: str | None = None
@@ -120,7 +120,7 @@ def plan_suite(options: SuiteOptions) -> list[PlannedRun]:
         found = [planned for task in tasks_of(options.suite) for planned in planner.of_task(task)]
     once: dict[tuple[EvaluationRun, str | None], PlannedRun] = {}
     for planned in found:
-        once.setdefault((planned.cell, planned.refusal), planned)
+        once.setdefault((planned.run, planned.refusal), planned)
     return list(once.values())
 
 
@@ -161,28 +161,27 @@ class _Planner:
             yield PlannedRun(EvaluationRun(self.model, task))
         given, is_server = self.options.keep_ratios, self.options.harness.is_server
         for name, method in self.by_name.items():
-            is_adaptive = method.count == "adaptive"
             for setting in settings_of(method, self.keep_ratios, self.matchings):
                 if setting is None:
                     # A server that was started with a keep ratio does not let a method decide.
-                    if not (is_adaptive and is_server and given):
+                    if not (is_server and given):
                         yield PlannedRun(EvaluationRun(self.model, task, name))
-                elif given or not is_adaptive:
+                elif given or not method.finds_count:
                     matching, keep_ratio = setting
-                    cell = EvaluationRun(self.model, task, name, keep_ratio)
-                    yield self._flops(cell, keep_ratio) if matching == "flops" else PlannedRun(cell, *setting)
+                    run = EvaluationRun(self.model, task, name, keep_ratio)
+                    yield self._flops(run, keep_ratio) if matching == "flops" else PlannedRun(run, *setting)
 
-    def _flops(self, cell: EvaluationRun, keep_ratio: float) -> PlannedRun:
-        if not self.by_name[cell.method].layers:
-            return PlannedRun(cell, "flops", keep_ratio)
-        subject = self._subject(_medium_of(cell.task))
-        found = at_equal_flops(subject, cell.method, keep_ratio)
+    def _flops(self, run: EvaluationRun, keep_ratio: float) -> PlannedRun:
+        if not self.by_name[run.method].layers:
+            return PlannedRun(run, "flops", keep_ratio)
+        subject = self._subject(_medium_of(run.task))
+        found = at_equal_flops(subject, run.method, keep_ratio)
         if found.num_keep is None:
-            return PlannedRun(cell, "flops", keep_ratio, found.refusal)
+            return PlannedRun(run, "flops", keep_ratio, found.refusal)
         total = subject.prompts[0].num_visual_tokens
         if found.num_keep != budget(total, keep_ratio=keep_ratio):
-            cell = replace(cell, keep_ratio=found.num_keep / total)
-        return PlannedRun(cell, "flops", keep_ratio)
+            run = replace(run, keep_ratio=found.num_keep / total)
+        return PlannedRun(run, "flops", keep_ratio)
 
     def _subject(self, medium: Modality) -> Subject:
         """Return the model with its prompts of one medium, all with as many visual tokens."""

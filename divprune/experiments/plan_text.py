@@ -3,43 +3,41 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from divprune.checkpoints import EMBEDDED
-from divprune.experiments.costs import GPUS, PEAK_SHARE, RECIPE, PlannedCell, Throughput, total_hours, usual_throughput
+from divprune.experiments.costs import GPUS, PEAK_SHARE, RECIPE, CostedRun, Throughput, total_hours, usual_throughput
 from divprune.experiments.paper.presets import Entry
 from divprune.experiments.paper.settings import recipe_command
 
 PETA, TERA = 1e15, 1e12
-ROW_HEADER = ("row", "method", "budget", "cells", "TFLOP", "PFLOP", "hours", "paper %")
+ROW_HEADER = ("row", "method", "budget", "runs", "TFLOP", "PFLOP", "hours", "paper %")
 DATA_SET_HEADER = ("data set", "needs", "samples", "answer", "rows", "judge calls", "PFLOP", "hours")
 
 
-def row_lines(
-    listed: Sequence[Entry], planned: Sequence[PlannedCell], throughput: Throughput
-) -> Iterator[Sequence[str]]:
+def row_lines(listed: Sequence[Entry], planned: Sequence[CostedRun], throughput: Throughput) -> Iterator[Sequence[str]]:
     """Yield one line a row of one table on one model; `ROW_HEADER` has the columns."""
-    by_name = {each.cell.name: each for each in planned}
+    by_name = {each.run.name: each for each in planned}
     for label, group in _by_row(listed).items():
-        names = dict.fromkeys(entry.cell.name for entry in group if entry.cell is not None)
+        names = dict.fromkeys(entry.run.name for entry in group if entry.run is not None)
         own = [by_name[name] for name in names if name in by_name]
         yield _row(label, group, own, len(names), throughput)
 
 
 def _row(
-    label: str, group: Sequence[Entry], own: Sequence[PlannedCell], num_cells: int, throughput: Throughput
+    label: str, group: Sequence[Entry], own: Sequence[CostedRun], num_runs: int, throughput: Throughput
 ) -> Sequence[str]:
     row = group[0].row
     printed = "" if row.printed is None else "varies" if row.printed.varies else _percent(row.printed.flop_percent)
-    if num_cells == 0 or row.setting is None:
+    if num_runs == 0 or row.setting is None:
         return (label, "not run: " + ("reference" if row.setting is None else "see below"), "", "", "", "", "", printed)
-    cell = next(entry.cell for entry in group if entry.cell is not None)
+    run = next(entry.run for entry in group if entry.run is not None)
     method = "fitprune" if row.method == "fitprune" else row.setting.method
     if not own:
-        return (label, method, cell.budget_title, "shared", "", "", "", printed)
+        return (label, method, run.budget_title, "shared", "", "", "", printed)
     samples = sum(each.work.num_samples for each in own)
     mean = sum(each.work.num_samples * each.prefill_flop for each in own) / samples
     return (
         label,
         method,
-        cell.budget_title,
+        run.budget_title,
         str(len(own)),
         f"{mean / TERA:.3g}",
         _peta(own),
@@ -48,9 +46,9 @@ def _row(
     )
 
 
-def data_set_lines(planned: Sequence[PlannedCell], throughput: Throughput) -> Iterator[Sequence[str]]:
+def data_set_lines(planned: Sequence[CostedRun], throughput: Throughput) -> Iterator[Sequence[str]]:
     """Yield one line a data set, the questions of one row and what all rows take; see `DATA_SET_HEADER`."""
-    groups: dict[tuple[str, str], list[PlannedCell]] = {}
+    groups: dict[tuple[str, str], list[CostedRun]] = {}
     for each in planned:
         groups.setdefault((each.work.title, each.work.medium), []).append(each)
     for (title, medium), group in groups.items():
@@ -79,7 +77,7 @@ def refusals(listed: Iterable[Entry]) -> list[str]:
     return [f"not run on {title}: {', '.join(names)}: {reason}" for (title, reason), names in found.items()]
 
 
-def assumptions(planned: Sequence[PlannedCell]) -> list[str]:
+def assumptions(planned: Sequence[CostedRun]) -> list[str]:
     """Say what estimates take for granted; a line each."""
     found: dict[str, dict[str, None]] = {}
     for each in planned:
@@ -88,14 +86,14 @@ def assumptions(planned: Sequence[PlannedCell]) -> list[str]:
     return [f"{', '.join(rows)}: {text}" for text, rows in found.items()]
 
 
-def preparations(planned: Sequence[PlannedCell]) -> list[str]:
+def preparations(planned: Sequence[CostedRun]) -> list[str]:
     """Say which files must be made first, and how; a line each."""
-    wanted = [each for each in planned if each.cell.model != EMBEDDED]  # made on the spot, from generated scenes
-    found = dict.fromkeys((each.model, each.cell.model, each.recipe) for each in wanted if each.recipe is not None)
+    wanted = [each for each in planned if each.run.model != EMBEDDED]  # made on the spot, from generated scenes
+    found = dict.fromkeys((each.model, each.run.model, each.recipe) for each in wanted if each.recipe is not None)
     return [f"FitPrune on {title} needs a recipe: {recipe_command(model, recipe)}" for title, model, recipe in found]
 
 
-def totals(planned: Sequence[PlannedCell], throughput: Throughput, num_gpus: int) -> list[str]:
+def totals(planned: Sequence[CostedRun], throughput: Throughput, num_gpus: int) -> list[str]:
     """Say what all of it takes, and what that rests on."""
     hours, calls = total_hours(planned, throughput), sum(each.work.num_judge_calls for each in planned)
     samples = sum(each.work.num_samples for each in planned)
@@ -103,7 +101,7 @@ def totals(planned: Sequence[PlannedCell], throughput: Throughput, num_gpus: int
     judged = f", {calls:,} judge calls" if calls else ""
     others = ", ".join(f"{gpu.name} {total_hours(planned, usual_throughput(gpu)):.1f}" for gpu in GPUS)
     return [
-        f"{len(planned)} cells, {samples:,} answers, {flop / PETA:,.1f} PFLOP{judged}; {hours:.1f} hours of one GPU "
+        f"{len(planned)} runs, {samples:,} answers, {flop / PETA:,.1f} PFLOP{judged}; {hours:.1f} hours of one GPU "
         f"({throughput.name}), {hours / num_gpus:.1f} on {num_gpus}.",
         f"Hours of one GPU at {PEAK_SHARE:.0%} of its peak: {others}.",
         "TFLOP: a prefill, encoder included, two operations a multiply-accumulate. paper %: its TFLOP ratio. Hours, in "
@@ -114,7 +112,7 @@ def totals(planned: Sequence[PlannedCell], throughput: Throughput, num_gpus: int
     ]
 
 
-def _peta(planned: Sequence[PlannedCell]) -> str:
+def _peta(planned: Sequence[CostedRun]) -> str:
     value = sum(each.total_flop for each in planned) / PETA
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 

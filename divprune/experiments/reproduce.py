@@ -9,7 +9,7 @@ from typing import Any
 from divprune.errors import ArgumentError, argument_errors
 from divprune.evaluation.datasets import data_set
 from divprune.evaluation.harness_options import HarnessOptions
-from divprune.experiments.costs import PlannedCell, Throughput, plan, throughput_of, usual_throughput
+from divprune.experiments.costs import CostedRun, Throughput, plan, throughput_of, usual_throughput
 from divprune.experiments.paper.presets import PRESETS, Choice, Entry, Preset, entries, get_preset
 from divprune.experiments.subjects import Subject, paper_subject, subject_of
 from divprune.progress import SILENT, Progress
@@ -48,11 +48,11 @@ class ReproduceOptions:
 
 @dataclass(frozen=True)
 class PlannedTable:
-    """A table on one model, and the cells that no table before it has."""
+    """A table on one model, and the runs that no table before it has."""
 
     preset: Preset
     entries: Sequence[Entry]
-    cells: Sequence[PlannedCell]
+    runs: Sequence[CostedRun]
 
     @property
     def title(self) -> str:
@@ -80,27 +80,27 @@ class Plan:
     gpus: int = 1
 
     @property
-    def cells(self) -> list[PlannedCell]:
+    def runs(self) -> list[CostedRun]:
         """Every run, once."""
-        return [cell for table in self.tables for cell in table.cells]
+        return [run for table in self.tables for run in table.runs]
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it, ready for JSON."""
-        every = self.cells
-        hours = sum(cell.gpu_hours(self.throughput) for cell in every)
+        every = self.runs
+        hours = sum(run.gpu_hours(self.throughput) for run in every)
         total = {
-            "num_cells": len(every),
-            "num_samples": sum(cell.work.num_samples for cell in every),
-            "total_flop": sum(cell.total_flop for cell in every),
+            "num_runs": len(every),
+            "num_samples": sum(run.work.num_samples for run in every),
+            "total_flop": sum(run.total_flop for run in every),
             "gpu_hours": hours,
             "wall_hours": hours / self.gpus,
-            "num_judge_calls": sum(cell.work.num_judge_calls for cell in every),
+            "num_judge_calls": sum(run.work.num_judge_calls for run in every),
         }
         listed = [
             {
                 "name": table.preset.name,
                 "model": table.entries[0].subject.title,
-                "cells": [cell.as_row(self.throughput) for cell in table.cells],
+                "runs": [run.as_row(self.throughput) for run in table.runs],
                 "not_run": _not_run(table.entries),
             }
             for table in self.tables
@@ -133,9 +133,9 @@ def _tables(options: ReproduceOptions) -> list[PlannedTable]:
     for preset in presets:
         for subject in _subjects(preset, options):
             listed = entries(preset, subject, choice)
-            cells = [each for each in plan(listed, options.harness.limit) if each.cell.name not in seen]
-            seen.update(each.cell.name for each in cells)
-            tables.append(PlannedTable(preset, listed, cells))
+            runs = [each for each in plan(listed, options.harness.limit) if each.run.name not in seen]
+            seen.update(each.run.name for each in runs)
+            tables.append(PlannedTable(preset, listed, runs))
     return tables
 
 

@@ -14,7 +14,7 @@ from divprune.errors import ArgumentError, CalibrationError
 from divprune.evaluation.results import Results
 from divprune.experiments.comparison import Compared, compared
 from divprune.experiments.comparison_text import FIRST_COLUMN, markdown
-from divprune.experiments.costs import PlannedCell
+from divprune.experiments.costs import CostedRun
 from divprune.experiments.efficiency_runs import measure_efficiency
 from divprune.experiments.figure_runs import draw_presets, require_images, sample_images
 from divprune.experiments.harness import run_in_harness
@@ -22,7 +22,7 @@ from divprune.experiments.paper.columns import EFFICIENCY, IMAGES
 from divprune.experiments.paper.presets import NOT_TASKS
 from divprune.experiments.paper.settings import recipe_command, recipe_percent
 from divprune.experiments.reproduce import Plan, PlannedTable, ReproduceOptions
-from divprune.figures.reproduced import ENDINGS
+from divprune.figures.book import ENDINGS
 from divprune.figures.saving import FORMATS, is_figure
 from divprune.outputs import check_not_read, check_replaceable, is_page, is_same_file, make_folder
 from divprune.progress import SILENT, Progress
@@ -83,20 +83,20 @@ def run_paper(plan: Plan, options: ReproduceOptions, progress: Progress = SILENT
         RecordError: a record that is there is broken, or another file is in its place.
     """
     for table in plan.tables:
-        if _of(table.cells, table, IMAGES):
+        if _of(table.runs, table, IMAGES):
             require_images(options, table.entries[0].subject.model)
     _check_places(plan.tables, options)
     make_folder("output", options.harness.output)
-    refused = _calibrated(plan.cells, options, progress)
-    able = [each for each in plan.cells if each.cell.name not in refused]
-    tasks = [each.cell for each in able if each.cell.task not in NOT_TASKS]
+    refused = _calibrated(plan.runs, options, progress)
+    able = [each for each in plan.runs if each.run.name not in refused]
+    tasks = [each.run for each in able if each.run.task not in NOT_TASKS]
     if tasks:
         run_in_harness(tasks, options.harness, progress)
     if not is_main_process():
         return None
     for table in plan.tables:
         subject = table.entries[0].subject
-        measure_efficiency([each.cell for each in _of(able, table, EFFICIENCY)], subject, options, progress)
+        measure_efficiency([each.run for each in _of(able, table, EFFICIENCY)], subject, options, progress)
         sample_images(_of(able, table, IMAGES), table, options, progress)
     results, shown = Results(options.harness.output), []
     with progress.working("comparing"):
@@ -109,9 +109,9 @@ def run_paper(plan: Plan, options: ReproduceOptions, progress: Progress = SILENT
     return Reproduction(options.harness.output, shown, files)
 
 
-def _of(able: Sequence[PlannedCell], table: PlannedTable, task: str) -> list[PlannedCell]:
-    own = {each.cell.name for each in table.cells}
-    return [each for each in able if each.cell.task == task and each.cell.name in own]
+def _of(able: Sequence[CostedRun], table: PlannedTable, task: str) -> list[CostedRun]:
+    own = {each.run.name for each in table.runs}
+    return [each for each in able if each.run.task == task and each.run.name in own]
 
 
 def _check_places(tables: Sequence[PlannedTable], options: ReproduceOptions) -> None:
@@ -122,8 +122,8 @@ def _check_places(tables: Sequence[PlannedTable], options: ReproduceOptions) -> 
             f"`output` {folder} is what `images` reads; name another folder, or figures drawn there are read as images"
         )
     for table in tables:
-        for each in table.cells:
-            check_record_place(folder, each.cell.name)
+        for each in table.runs:
+            check_record_place(folder, each.run.name)
         is_ours = partial(is_page, words=f"| {FIRST_COLUMN} |")
         check_replaceable("output", folder / f"{table.file_name}.md", is_ours, "table of `divprune reproduce`")
         if table.preset.name.startswith("figure"):
@@ -140,17 +140,17 @@ def _check_figures(table: PlannedTable, options: ReproduceOptions) -> None:
             check_replaceable("output", path, is_figure, "figure of `divprune reproduce`")
 
 
-def _calibrated(planned: Sequence[PlannedCell], options: ReproduceOptions, progress: Progress) -> dict[str, str]:
+def _calibrated(planned: Sequence[CostedRun], options: ReproduceOptions, progress: Progress) -> dict[str, str]:
     """Make the recipes that are not there; say by name which runs are impossible for want of one."""
     refused: dict[str, str] = {}
     reasons: dict[str, str | None] = {}
     for each in planned:
         if each.recipe is not None and not Path(each.recipe).is_file():
             if each.recipe not in reasons:
-                reasons[each.recipe] = _calibrate(each.cell.model, each.recipe, options, progress)
+                reasons[each.recipe] = _calibrate(each.run.model, each.recipe, options, progress)
             reason = reasons[each.recipe]
             if reason is not None:
-                refused[each.cell.name] = reason
+                refused[each.run.name] = reason
     for reason in dict.fromkeys(refused.values()):
         progress.note(f"FitPrune is not run: {reason}")
     return refused

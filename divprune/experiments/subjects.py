@@ -32,15 +32,15 @@ VIDEO_FRAMES = 8
 
 @dataclass(frozen=True)
 class Subject:
-    """A model whose cells are planned.
+    """A model whose runs are planned.
 
     Attributes:
         model: checkpoint directory or hub name.
         title: how tables call it.
-        architecture: which of the paper's models it is, so that its cells have printed ones; None for any other.
+        architecture: which of the paper's models it is, so that its runs have printed ones; None for any other.
         shape: its sizes.
         workloads: its mean prompt for each data set, by key; data sets of media that it does not take are left out.
-        keep_ratio: the share of visual tokens kept where nothing else is said.
+        keep_ratio: the fraction of visual tokens kept where nothing else is said.
     """
 
     model: str
@@ -94,7 +94,7 @@ def other_subject(
         model: checkpoint directory or hub name.
         shape: its sizes.
         num_visual_tokens: M of one image; a video is taken for `VIDEO_FRAMES` images.
-        keep_ratio: the share of visual tokens kept where nothing else is said.
+        keep_ratio: the fraction of visual tokens kept where nothing else is said.
     """
     counts: dict[Modality, int] = {"image": num_visual_tokens, "video": VIDEO_FRAMES * num_visual_tokens}
     prompts = {each.key: Workload(paper_text_tokens(each.key), counts[each.medium]) for each in DATA_SETS}
@@ -103,7 +103,7 @@ def other_subject(
 
 
 def named_subject(model: str, title: str) -> Subject:
-    """Return a model of which only the name is known: its cells can be compared, not planned."""
+    """Return a model of which only the name is known: its runs can be compared, not planned."""
     unknown: Any = None
     return Subject(model, title, None, unknown, {})
 

@@ -47,7 +47,7 @@ def run_suite(options: SuiteOptions, progress: Progress = SILENT) -> SuiteScores
     """
     with progress.working("planning"):
         planned = plan_suite(options)
-    run_in_harness([each.cell for each in planned if each.refusal is None], options.harness, progress)
+    run_in_harness([each.run for each in planned if each.refusal is None], options.harness, progress)
     if not is_main_process():
         return None
     results = Results(options.harness.output)

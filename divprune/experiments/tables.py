@@ -5,9 +5,9 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
-from divprune.evaluation.cells import UNPRUNED, EvaluationRun
 from divprune.evaluation.datasets import DATA_SETS
 from divprune.evaluation.results import Results
+from divprune.evaluation.runs import UNPRUNED, EvaluationRun
 from divprune.experiments.comparison import Compared, Result
 from divprune.experiments.comparison_text import sections
 from divprune.experiments.paper.columns import IMAGE_COLUMNS, VIDEO_COLUMNS, Column
@@ -22,7 +22,7 @@ _PRINTED_IN = ("table1", "table2", "table3", "ablations")
 _PAPER = slice(2, 4)
 """Where the paper's number and the difference stand in a line."""
 _SHARED = ("num_samples", "num_frames", "system_prompt", "dataset", "tokenizer", "judge", "egoschema_url")
-_CELL_FIELDS = ("task", "method", "keep_ratio", "num_keep")
+_RUN_FIELDS = ("task", "method", "keep_ratio", "num_keep")
 
 
 def entries_of(planned: Sequence[PlannedRun], results: Results) -> list[Entry]:
@@ -32,31 +32,27 @@ def entries_of(planned: Sequence[PlannedRun], results: Results) -> list[Entry]:
         planned: the planned runs.
         results: what has run; of a server's runs, the unpruned one may be there from another server.
     """
-    others = {EvaluationRun(each.cell.model, each.cell.task): None for each in planned}
-    earlier = [PlannedRun(cell) for cell in others if _is_comparable(cell, planned, results)]
-    seen = {each.cell for each in planned if each.refusal is None}
-    every = [*(each for each in earlier if each.cell not in seen), *planned]
-    printed = _printed(every[0].cell.model)
-    subject = named_subject(every[0].cell.model, every[0].cell.model_title)
-    headings = {task: _columns(task, every, results) for task in dict.fromkeys(each.cell.task for each in every)}
+    others = {EvaluationRun(each.run.model, each.run.task): None for each in planned}
+    earlier = [PlannedRun(run) for run in others if _is_comparable(run, planned, results)]
+    seen = {each.run for each in planned if each.refusal is None}
+    every = [*(each for each in earlier if each.run not in seen), *planned]
+    printed = _printed(every[0].run.model)
+    subject = named_subject(every[0].run.model, every[0].run.model_title)
+    headings = {task: _columns(task, every, results) for task in dict.fromkeys(each.run.task for each in every)}
     found = []
     for each in every:
-        cell = each.cell
-        row = TableRow(
-            _label(each), Setting(cell.method, cell.keep_ratio, cell.num_keep), each.matching, each.keep_ratio
-        )
-        for column in headings[cell.task]:
-            number = printed.get((cell, column.key)) if each.refusal is None else None
-            found.append(Entry(EVAL, subject, row, column, cell, each.refusal, number))
+        run = each.run
+        row = TableRow(_label(each), Setting(run.method, run.keep_ratio, run.num_keep), each.matching, each.keep_ratio)
+        for column in headings[run.task]:
+            number = printed.get((run, column.key)) if each.refusal is None else None
+            found.append(Entry(EVAL, subject, row, column, run, each.refusal, number))
     return found
 
 
 def _is_comparable(unpruned: EvaluationRun, planned: Sequence[PlannedRun], results: Results) -> bool:
     """Tell whether there is a record of the unpruned model, of the same documents, shown and scored alike."""
     base = results.record(unpruned)
-    records = [
-        results.record(each.cell) for each in planned if each.refusal is None and each.cell.task == unpruned.task
-    ]
+    records = [results.record(each.run) for each in planned if each.refusal is None and each.run.task == unpruned.task]
     return base is not None and all(
         record.config.get(name) == base.config.get(name)
         for record in records
@@ -67,8 +63,8 @@ def _is_comparable(unpruned: EvaluationRun, planned: Sequence[PlannedRun], resul
 
 def _label(planned: PlannedRun) -> str:
     parts = (
-        str(planned.cell.as_config()["method"]),
-        planned.cell.budget_title,
+        str(planned.run.as_config()["method"]),
+        planned.run.budget_title,
         "at equal FLOPs" if planned.refusal else "",
     )
     return " ".join(part for part in parts if part)
@@ -80,7 +76,7 @@ def _columns(task: str, planned: Sequence[PlannedRun], results: Results) -> list
     if known is not None:
         own = [column for column in (*IMAGE_COLUMNS, *VIDEO_COLUMNS) if column.data_set == known.key]
         return [replace(column, title=column.key) for column in own]
-    records = [results.record(each.cell) for each in planned if each.cell.task == task]
+    records = [results.record(each.run) for each in planned if each.run.task == task]
     metrics = [
         str(record.config["metric"]).partition(",")[0] for record in records if record and "metric" in record.config
     ]
@@ -98,7 +94,7 @@ def metrics_line(found: Compared) -> str:
 
 
 def _printed(model: str) -> Mapping[tuple[EvaluationRun, str], float]:
-    """Return the paper's numbers of a model, by the cell that gives them and the column; none for other models."""
+    """Return the paper's numbers of a model, by the run that gives them and the column; none for other models."""
     architecture = architecture_of(model)
     if architecture is None:
         return {}
@@ -106,9 +102,9 @@ def _printed(model: str) -> Mapping[tuple[EvaluationRun, str], float]:
     tables = [each for each in PRESETS if each.name in _PRINTED_IN and architecture in each.architectures]
     listed = [entry for preset in tables for entry in entries(preset, subject)]
     return {
-        (entry.cell, entry.column.key): entry.printed
+        (entry.run, entry.column.key): entry.printed
         for entry in listed
-        if entry.cell is not None and entry.printed is not None
+        if entry.run is not None and entry.printed is not None
     }
 
 
@@ -144,8 +140,8 @@ def _kept(result: Result, results: Results) -> str:
 
 
 def _measured(result: Result, results: Results) -> dict[str, Any]:
-    cell, refusal = result.entry.cell, result.entry.refusal
-    record = None if cell is None or refusal is not None else results.record(cell)
+    run, refusal = result.entry.run, result.entry.refusal
+    record = None if run is None or refusal is not None else results.record(run)
     config = {"refusal": refusal} if record is None else record.config
     return {name: config.get(name) for name in ("num_kept_mean", "num_visual_tokens_mean", "refusal")}
 
@@ -154,8 +150,8 @@ def as_rows(found: Compared, results: Results) -> list[dict[str, Any]]:
     """Return one row a number, ready for JSON."""
     rows = []
     for result in found.results:
-        entry, cell = result.entry, result.entry.cell
-        named = {} if cell is None else {name: cell.as_config()[name] for name in _CELL_FIELDS}
+        entry, run = result.entry, result.entry.run
+        named = {} if run is None else {name: run.as_config()[name] for name in _RUN_FIELDS}
         settings = {
             "metric": entry.column.metric,
             "matching": entry.row.matching,

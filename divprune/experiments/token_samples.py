@@ -12,7 +12,7 @@ from torch import Tensor
 
 from divprune.efficiency.measure import time_generation
 from divprune.errors import DivpruneError
-from divprune.evaluation.cells import UNPRUNED
+from divprune.evaluation.runs import UNPRUNED
 from divprune.huggingface import ItemReport, prune
 from divprune.methods import MergingMethod, Method, get_method
 from divprune.records import quantiles
@@ -50,7 +50,7 @@ class MethodSamples:
     Attributes:
         name: how the record calls it.
         method: as `get_method` reads it, or "unpruned".
-        keep_ratio: share kept; None if `num_keep` is given, or the method needs no budget.
+        keep_ratio: fraction kept; None if `num_keep` is given, or the method needs no budget.
         num_keep: how many are kept.
         ttft_seconds: from pixels to the first token, one an image.
         max_min_distances: of what is kept, one an image; empty where fewer than two tokens are kept.
@@ -94,7 +94,7 @@ class MethodSamples:
         if place < NUM_SAMPLES:
             self.kept_indices.append(item.kept_indices.tolist())
         if item.num_kept > 1:
-            # Also where tokens are dropped inside the language model, the distance is that of the visual tokens.
+            # Also where tokens are dropped inside the LLM, the distance is that of the visual tokens.
             kept = item.kept_tokens if isinstance(method, MergingMethod) else tokens[item.kept_indices]
             distance = select(kept, num_keep=len(kept)).max_min_distance
             self.max_min_distances.append(float(f"{distance:.{DIGITS}g}"))

@@ -4,9 +4,8 @@ matplotlib (extra `viz`) is imported when something is drawn.
 """
 
 from divprune.figures.book import Drawing, Drawn, draw_figures
-from divprune.figures.catalog import FIGURES, FigureSpec
+from divprune.figures.catalog import FIGURES, FigureSpec, Sources
 from divprune.figures.gallery import Gallery, gallery_page, write_figures
-from divprune.figures.sources import Sources
 
 __all__ = [
     "FIGURES",

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from divprune.errors import MissingDependencyError, RecordError
-from divprune.figures.catalog import FIGURES, FigureSpec
+from divprune.figures import max_min_histogram, paper_scores, tokens_tsne
+from divprune.figures.catalog import COMMANDS, FIGURES, FigureSpec, Sources
 from divprune.figures.saving import rendered
-from divprune.figures.sources import COMMANDS, Sources
 from divprune.figures.style import RC
 from divprune.records import Record
 
@@ -50,11 +51,7 @@ def draw_figures(sources: Sources, specs: Sequence[FigureSpec] = FIGURES) -> Dra
         MissingDependencyError: matplotlib or scikit-learn is not installed.
         RecordError: a record is broken, or does not hold what a figure shows.
     """
-    try:
-        import matplotlib
-        import sklearn  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError(f"figures need {error.name}: pip install 'divprune[viz]'") from None
+    matplotlib = _matplotlib()
     lacking = [(spec, sources.missing(spec.records)) for spec in specs]
     # All records are read before the first figure is drawn: a broken one costs no time.
     loaded = [(spec, sources.load(spec.records)) for spec, names in lacking if not names]
@@ -72,3 +69,43 @@ def _drawn(spec: FigureSpec, records: tuple[Record, ...], sources: Sources) -> D
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise RecordError(f"{files} lacks what figure {spec.name} shows ({reason}); measure again: {again}") from error
     return Drawn(spec, caption, rendered(figure, spec.title, sources.stamp(spec.records)))
+
+
+ENDINGS = ("", "-tsne", "-max-min")
+"""What may follow a record's name in the names of its figures."""
+
+
+def reproduced(record: Record) -> dict[str, bytes]:
+    """Draw what a record of `divprune reproduce figure1`, `3`, `4` or `5` shows.
+
+    Returns:
+        The files' contents by name.
+
+    Raises:
+        MissingDependencyError: matplotlib or scikit-learn is not installed.
+        RecordError: the record does not hold what a figure shows.
+    """
+    matplotlib = _matplotlib()
+    is_scores = "columns" in record.config
+    parts: dict[str, Any] = {"": paper_scores} if is_scores else {"-tsne": tokens_tsne, "-max-min": max_min_histogram}
+    files = {}
+    try:
+        with matplotlib.rc_context(RC):
+            for ending, module in parts.items():
+                name = f"{record.name}{ending}"
+                for kind, content in rendered(module.draw(record), name, f"{record.name}.json").items():
+                    files[f"{name}.{kind}"] = content
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise RecordError(
+            f"{record.name}.json lacks what its figure shows ({error}); delete it and run again"
+        ) from error
+    return files
+
+
+def _matplotlib() -> Any:
+    try:
+        import matplotlib
+        import sklearn  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError(f"figures need {error.name}: pip install 'divprune[viz]'") from None
+    return matplotlib

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from divprune.errors import ArgumentError
 from divprune.figures.book import Drawing, draw_figures
-from divprune.figures.catalog import FIGURES, FigureSpec
+from divprune.figures.catalog import COMMANDS, FIGURES, FigureSpec, Sources
 from divprune.figures.saving import is_figure
-from divprune.figures.sources import COMMANDS, Sources
 from divprune.outputs import check_replaceable, is_page
 from divprune.progress import SILENT, Progress
 from divprune.records import write_whole

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _METHODS = ("divprune", "fastv", "visionzip", "cdpruner", "random")
-VEIL = 0.65  # share of white over what is dropped
+VEIL = 0.65  # fraction of white over what is dropped
 
 
 def draw(samples: Record) -> "Figure":
@@ -41,7 +41,7 @@ def draw(samples: Record) -> "Figure":
 def caption(samples: Record) -> str:
     """Say what is drawn."""
     return (
-        f"The first held-out toy scenes and the patches whose tokens each method keeps at a share of "
+        f"The first held-out toy scenes and the patches whose tokens each method keeps at a keep ratio of "
         f"{samples.config['keep_ratio']}; the question was *{samples.config['question']}* `fastv` chooses inside the "
         f"language model, the others before it; `visionzip` also merges tokens into those shown."
     )

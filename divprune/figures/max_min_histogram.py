@@ -44,7 +44,7 @@ def draw(samples: Record) -> "Figure":
     panel.set_xlabel("smallest cosine distance between two kept tokens of an image (max-min distance)")
     kept = f"{rows[0]['num_kept']:.0f} of {samples.config['num_visual_tokens']} tokens kept"
     shown = "pictures" if "num_pictures" in samples.config else "scenes"
-    footer = f"{data_notice(samples)}. {kept}; heights are shares of the {shown}, | is the median."
+    footer = f"{data_notice(samples)}. {kept}; heights are fractions of the {shown}, | is the median."
     headings(figure, "How different the kept tokens are", footer)
     return figure
 
@@ -53,8 +53,8 @@ def caption(samples: Record) -> str:
     """Say what is drawn."""
     return (
         f"Histograms over {samples.config['num_scenes']} held-out toy scenes of the smallest cosine distance between "
-        f"two kept tokens, at a share of {samples.config['keep_ratio']}: the paper's Fig. 3b and 5f. For methods that "
-        "act inside the language model it is the distance of the visual tokens before it, for merging ones that of "
+        f"two kept tokens, at a keep ratio of {samples.config['keep_ratio']}: the paper's Fig. 3b and 5f. For methods "
+        "that act inside the LLM it is the distance of the visual tokens before it, for merging ones that of "
         "what the language model reads. Methods that cannot keep just as many tokens are left out; those that choose "
         "the same ones share a line."
     )

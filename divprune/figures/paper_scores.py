@@ -40,7 +40,7 @@ def draw(scores: Record) -> "Figure":
     panel.minorticks_off()
     panel.set_xlim(4, 130)
     panel.set_ylim(bottom=0)
-    panel.set_xlabel("prefill FLOPs, share of unpruned (Eq. 5)")
+    panel.set_xlabel("prefill FLOPs, fraction of unpruned (Eq. 5)")
     panel.set_ylabel(f"mean of {', '.join(scores.config['columns'])} (%)")
     figure.legend(loc="outside right upper")
     headings(figure, _title(scores), _footer(scores, bool(rows)))

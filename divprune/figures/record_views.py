@@ -7,7 +7,7 @@ from divprune.records import Record
 
 REFERENCES = ("unpruned", "picture withheld")
 SHARE = 0.098
-"""The share of tokens kept at which all methods are compared: the paper's."""
+"""The fraction of tokens kept at which all methods are compared: the paper's."""
 
 Row = Mapping[str, Any]
 

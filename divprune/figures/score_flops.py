@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 SCORE = "mean score (%)"
 GAP = 4.5  # between two names, in percent of the score
-INSIDE_FROM = 30.0  # percent of the FLOPs; methods that act inside the language model cost more at any share
+INSIDE_FROM = 30.0  # percent of the FLOPs; methods that act inside the LLM cost more at any keep ratio
 
 
 def draw(suite: Record) -> "Figure":
@@ -32,8 +32,8 @@ def caption(suite: Record) -> str:
     return (
         f"Mean of existence, count, color, shape and position over {suite.config['num_scenes']} held-out toy scenes, "
         "answered by the embedded toy model: in the manner of the paper's Fig. 1 and 4, not on its data. Left: against "
-        "the cost of the language model's prefill (Eq. 5), at several shares of tokens kept; thin grey lines are the "
-        f"methods without a name. Right: all methods at a share of {SHARE}, or with the number that they choose "
+        "the cost of the language model's prefill (Eq. 5), at several keep ratios; thin grey lines are the "
+        f"methods without a name. Right: all methods at a keep ratio of {SHARE}, or with the number that they choose "
         "themselves; open markers are those whose prefill costs more than the others', with the cost behind the name."
     )
 
@@ -52,7 +52,7 @@ def _draw_curves(panel: "Axes", suite: Record) -> None:
     panel.set_xlim(3, 140)
     panel.set_ylim(0, 108)
     _name_curves(panel, dict(ordered), full["mean_percent"])
-    panel.set_xlabel("prefill FLOPs, share of unpruned")
+    panel.set_xlabel("prefill FLOPs, fraction of unpruned")
     panel.set_ylabel(SCORE)
     right = panel.get_xlim()[1]
     panel.text(right, full["mean_percent"] + 1, "unpruned", ha="right", va="bottom", fontsize=8)

@@ -33,7 +33,7 @@ def draw(suite: Record, samples: Record) -> "Figure":
 def caption(suite: Record, samples: Record) -> str:
     """Say what is drawn."""
     return (
-        f"The score of `score-flops` at a share of {SHARE} against the median time to the first token over "
+        f"The score of `score-flops` at a keep ratio of {SHARE} against the median time to the first token over "
         f"{samples.config['num_scenes']} toy scenes, all methods in turns ({measured_on(samples)}). The embedded model "
         "is so small that the encoder and fixed costs are most of its time: large models differ."
     )

@@ -46,7 +46,7 @@ def caption(samples: Record) -> str:
     """Say what is drawn."""
     return (
         f"t-SNE of the visual tokens of the first scene above (by cosine, perplexity {PERPLEXITY:g}), the kept ones "
-        f"marked: the paper's Fig. 3a and 5 on a toy scene, at a share of {samples.config['keep_ratio']}."
+        f"marked: the paper's Fig. 3a and 5 on a toy scene, at a keep ratio of {samples.config['keep_ratio']}."
     )
 
 

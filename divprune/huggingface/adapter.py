@@ -74,13 +74,20 @@ class ModelAdapter:
         """Look up the id of the placeholders of images or videos."""
         return int(getattr(self.model.config, self.family.placeholders[modality]))
 
+    @property
+    def placeholder_ids(self) -> list[int]:
+        """The ids of the placeholders of all modalities."""
+        return [self.placeholder_id(modality) for modality in self.family.modalities]
+
     def placeholder_mask(self, input_ids: Tensor) -> Tensor:
         """Locate the placeholders of all modalities in ids (B, L); (B, L) bool."""
-        ids = [self.placeholder_id(modality) for modality in self.family.modalities]
-        return torch.isin(input_ids, torch.tensor(ids, device=input_ids.device))
+        return torch.isin(input_ids, torch.tensor(self.placeholder_ids, device=input_ids.device))
 
     def own_positions(self, inputs: dict[str, Any]) -> Tensor:
-        """Let the model number a prompt: (B, L), or (4, B, L) with a row for masks first."""
+        """Let the model number a prompt: (B, L), or (r, B, L) with an axis of coordinates a row.
+
+        In most models the axes come behind a row that counts tokens; Hunyuan and Cosmos 3 have none.
+        """
         prepare = cast(Callable[..., Tensor], self.model._prepare_position_ids_for_generation)
         return prepare(inputs["input_ids"], inputs)
 

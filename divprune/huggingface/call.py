@@ -1,4 +1,13 @@
-"""One call of a pruned model, read: prompt, mask, cache, and whether images or videos come with it."""
+"""One call of a pruned model, read: prompt, mask, cache, and whether images or videos come with it.
+
+```
+what the cache holds               is_fresh  past  dropped   the call
+nothing                            yes       -     -         a new prompt
+what an unpruned model filled      -         -     -         text only: passed on; images are refused before the LLM
+a prompt pruned before the LLM     -         yes   -         whole_conversation: past and new tokens, one pruned prompt
+a prompt pruned inside the LLM     -         -     yes       text: hooks cut masks (`continuing`); images: LayerPruning
+```
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,9 +20,10 @@ from torch import Tensor
 from divprune.errors import PruningError
 from divprune.huggingface.adapter import ModelAdapter
 from divprune.huggingface.input_pruning.cache import Past, is_continued, past_of
-from divprune.huggingface.input_pruning.checks import require_ids, require_no_placeholders
+from divprune.huggingface.input_pruning.checks import require_no_placeholders
 from divprune.huggingface.layer_pruning.state import DroppedPrompt, dropped_prompt
-from divprune.huggingface.model_inputs import cache_in, has_visual_inputs, with_installed_name
+from divprune.huggingface.model_inputs import NAMES, cache_in, has_visual_inputs, with_installed_name
+from divprune.huggingface.report import CACHED_ITEMS, ItemReport
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,7 @@ class Call:
             where the call has neither ids nor a mask, or a `forward` leaves the mask out.
         cache: the key/value cache that it continues from or fills; None without one.
         has_media: whether images or videos come with it, as pixels or encoded.
+        earlier_items: what was reported of the images and videos in the cache.
     """
 
     adapter: ModelAdapter
@@ -34,6 +45,7 @@ class Call:
     attention_mask: Tensor | None
     cache: Any
     has_media: bool
+    earlier_items: tuple[ItemReport, ...] = ()
 
     @classmethod
     def of_generate(cls, adapter: ModelAdapter, arguments: Mapping[str, Any]) -> "Call":
@@ -50,13 +62,18 @@ class Call:
             raise PruningError("assistant_model must be None while the model is pruned: it would see another prompt")
         if "inputs" in inputs:
             inputs["input_ids"] = inputs.pop("inputs")
-        return cls(adapter, inputs, _full_mask(adapter, inputs), cache, has_media)
+        if has_media and adapter.generation_setting(inputs, "prompt_lookup_num_tokens"):
+            # transformers would propose the prompt's placeholders, which no answer may hold.
+            suppressed = adapter.generation_setting(inputs, "suppress_tokens") or []
+            inputs["suppress_tokens"] = sorted({*suppressed, *adapter.placeholder_ids})
+        return cls(adapter, inputs, _full_mask(adapter, inputs), cache, has_media, _items_in(cache))
 
     @classmethod
     def of_forward(cls, adapter: ModelAdapter, arguments: Mapping[str, Any]) -> "Call":
         """Read a call of `forward`."""
         inputs = with_installed_name(arguments)
-        return cls(adapter, inputs, inputs.get("attention_mask"), cache_in(inputs), has_visual_inputs(inputs))
+        cache, mask = cache_in(inputs), inputs.get("attention_mask")
+        return cls(adapter, inputs, mask, cache, has_visual_inputs(inputs), _items_in(cache))
 
     @property
     def is_fresh(self) -> bool:
@@ -64,7 +81,7 @@ class Call:
         return self.cache is None or self.cache.get_seq_length() == 0
 
     @property
-    def is_text_only(self) -> bool:
+    def passes_as_text(self) -> bool:
         """Whether no images come, and none were pruned before the LLM in the turns that the cache holds."""
         return not self.has_media and not is_continued(self.cache)
 
@@ -117,6 +134,29 @@ class Call:
         ids = self.inputs.get("input_ids")
         if ids is not None and self.is_fresh:
             require_no_placeholders(self.adapter, ids)
+
+
+def _items_in(cache: Any) -> tuple[ItemReport, ...]:
+    return getattr(cache, CACHED_ITEMS, ()) if cache is not None and cache.get_seq_length() else ()
+
+
+def require_ids(inputs: Mapping[str, Any]) -> None:
+    """Refuse calls whose placeholders cannot be found.
+
+    Raises:
+        PruningError: the call brings embeddings instead of ids, or shapes that do not fit each other.
+    """
+    ids, mask = inputs.get("input_ids"), inputs.get("attention_mask")
+    if inputs.get("inputs_embeds") is not None or ids is None:
+        raise PruningError("input_ids must be given while the model is pruned: inputs_embeds show no placeholders")
+    if ids.ndim != 2 or ids.is_floating_point():
+        raise PruningError(f"input_ids must be (B, L) integers, got {ids.dtype} of shape {tuple(ids.shape)}")
+    is_first = all(inputs.get(name) is None for name in NAMES)
+    if mask is not None and mask.ndim == 2 and (len(mask) != len(ids) or (is_first and mask.shape != ids.shape)):
+        raise PruningError(f"attention_mask must be {tuple(ids.shape)} as input_ids, got {tuple(mask.shape)}")
+    positions = inputs.get("position_ids")
+    if is_first and positions is not None and positions.shape[-1] != ids.shape[1]:
+        raise PruningError(f"position_ids must be (..., {ids.shape[1]}) as input_ids, got {tuple(positions.shape)}")
 
 
 def _full_mask(adapter: ModelAdapter, inputs: Mapping[str, Any]) -> Tensor | None:

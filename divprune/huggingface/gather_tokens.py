@@ -7,6 +7,7 @@ type ids, labels, positions) is gathered with one index; generated sequences get
 import torch
 from torch import Tensor
 
+from divprune.errors import PruningError
 from divprune.selection.result import PADDING as PADDING
 
 
@@ -70,6 +71,34 @@ def reorder_tokens(gather_index: Tensor, row: int, places: Tensor, indices: Tens
     gather_index = gather_index.clone()
     gather_index[row, torch.isin(gather_index[row], places)] = indices
     return gather_index
+
+
+def places_of(indices: Tensor, gather_index: Tensor, length: int) -> Tensor:
+    """Find tokens of the original prompt in the pruned one.
+
+    Args:
+        indices: (n,) int64; negative ones count from the end.
+        gather_index: (B, L') int64 from `gather_index_of`.
+        length: L.
+
+    Returns:
+        (n,) int64 places in the pruned prompt.
+
+    Raises:
+        PruningError: one of them was dropped, or they stand at different places of different rows.
+    """
+    indices = torch.where(indices < 0, indices + length, indices).to(gather_index.device)
+    matches = gather_index[:, :, None] == indices
+    if not bool(matches.any(dim=1).all()):
+        lost = indices[~matches.any(dim=1).all(dim=0)].tolist()
+        raise PruningError(f"logits_to_keep must name tokens that stay in every row, got {lost}, dropped or padding")
+    places = matches.long().argmax(dim=1)
+    if bool((places != places[:1]).any()):
+        raise PruningError(
+            "logits_to_keep must be an integer, or name tokens with as many kept before them in every row; call rows "
+            "one by one, or take all logits and pruning.last.spread(logits)"
+        )
+    return places[0]
 
 
 def compact_positions(attention_mask: Tensor) -> Tensor:
@@ -151,7 +180,7 @@ def gather_features(per_token: Tensor, indices: Tensor, *, has_features: bool) -
 
 
 def gather_mask(mask: Tensor, queries: Tensor | None, keys: Tensor) -> Tensor:
-    """Gather rows and indices of an attention mask.
+    """Gather queries and keys of an attention mask.
 
     Args:
         mask: (B, H, q, n) bool (True where attended) or additive float; B and H may be 1.

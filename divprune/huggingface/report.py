@@ -7,18 +7,24 @@ read; until then the report holds shapes, never pixels.
 import math
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from divprune.config import Order
 from divprune.huggingface.encoding.items import Encoding, ItemSelection, VisualItem
 from divprune.huggingface.families.token_layout import Layout, Size, TokenBox, fit_of
+from divprune.huggingface.gather_tokens import gather_tokens
+from divprune.huggingface.model_inputs import CACHE
 from divprune.methods.base import Modality
 from divprune.selection import select
+
+CACHED_ITEMS = "__divprune_items__"
+"""Name under which a cache carries the items of the prompt that it begins with."""
 
 
 @dataclass(frozen=True)
@@ -132,10 +138,11 @@ def _width(attention: Any, config: Any) -> int:
 
 @dataclass(frozen=True)
 class PruningReport:
-    """One finished call of `generate` or `forward`.
+    """One finished call of `generate` or `forward`; `print(report)` says it in a line.
 
     Attributes:
-        items: every image and video, in the order in which they stand in the prompts; empty for text alone.
+        items: every image and video, in the order in which they stand in the prompts; for text alone those of the
+            prompt that its cache begins with, if any.
         keep_mask: (B, L) bool on the CPU over the ORIGINAL prompt: what the model still saw (False at padding); where
             tokens are dropped at decoder layer K, what layers K and later still saw, while the earlier ones saw all.
         encoding_seconds: wall time of the vision encoder.
@@ -143,6 +150,7 @@ class PruningReport:
         sequence_lengths: tokens of the prompt, padding included, that each decoder layer saw.
         num_tokens: the same for the original prompt.
         cache_layers: what a token costs in each layer's cache.
+        gather_index: (B, L') int64 on the CPU: the original token at each place of the pruned prompt, -1 at padding.
     """
 
     items: tuple[ItemReport, ...]
@@ -152,6 +160,53 @@ class PruningReport:
     sequence_lengths: tuple[int, ...]
     num_tokens: int = field(repr=False)
     cache_layers: CacheLayers = field(repr=False)
+    gather_index: Tensor = field(repr=False)
+
+    def __str__(self) -> str:
+        """Say in a line what was kept, in which time, and what it saves."""
+        kept = "text alone"
+        if self.items:
+            kept = f"{self.num_kept} of {self.num_visual_tokens} tokens ({self.num_kept / self.num_visual_tokens:.1%})"
+        before, after = (f"{size / 2**20:.3g}" for size in (self.kv_cache_bytes_unpruned, self.kv_cache_bytes))
+        return f"{kept}, selected in {1000 * self.selection_seconds:.1f} ms, KV cache {before} -> {after} MiB"
+
+    def shorten(self, per_token: Tensor, fill: int = -100) -> Tensor:
+        """Gather what has a number for each token of the original prompt, such as labels, to the pruned prompt.
+
+        Args:
+            per_token: (B, L).
+            fill: the value at padding.
+
+        Returns:
+            (B, L'), beside the logits of `forward`.
+
+        Raises:
+            ValueError: the shape is another.
+        """
+        if per_token.shape != self.keep_mask.shape:
+            raise ValueError(f"per_token must be {tuple(self.keep_mask.shape)}, got {tuple(per_token.shape)}")
+        return gather_tokens(per_token, self.gather_index.to(per_token.device), fill)
+
+    def spread(self, per_kept_token: Tensor, fill: float = float("nan")) -> Tensor:
+        """Lay out what has an entry for each token of the pruned prompt, such as logits, over the original prompt.
+
+        Args:
+            per_kept_token: (B, L', ...).
+            fill: the value at dropped tokens and at padding.
+
+        Returns:
+            (B, L, ...), of the same dtype.
+
+        Raises:
+            ValueError: the shape is another.
+        """
+        if per_kept_token.shape[:2] != self.gather_index.shape:
+            expected = tuple(self.gather_index.shape)
+            raise ValueError(f"per_kept_token must begin with {expected}, got {tuple(per_kept_token.shape)}")
+        rows, places = (self.gather_index >= 0).nonzero(as_tuple=True)
+        spread = per_kept_token.new_full((*self.keep_mask.shape, *per_kept_token.shape[2:]), fill)
+        spread[rows, self.gather_index[rows, places]] = per_kept_token[rows, places]
+        return spread
 
     @property
     def num_visual_tokens(self) -> int:
@@ -186,6 +241,7 @@ def call_report(
     encoding: Encoding | None = None,
     selections: list[ItemSelection] | None = None,
     kept_tokens: list[Tensor] | None = None,
+    gather_index: Tensor | None = None,
 ) -> PruningReport:
     """Report a call.
 
@@ -197,6 +253,7 @@ def call_report(
         encoding: what was encoded; None for text alone.
         selections: what was kept of each of its items.
         kept_tokens: for each item the (k, d) kept tokens.
+        gather_index: (B, L') int64; None if nothing was dropped.
     """
     items: list[tuple[tuple[int, int], ItemReport]] = []
     seconds = 0.0 if encoding is None else encoding.seconds
@@ -217,7 +274,26 @@ def call_report(
         sequence_lengths=lengths,
         num_tokens=num_tokens,
         cache_layers=layers,
+        gather_index=torch.arange(num_tokens).expand_as(keep_mask) if gather_index is None else gather_index.cpu(),
     )
+
+
+def continued(
+    report: PruningReport | None, earlier: tuple[ItemReport, ...], cache: Any, output: Any
+) -> PruningReport | None:
+    """Give a report of text alone the items of the prompt that it goes on from, and let the cache carry all items.
+
+    Args:
+        report: of the finished call; None if it tells nothing.
+        earlier: the items that the cache carried before it.
+        cache: the cache that was given; None without one.
+        output: what the call returned; it may hold the cache.
+    """
+    items = earlier + (report.items if report is not None else ())
+    for holder in (cache, output.get(CACHE) if isinstance(output, dict) else None):
+        if holder is not None:
+            setattr(holder, CACHED_ITEMS, items)
+    return report if report is None or report.items else replace(report, items=items)
 
 
 def kept_tokens_of(items: list[VisualItem], selections: list[ItemSelection], order: Order) -> list[Tensor]:

@@ -9,24 +9,26 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from divprune.budget import Budget
 from divprune.config import PruningConfig, Scope
 from divprune.errors import PruningError
 from divprune.huggingface.encoding.encode import seconds_now
 from divprune.huggingface.encoding.items import ItemSelection, VisualItem
-from divprune.methods.base import ItemContext, Method
-from divprune.methods.merging import MergingMethod
+from divprune.methods.base import ItemContext, Method, checked_picks, state_of
+from divprune.methods.merging import MergingMethod, checked_merge
 
 
 @dataclass(frozen=True)
 class _Group:
     """Tokens that compete for one budget: `tokens[i]` of item `items[i]`, as indices into what is left of the item.
 
-    `total` counts the tokens that are gone, too.
+    `total` counts the tokens that are gone, too; `budget` says how many of them stay, None if the method does.
     """
 
     items: list[int]
     tokens: list[Tensor]
     total: int
+    budget: Budget | None
 
 
 @dataclass(frozen=True)
@@ -53,16 +55,17 @@ def select_items(items: list[VisualItem], config: PruningConfig, layer: int = 0)
     """
     parts: list[list[_Kept]] = [[] for _ in items]
     seconds = [0.0] * len(items)
-    for number, group in enumerate(_groups(items, config.scope)):
+    budgets = _budgets(items, config)
+    for number, group in enumerate(_groups(items, config.scope, budgets)):
         visual_tokens = _visual_tokens(items, group)
         started = seconds_now(visual_tokens.device)
         kept = _Kept(group.tokens[0], None)
         if len(visual_tokens):
             context = _group_context(items, group, number, config.method, layer)
             if context.has_patch is None or bool(context.has_patch.all()):
-                kept = _select(visual_tokens, config, context, group.total)
+                kept = _select(visual_tokens, config.method, context, group)
             else:
-                kept = _select_patches(visual_tokens, config, context, group.total)
+                kept = _select_patches(visual_tokens, config.method, context, group)
         elapsed = seconds_now(visual_tokens.device) - started
         for item, part in zip(group.items, _split(kept, group), strict=True):
             parts[item].append(part)
@@ -70,27 +73,28 @@ def select_items(items: list[VisualItem], config: PruningConfig, layer: int = 0)
     return [_item_selection(own, time) for own, time in zip(parts, seconds, strict=True)]
 
 
-def _select(visual_tokens: Tensor, config: PruningConfig, context: ItemContext, total: int) -> _Kept:
-    """Ask the method about tokens (M, d) that are all candidates; the budget is of `total` tokens."""
-    method, budget = config.method, config.budget
+def _select(visual_tokens: Tensor, method: Method, context: ItemContext, group: _Group) -> _Kept:
+    """Ask the method about tokens (M, d) that are all candidates."""
     _require(method, context)
-    if budget is not None:
-        num_keep = min(budget.count(total), len(visual_tokens))
-    elif method.count == "adaptive":
-        num_keep = method.adaptive_count(len(visual_tokens), context)
+    if group.budget is not None:
+        num_keep = min(group.budget.count(group.total), len(visual_tokens))
+    elif method.takes_budget:
+        num_keep = method.adaptive_count(visual_tokens, context)
     else:
-        num_keep = min(dict(method.schedule(total))[context.layer], len(visual_tokens))
+        num_keep = min(dict(method.schedule(group.total))[context.layer], len(visual_tokens))
     with torch.no_grad():
         if not isinstance(method, MergingMethod):
-            return _Kept(method.select(visual_tokens, num_keep, context), None)
-        merged = method.merge(visual_tokens, num_keep, context)
+            before = state_of(visual_tokens)
+            picks = method.select(visual_tokens, num_keep, context)
+            return _Kept(checked_picks(method, picks, num_keep, visual_tokens, before), None)
+        merged = checked_merge(method, visual_tokens, num_keep, context)
     if context.project is None or context.patch_features is None:
         return _Kept(merged.anchors, merged.tokens(visual_tokens))
     mixed = merged.tokens(context.patch_features).to(visual_tokens.dtype)
     return _Kept(merged.anchors, context.project(mixed))
 
 
-def _select_patches(visual_tokens: Tensor, config: PruningConfig, context: ItemContext, total: int) -> _Kept:
+def _select_patches(visual_tokens: Tensor, method: Method, context: ItemContext, group: _Group) -> _Kept:
     """Ask a method that reads the vision encoder about the tokens that come from a patch.
 
     Others (image newline tokens) are dropped, but for as many as there is room for when every patch is kept.
@@ -98,8 +102,8 @@ def _select_patches(visual_tokens: Tensor, config: PruningConfig, context: ItemC
     has_patch = cast(Tensor, context.has_patch)
     candidates, others = has_patch.nonzero().squeeze(1), (~has_patch).nonzero().squeeze(1)
     some = replace(context.at(candidates), grid=None, pieces=None)
-    kept = _select(visual_tokens[candidates], config, some, total)
-    room = 0 if config.budget is None else max(0, config.budget.count(total) - len(candidates))
+    kept = _select(visual_tokens[candidates], method, some, group)
+    room = 0 if group.budget is None else max(0, group.budget.count(group.total) - len(candidates))
     merged = None if kept.merged is None else torch.cat([kept.merged, visual_tokens[others[:room]]])
     return _Kept(torch.cat([candidates[kept.order], others[:room]]), merged)
 
@@ -149,12 +153,28 @@ def _is_whole_item(items: list[VisualItem], group: _Group) -> bool:
     return len(group.items) == 1 and len(group.tokens[0]) == len(items[group.items[0]].visual_tokens)
 
 
-def _groups(items: list[VisualItem], scope: Scope) -> list[_Group]:
+def _budgets(items: list[VisualItem], config: PruningConfig) -> list[Budget | None]:
+    """Return how many tokens stay of each item."""
+    if config.is_uniform:
+        return [config.budget] * len(items)
+    order = sorted(range(len(items)), key=lambda index: (items[index].row, int(items[index].placeholders[0])))
+    budgets = dict(zip(order, config.budgets([items[index].modality for index in order]), strict=True))
+    return [budgets[index] for index in range(len(items))]
+
+
+def _groups(items: list[VisualItem], scope: Scope, budgets: list[Budget | None]) -> list[_Group]:
     every_token = [torch.arange(len(item.visual_tokens), device=item.visual_tokens.device) for item in items]
     if scope == "item":
-        return [_Group([index], [tokens], len(items[index].placeholders)) for index, tokens in enumerate(every_token)]
+        return [
+            _Group([index], [tokens], len(items[index].placeholders), budgets[index])
+            for index, tokens in enumerate(every_token)
+        ]
     if scope == "frame":
-        return [_Group([index], [tokens], total) for index, item in enumerate(items) for tokens, total in _frames(item)]
+        return [
+            _Group([index], [tokens], total, budgets[index])
+            for index, item in enumerate(items)
+            for tokens, total in _frames(item)
+        ]
     rows = sorted({item.row for item in items})
     # Within a row, in the order in which the items stand in the prompt.
     members = {row: [index for index, item in enumerate(items) if item.row == row] for row in rows}
@@ -162,7 +182,10 @@ def _groups(items: list[VisualItem], scope: Scope) -> list[_Group]:
         indices.sort(key=lambda index: int(items[index].placeholders[0]))
     return [
         _Group(
-            indices, [every_token[index] for index in indices], sum(len(items[index].placeholders) for index in indices)
+            indices,
+            [every_token[index] for index in indices],
+            sum(len(items[index].placeholders) for index in indices),
+            budgets[indices[0]],
         )
         for indices in members.values()
     ]

@@ -6,7 +6,7 @@ To add one, write its file and one import line here: its place is its place in `
 # ruff: noqa: I001
 
 from divprune.methods.base import Count as Count, ItemContext as ItemContext, Method as Method  # fmt: skip
-from divprune.methods.base import Need as Need, Paper as Paper, Stage as Stage  # fmt: skip
+from divprune.methods.base import Need as Need, Paper as Paper, Stage as Stage, given as given  # fmt: skip
 from divprune.methods.fitprune_recipe import FitPruneRecipe as FitPruneRecipe
 from divprune.methods.image_downsampling import downsampled as downsampled
 from divprune.methods.merging import Merged as Merged, MergingMethod as MergingMethod

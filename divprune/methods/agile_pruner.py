@@ -8,7 +8,7 @@ from torch import Tensor
 
 from divprune.methods.base import ItemContext, Method, Need, Paper, given
 from divprune.methods.scores import checked_number, importance, ranked
-from divprune.selection.scores import cosine_similarities
+from divprune.selection.distances import cosine_similarities
 
 THRESHOLD_STEP = 0.01
 

@@ -8,10 +8,13 @@ decides that, and the integration asks for exactly so many. A method that names 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from math import isnan
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
+
+from divprune.errors import SelectionError
 
 Count = Literal["exact", "at_most", "adaptive", "schedule"]
 Modality = Literal["image", "video"]
@@ -43,7 +46,7 @@ class Piece(NamedTuple):
     """A grid of tokens in row-major order among the tokens of an item: a frame, a tile, the whole image.
 
     Token (row, column) is number `start + row * stride + column`; the stride is larger than the number of columns where
-    a row break follows each row.
+    a image newline token follows each row.
     """
 
     start: int
@@ -67,10 +70,10 @@ class ItemContext:
             (tiles, newline tokens).
         pieces: The grids that the tokens form, one after the other, or None if they are not known.
         seed: Varied by callers who want fresh random draws in each call, such as an evaluation over many samples.
-        layer: The decoder layer that the tokens are about to enter; 0 before the language model.
+        layer: The decoder layer that the tokens are about to enter; 0 before the LLM.
         vision_attention: (heads, M) float32, how much the vision encoder's CLS token attends to the patches of each
             token in layer `Method.vision_layer`; in encoders without a CLS token, how much all patches attend to them
-            in the mean. One head if the method sets `joins_heads`.
+            on average. One head if the method sets `joins_heads`.
         vision_keys: (heads, M, d_head) float32, the keys of the same layer.
         patch_features: (M, d_vision) float32, what the projector makes the tokens from.
         text_embeddings: (T, d) float32, the embeddings of the text after the prompt's last image (of all its text, if
@@ -79,8 +82,8 @@ class ItemContext:
         attention: (heads, M) float32, how much the prompt's last token attends to each of the tokens.
         text_attention: (heads, T, M) float32, how much each token of the text attends to each of the tokens.
         visual_attention: (heads, M) float32, how much the prompt's visual tokens that are left, those of all its
-            images, attend to each of the tokens in the mean.
-        keys: (key heads, M, d_head) float32, the tokens' keys, after rotary embedding.
+            images, attend to each of the tokens on average.
+        keys: (key heads, M, d_head) float32, the tokens' keys in decoder layer `layer` - 1, after rotary embedding.
         text_keys: (key heads, T, d_head) float32, the text's.
         text_states: (T, d) the text's hidden states, entering `layer`.
         final_norm: (n, d) -> (n, d), the norm behind the last decoder layer.
@@ -151,11 +154,11 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True)
 class Method(ABC):
-    """A pruning method; it acts before the language model unless it names `layers`.
+    """A pruning method; it acts before the LLM unless it names `layers`.
 
     Attributes:
         name: How the command line, evaluation and serving call it.
-        acts: Where it acts, in words.
+        acts: Where it acts, in words: "inside the LLM" beside `layers`.
         paper: The paper it comes from; None for a baseline without one.
         count: "exact" if the caller says how many tokens stay (`keep_ratio`, `num_keep`); "at_most" if that is the
             upper limit; "adaptive" if the method finds the number of each item by `adaptive_count`, unless the caller
@@ -168,7 +171,7 @@ class Method(ABC):
     """
 
     name: ClassVar[str]
-    acts: ClassVar[str] = "before the language model"
+    acts: ClassVar[str] = "before the LLM"
     paper: ClassVar[Paper | None] = None
     count: ClassVar[Count] = "exact"
     needs: ClassVar[frozenset[Need]] = frozenset()
@@ -189,8 +192,26 @@ class Method(ABC):
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """The decoder layers at whose entrance tokens are dropped, ascending from 1; empty to act before the LLM."""
+        """The decoder layers at whose entrance tokens are dropped, ascending from 1; empty to act before the LLM.
+
+        Attention and keys are of the layer before each: (4,) reads those of layer 3. A class attribute does as well.
+        """
         return ()
+
+    @property
+    def takes_budget(self) -> bool:
+        """Whether a caller may say how many tokens stay."""
+        return self.count != "schedule"
+
+    @property
+    def finds_count(self) -> bool:
+        """Whether the method says how many tokens stay where a caller does not."""
+        return self.count in ("adaptive", "schedule")
+
+    @property
+    def may_keep_fewer(self) -> bool:
+        """Whether the method may keep fewer tokens than it is asked for."""
+        return self.count == "at_most"
 
     @property
     def calibrated_on(self) -> str | None:
@@ -215,8 +236,8 @@ class Method(ABC):
         """
         raise NotImplementedError(f"method {self.name!r} has no schedule: give keep_ratio or num_keep")
 
-    def adaptive_count(self, num_visual_tokens: int, context: ItemContext) -> int:
-        """Return how many of an item's tokens stay, at least 1, if `count` is "adaptive"."""
+    def adaptive_count(self, visual_tokens: Tensor, context: ItemContext) -> int:
+        """Return how many of an item's tokens (M, d) stay, at least 1, if `count` is "adaptive"."""
         raise NotImplementedError(f"method {self.name!r} has no count of its own: give keep_ratio or num_keep")
 
     @abstractmethod
@@ -232,6 +253,52 @@ class Method(ABC):
         Returns:
             (num_keep,) int64 on the device of `visual_tokens`: distinct indices in the order they were chosen.
         """
+
+
+def checked_selection(method: Method, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
+    """Ask a method which tokens of an item stay, and check what it answers; arguments and result as for `select`.
+
+    Raises:
+        SelectionError: see `checked_picks`.
+    """
+    before = state_of(visual_tokens)
+    return checked_picks(method, method.select(visual_tokens, num_keep, context), num_keep, visual_tokens, before)
+
+
+def state_of(visual_tokens: Tensor) -> float:
+    """Return a number that changes when tokens are written to."""
+    # Tensors of the inference mode count no versions.
+    return float(visual_tokens.float().sum()) if visual_tokens.is_inference() else visual_tokens._version
+
+
+def checked_picks(method: Method, picks: Tensor, num_keep: int, visual_tokens: Tensor, before: float) -> Tensor:
+    """Check which tokens a method keeps, and return it.
+
+    Args:
+        method: The method.
+        picks: What it returned.
+        num_keep: How many it was asked for.
+        visual_tokens: (M, d) what it was shown.
+        before: Their `state_of` before it was asked.
+
+    Raises:
+        SelectionError: `picks` is no (num_keep,) int64 tensor of distinct indices, or the tokens have been changed.
+    """
+    total, after, problem = len(visual_tokens), state_of(visual_tokens), ""
+    if not isinstance(picks, Tensor) or picks.dtype != torch.int64 or picks.ndim != 1:
+        shape = f" {picks.dtype} of shape {tuple(picks.shape)}" if isinstance(picks, Tensor) else ""
+        problem = f"return one (k,) int64 tensor, got {type(picks).__name__}{shape}"
+    elif len(picks) != num_keep and not (method.may_keep_fewer and 0 < len(picks) < num_keep):
+        problem = f"return {'at most ' if method.may_keep_fewer else ''}{num_keep} indices, got {len(picks)}"
+    elif len(picks) and not 0 <= int(picks.min()) <= int(picks.max()) < total:
+        problem = f"return indices from 0 to {total - 1}, got {int(picks.min())} to {int(picks.max())}"
+    elif len(picks.unique()) != len(picks):
+        problem = "return distinct indices, got some of them twice"
+    elif before != after and not (isnan(before) and isnan(after)):
+        problem = "not write to visual_tokens; let it work on a copy"
+    if problem:
+        raise SelectionError(f"method {method.name!r} must {problem}")
+    return picks
 
 
 def given(context: ItemContext, need: Need, method: str) -> Tensor:

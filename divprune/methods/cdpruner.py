@@ -7,9 +7,9 @@ from torch import Tensor
 
 from divprune.methods.base import ItemContext, Method, Need, Paper
 from divprune.methods.scores import relevance
+from divprune.selection.distances import cosine_similarities
 from divprune.selection.greedy import greedy_picks
 from divprune.selection.objectives import Determinant
-from divprune.selection.scores import cosine_similarities
 
 SMALLEST_RELEVANCE = 1e-6
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from divprune.methods.base import ItemContext, Method, Need, Paper, checked_layer, given
 from divprune.methods.scores import picked_by, ranked
-from divprune.selection.scores import unit_rows
+from divprune.selection.distances import unit_rows
 
 PIVOTS = 4
 """Visual ones, and as many of the text."""
@@ -37,7 +37,7 @@ class DART(Method):
     """
 
     name: ClassVar[str] = "dart"
-    acts: ClassVar[str] = "inside the language model"
+    acts: ClassVar[str] = "inside the LLM"
     paper: ClassVar[Paper | None] = Paper(
         title="Stop Looking for Important Tokens in Multimodal Language Models: Duplication Matters More",
         year=2025,

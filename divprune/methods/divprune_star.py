@@ -24,8 +24,8 @@ class DivPruneStar(Method):
     vision_layer: ClassVar[int] = PruMerge.vision_layer
     joins_heads: ClassVar[bool] = PruMerge.joins_heads
 
-    def adaptive_count(self, num_visual_tokens: int, context: ItemContext) -> int:
-        return PruMerge().adaptive_count(num_visual_tokens, context)
+    def adaptive_count(self, visual_tokens: Tensor, context: ItemContext) -> int:
+        return PruMerge().adaptive_count(visual_tokens, context)
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
         """Select; the picks are nested in `num_keep`."""

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from divprune.methods.base import ItemContext, Method, Need, Paper
 from divprune.methods.scores import checked_number, text_similarity
+from divprune.selection.distances import cosine_similarities, unit_range
 from divprune.selection.greedy import greedy_picks
 from divprune.selection.objectives import Coverage
-from divprune.selection.scores import cosine_similarities, unit_range
 
 GAUSSIAN = (0.25, 0.5, 0.25)
 
@@ -28,7 +28,7 @@ class EADP(Method):
 
     Attributes:
         beta: Exponent of the relevance, at least 0.
-        mix: Share of the whole text in the relevance, in [0, 1].
+        mix: Fraction of the whole text in the relevance, in [0, 1].
         temperature: Of the softmax whose entropy is taken, above 0.
     """
 

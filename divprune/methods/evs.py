@@ -9,8 +9,7 @@ from torch import Tensor
 from divprune.methods.base import ItemContext, Method, Need, Paper
 from divprune.methods.grids import grid_of
 from divprune.methods.scores import ranked
-from divprune.selection.distances import full_precision
-from divprune.selection.scores import unit_rows
+from divprune.selection.distances import full_precision, unit_rows
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ class FastV(Method):
 
     All tokens run through decoder layers 0 to K - 1. The attention probabilities of layer K - 1, averaged over the
     heads, in the row of the prompt's last token, rank the visual tokens; the highest stay from layer K on, at their own
-    positions. With a cache the choice is made once, in the prefill. The paper's R is the share dropped: 1 - keep_ratio.
+    positions. With a cache the choice is made once, in the prefill. The paper's R is what is dropped: 1 - keep_ratio.
 
     L. Chen, H. Zhao, T. Liu, S. Bai, J. Lin, C. Zhou, B. Chang, "An Image is Worth 1/2 Tokens After Layer 2:
     Plug-and-Play Inference Acceleration for Large Vision-Language Models", ECCV 2024, https://arxiv.org/abs/2403.06764
@@ -25,7 +25,7 @@ class FastV(Method):
     """
 
     name: ClassVar[str] = "fastv"
-    acts: ClassVar[str] = "inside the language model"
+    acts: ClassVar[str] = "inside the LLM"
     paper: ClassVar[Paper | None] = Paper(
         title="An Image is Worth 1/2 Tokens After Layer 2: Plug-and-Play Inference Acceleration for Large "
         "Vision-Language Models",

@@ -34,7 +34,7 @@ class FitPrune(Method):
     """
 
     name: ClassVar[str] = "fitprune"
-    acts: ClassVar[str] = "inside the language model"
+    acts: ClassVar[str] = "inside the LLM"
     paper: ClassVar[Paper | None] = Paper(
         title="Fit and Prune: Fast and Training-free Visual Token Pruning for Multi-modal Large Language Models",
         year=2025,
@@ -87,7 +87,7 @@ class FitPrune(Method):
 
 
 def received(context: ItemContext, method: str) -> tuple[Tensor, Tensor]:
-    """Return the attention that each token receives in the mean, in the head that gives it most: self and cross.
+    """Return the attention that each token receives on average, in the head that gives it most: self and cross.
 
     Args:
         context: of the tokens.

@@ -78,7 +78,7 @@ class FitPruneRecipe:
 class AttentionMass(NamedTuple):
     """The attention that one item's visual tokens receive in an unpruned pass, the largest over the heads.
 
-    `visual` and `text` (layers, M) float: from visual tokens and from the text, in the mean; layer by layer.
+    `visual` and `text` (layers, M) float: from visual tokens and from the text, on average; layer by layer.
     """
 
     visual: Tensor
@@ -90,7 +90,7 @@ def fitted(
 ) -> FitPruneRecipe | None:
     """Return the recipe of a threshold: `num_deleted`, averaged over items.
 
-    Items of different sizes count by shares of their tokens, and the recipe is made for their mean size. Rounding is
+    Items of different sizes count by fractions of their tokens, and the recipe is made for their mean size. Rounding is
     of the sums of the counts up to each layer.
 
     Args:

@@ -12,7 +12,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Method
+from divprune.errors import SelectionError
+from divprune.methods.base import ItemContext, Method, checked_picks, state_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,21 @@ class MergingMethod(Method):
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
         """Return the anchors."""
         return self.merge(visual_tokens, num_keep, context).anchors
+
+
+def checked_merge(method: MergingMethod, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Merged:
+    """Ask a method what an item's tokens become, and check what it answers; arguments and result as for `merge`.
+
+    Raises:
+        SelectionError: It answers something else than `merge` must, or has changed the tokens.
+    """
+    before = state_of(visual_tokens)
+    merged = method.merge(visual_tokens, num_keep, context)
+    anchors, weights = checked_picks(method, merged.anchors, num_keep, visual_tokens, before), merged.weights
+    if weights.shape != (len(anchors), len(visual_tokens)) or not bool(weights.isfinite().all()):
+        shape, expected = tuple(weights.shape), (len(anchors), len(visual_tokens))
+        raise SelectionError(f"method {method.name!r} must return finite weights of shape {expected}, got {shape}")
+    return merged
 
 
 def unmerged(total: int, device: torch.device) -> Merged:

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from divprune.methods.base import ItemContext, Method, Need, Paper
 from divprune.methods.scores import checked_number, importance
+from divprune.selection.distances import cosine_similarities, unit_range
 from divprune.selection.greedy import greedy_picks
 from divprune.selection.objectives import Relevance
-from divprune.selection.scores import cosine_similarities, unit_range
 
 
 @dataclass(frozen=True)

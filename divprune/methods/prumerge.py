@@ -9,7 +9,7 @@ from torch import Tensor
 from divprune.methods.base import Count, ItemContext, Need, Paper, given
 from divprune.methods.merging import Merged, MergingMethod, merged, unmerged
 from divprune.methods.scores import importance, picked_by, ranked
-from divprune.selection.scores import cosine_similarities
+from divprune.selection.distances import cosine_similarities
 
 NEIGHBOURS = 32
 
@@ -42,8 +42,8 @@ class PruMerge(MergingMethod):
     joins_heads: ClassVar[bool] = True
     merges: ClassVar[Literal["patch_features", "visual_tokens"]] = "patch_features"
 
-    def adaptive_count(self, num_visual_tokens: int, context: ItemContext) -> int:
-        return min(num_visual_tokens, len(self.outstanding(importance(context, self.name))) + 1)
+    def adaptive_count(self, visual_tokens: Tensor, context: ItemContext) -> int:
+        return min(len(visual_tokens), len(self.outstanding(importance(context, self.name))) + 1)
 
     def merge(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Merged:
         attention = importance(context, self.name)
@@ -73,7 +73,7 @@ class PruMerge(MergingMethod):
 class PruMergePlus(PruMerge):
     """PruMerge with evenly spaced tokens beside the attended ones.
 
-    With r the share of attended tokens, those at every int(int(1 / r) / 3)-th place are kept too. With `num_keep`, a
+    With r the fraction of attended tokens, those at every int(int(1 / r) / 3)-th place are kept too. With `num_keep`, a
     quarter of the kept are the most attended, which is the share that this rule tends to, and the others are spread
     evenly over the places between. The rest as in PruMerge; batches are no different from single images.
 

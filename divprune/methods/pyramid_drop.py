@@ -29,11 +29,11 @@ class PyramidDrop(Method):
         first_layer: where the second stage begins, at least 1; the default is the paper's for 32 decoder layers.
         layers_per_stage: layers of the middle stages, at least 1.
         num_drops: how often tokens are dropped, at least 1.
-        stage_ratio: share of a stage's tokens that the next one keeps, in (0, 1).
+        stage_ratio: fraction of a stage's tokens that the next one keeps, in (0, 1).
     """
 
     name: ClassVar[str] = "pyramiddrop"
-    acts: ClassVar[str] = "inside the language model"
+    acts: ClassVar[str] = "inside the LLM"
     paper: ClassVar[Paper | None] = Paper(
         title="PyramidDrop: Accelerating Your Large Vision-Language Models via Pyramid Visual Redundancy Reduction",
         year=2025,

@@ -146,7 +146,7 @@ def _converted(text: str, default: object) -> object:
 
 
 def _choices(wrong: str, names: list[str]) -> str:
-    """Return the end of an error message: what there is, and what was perhaps meant."""
+    """Return the end of an error message: what there is, if that is short, and what was perhaps meant."""
     close = get_close_matches(wrong, names, n=1)
     guess = f"; did you mean {close[0]!r}?" if close else ""
-    return f"; there is {', '.join(names) or 'none'}{guess}"
+    return (f"; there is {', '.join(names) or 'none'}" if len(names) < 10 else f" among {len(names)}") + guess

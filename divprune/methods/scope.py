@@ -7,9 +7,9 @@ from torch import Tensor
 
 from divprune.methods.base import ItemContext, Method, Need, Paper, given
 from divprune.methods.scores import checked_number, importance
+from divprune.selection.distances import cosine_similarities
 from divprune.selection.greedy import greedy_picks
 from divprune.selection.objectives import Coverage
-from divprune.selection.scores import cosine_similarities
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from divprune.methods.base import ItemContext, given
-from divprune.selection.scores import unit_range, unit_rows
+from divprune.selection.distances import unit_range, unit_rows
 
 
 def importance(context: ItemContext, method: str) -> Tensor:
-    """Return (M,) `ItemContext.vision_attention` in the mean over the heads."""
+    """Return (M,) `ItemContext.vision_attention` on average over the heads."""
     return given(context, "vision_attention", method).mean(dim=0)
 
 

@@ -28,7 +28,7 @@ class SparseVLM(MergingMethod):
 
     The published counts, for 576 tokens: 300, 200, 110 for a mean budget of 192 tokens, 303, 110, 36 for 128,
     238, 48, 26 for 96, and 66, 30, 17 for 64. They leave out the recycled tokens, which the mean budget counts: 576
-    tokens in the layers before 2, 309 before 6, 204 before 15 and 113 in the rest are 192.0 in the mean over 32 layers.
+    tokens in the layers before 2, 309 before 6, 204 before 15 and 113 in the rest are 192.0 on average over 32 layers.
     `schedule` tells these true counts. With other numbers of tokens, the published ones are scaled, rounded, and at
     least 1; with other layers the mean is another. Asked for a count, the method keeps as many by score as it can so
     that kept and recycled ones together are so many.
@@ -50,7 +50,7 @@ class SparseVLM(MergingMethod):
     """
 
     name: ClassVar[str] = "sparsevlm"
-    acts: ClassVar[str] = "inside the language model"
+    acts: ClassVar[str] = "inside the LLM"
     paper: ClassVar[Paper | None] = Paper(
         title="SparseVLM: Visual Token Sparsification for Efficient Vision-Language Model Inference",
         year=2025,

@@ -17,7 +17,7 @@ class SpatialPooling(MergingMethod):
 
     A control without a paper. Of a video every frame is pooled alike; frames are averaged together only where there are
     fewer tokens to keep than frames. Where an image is cut into tiles, each is pooled, in proportion to its tokens,
-    and row breaks are dropped; of fewer tokens than tiles, the first tiles get one each.
+    and image newline tokens are dropped; of fewer tokens than tiles, the first tiles get one each.
     """
 
     name: ClassVar[str] = "pooling"

@@ -9,7 +9,7 @@ from torch import Tensor
 from divprune.methods.base import ItemContext, Need, Paper, given
 from divprune.methods.merging import Merged, MergingMethod
 from divprune.methods.scores import ranked
-from divprune.selection.scores import unit_rows
+from divprune.selection.distances import unit_rows
 
 
 @dataclass(frozen=True)

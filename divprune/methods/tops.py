@@ -8,9 +8,9 @@ from torch import Tensor
 
 from divprune.methods.base import ItemContext, Method, Need, Paper
 from divprune.methods.scores import checked_number, relevance
+from divprune.selection.distances import cosine_similarities
 from divprune.selection.greedy import greedy_picks
 from divprune.selection.objectives import Balanced, Constant, Coverage, Relevance
-from divprune.selection.scores import cosine_similarities
 
 
 @dataclass(frozen=True)

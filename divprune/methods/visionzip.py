@@ -9,7 +9,7 @@ from torch import Tensor
 from divprune.methods.base import ItemContext, Need, Paper, given
 from divprune.methods.merging import Merged, MergingMethod, merged
 from divprune.methods.scores import checked_number, importance, picked_by, ranked
-from divprune.selection.scores import unit_rows
+from divprune.selection.distances import unit_rows
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,14 @@ class VisionZip(MergingMethod):
     The D tokens of the highest attention in the vision encoder's last layer but one stay as they are. Of the rest, C
     evenly spaced ones are targets; every other token goes to the target of the most similar key (mean over the heads,
     cosine), and a target becomes itself + the mean of what went to it. Before the projector. The paper's settings
-    D + C are 54 + 10, 108 + 20 and 162 + 30, one share of contextual tokens. Deviations: the CLS token itself is not
+    D + C are 54 + 10, 108 + 20 and 162 + 30, one fraction of contextual tokens. Deviations: the CLS token itself is not
     kept, as LLaVA does not read it; order by anchor, not dominant before contextual.
 
     S. Yang, Y. Chen, Z. Tian, C. Wang, J. Li, B. Yu, J. Jia, "VisionZip: Longer is Better but Not Necessary in Vision
     Language Models", CVPR 2025, https://arxiv.org/abs/2412.04467
 
     Attributes:
-        contextual_share: Share of contextual tokens among the kept, in [0, 1]; C = round(share * num_keep).
+        contextual_share: Fraction of contextual tokens among the kept, in [0, 1]; C = round(share * num_keep).
     """
 
     name: ClassVar[str] = "visionzip"

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from divprune.methods.base import ItemContext, Method, Need, Paper, given
 from divprune.methods.scores import checked_number, importance, picked_by, ranked
-from divprune.selection.scores import cosine_similarities
+from divprune.selection.distances import cosine_similarities
 
 DROPPED_AT_ONCE = 8
 
@@ -25,7 +25,7 @@ class VisPruner(Method):
     Exploiting Visual Cues for Effective Token Pruning in VLMs", ICCV 2025, https://arxiv.org/abs/2412.01818
 
     Attributes:
-        important_ratio: Share of the kept tokens that go by attention, in [0, 1].
+        important_ratio: Fraction of the kept tokens that go by attention, in [0, 1].
     """
 
     name: ClassVar[str] = "vispruner"

@@ -24,7 +24,7 @@ class VTW(Method):
     """
 
     name: ClassVar[str] = "vtw"
-    acts: ClassVar[str] = "inside the language model"
+    acts: ClassVar[str] = "inside the LLM"
     paper: ClassVar[Paper | None] = Paper(
         title="Boosting Multimodal Large Language Models with Visual Tokens Withdrawal for Rapid Inference",
         year=2025,

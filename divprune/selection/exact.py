@@ -4,26 +4,11 @@ The problem is NP-hard, so this is a yardstick for the greedy picks and no way t
 extra `exact` (scipy).
 """
 
-from itertools import combinations
-
 import torch
 from torch import Tensor
 
 from divprune.errors import MissingDependencyError
 from divprune.selection.reference import reference_distances
-
-
-def exact_select(visual_tokens: Tensor, num_keep: int, metric: str = "cosine") -> tuple[list[int], float]:
-    """Try every subset of `visual_tokens` (M, d), M up to about 20.
-
-    Returns:
-        The first best subset of `num_keep` (at least 2) tokens, ascending, and its smallest pairwise distance.
-    """
-    distance = reference_distances(visual_tokens, metric).tolist()
-    pairs_of = {kept: combinations(kept, 2) for kept in combinations(range(len(distance)), _checked(num_keep))}
-    smallest = {kept: min(distance[i][j] for i, j in pairs) for kept, pairs in pairs_of.items()}
-    best = max(smallest, key=smallest.__getitem__)
-    return list(best), smallest[best]
 
 
 def exact_select_milp(visual_tokens: Tensor, num_keep: int, metric: str = "cosine") -> tuple[list[int], float]:
@@ -42,7 +27,9 @@ def exact_select_milp(visual_tokens: Tensor, num_keep: int, metric: str = "cosin
     first, second = torch.triu_indices(len(distance), len(distance), offset=1)
     pair_distance = distance[first, second]
     thresholds = pair_distance.unique()
-    kept = list(range(_checked(num_keep)))
+    if num_keep < 2:
+        raise ValueError(f"num_keep must be at least 2 (one token has no pairwise distance), got {num_keep}")
+    kept = list(range(num_keep))
     low, high = 0, len(thresholds) - 1
     while low <= high:
         middle = (low + high) // 2
@@ -71,9 +58,3 @@ def _largest_independent_set(total: int, first: Tensor, second: Tensor) -> list[
     ones = torch.ones(total).numpy()
     result = milp(-ones, integrality=ones, bounds=Bounds(0, 1), constraints=LinearConstraint(pairs, ub=1))
     return [token for token, chosen in enumerate(result.x) if chosen > 0.5]
-
-
-def _checked(num_keep: int) -> int:
-    if num_keep < 2:
-        raise ValueError(f"num_keep must be at least 2 (one token has no pairwise distance), got {num_keep}")
-    return num_keep

@@ -31,7 +31,7 @@ class Certificate:
 
     @property
     def share_of_optimum(self) -> float:
-        """At least this share of the best possible max-min distance is reached; 1.0 proves the choice optimal."""
+        """At least this fraction of the best possible max-min distance is reached; 1.0 proves the choice optimal."""
         return min(1.0, self.max_min_distance / self.bound) if self.bound > 0 else 1.0
 
 

@@ -21,7 +21,7 @@ class EngineSettings:
     Attributes:
         model: checkpoint directory or hub name.
         method: which tokens are kept, as `divprune.get_method` reads it.
-        keep_ratio: share of each image's visual tokens that is kept; None if `num_keep` is given.
+        keep_ratio: fraction of each image's visual tokens that is kept; None if `num_keep` is given.
         num_keep: how many are kept; None if `keep_ratio` is given.
         max_new_tokens: longest answer.
         temperature: 0 for the likeliest answer.

@@ -46,7 +46,7 @@ def pruned_server(
     Args:
         model: checkpoint directory or hub name.
         method: which tokens are kept, as `divprune.get_method` reads it.
-        keep_ratio: share of each image's visual tokens that is kept; None if `num_keep` is given.
+        keep_ratio: fraction of each image's visual tokens that is kept; None if `num_keep` is given.
         num_keep: how many are kept; None if `keep_ratio` is given.
         allow_request_ratio: whether a request may ask for fewer tokens than that.
         flags: vLLM's own flags. Without `--host` the server listens on the loopback address alone.

@@ -43,7 +43,7 @@ class PrunedLlava(PrunedModel, LlavaForConditionalGeneration):
 
 @with_pruned_processor
 class PrunedLlavaNext(PrunedModel, LlavaNextForConditionalGeneration):
-    """LLaVA-NeXT: the whole image, its tiles and their row breaks are one item."""
+    """LLaVA-NeXT: the whole image, its tiles and their image newline tokens are one item."""
 
 
 @with_pruned_processor

@@ -91,7 +91,7 @@ class PrunedMRoPEModel(PrunedModel):
         self.register_buffer("place_buffer", torch.zeros(size, dtype=torch.int64), persistent=False)
 
     def grids(self, kind: Modality, counts: Sequence[int], kwargs: Mapping[str, Any]) -> list[Grid | None]:
-        """Return the grids; patches are merged before the language model reads them."""
+        """Return the grids; patches are merged before the LLM reads them."""
         merge = self.config.vision_config.spatial_merge_size
         return [(t, h // merge, w // merge) for t, h, w in kwargs[f"{kind}_grid_thw"].tolist()]
 

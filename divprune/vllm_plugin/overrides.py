@@ -24,7 +24,7 @@ def pruned_overrides(
 
     Args:
         model: A checkpoint's folder, its name on the Hugging Face hub, or the contents of its config.json.
-        keep_ratio: Share of each image's or video's visual tokens that is kept, in (0, 1].
+        keep_ratio: Fraction of each image's or video's visual tokens that is kept, in (0, 1].
         num_keep: Or their number. Give exactly one of the two.
         method: A method and its parameters: "divprune", "random:seed=3".
         allow_request_ratio: Whether requests may ask for less by their mm_processor_kwargs.

@@ -189,8 +189,8 @@ def shortened(details: PromptUpdateDetails, budget: Budget, server: Budget, has_
     total = len(places)
     if places[-1] - places[0] + 1 != total and not has_text:
         raise ValueError(
-            "this model cannot be served pruned: other tokens stand between the placeholders of an item (row breaks), "
-            "and which of them to move closer is known only after the vision encoder has run"
+            "this model cannot be served pruned: other tokens stand between the placeholders of an item (image "
+            "newline tokens), and which of them to move closer is known only after the vision encoder has run"
         )
     count = allowed_count(budget, server, total)
     gone = set(places[count:])

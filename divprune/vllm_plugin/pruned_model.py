@@ -14,11 +14,11 @@ from vllm.distributed import get_tp_group
 from vllm.model_executor.models.interfaces import SupportsMultiModal
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from divprune.methods.base import Modality
+from divprune.methods import ItemContext, Method
+from divprune.methods.base import Modality, checked_selection
 from divprune.methods.grids import Grid
 from divprune.vllm_plugin.processor import MODALITIES, PrunedInfo, PrunedProcessor, budget_field, pruned_class
 from divprune.vllm_plugin.refusals import refuse_unsupported
-from divprune.vllm_plugin.selecting import kept_rows
 from divprune.vllm_plugin.settings import from_integers
 
 FACTORY = "_processor_factory"
@@ -83,3 +83,26 @@ class PrunedModel(SupportsMultiModal):
     ) -> list[Tensor]:
         """Return what goes into the encoder cache of each item, given the rows (k,) that stay."""
         return [item[rows] for item, rows in zip(items, kept, strict=True)]
+
+
+def kept_rows(method: Method, visual_tokens: Tensor, num_keep: int, modality: Modality, grid: Grid | None) -> Tensor:
+    """Choose the tokens of one item; what an item keeps depends on nothing but its tokens.
+
+    An item is encoded alone or with others, now or when it has left the encoder cache. So `ItemContext.index` is always
+    0, and random draws differ between items by their size only.
+
+    Args:
+        method: The method.
+        visual_tokens: (M, d) after the projector.
+        num_keep: k, between 1 and M.
+        modality: What the tokens show.
+        grid: (frames, rows, columns) of the tokens, or None.
+
+    Returns:
+        (k,) int64, ascending.
+    """
+    # A model whose activations overflow must not take the server down with it.
+    finite = torch.nan_to_num(visual_tokens)
+    with torch.no_grad():
+        picks = checked_selection(method, finite, num_keep, ItemContext(modality=modality, grid=grid))
+    return picks.sort().values

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from divprune.methods import ItemContext, Method
-from divprune.methods.base import Modality
+from divprune.methods.base import Modality, checked_selection
 from divprune.methods.merging import MergingMethod
 from divprune.vllm_plugin.families import ServedFamily, served_family
 from divprune.vllm_plugin.settings import REQUEST_KEYS, PruningSettings
@@ -86,10 +86,10 @@ def refuse_method(method: Method, family: ServedFamily, modalities: tuple[Modali
     unknown = sorted(method.needs - known)
     reason = ""
     if method.layers:
-        reason = "acts inside the language model, where vLLM keeps all tokens that a prompt began with"
+        reason = "acts inside the LLM, where vLLM keeps all tokens that a prompt began with"
     elif unknown:
         reason = f"needs {', '.join(unknown)}, which vLLM does not hand over for {family.architecture}"
-    elif method.count != "exact" or isinstance(method, MergingMethod):
+    elif method.finds_count or method.may_keep_fewer or isinstance(method, MergingMethod):
         reason = "finds its own count, and vLLM needs the prompt's length before the vision encoder runs"
     for kind in modalities:
         reason = reason or _trial(method, kind, family.has_grid)
@@ -101,7 +101,7 @@ def _trial(method: Method, kind: Modality, has_grid: bool) -> str:
     """Let the method choose once; some refuse a kind of item."""
     tokens = torch.eye(8)
     try:
-        method.select(tokens, 2, ItemContext(modality=kind, grid=(2, 2, 2) if has_grid else None))
+        checked_selection(method, tokens, 2, ItemContext(modality=kind, grid=(2, 2, 2) if has_grid else None))
     except ValueError as error:
         return f"cannot choose from this model's {kind}s ({error})"
     return ""

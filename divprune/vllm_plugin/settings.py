@@ -19,7 +19,7 @@ class PruningSettings:
     """The "divprune" entry of hf_overrides.
 
     Attributes:
-        keep_ratio: Share of each image's or video's visual tokens that is kept, in (0, 1].
+        keep_ratio: Fraction of each image's or video's visual tokens that is kept, in (0, 1].
         num_keep: Or their number. Exactly one of the two is given.
         method: A method and its parameters, as on the command line: "divprune", "random:seed=3".
         allow_request_ratio: Whether requests may ask for less by their mm_processor_kwargs.

@@ -32,7 +32,7 @@ from tests.support import checkpoint_writers
         (["--keep-ratio", "0.5", "--num-keep", "5"], "--keep-ratio or --num-keep, not both"),
         (
             ["--method", "vtw", "--keep-ratio", "0.5"],
-            "vtw says itself how much it keeps; leave out --keep-ratio and --num-keep",
+            "--keep-ratio and --num-keep must be left out with 'vtw', which says itself",
         ),
         (["--prompt", "  "], "--prompt is empty"),
         (["--report", "."], "is a directory"),
@@ -81,7 +81,7 @@ def test_usage_error(divprune: Command, arguments: list[str]) -> None:
 def test_unsupported_model_is_named_with_the_supported_ones(divprune: Command, tmp_path: Path) -> None:
     outcome = divprune("run", "--model", checkpoint_writers.write_text_model(tmp_path / "text"))
     assert outcome.exit_code == 2
-    assert f"no adapter for 'mistral' ({NO_CLASS}); supported families: llava, " in outcome.error
+    assert f"no adapter for 'mistral': {NO_CLASS} (`divprune families` lists" in outcome.error
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`divprune eval` on data sets: which cells it asks for, what it refuses, and the table in which it ends."""
+"""`divprune eval` on data sets: which runs it asks for, what it refuses, and the table in which it ends."""
 
 import json
 from collections.abc import Sequence
@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from divprune.evaluation.cells import EvaluationRun
 from divprune.evaluation.datasets import DATA_SETS
+from divprune.evaluation.runs import EvaluationRun
 from divprune.experiments import harness as harness_module
 from divprune.records import Record
 from tests.cli.conftest import Command
@@ -21,29 +21,29 @@ class Harness:
     """In place of lmms-eval: the unpruned model has 6 of 8 right, DivPrune 5, every other one 4; VTW is refused."""
 
     def __init__(self) -> None:
-        self.cells: list[EvaluationRun] = []
+        self.runs: list[EvaluationRun] = []
         self.options: Any = None
 
-    def run_cells(self, cells: Sequence[EvaluationRun], options: Any, progress: Any) -> None:
-        self.cells, self.options = list(cells), options
+    def execute_runs(self, runs: Sequence[EvaluationRun], options: Any, progress: Any) -> None:
+        self.runs, self.options = list(runs), options
         options.output.mkdir(parents=True, exist_ok=True)
-        for cell in cells:
-            with progress.counting(cell.name, 8) as advance:
+        for run in runs:
+            with progress.counting(run.name, 8) as advance:
                 advance(8)
-            self._write(cell, options.output)
+            self._write(run, options.output)
         progress.note("all done")
 
-    def _write(self, cell: EvaluationRun, folder: Path) -> None:
-        if cell.method.startswith("vtw"):
-            Record(cell.name, cell.as_config() | {"refusal": "no such layer"}, [], {}).save(folder)
+    def _write(self, run: EvaluationRun, folder: Path) -> None:
+        if run.method.startswith("vtw"):
+            Record(run.name, run.as_config() | {"refusal": "no such layer"}, [], {}).save(folder)
             return
-        count = RIGHT.get(cell.method, 4)
-        metric = next((each.metric for each in DATA_SETS if each.task == cell.task), "exact_match")
+        count = RIGHT.get(run.method, 4)
+        metric = next((each.metric for each in DATA_SETS if each.task == run.task), "exact_match")
         marks = [{"doc_id": n, "said": "", "score": float(n < count)} for n in range(8)]
         config = {"metric": metric, "statistic": "mean", "num_samples": 8, "num_kept_mean": 26.0}
         row = {"metric": metric, "value": count / 8, "stderr": None, "num_samples": 8}
-        Record(cell.name, cell.as_config() | config, [row], {}).save(folder)
-        (folder / f"{cell.name}.samples.jsonl").write_text("\n".join(map(json.dumps, marks)))
+        Record(run.name, run.as_config() | config, [row], {}).save(folder)
+        (folder / f"{run.name}.samples.jsonl").write_text("\n".join(map(json.dumps, marks)))
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_the_table_ends_beside_the_paper(divprune: Command, harness: Harness, tm
     assert outcome.exit_code == 0, outcome.stderr
     assert "note: all done" in outcome.stderr
     rows = {(row["column"], row["method"]): row for row in outcome.json["rows"]}
-    assert len(rows) == len(harness.cells) == 6
+    assert len(rows) == len(harness.runs) == 6
     ours = rows["gqa", "divprune"]
     assert (ours["task"], ours["keep_ratio"], ours["num_kept_mean"]) == ("divprune_paper_gqa", 0.098, 26)
     assert (ours["value"], ours["printed"], ours["unpruned_difference"]) == (62.5, 56.85, -12.5)
@@ -93,11 +93,11 @@ def test_cells_that_are_asked_for(divprune: Command, harness: Harness, tmp_path:
     shared = (*EMBEDDED, "--output", tmp_path)
     outcome = divprune("eval", "--suite", "paper-video lmms:gqa", "--keep-ratios", "0.1 0.05", *shared)
     assert outcome.exit_code == 0, outcome.stderr
-    assert len(harness.cells) == 6 * (1 + 2 * 2)
-    assert [cell.task for cell in harness.cells[-5:]] == ["gqa"] * 5
+    assert len(harness.runs) == 6 * (1 + 2 * 2)
+    assert [run.task for run in harness.runs[-5:]] == ["gqa"] * 5
     assert {row["column"] for row in outcome.json["rows"]} >= {"activitynet", "activitynet_score", "lmms:gqa"}
     divprune("eval", "--suite", "gqa", "--keep-ratio", 0.1, "--keep-ratio", 0.5, "--methods", "norm prumerge", *shared)
-    asked = [(cell.method, cell.keep_ratio) for cell in harness.cells]
+    asked = [(run.method, run.keep_ratio) for run in harness.runs]
     # PruMerge finds a number of its own.
     assert asked == [
         ("unpruned", None),
@@ -113,9 +113,9 @@ def test_shares_at_equal_flops(divprune: Command, harness: Harness, tmp_path: Pa
     wanted = ("--suite", "gqa", "--methods", "divprune divprune:layer=1 fastv:layer=3", "--equal", "both")
     outcome = divprune("eval", *wanted, "--model", "llava-1.5-7b", "--output", tmp_path, "--json")
     assert outcome.exit_code == 0, outcome.stderr
-    assert {cell.model for cell in harness.cells} == {"llava-hf/llava-1.5-7b-hf"}
+    assert {run.model for run in harness.runs} == {"llava-hf/llava-1.5-7b-hf"}
     # Table 3 of the paper: 39 tokens at layer 1 cost what 56 cost before the model. FastV at layer 3 keeps one.
-    shares = [(cell.method, round(576 * (cell.keep_ratio or 1))) for cell in harness.cells]
+    shares = [(run.method, round(576 * (run.keep_ratio or 1))) for run in harness.runs]
     assert shares == [
         ("unpruned", 576),
         ("divprune", 56),
@@ -127,7 +127,7 @@ def test_shares_at_equal_flops(divprune: Command, harness: Harness, tmp_path: Pa
     outcome = divprune(
         "eval", "--suite", "gqa", "--methods", "fastv", "--equal", "flops", "--output", tmp_path, *EMBEDDED
     )
-    assert [cell.method for cell in harness.cells] == ["unpruned"]
+    assert [run.method for run in harness.runs] == ["unpruned"]
     assert outcome.json["rows"][1]["refusal"].startswith("the FLOP target must lie between")
     assert outcome.json["rows"][1]["task"] == "divprune_paper_gqa"
 
@@ -173,7 +173,7 @@ def test_a_server_answers_for_one_method(divprune: Command, harness: Harness, tm
     assert divprune("eval", *shared, "--methods", "unpruned").exit_code == 0
     outcome = divprune("eval", *shared, "--methods", "divprune", "--keep-ratios", 0.1)
     assert outcome.exit_code == 0, outcome.stderr
-    assert [cell.name for cell in harness.cells] == ["toy--divprune_paper_gqa--divprune--0.1"]
+    assert [run.name for run in harness.runs] == ["toy--divprune_paper_gqa--divprune--0.1"]
     # The unpruned server was asked before.
     assert [row["unpruned_difference"] for row in outcome.json["rows"]] == [None, -12.5]
     # Of other documents it says nothing.
@@ -224,7 +224,7 @@ REACHED = (*SERVER, "--base-url", "http://127.0.0.1:8000/v1")
         (("--suite", "gqa", "--backend", "vllm", "--device", "cpu", *EMBEDDED), "--device is for --backend hf"),
         (("--suite", "gqa", "--data", "no/such", *EMBEDDED), "--data no/such: there is no such folder"),
         (SERVER, "--backend openai-server needs --base-url"),
-        (REACHED, "needs --methods and --keep-ratios with one method and one share"),
+        (REACHED, "needs --methods and --keep-ratios with one method and one keep ratio"),
         ((*REACHED, "--methods", "divprune random", "--keep-ratios", 0.1), "got 2 and 1"),
         ((*REACHED, "--methods", "divprune", "--equal", "flops"), "--equal flops: not for --backend openai-server"),
         ((*REACHED, "--methods", "unpruned", "--keep-ratios", 0.1), "not for --methods unpruned"),

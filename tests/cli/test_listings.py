@@ -77,7 +77,7 @@ def test_methods_tell_what_they_need_and_where_they_come_from(divprune: Command)
     assert rows["visionzip"] | {"summary": "", "parameters": {}} == {
         "name": "visionzip",
         "summary": "",
-        "acts": "before the language model",
+        "acts": "before the LLM",
         "count": "exact",
         "needs": ["patch_features", "vision_attention", "vision_keys"],
         "vision_layer": -2,

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from divprune.efficiency import subject as efficiency_subject
-from divprune.evaluation.cells import EvaluationRun
 from divprune.evaluation.datasets import data_set
+from divprune.evaluation.runs import EvaluationRun
 from divprune.experiments import harness
 from divprune.experiments import run as paper_run
 from divprune.experiments.paper.presets import PRESET_NAMES
@@ -22,15 +22,15 @@ def test_every_plan_is_printed(divprune: Command, name: str) -> None:
     outcome = divprune("reproduce", name, "--dry-run", "--json", "--gpus", 8)
     assert outcome.exit_code == 0, outcome.stderr
     total = outcome.json["total"]
-    cells = [cell for table in outcome.json["tables"] for cell in table["cells"]]
-    assert total["num_cells"] == len(cells) > 0
-    assert total["gpu_hours"] == pytest.approx(8 * total["wall_hours"]) == sum(cell["gpu_hours"] for cell in cells)
-    assert {"unpruned", "random"} <= {cell["method"] for cell in cells}
+    runs = [run for table in outcome.json["tables"] for run in table["runs"]]
+    assert total["num_runs"] == len(runs) > 0
+    assert total["gpu_hours"] == pytest.approx(8 * total["wall_hours"]) == sum(run["gpu_hours"] for run in runs)
+    assert {"unpruned", "random"} <= {run["method"] for run in runs}
 
 
 def test_all_plans_count_shared_cells_once(divprune: Command) -> None:
     outcome = divprune("reproduce", "all", "--dry-run", "--json")
-    names = [cell["name"] for table in outcome.json["tables"] for cell in table["cells"]]
+    names = [run["name"] for table in outcome.json["tables"] for run in table["runs"]]
     assert len(names) == len(set(names))
     assert len(outcome.json["tables"]) == 10
 
@@ -53,14 +53,14 @@ def test_the_plan_says_what_is_needed_and_why_rows_are_left_out(divprune: Comman
 def test_another_model_is_planned_from_its_config(divprune: Command, llava: Path) -> None:
     outcome = divprune("reproduce", "table3", "--dry-run", "--model", llava, "--tasks", "pope", "--limit", 5, "--json")
     assert outcome.exit_code == 0, outcome.stderr
-    cells = outcome.json["tables"][0]["cells"]
-    assert {(cell["task"], cell["num_samples"]) for cell in cells} == {("divprune_paper_pope", 5)}
+    runs = outcome.json["tables"][0]["runs"]
+    assert {(run["task"], run["num_samples"]) for run in runs} == {("divprune_paper_pope", 5)}
 
 
 def test_a_local_copy_of_a_papers_model_keeps_its_printed_numbers(divprune: Command) -> None:
     outcome = divprune("reproduce", "table1", "--dry-run", "--model", "models/llava-1.5-7b-hf", "--json")
     assert outcome.json["tables"][0]["model"] == "LLaVA-1.5-7B"
-    assert outcome.json["tables"][0]["cells"][0]["model"] == "llava-1.5-7b-hf"
+    assert outcome.json["tables"][0]["runs"][0]["model"] == "llava-1.5-7b-hf"
 
 
 @pytest.mark.parametrize(
@@ -81,15 +81,15 @@ def test_mistakes_are_told_in_one_line(divprune: Command, arguments: tuple[str, 
     assert message in outcome.error
 
 
-def answered(cells: list[EvaluationRun], options: Any, progress: Any) -> None:
+def answered(runs: list[EvaluationRun], options: Any, progress: Any) -> None:
     """In place of the harness: the unpruned model has 6 of 8 right, every other one 4."""
-    for cell in cells:
-        source, count = data_set(cell.task), 6 if cell.method == "unpruned" else 4
+    for run in runs:
+        source, count = data_set(run.task), 6 if run.method == "unpruned" else 4
         marks = [{"doc_id": n, "said": "", "score": float(n < count)} for n in range(8)]
-        config = cell.as_config() | {"metric": source.metric, "statistic": "mean", "num_samples": 8}
+        config = run.as_config() | {"metric": source.metric, "statistic": "mean", "num_samples": 8}
         row = {"metric": source.metric, "value": count / 8, "stderr": None, "num_samples": 8}
-        Record(cell.name, config, [row], {}).save(options.output)
-        (options.output / f"{cell.name}.samples.jsonl").write_text("\n".join(map(json.dumps, marks)))
+        Record(run.name, config, [row], {}).save(options.output)
+        (options.output / f"{run.name}.samples.jsonl").write_text("\n".join(map(json.dumps, marks)))
 
 
 def test_a_run_on_the_embedded_model_ends_in_the_table(

@@ -64,7 +64,7 @@ def test_an_image_for_the_embedded_model_gets_a_note(tmp_path: Path) -> None:
     [
         (DemoOptions(keep_ratio=0.5, num_keep=5), "give `keep_ratio` or `num_keep`, not both"),
         (DemoOptions(prompts=(" ",)), "`prompts` is empty"),
-        (DemoOptions(method="vtw", num_keep=3), "`method` vtw says itself how much it keeps"),
+        (DemoOptions(method="vtw", num_keep=3), "`keep_ratio` and `num_keep` must be left out with 'vtw'"),
     ],
 )
 def test_errors_name_arguments(options: DemoOptions, message: str) -> None:

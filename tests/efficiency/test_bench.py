@@ -7,7 +7,7 @@ import pytest
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from divprune.budget import Budget
+from divprune.config import PruningConfig
 from divprune.efficiency import (
     UNPRUNED_VARIANT,
     Variant,
@@ -35,7 +35,11 @@ def inputs(model: PreTrainedModel) -> dict[str, Tensor]:
 
 
 def test_rows_of_three_variants(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
-    variants = [UNPRUNED_VARIANT, Variant("four", DivPrune(), Budget(num_keep=4)), Variant("vtw", VTW(layer=1))]
+    variants = [
+        UNPRUNED_VARIANT,
+        Variant("four", PruningConfig(DivPrune(), num_keep=4)),
+        Variant("vtw", PruningConfig(VTW(layer=1))),
+    ]
     calls: list[int] = []
     measurements = run_bench(model, inputs, variants, num_new_tokens=3, repeats=2, after_call=lambda: calls.append(1))
     assert len(calls) == 3 * (1 + 2)

@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from divprune.embedded import KINDS, Question, Scene, questions, scene
-from divprune.embedded.drawing import object_masks, render
+from divprune.embedded.drawing import render
 from divprune.embedded.scenes import COLORS, IMAGE_SIZE, SHAPES
 from divprune.embedded.vocabulary import WORDS, plural, words
+from tools.embedded.labels import object_masks
 
 SCENES = [scene(seed) for seed in range(250)]
 ASKED = [(one, question) for one in SCENES for question in questions(one, per_kind=2)]

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from divprune.embedded import scene
-from divprune.embedded.drawing import object_masks, render
+from divprune.embedded.drawing import render
 from divprune.embedded.scenes import COLORS, IMAGE_SIZE, PATTERNS, REGIONS, SHAPES, Split, split_of
+from tools.embedded.labels import object_masks
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 

@@ -59,8 +59,8 @@ def test_batches_with_shared_encodings_answer_like_single_questions(
         together = suite.answered(case)
         assert sorted(alone, key=repr) == sorted(together, key=repr)
         for kind in KINDS:
-            marks = [one.is_right for one in alone if one.question.kind == kind]
-            assert row[f"{kind}_percent"] == pytest.approx(100 * sum(marks) / len(marks))
+            sample_scores = [one.is_right for one in alone if one.question.kind == kind]
+            assert row[f"{kind}_percent"] == pytest.approx(100 * sum(sample_scores) / len(sample_scores))
     assert rows[0]["mean_percent"] > rows[1]["mean_percent"]
     assert len({case.key for case in cases}) == 4
 

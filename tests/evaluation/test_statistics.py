@@ -42,14 +42,16 @@ def test_f1_by_hand() -> None:
 
 
 def test_mme_by_hand() -> None:
-    marks = mme(("color", 1, 1), ("color", 1, 0), ("OCR", 0, 0), ("OCR", 1, 1), ("OCR", 1, 1), ("code_reasoning", 1, 1))
+    sample_scores = mme(
+        ("color", 1, 1), ("color", 1, 0), ("OCR", 0, 0), ("OCR", 1, 1), ("OCR", 1, 1), ("code_reasoning", 1, 1)
+    )
     # color: accuracy 3/4, both right 1/2; OCR: 4/6 and 2/3; cognition does not count.
-    assert score(marks, "mme") == pytest.approx(100 * (0.75 + 0.5) + 100 * (4 / 6 + 2 / 3))
+    assert score(sample_scores, "mme") == pytest.approx(100 * (0.75 + 0.5) + 100 * (4 / 6 + 2 / 3))
 
 
 def test_mme_leaves_out_pictures_with_one_question() -> None:
     assert score(mme(("color", 1, 1), ("color", 1, 0))[:3], "mme") == 200
-    with pytest.raises(ValueError, match="both questions about at least one image"):
+    with pytest.raises(ValueError, match="both questions about an image"):
         score(mme(("color", 1, 1))[:1], "mme")
 
 
@@ -78,9 +80,9 @@ def test_percent_is_tested_like_right_or_wrong() -> None:
 
 
 def test_documents_without_a_score_do_not_count() -> None:
-    marks = [*means([1, 0]), {"doc_id": 7, "said": "", "score": None}]
-    assert score(marks, "mean") == 0.5
-    assert compare_scores(marks, marks, "mean").num_documents == 2
+    sample_scores = [*means([1, 0]), {"doc_id": 7, "said": "", "score": None}]
+    assert score(sample_scores, "mean") == 0.5
+    assert compare_scores(sample_scores, sample_scores, "mean").num_documents == 2
 
 
 def test_a_permutation_test_by_hand() -> None:
@@ -101,11 +103,15 @@ def test_permutations_agree_with_scipy() -> None:
 
 
 def test_equal_answers_are_no_difference() -> None:
-    for marks, statistic in ((means([0, 1, 1]), "mean"), (yes_no([(1, 1), (1, 0)]), "f1"), (mme(("OCR", 1, 0)), "mme")):
-        found = compare_scores(marks, marks, statistic)
+    for sample_scores, statistic in (
+        (means([0, 1, 1]), "mean"),
+        (yes_no([(1, 1), (1, 0)]), "f1"),
+        (mme(("OCR", 1, 0)), "mme"),
+    ):
+        found = compare_scores(sample_scores, sample_scores, statistic)
         assert (found.difference.value, found.difference.low, found.difference.high) == (0, 0, 0)
         assert found.p_value == 1
-        assert found.num_documents == len(marks)
+        assert found.num_documents == len(sample_scores)
 
 
 def test_only_documents_that_both_have_are_compared() -> None:
@@ -152,12 +158,12 @@ def simulated(statistic: Any, seed: int) -> tuple[float, float]:
     random = np.random.default_rng(seed)
     right = random.random(120) < 0.7
     meant = random.random(120) < 0.5
-    marks = {
+    sample_scores = {
         "mean": lambda: means(right),
         "f1": lambda: yes_no(zip(right == meant, meant, strict=True)),
         "mme": lambda: mme(*(("OCR" if n < 30 else "color", *map(float, right[2 * n : 2 * n + 2])) for n in range(60))),
     }[statistic]()
-    found = interval(marks, statistic)
+    found = interval(sample_scores, statistic)
     return found.low, found.high
 
 

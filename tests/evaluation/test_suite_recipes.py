@@ -32,9 +32,11 @@ def test_each_share_has_a_recipe_of_equal_flops(embedded: tuple[Any, Any], monke
 
     monkeypatch.setattr(fitprune_calibration, "batches", noted)
     suite = Suite(*embedded, 1)
-    tailors = {"fitprune": recipe_tailor(*embedded, suite.workload)}
+    calibrators = {"fitprune": recipe_tailor(*embedded, suite.workload)}
     shape = model_shape(embedded[0].config)
-    cases = suite_cases(["uniform", "fitprune"], shape, suite.workload, [0.5, 0.05], ["tokens", "flops"], tailors)[2:]
+    cases = suite_cases(["uniform", "fitprune"], shape, suite.workload, [0.5, 0.05], ["tokens", "flops"], calibrators)[
+        2:
+    ]
     uniform, fitted = cases[:4], cases[4:]
     assert [(case.matching, case.keep_ratio) for case in fitted] == [
         (matching, share) for matching in ("tokens", "flops") for share in (0.5, 0.05)

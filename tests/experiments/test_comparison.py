@@ -1,4 +1,4 @@
-"""Our numbers beside the printed ones, from records and marks made by hand."""
+"""Our numbers beside the printed ones, from records and sample scores made by hand."""
 
 import json
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from divprune.errors import RecordError
-from divprune.evaluation.cells import EvaluationRun
 from divprune.evaluation.results import Results
+from divprune.evaluation.runs import EvaluationRun
 from divprune.experiments.comparison import NO_SCORE, NOT_YET, REFERENCE, Compared, Result, compared
 from divprune.experiments.comparison_text import markdown, reasons, sections
 from divprune.experiments.figure_runs import figure_rows
@@ -18,13 +18,20 @@ from divprune.records import Record
 
 
 def save(
-    folder: Path, cell: EvaluationRun, metric: str, value: float | None, marks: list[dict[str, Any]], **config: Any
+    folder: Path,
+    run: EvaluationRun,
+    metric: str,
+    value: float | None,
+    sample_scores: list[dict[str, Any]],
+    **config: Any,
 ) -> None:
-    known = {"metric": metric, "statistic": "mean", "num_samples": len(marks)} | config
-    row = {"metric": metric, "value": value, "stderr": None, "num_samples": len(marks)}
-    Record(cell.name, cell.as_config() | known, [row], {}).save(folder)
-    if marks:
-        (folder / f"{cell.name}.samples.jsonl").write_text("".join(f"{json.dumps(mark)}\n" for mark in marks))
+    known = {"metric": metric, "statistic": "mean", "num_samples": len(sample_scores)} | config
+    row = {"metric": metric, "value": value, "stderr": None, "num_samples": len(sample_scores)}
+    Record(run.name, run.as_config() | known, [row], {}).save(folder)
+    if sample_scores:
+        (folder / f"{run.name}.samples.jsonl").write_text(
+            "".join(f"{json.dumps(sample_score)}\n" for sample_score in sample_scores)
+        )
 
 
 def right(places: range, count: int) -> list[dict[str, Any]]:
@@ -36,7 +43,7 @@ def table(llava: Subject, *data_sets: str) -> list[Entry]:
 
 
 def cell_of(listed: list[Entry], row: str, column: str) -> EvaluationRun:
-    return next(e.cell for e in listed if (e.row.label, e.column.key) == (row, column) and e.cell)
+    return next(e.run for e in listed if (e.row.label, e.column.key) == (row, column) and e.run)
 
 
 def result_of(found: Compared, row: str, column: str) -> Result:
@@ -112,8 +119,8 @@ def test_marks_that_do_not_give_the_score_tell_no_interval(llava: Subject, tmp_p
 
 def test_scores_whose_marks_cannot_be_summed_have_a_value_alone(llava: Subject, tmp_path: Path) -> None:
     listed = table(llava, "mme")
-    marks = [{"doc_id": 0, "said": "", "score": 1.0, "category": "color", "question_id": "one"}]
-    save(tmp_path, cell_of(listed, "DivPrune", "mme"), "mme_perception_score", 12.0, marks, statistic="mme")
+    sample_scores = [{"doc_id": 0, "said": "", "score": 1.0, "category": "color", "question_id": "one"}]
+    save(tmp_path, cell_of(listed, "DivPrune", "mme"), "mme_perception_score", 12.0, sample_scores, statistic="mme")
     found = result_of(compared(listed, Results(tmp_path)), "DivPrune", "mme")
     assert (found.value, found.interval) == (12.0, None)
 
@@ -123,14 +130,14 @@ def test_a_second_metric_has_a_value_but_no_test(tmp_path: Path) -> None:
 
     subject = paper_subject("llava-next-video-7b")
     listed = entries(get_preset("table2"), subject, Choice(data_sets=("activitynet",)))
-    cell = cell_of(listed, "Original", "activitynet")
+    run = cell_of(listed, "Original", "activitynet")
     rows = [
         {"metric": metric, "value": value, "stderr": None, "num_samples": 2}
         for metric, value in (("gpt_eval_accuracy,none", 50.0), ("gpt_eval_score,none", 2.5))
     ]
     config = {"metric": "gpt_eval_accuracy", "statistic": "mean", "num_samples": 2}
-    Record(cell.name, cell.as_config() | config, rows, {}).save(tmp_path)
-    (tmp_path / f"{cell.name}.samples.jsonl").write_text('{"doc_id": 0, "score": 100}\n{"doc_id": 1, "score": 0}\n')
+    Record(run.name, run.as_config() | config, rows, {}).save(tmp_path)
+    (tmp_path / f"{run.name}.samples.jsonl").write_text('{"doc_id": 0, "score": 100}\n{"doc_id": 1, "score": 0}\n')
     found = compared(listed, Results(tmp_path))
     assert result_of(found, "Original", "activitynet").value == 50
     assert result_of(found, "Original", "activitynet").interval is not None
@@ -140,12 +147,12 @@ def test_a_second_metric_has_a_value_but_no_test(tmp_path: Path) -> None:
 
 def test_broken_files_are_named(llava: Subject, tmp_path: Path) -> None:
     listed = table(llava, "gqa")
-    cell = cell_of(listed, "Original", "gqa")
-    save(tmp_path, cell, "exact_match", 0.6, right(range(60), 100))
-    (tmp_path / f"{cell.name}.samples.jsonl").write_text('{"said": "yes"}\n')
-    with pytest.raises(RecordError, match=r"samples\.jsonl must hold one mark a line, with doc_id and score"):
+    run = cell_of(listed, "Original", "gqa")
+    save(tmp_path, run, "exact_match", 0.6, right(range(60), 100))
+    (tmp_path / f"{run.name}.samples.jsonl").write_text('{"said": "yes"}\n')
+    with pytest.raises(RecordError, match=r"samples\.jsonl must hold a sample score a line, with doc_id and score"):
         compared(listed, Results(tmp_path))
-    save(tmp_path, cell, "exact_match", 0.6, right(range(60), 100), statistic="median")
+    save(tmp_path, run, "exact_match", 0.6, right(range(60), 100), statistic="median")
     with pytest.raises(RecordError, match="must name a statistic of mean, f1 and mme, got 'median'"):
         compared(listed, Results(tmp_path))
 
@@ -158,10 +165,12 @@ def figure(llava: Subject, folder: Path) -> list[dict[str, Any]]:
             continue
         scale = 100 if metric in ("gpt_eval_score",) else 1
         for row, count in (("Original", 60), ("DivPrune, 0.098", 50), ("PruMerge", 40)):
-            marks = [mark | {"score": mark["score"] * scale} for mark in right(range(count), 100)]
+            sample_scores = [
+                sample_score | {"score": sample_score["score"] * scale} for sample_score in right(range(count), 100)
+            ]
             value = scale * count / 100
-            # An F1 is not looked at here: the record says that its marks make a mean.
-            save(folder, cell_of(listed, row, key), metric, value, marks, num_kept_mean=30.0)
+            # An F1 is not looked at here: the record says that its sample scores make a mean.
+            save(folder, cell_of(listed, row, key), metric, value, sample_scores, num_kept_mean=30.0)
     results = Results(folder)
     return figure_rows(compared(listed, results), results)
 

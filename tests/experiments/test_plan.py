@@ -1,4 +1,4 @@
-"""What cells take: counted by hand where that is possible, and hours whose assumptions can be checked."""
+"""What runs take: counted by hand where that is possible, and hours whose assumptions can be checked."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from divprune.experiments.costs import (
     GPUS,
     PEAK_SHARE,
     V100,
-    PlannedCell,
+    CostedRun,
     Throughput,
     plan,
     throughput_of,
@@ -21,9 +21,9 @@ from divprune.experiments.paper.settings import recipe_command, recipe_file, rec
 from divprune.experiments.subjects import Subject, other_subject, paper_subject
 
 
-def planned(subject: Subject, name: str = "table1", limit: int | None = None) -> dict[tuple[str, str], PlannedCell]:
-    cells = plan(entries(get_preset(name), subject), limit)
-    return {(each.row, each.cell.task.removeprefix("divprune_paper_")): each for each in cells}
+def planned(subject: Subject, name: str = "table1", limit: int | None = None) -> dict[tuple[str, str], CostedRun]:
+    runs = plan(entries(get_preset(name), subject), limit)
+    return {(each.row, each.run.task.removeprefix("divprune_paper_")): each for each in runs}
 
 
 def test_samples_flops_and_judges_of_a_cell(llava: Subject) -> None:
@@ -60,9 +60,9 @@ def test_pruning_costs_less_and_what_is_assumed_is_said(llava: Subject) -> None:
 
 def test_the_share_of_a_gpus_peak_is_the_papers_own_measurement() -> None:
     subject = paper_subject("llava-next-video-7b")
-    cell = planned(subject, "table2")["Original", "videochatgpt"]
+    run = planned(subject, "table2")["Original", "videochatgpt"]
     encoder = encoder_flop(subject.shape.tower) * get_architecture("llava-next-video-7b").encoder_passes
-    reached = (cell.prefill_flop - encoder) / TABLE2[0].values["prefill"]
+    reached = (run.prefill_flop - encoder) / TABLE2[0].values["prefill"]
     assert reached / 1e12 == pytest.approx(PEAK_SHARE * V100.peak_tflops, rel=0.05)
 
 
@@ -73,10 +73,10 @@ def test_hours_by_hand() -> None:
 
 
 def test_a_faster_gpu_takes_less_time(llava: Subject) -> None:
-    cells = list(planned(llava).values())
-    hours = [total_hours(cells, usual_throughput(gpu)) for gpu in GPUS]
+    runs = list(planned(llava).values())
+    hours = [total_hours(runs, usual_throughput(gpu)) for gpu in GPUS]
     assert hours == sorted(hours, reverse=True)
-    assert total_hours(cells, throughput_of(50)) == pytest.approx(hours[0])
+    assert total_hours(runs, throughput_of(50)) == pytest.approx(hours[0])
     assert throughput_of(300).bandwidth_terabytes == usual_throughput(GPUS[2]).bandwidth_terabytes
     with pytest.raises(ValueError, match="gpu_tflops must be above 0"):
         throughput_of(0)
@@ -84,7 +84,7 @@ def test_a_faster_gpu_takes_less_time(llava: Subject) -> None:
 
 def test_cells_of_several_tables_are_planned_once(llava: Subject) -> None:
     both = [*entries(get_preset("table1"), llava), *entries(get_preset("figure1"), llava)]
-    names = [each.cell.name for each in plan(both)]
+    names = [each.run.name for each in plan(both)]
     assert len(names) == len(set(names)) < len(both)
 
 
@@ -92,9 +92,9 @@ def test_a_decoder_that_the_exact_count_does_not_know_is_estimated(llava: Subjec
     from dataclasses import replace
 
     shape = replace(llava.shape, language=replace(llava.shape.language, model_type="unheard-of"))
-    cells = plan(entries(get_preset("table1"), other_subject("unheard", shape, 576), Choice(data_sets=("pope",))))
+    runs = plan(entries(get_preset("table1"), other_subject("unheard", shape, 576), Choice(data_sets=("pope",))))
     known = planned(llava)["DivPrune", "pope"]
-    rough = next(each for each in cells if each.row == "DivPrune")
+    rough = next(each for each in runs if each.row == "DivPrune")
     assert 0.5 * known.prefill_flop < rough.prefill_flop < known.prefill_flop
     assert rough.decode_flop == pytest.approx(known.decode_flop, rel=0.1)
 

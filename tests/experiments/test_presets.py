@@ -1,9 +1,9 @@
-"""The paper's tables as cells: settings that cost what is printed, and other models, methods and shares."""
+"""The paper's tables as runs: settings that cost what is printed, and other models, methods and shares."""
 
 import pytest
 
 from divprune.errors import UnknownMethodError
-from divprune.experiments.paper.presets import PRESETS, Choice, Entry, cells, entries, get_preset
+from divprune.experiments.paper.presets import PRESETS, Choice, Entry, entries, get_preset, runs
 from divprune.experiments.paper.rows import TRAINED, TableRow
 from divprune.experiments.paper.settings import flop_ratio
 from divprune.experiments.subjects import Subject, paper_subject
@@ -14,7 +14,7 @@ def rows_of(listed: list[Entry]) -> dict[str, TableRow]:
 
 
 def methods_of(listed: list[Entry]) -> set[str]:
-    return {cell.method for cell in cells(listed)}
+    return {run.method for run in runs(listed)}
 
 
 @pytest.mark.parametrize("name", ["table1", "table2"])
@@ -40,13 +40,13 @@ def test_table_1_has_every_printed_cell_and_adds_random_and_equal_tokens(llava: 
     ]
     assert len(listed) == 11 * 11
     assert sum(entry.printed is not None for entry in listed) == 9 * 11
-    assert len(cells(listed)) == 9 * 11
+    assert len(runs(listed)) == 9 * 11
     references = [entry for entry in listed if entry.refusal is not None]
     assert {(entry.row.label, entry.refusal) for entry in references} == {("M3", TRAINED), ("PruMerge-LoRA", TRAINED)}
 
 
 def test_cells_are_the_settings_worked_out_from_the_ratios(llava: Subject) -> None:
-    found = {(cell.method, cell.keep_ratio, cell.num_keep) for cell in cells(entries(get_preset("table1"), llava))}
+    found = {(run.method, run.keep_ratio, run.num_keep) for run in runs(entries(get_preset("table1"), llava))}
     recipe = "fitprune:recipe=results/fitprune-llava-1.5-7b-hf-15.65-percent.json"
     assert found == {
         ("unpruned", None, None),
@@ -59,9 +59,7 @@ def test_cells_are_the_settings_worked_out_from_the_ratios(llava: Subject) -> No
         ("divprune-star", None, None),
         (recipe, None, None),
     }
-    large = {
-        (cell.method, cell.num_keep) for cell in cells(entries(get_preset("table1"), paper_subject("llava-1.5-13b")))
-    }
+    large = {(run.method, run.num_keep) for run in runs(entries(get_preset("table1"), paper_subject("llava-1.5-13b")))}
     assert {("vtw:layer=4", None), ("fastv:layer=3", 13)} < large
     assert not any("fitprune" in method for method, _ in large)
 
@@ -70,9 +68,9 @@ def test_both_activitynet_columns_come_from_one_cell() -> None:
     listed = entries(get_preset("table2"), paper_subject("llava-next-video-7b"))
     ours = [entry for entry in listed if entry.row.label == "DivPrune"]
     assert [entry.column.key for entry in ours][:2] == ["activitynet_score", "activitynet"]
-    assert ours[0].cell == ours[1].cell
+    assert ours[0].run == ours[1].run
     assert [entry.printed for entry in ours][-3:] == [13.51, 0.161, 3.39]
-    assert {cell.task for cell in cells(ours)} == {
+    assert {run.task for run in runs(ours)} == {
         *(f"divprune_paper_{key}" for key in ("activitynet", "seedbench_video", "videochatgpt", "nextqa", "egoschema")),
         "efficiency",
     }
@@ -96,8 +94,8 @@ def test_the_ablations_name_their_rows_as_printed(llava: Subject) -> None:
 
 
 def test_figures_share_cells_with_the_tables(llava: Subject) -> None:
-    table = {cell.name for cell in cells(entries(get_preset("table1"), llava))}
-    figure = {cell.name for cell in cells(entries(get_preset("figure1"), llava))}
+    table = {run.name for run in runs(entries(get_preset("table1"), llava))}
+    figure = {run.name for run in runs(entries(get_preset("figure1"), llava))}
     assert len(figure & table) == 9 * 4
     printed = [each for each in entries(get_preset("figure1"), llava) if each.printed and each.column.key == "pope"]
     assert len(printed) == 9
@@ -106,12 +104,12 @@ def test_figures_share_cells_with_the_tables(llava: Subject) -> None:
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
 def test_a_small_model_gets_settings_of_its_own_or_a_reason(preset: object, embedded: Subject) -> None:
     listed = entries(preset, embedded)
-    assert cells(listed)
+    assert runs(listed)
     assert all(entry.printed is None for entry in listed)
     for entry in listed:
-        assert (entry.cell is None) == (entry.refusal is not None or entry.column.key == "mean")
-        if entry.cell is not None and "layer=" in entry.cell.method:
-            assert int(entry.cell.method.rpartition("=")[2]) < 4
+        assert (entry.run is None) == (entry.refusal is not None or entry.column.key == "mean")
+        if entry.run is not None and "layer=" in entry.run.method:
+            assert int(entry.run.method.rpartition("=")[2]) < 4
 
 
 def test_fastv_out_of_reach_is_refused_with_the_reason(embedded: Subject) -> None:
@@ -127,7 +125,7 @@ def test_clips_are_planned_as_the_model_takes_them(embedded: Subject, llava: Sub
     assert refused >= {"LLaVA-1.5-7B takes no videos"}
     assert embedded.workloads["nextqa"].num_visual_tokens == 8 * 256, "frames as pictures"
     on_pictures = entries(get_preset("table2"), embedded, Choice(data_sets=("pope",)))
-    assert {cell.task for cell in cells(on_pictures)} == {"divprune_paper_pope", "efficiency"}
+    assert {run.task for run in runs(on_pictures)} == {"divprune_paper_pope", "efficiency"}
 
 
 def test_methods_are_chosen_and_added(llava: Subject) -> None:
@@ -137,7 +135,7 @@ def test_methods_are_chosen_and_added(llava: Subject) -> None:
         *("Original", "random", "DivPrune", "dart:layer=2 at 56 tokens", "dart:layer=2 at equal FLOPs"),
         *("visionzip at 56 tokens", "pyramiddrop"),
     ]
-    assert {cell.task for cell in cells(listed)} == {"divprune_paper_pope"}
+    assert {run.task for run in runs(listed)} == {"divprune_paper_pope"}
     with pytest.raises(UnknownMethodError, match="visionzip"):
         entries(get_preset("table1"), llava, Choice(methods=("visionzi",)))
 

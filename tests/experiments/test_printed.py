@@ -1,4 +1,4 @@
-"""The printed numbers, cell by cell against a second transcription of the paper's tables."""
+"""The printed numbers, run by run against a second transcription of the paper's tables."""
 
 import re
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from divprune.figures import FIGURES, Drawing, Sources, draw_figures, gallery_page
-from divprune.figures.sources import COMMANDS
+from divprune.figures.catalog import COMMANDS
 from tools.figure_block import PREFERRED, figure_block
 
 ROOT = Path(__file__).parent.parent.parent

@@ -1,4 +1,4 @@
-"""Cells about generated scenes, run with the embedded model: what several test files share."""
+"""Runs about generated scenes, run with the embedded model: what several test files share."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from divprune.evaluation.cells import EvaluationRun
+from divprune.evaluation.runs import EvaluationRun
 from divprune.records import Record
 from tests.harness.scene_tasks import write_scene_tasks
 
@@ -41,35 +41,35 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def one_index(tasks: Path) -> Iterator[None]:
     """lmms-eval's index of tasks takes seconds, and is the same in all tests."""
-    from divprune.lmms_eval_plugin.runs import run_cells
+    from divprune.lmms_eval_plugin.runs import execute
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_cells, "task_manager", lru_cache(run_cells.task_manager))
+        patch.setattr(execute, "task_manager", lru_cache(execute.task_manager))
         yield
 
 
 @pytest.fixture
 def run(one_index: None, tasks: Path, tmp_path: Path) -> Callable[..., list[Record]]:
-    """`run(cells, **options)` returns the records."""
+    """`run(runs, **options)` returns the records."""
     from divprune.evaluation.harness_options import HarnessOptions
-    from divprune.lmms_eval_plugin.runs.run_cells import run_cells
+    from divprune.lmms_eval_plugin.runs.execute import execute_runs
 
-    def finished(cells: list[EvaluationRun], **options: object) -> list[Record]:
+    def finished(runs: list[EvaluationRun], **options: object) -> list[Record]:
         given = {"output": tmp_path, "include_paths": (tasks,), "batch_size": 4, "tokenizer": "python"} | options
         progress = given.pop("progress", Silent())
-        return run_cells(cells, HarnessOptions(**given), progress)
+        return execute_runs(runs, HarnessOptions(**given), progress)
 
     return finished
 
 
-def marks(folder: Path, cell: EvaluationRun) -> list[dict]:
+def sample_scores_of(folder: Path, run: EvaluationRun) -> list[dict]:
     """What is known of each document."""
-    lines = (folder / f"{cell.name}.samples.jsonl").read_text().splitlines()
+    lines = (folder / f"{run.name}.samples.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 
 
-def said(folder: Path, cell: EvaluationRun) -> list[str]:
-    return [mark["said"] for mark in marks(folder, cell)]
+def said(folder: Path, run: EvaluationRun) -> list[str]:
+    return [sample_score["said"] for sample_score in sample_scores_of(folder, run)]
 
 
 def value(record: Record, metric: str) -> float:

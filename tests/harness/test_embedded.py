@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from divprune.checkpoints import EMBEDDED, load_model
-from divprune.evaluation.cells import UNPRUNED, EvaluationRun
+from divprune.evaluation.runs import UNPRUNED, EvaluationRun
 from divprune.evaluation.scenes.cases import Case
 from divprune.evaluation.scenes.scores import scores
 from divprune.evaluation.scenes.suite import Suite
@@ -35,13 +35,13 @@ def test_same_answers_and_scores_as_the_scenes_suite(
     method: str, suite: Suite, run: Callable[..., list[Record]], tmp_path: Path
 ) -> None:
     ratio = SETTINGS[method]
-    cells = [EvaluationRun(EMBEDDED, task, method, ratio) for task in (POPE, CAPTIONS)]
-    pope, captions = run(cells)
+    runs = [EvaluationRun(EMBEDDED, task, method, ratio) for task in (POPE, CAPTIONS)]
+    pope, captions = run(runs)
     case = Case(method, "tokens" if ratio else None, ratio, round(256 * ratio) if ratio else None)
     suite.run([case], with_cider=False)
     answered = suite.answered(case)
-    for cell, kind in zip(cells, ("existence", "caption"), strict=True):
-        assert said(tmp_path, cell) == [one.prediction for one in answered if one.question.kind == kind]
+    for run, kind in zip(runs, ("existence", "caption"), strict=True):
+        assert said(tmp_path, run) == [one.prediction for one in answered if one.question.kind == kind]
     expected = scores(answered, NUM_SCENES, with_cider=True)
     assert value(pope, "pope_f1_score") == pytest.approx(expected["existence_f1_percent"] / 100)
     assert value(captions, "coco_CIDEr") == pytest.approx(expected["caption_cider"], abs=1e-6)
@@ -49,12 +49,12 @@ def test_same_answers_and_scores_as_the_scenes_suite(
 
 
 def test_pruning_changes_what_is_said(run: Callable[..., list[Record]], tmp_path: Path) -> None:
-    cells = [
+    runs = [
         EvaluationRun(EMBEDDED, CAPTIONS, UNPRUNED),
         *(EvaluationRun(EMBEDDED, CAPTIONS, "random", share) for share in (0.5, 0.02)),
     ]
-    run(cells)
-    whole, half, little = (said(tmp_path, cell) for cell in cells)
+    run(runs)
+    whole, half, little = (said(tmp_path, run) for run in runs)
     assert whole != half != little
 
 

@@ -11,12 +11,12 @@ import pytest
 
 from divprune.checkpoints import EMBEDDED
 from divprune.errors import EvaluationError, PruningError
-from divprune.evaluation.cells import EvaluationRun
+from divprune.evaluation.runs import EvaluationRun
 from divprune.records import Record
-from tests.harness.scene_runs import NUM_SCENES, Silent, marks
+from tests.harness.scene_runs import NUM_SCENES, Silent, sample_scores_of
 from tests.harness.scene_tasks import POPE
 
-CELL = EvaluationRun(EMBEDDED, POPE, "divprune", 0.098)
+RUN = EvaluationRun(EMBEDDED, POPE, "divprune", 0.098)
 
 
 def test_an_interrupted_run_ends_like_an_uninterrupted_one(
@@ -24,7 +24,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
 ) -> None:
     from divprune.lmms_eval_plugin.models import pruned
 
-    (whole,) = run([CELL], output=tmp_path / "whole")
+    (whole,) = run([RUN], output=tmp_path / "whole")
     generated: list[int] = []
     original = pruned.HarnessModel._generated
 
@@ -36,20 +36,20 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
 
     monkeypatch.setattr(pruned.HarnessModel, "_generated", counting)
     with pytest.raises(KeyboardInterrupt):
-        run([CELL], output=tmp_path / "broken")
+        run([RUN], output=tmp_path / "broken")
     assert sum(generated) == 8
     (tmp_path / "again").touch()
     progress = Silent()
-    (resumed,) = run([CELL], output=tmp_path / "broken", progress=progress)
+    (resumed,) = run([RUN], output=tmp_path / "broken", progress=progress)
     assert sum(generated) == 2 * NUM_SCENES, "nothing is generated twice"
     assert progress.num_answered == 2 * NUM_SCENES
     assert "8 answers" in progress.notes[0]
     assert resumed.rows == whole.rows
-    assert marks(tmp_path / "broken", CELL) == marks(tmp_path / "whole", CELL)
+    assert sample_scores_of(tmp_path / "broken", RUN) == sample_scores_of(tmp_path / "whole", RUN)
     assert resumed.config["num_visual_tokens_mean"] == whole.config["num_visual_tokens_mean"]
     assert not list((tmp_path / "broken").glob(".*.answers*"))
-    # A finished cell is not run again.
-    run([CELL], output=tmp_path / "broken")
+    # A finished run is not run again.
+    run([RUN], output=tmp_path / "broken")
     assert sum(generated) == 2 * NUM_SCENES
 
 
@@ -59,15 +59,15 @@ def test_two_processes_end_like_one(
 ) -> None:
     """Also if both were killed after two answers each, and two or one go on."""
     limit = 9
-    (alone,) = run([CELL], output=tmp_path / "one", limit=limit, batch_size=1)
+    (alone,) = run([RUN], output=tmp_path / "one", limit=limit, batch_size=1)
     together = tmp_path / "two"
     script = tmp_path / "run.py"
     script.write_text(f"""
 import os
 from pathlib import Path
-from divprune.evaluation.cells import EvaluationRun
+from divprune.evaluation.runs import EvaluationRun
 from divprune.evaluation.harness_options import HarnessOptions
-from divprune.lmms_eval_plugin.runs.run_cells import run_cells
+from divprune.lmms_eval_plugin.runs.execute import execute_runs
 from tests.harness.scene_runs import Silent
 
 class Killing(Silent):
@@ -76,7 +76,7 @@ class Killing(Silent):
         if os.environ.get("KILLED_AFTER") == str(self.num_answered):
             os.kill(os.getpid(), 9)
 
-run_cells([EvaluationRun({EMBEDDED!r}, {POPE!r}, "divprune", 0.098)], HarnessOptions(
+execute_runs([EvaluationRun({EMBEDDED!r}, {POPE!r}, "divprune", 0.098)], HarnessOptions(
     Path({str(together)!r}), limit={limit}, include_paths=(Path({str(tasks)!r}),), tokenizer="python"), Killing())
 """)
     if signal == "kill":
@@ -86,8 +86,8 @@ run_cells([EvaluationRun({EMBEDDED!r}, {POPE!r}, "divprune", 0.098)], HarnessOpt
         assert not list(together.glob("*.json"))
     done = torchrun(script, num_after)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert marks(together, CELL) == marks(tmp_path / "one", CELL)
-    record = json.loads((together / f"{CELL.name}.json").read_text())
+    assert sample_scores_of(together, RUN) == sample_scores_of(tmp_path / "one", RUN)
+    record = json.loads((together / f"{RUN.name}.json").read_text())
     assert record["rows"] == [dict(row) for row in alone.rows]
     assert record["config"]["num_samples"] == limit
     assert record["config"]["num_kept_mean"] == 25
@@ -109,10 +109,10 @@ def torchrun(script: Path, num_processes: int, **variables: str) -> subprocess.C
 
 
 def test_a_record_of_another_run_is_not_overwritten(run: Callable[..., list[Record]]) -> None:
-    run([CELL], limit=2)
+    run([RUN], limit=2)
     with pytest.raises(EvaluationError, match="limit 2, now 4"):
-        run([CELL], limit=4)
-    (record,) = run([CELL], limit=4, resume=False)
+        run([RUN], limit=4)
+    (record,) = run([RUN], limit=4, resume=False)
     assert record.config["num_samples"] == 4
 
 
@@ -147,24 +147,24 @@ def test_a_method_that_is_refused_by_the_first_call_is_a_record_too(
 def test_answers_of_other_settings_are_not_taken(run: Callable[..., list[Record]], tmp_path: Path) -> None:
     words = tmp_path / "words.txt"
     words.write_text("Be brief.")
-    (first,) = run([CELL], limit=2, system_prompt=str(words), output=tmp_path / "out")
+    (first,) = run([RUN], limit=2, system_prompt=str(words), output=tmp_path / "out")
     assert first.config["system_prompt"] == "Be brief."
     words.write_text("Be long.")
     with pytest.raises(EvaluationError, match=r"system_prompt 'Be brief.', now 'Be long.'"):
-        run([CELL], limit=2, system_prompt=str(words), output=tmp_path / "out")
+        run([RUN], limit=2, system_prompt=str(words), output=tmp_path / "out")
 
 
 def test_recipes_are_told_apart_by_what_they_hold(tmp_path: Path) -> None:
     from divprune.evaluation.harness_options import HarnessOptions
-    from divprune.lmms_eval_plugin.runs.cell_records import run_settings
+    from divprune.lmms_eval_plugin.runs.run_records import run_settings
 
     recipe, seen = tmp_path / "recipe.json", set()
     for content in ("{}", "[]"):
         recipe.write_text(content)
-        cell = EvaluationRun(EMBEDDED, POPE, f"fitprune:recipe={recipe}")
-        seen.add(run_settings(cell, HarnessOptions(tmp_path), None)["method_files"])
+        run = EvaluationRun(EMBEDDED, POPE, f"fitprune:recipe={recipe}")
+        seen.add(run_settings(run, HarnessOptions(tmp_path), None)["method_files"])
     assert len(seen) == 2
-    assert run_settings(CELL, HarnessOptions(tmp_path), None)["method_files"] is None
+    assert run_settings(RUN, HarnessOptions(tmp_path), None)["method_files"] is None
 
 
 def test_no_resume_forgets_what_all_processes_said(tmp_path: Path) -> None:
@@ -172,19 +172,19 @@ def test_no_resume_forgets_what_all_processes_said(tmp_path: Path) -> None:
     from divprune.lmms_eval_plugin.runs.answers import Answers, Response
 
     for rank in range(3):
-        Answers(JsonlLog(tmp_path, "cell", {}, rank)).add([Response(f"key {rank}", "yes")])
-    alone = Answers(JsonlLog(tmp_path, "cell", {}))
+        Answers(JsonlLog(tmp_path, "run", {}, rank)).add([Response(f"key {rank}", "yes")])
+    alone = Answers(JsonlLog(tmp_path, "run", {}))
     assert len(alone) == 3
     alone.forget(num_processes=1)
-    assert len(alone) == len(Answers(JsonlLog(tmp_path, "cell", {}))) == 0
+    assert len(alone) == len(Answers(JsonlLog(tmp_path, "run", {}))) == 0
 
 
 def test_processes_without_documents_are_refused(
     run: Callable[..., list[Record]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("divprune.lmms_eval_plugin.runs.run_cells.num_processes", lambda: 3)
+    monkeypatch.setattr("divprune.lmms_eval_plugin.runs.execute.num_processes", lambda: 3)
     with pytest.raises(EvaluationError, match="2 documents for 3 processes"):
-        run([CELL], limit=2)
+        run([RUN], limit=2)
 
 
 @pytest.mark.parametrize(
@@ -210,13 +210,13 @@ def test_a_full_disk_loses_nothing(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(EvaluationError, match=r"No space left on device.*make room"):
-        run([CELL], limit=12)
+        run([RUN], limit=12)
     progress = Silent()
-    (record,) = run([CELL], limit=12, progress=progress)
+    (record,) = run([RUN], limit=12, progress=progress)
     assert record.config["num_samples"] == 12
     assert progress.notes
     monkeypatch.undo()
-    (whole,) = run([CELL], output=tmp_path / "whole", limit=12)
+    (whole,) = run([RUN], output=tmp_path / "whole", limit=12)
     assert record.rows == whole.rows
 
 
@@ -231,8 +231,8 @@ def test_a_disk_that_is_full_when_the_record_is_written_keeps_the_answers(
     with monkeypatch.context() as patch:
         patch.setattr(Record, "save", full)
         with pytest.raises(EvaluationError, match=r"No space left on device.*make room"):
-            run([CELL], limit=4)
+            run([RUN], limit=4)
     assert list(tmp_path.glob(".*.answers*"))
     monkeypatch.setattr(pruned.HarnessModel, "_generated", None)  # nothing is asked again
-    (record,) = run([CELL], limit=4)
+    (record,) = run([RUN], limit=4)
     assert record.config["num_samples"] == 4

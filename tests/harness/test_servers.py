@@ -15,7 +15,7 @@ from PIL import Image
 from divprune import prune
 from divprune.checkpoints import EMBEDDED, load_model
 from divprune.errors import EvaluationError, MissingDependencyError
-from divprune.evaluation.cells import EvaluationRun
+from divprune.evaluation.runs import EvaluationRun
 from divprune.prompting import Message, build_batch, decode_answer
 from divprune.records import Record
 from tests.harness.scene_runs import Silent, said, value

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("lmms_eval")
 
 from divprune.evaluation.datasets import data_set
-from divprune.lmms_eval_plugin.runs.sample_scores import marks
+from divprune.lmms_eval_plugin.runs.sample_scores import sample_scores_of
 from divprune.lmms_eval_plugin.scoring import answers
 from tests.harness.data_schemas import MADE
 from tests.harness.scripted import ScriptedChat, ScriptedSimple, evaluate, metric
@@ -89,7 +89,9 @@ def test_todays_task_gives_the_same_score_and_the_same_marks(
     found = evaluate(ScriptedSimple({todays: said}), [spec], manager)
     ours = evaluate(ScriptedSimple({row.task: said}), [row.task], manager)
     assert metric(found, todays, row.metric) == pytest.approx(metric(ours, row.task, row.metric))
-    assert marks(todays, row.metric, found["samples"][todays]) == marks(row.task, row.metric, ours["samples"][row.task])
+    assert sample_scores_of(todays, row.metric, found["samples"][todays]) == sample_scores_of(
+        row.task, row.metric, ours["samples"][row.task]
+    )
 
 
 def test_marks_of_other_tasks_are_their_numbers_or_none() -> None:
@@ -97,22 +99,22 @@ def test_marks_of_other_tasks_are_their_numbers_or_none() -> None:
         {"doc_id": 1, "filtered_resps": [" b "], "acc": True, "f": {"score": 2}, "odd": ["x"]},
         {"doc_id": 0, "filtered_resps": [["a"]], "acc": 0.5, "f": {"score": 1}, "odd": ["y"]},
     ]
-    assert marks("other", "acc,none", samples) == [
+    assert sample_scores_of("other", "acc,none", samples) == [
         {"doc_id": 0, "said": "a", "score": 0.5},
         {"doc_id": 1, "said": "b", "score": 1.0},
     ]
-    assert [mark["score"] for mark in marks("other", "f", samples)] == [1.0, 2.0]
-    assert [mark["score"] for mark in marks("other", "odd", samples)] == [None, None]
-    assert marks("other", "missing", samples) == []
+    assert [sample_score["score"] for sample_score in sample_scores_of("other", "f", samples)] == [1.0, 2.0]
+    assert [sample_score["score"] for sample_score in sample_scores_of("other", "odd", samples)] == [None, None]
+    assert sample_scores_of("other", "missing", samples) == []
 
 
 def test_marks_of_todays_video_tasks() -> None:
     judged = {"doc_id": 0, "resps": ["x"], "gpt_eval_accuracy": {"Correctness": "yes", "score": 4}}
-    assert marks("activitynetqa", "gpt_eval_accuracy", [judged])[0]["score"] == 100.0
+    assert sample_scores_of("activitynetqa", "gpt_eval_accuracy", [judged])[0]["score"] == 100.0
     wups = {"doc_id": 0, "resps": ["x"], "WUPS": {"0": 0.25, "0.9": 0.1, "qtype": "CW"}}
-    assert marks("nextqa_oe_test", "WUPS", [wups])[0]["score"] == 25.0
+    assert sample_scores_of("nextqa_oe_test", "WUPS", [wups])[0]["score"] == 25.0
     subset = {"doc_id": 0, "resps": ["x"], "score": {"pred": 3, "ground_truth": "3"}}
-    assert marks("egoschema_subset", "score", [subset])[0]["score"] == 1.0
+    assert sample_scores_of("egoschema_subset", "score", [subset])[0]["score"] == 1.0
 
 
 @pytest.mark.usefixtures("judge_stub", "settings")

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("lmms_eval")
 
 from divprune.evaluation.datasets import DATA_SETS, TASK_PREFIX
-from divprune.lmms_eval_plugin.runs.sample_scores import _extras, marks
+from divprune.lmms_eval_plugin.runs.sample_scores import _extras, sample_scores_of
 from divprune.lmms_eval_plugin.scoring.judged import _private_copy
 from tests.harness.data_schemas import MADE, Made
 from tests.harness.scripted import ScriptedChat, ScriptedSimple, evaluate, metric
@@ -37,16 +37,18 @@ def check_what_was_asked(model: ScriptedSimple, key: str, made: Made) -> None:
 
 
 def check_marks(key: str, made: Made, results: dict[str, Any], score: float) -> None:
-    found = marks(TASKS[key], METRICS[key], results["samples"][TASKS[key]])
-    assert [mark["doc_id"] for mark in found] == list(range(len(made.right)))
+    found = sample_scores_of(TASKS[key], METRICS[key], results["samples"][TASKS[key]])
+    assert [sample_score["doc_id"] for sample_score in found] == list(range(len(made.right)))
     if key == "egoschema":
-        assert {mark["score"] for mark in found} == {None}
+        assert {sample_score["score"] for sample_score in found} == {None}
         return
-    scores = [mark["score"] for mark in found if mark["score"] is not None]
+    scores = [sample_score["score"] for sample_score in found if sample_score["score"] is not None]
     assert {type(each) for each in scores} == {float}
     if key == "pope":
-        hits = sum(mark["said_yes"] and mark["is_yes"] for mark in found)
-        assert 2 * hits / (sum(mark["said_yes"] + mark["is_yes"] for mark in found)) == pytest.approx(score)
+        hits = sum(sample_score["said_yes"] and sample_score["is_yes"] for sample_score in found)
+        assert 2 * hits / (
+            sum(sample_score["said_yes"] + sample_score["is_yes"] for sample_score in found)
+        ) == pytest.approx(score)
     elif key == "mme":
         assert mme(found) == pytest.approx(score)
     else:
@@ -70,8 +72,8 @@ def test_our_own_prompts_are_those_of_lmms_evals_functions(key: str, module: str
 
 def mme(found: list[dict[str, Any]]) -> float:
     total = 0.0
-    for category in {mark["category"] for mark in found} - {"code_reasoning"}:
-        scores = [mark["score"] for mark in found if mark["category"] == category]
+    for category in {sample_score["category"] for sample_score in found} - {"code_reasoning"}:
+        scores = [sample_score["score"] for sample_score in found if sample_score["category"] == category]
         total += 50 * sum(scores) + 100 * (sum(scores) == 2)
     return total
 

@@ -1,4 +1,4 @@
-"""Pruning inside the language model: what is restored, what is refused, and what is saved."""
+"""Pruning inside the LLM: what is restored, what is refused, and what is saved."""
 
 from typing import Any
 
@@ -147,14 +147,21 @@ def test_bfloat16_caches_are_half_as_large(inputs: dict[str, Any]) -> None:
         ("fastv:layer=0", {"keep_ratio": 0.5}, "layer must be at least 1, got 0"),
         ("divprune:layer=1", {"keep_ratio": 0.5, "positions": "compact"}, "positions must be 'original' or None"),
         ("divprune:layer=1", {"keep_ratio": 0.5, "order": "selection"}, "order must be 'sorted' for 'divprune'"),
-        ("divprune:layer=1", {}, "exactly one of keep_ratio and num_keep"),
-        ("vtw:layer=1", {"keep_ratio": 0.5}, "keep_ratio and num_keep must be left out with 'vtw'"),
+        ("vtw:layer=1", {"keep_ratio": 0.5}, "`keep_ratio` and `num_keep` must be left out with 'vtw'"),
     ],
 )
 def test_bad_arguments_are_refused(model: PreTrainedModel, method: str, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         attach(model, method, **settings)
     assert "generate" not in model.__dict__
+
+
+def test_a_method_that_reads_a_decoder_layer_names_where_it_drops(model: PreTrainedModel) -> None:
+    class Loudest(RandomTokens):
+        needs = frozenset({"keys"})
+
+    with pytest.raises(ValueError, match=r"needs keys of a decoder layer.*layers = \(4,\) reads layer 3"):
+        attach(model, Loudest())
 
 
 def test_a_layer_is_an_integer() -> None:

@@ -155,5 +155,5 @@ def test_another_models_recipe_is_refused_and_the_model_is_as_before() -> None:
         pass
     with pytest.raises(ValueError, match=r"layer must be between 1 and 2 for this model, got \(1, 3\)"):
         prune(model, FitPrune(FitPruneRecipe((1, 0, 1), 9))).__enter__()
-    with pytest.raises(ValueError, match="keep_ratio and num_keep must be left out with 'fitprune'"):
+    with pytest.raises(ValueError, match="`keep_ratio` and `num_keep` must be left out with 'fitprune'"):
         prune(model, own, keep_ratio=0.5).__enter__()

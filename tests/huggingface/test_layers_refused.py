@@ -17,12 +17,12 @@ from tests.support.models.every_family import CASES
         (
             {"layer_types": ["full_attention", "linear_attention", "full_attention"]},
             "layer 1 is 'linear_attention', which keeps a running state instead of one cache entry a token, so that no "
-            "mask can leave padding out; choose layer=0 or a layer from 2 on",
+            "mask can leave padding out; choose a method that acts before the LLM, or a layer from 2 on",
         ),
         (
             {"layer_types": ["full_attention", "full_attention", "conv"]},
             "layer 2 is 'conv', which keeps a running state instead of one cache entry a token, so that no mask can "
-            "leave padding out; choose layer=0",
+            "leave padding out; choose a method that acts before the LLM",
         ),
         (
             {"layer_types": ["full_attention", "full_attention", "moe"]},
@@ -49,6 +49,6 @@ def test_layers_that_cannot_lose_tokens_are_refused(setting: dict[str, Any], mes
 def test_families_that_cannot_lose_tokens_half_way_say_why(name: str) -> None:
     model = CASES[name].build()
     for layer in range(1, model.config.get_text_config().num_hidden_layers):
-        with pytest.raises(UnsupportedModelError, match=f"{model.config.model_type}.*{REFUSED[name]}.*layer=0"):
+        with pytest.raises(UnsupportedModelError, match=f"{model.config.model_type}.*{REFUSED[name]}.*before the LLM"):
             attach(model, DivPrune(layer=layer), keep_ratio=0.5)
     attach(model, DivPrune(), keep_ratio=0.5).detach()

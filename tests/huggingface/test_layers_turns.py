@@ -22,13 +22,15 @@ from tests.support.layer_cases import (
     INSIDE_AT,
     KINDS_OF_LAYERS,
     STEPS,
+    build,
+    cache_of,
     first_tokens,
     generate_logits,
     inputs_of,
     rule_of,
     settings_of,
 )
-from tests.support.layer_turns import FIRST, SECOND, Talk
+from tests.support.layer_turns import FIRST, SECOND, Talk, is_per_token
 from tests.support.layer_variants import INSIDE
 from tests.support.models.every_family import NO_PLACEHOLDERS
 
@@ -155,4 +157,27 @@ def test_another_call_in_between_does_not_shift_positions(name: str) -> None:
             mask = torch.cat([talk.first["attention_mask"], torch.ones(2, STEPS + 3, dtype=torch.int64)], dim=-1)
             turn = {"input_ids": ids, "attention_mask": mask}
             logits.append(generate_logits(talk.model, turn, **{CACHE: talk.cache})[1])
+    assert torch.equal(*logits)
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
+def test_a_turn_of_text_before_may_have_been_made_with_another_method(name: str) -> None:
+    """The reference of a first turn under `fastv` is the hand-made one, in the tests above."""
+    model, image = build(name), inputs_of(name, build(name), [SECOND[0]])
+    logits = []
+    for first in (DivPrune(), FastV(layer=2)):
+        cache, ids = cache_of(model, "dynamic", 64), torch.tensor([[1, 5, 6, 7]])
+        for method, new in ((first, None), (FastV(layer=2), image), (FastV(layer=2), None)):
+            turn = new or {"input_ids": torch.tensor([[21, 22]])}
+            padding = (ids.shape[1], 0)
+            inputs = {
+                key: torch.nn.functional.pad(values, padding) if is_per_token(values, turn) else values
+                for key, values in turn.items()
+            }
+            ids = torch.cat([ids, turn["input_ids"]], dim=-1)
+            inputs |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            with prune(model, method, keep_ratio=0.3):
+                said, seen, _ = generate_logits(model, inputs, **{CACHE: cache}, **NO_PLACEHOLDERS)
+            ids = torch.cat([ids, said], dim=-1)
+        logits.append(seen)
     assert torch.equal(*logits)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from divprune import DivPrune, prune
+from divprune import prune
 from divprune.budget import budget
 from divprune.errors import PruningError
 from divprune.huggingface.families.vision_towers import TOWERS
@@ -35,7 +35,7 @@ INSIDE = {
     "dart": "dart:layer=1",
     "fitprune": "fitprune",
 }
-"""Methods that act inside the language model, at layers that the tiny models have; FitPrune's are those of `made`."""
+"""Methods that act inside the LLM, at layers that the tiny models have; FitPrune's are those of `made`."""
 NAMES = [INSIDE.get(info.name, info.name) for info in available_methods()]
 ONE_SIZE = r"needs images of one size, .* give the processor smaller ones instead, by divprune\.methods\.downsampled"
 NO_GRID = "needs tokens that form one .* grid"
@@ -110,7 +110,7 @@ def test_adaptive_methods_find_a_count_for_each_picture(family: str, name: str) 
         assert item.context.has_patch is not None
         patches = item.context.at(item.context.has_patch.nonzero().squeeze(1))
         context = ItemContext(vision_attention=patches.vision_attention)
-        expected.append(method.adaptive_count(int(item.context.has_patch.sum()), context))
+        expected.append(method.adaptive_count(torch.zeros(int(item.context.has_patch.sum()), 1), context))
     assert reported == sorted(expected)
 
 
@@ -253,8 +253,11 @@ def test_gradients_reach_the_tower_through_merged_tokens() -> None:
     assert model.model.vision_tower.embeddings.patch_embedding.weight.grad.abs().max() > 0
 
 
-def test_counts_are_asked_for_where_the_method_has_none() -> None:
-    model = model_of("llava")
-    for method in ("visionzip", "pooling", DivPrune()):
-        with pytest.raises(ValueError, match="exactly one of keep_ratio and num_keep"):
-            prune(model, method).__enter__()
+@pytest.mark.parametrize("method", ["visionzip", "pooling", "divprune", "random"])
+def test_the_papers_keep_ratio_is_kept_where_none_is_given(method: str) -> None:
+    model, inputs = CASES["llava"].build(), inputs_of("llava", "image")
+    with prune(model, method) as pruning:
+        model.generate(**inputs, max_new_tokens=1)
+    assert [item.num_kept for item in pruning.last.items] == [
+        budget(item.num_visual_tokens, keep_ratio=0.098) for item in pruning.last.items
+    ]

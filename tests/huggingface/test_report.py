@@ -1,15 +1,20 @@
 """What a call reports: items, masks, and where the kept tokens sit in the picture."""
 
+import dataclasses
 import functools
 import operator
+import re
 
 import pytest
 import torch
 
 from divprune import DivPrune, RandomTokens, UniformGrid, prune
 from divprune.budget import budget
+from divprune.errors import PruningError
 from divprune.huggingface.families.token_layout import Layout, grid_layout
+from divprune.huggingface.model_inputs import CACHE, cache_in
 from divprune.selection.reference import reference_distances, reference_select
+from tests.support.float64 import is_rounding
 from tests.support.models.every_family import CASES, IMAGE, features, make_inputs
 from tests.support.reports import pruned
 
@@ -209,3 +214,76 @@ def test_boxes_are_clipped_to_the_picture() -> None:
     layout: Layout = grid_layout((1, 2, 2), (10, 10), "pad")
     boxes = layout.boxes(torch.arange(4), (20, 10), "stretch")
     assert all(0 <= b.left <= b.right <= 20 and 0 <= b.top <= b.bottom <= 10 for b in boxes if b)
+
+
+@pytest.mark.parametrize("order", ["sorted", "selection"])
+@pytest.mark.parametrize("method", ["divprune", "fastv:layer=2"])
+def test_labels_are_shortened_and_logits_spread_by_the_original_prompt(method: str, order: str) -> None:
+    if (method, order) == ("fastv:layer=2", "selection"):
+        pytest.skip("refused")
+    model, rows = CASES["llava"].build(), [[1, 5, "image", 6, 7], [1, 9, 10, "image", 11]]
+    inputs = make_inputs(CASES["llava"], model, rows)
+    ids, length = inputs["input_ids"], inputs["input_ids"].shape[1]
+    with prune(model, method, keep_ratio=0.3, order=order) as pruning, torch.no_grad():
+        output = model(**inputs, labels=ids)
+        report, logits = pruning.last, output.logits
+        expected = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), report.shorten(ids)[:, 1:].flatten())
+        assert torch.allclose(output.loss, expected, rtol=1e-6)
+        spread = report.spread(logits)
+        assert spread.shape == (2, length, logits.shape[-1])
+        assert torch.equal(spread.isnan().all(dim=-1), ~report.keep_mask)
+        # There and back: every kept token finds its own again.
+        assert torch.equal(report.spread(report.shorten(ids), fill=-1)[report.keep_mask], ids[report.keep_mask])
+        assert torch.equal(report.spread(logits.argmax(-1), fill=-1) == -1, ~report.keep_mask)
+        for wanted in (torch.tensor([length - 1]), torch.tensor([-1]), torch.tensor([0, length - 1])):
+            few = model(**inputs, logits_to_keep=wanted).logits
+            assert is_rounding((few - spread[:, wanted % length]).abs().max())
+        dropped = (~report.keep_mask).any(dim=0).nonzero()[0]
+        with pytest.raises(PruningError, match=r"logits_to_keep must name tokens that stay in every row, got \["):
+            model(**inputs, logits_to_keep=dropped)
+    for wrong in (ids[:, 1:], ids[:1]):
+        with pytest.raises(ValueError, match=r"per_token must be \(2, "):
+            report.shorten(wrong)
+    with pytest.raises(ValueError, match=r"per_kept_token must begin with \(2, "):
+        report.spread(ids)
+
+
+def test_rows_whose_tokens_stand_at_different_places_are_refused_by_name() -> None:
+    model = CASES["llava"].build()
+    inputs = make_inputs(CASES["llava"], model, [[1, "image", 6, 7, 8, 9], [1, 6, 7, 8, "image", 9]])
+    with prune(model, keep_ratio=0.3) as pruning:
+        model(**inputs)
+        places = pruning.last.keep_mask.cumsum(dim=-1)
+        apart = (pruning.last.keep_mask.all(dim=0) & (places[0] != places[1])).nonzero()
+        with pytest.raises(PruningError, match=r"logits_to_keep must be an integer, or name tokens with as many"):
+            model(**inputs, logits_to_keep=apart[0])
+
+
+@pytest.mark.parametrize("method", ["divprune", "fastv:layer=2"])
+def test_items_stay_with_the_prompt_while_its_cache_is_continued(method: str) -> None:
+    model = CASES["llava"].build()
+    inputs = make_inputs(CASES["llava"], model, [[1, 5, "image", 6]])
+    with prune(model, method, keep_ratio=0.3) as pruning, torch.no_grad():
+        output = model(**inputs, use_cache=True)
+        items, ids = pruning.last.items, output.logits[:, -1:].argmax(-1)
+        for _ in range(3):
+            output = model(input_ids=ids, **{CACHE: cache_in(output)})
+            ids = output.logits[:, -1:].argmax(-1)
+            assert [item.num_kept for item in pruning.last.items] == [item.num_kept for item in items]
+        output = model.generate(**inputs, max_new_tokens=2, return_dict_in_generate=True)
+        ids = torch.cat([output.sequences, torch.tensor([[21, 22]])], dim=-1)
+        more = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        model.generate(**more, **{CACHE: cache_in(output)}, max_new_tokens=1)
+        assert [item.num_kept for item in pruning.last.items] == [item.num_kept for item in items]
+        model.generate(input_ids=torch.tensor([[1, 5, 6]]), max_new_tokens=1)
+        assert pruning.last.items == ()
+
+
+def test_a_report_is_said_in_a_line() -> None:
+    _, _, report = pruned("llava", [[1, 5, "image", 6]])
+    total, kept = report.num_visual_tokens, report.num_kept
+    assert re.fullmatch(
+        rf"{kept} of {total} tokens \({kept / total:.1%}\), selected in \d+\.\d ms, KV cache \S+ -> \S+ MiB",
+        str(report),
+    )
+    assert str(dataclasses.replace(report, items=())).startswith("text alone, ")

@@ -49,3 +49,20 @@ def test_forward_during_anothers_generate_is_pruned(model: PreTrainedModel) -> N
         other.join()
     assert expected.shape[1] < inputs["input_ids"].shape[1]
     assert torch.equal(answered[0], expected)
+
+
+def test_each_thread_reads_the_report_of_its_own_call(model: PreTrainedModel) -> None:
+    case = CASES[model.config.model_type]
+    prompts = [make_inputs(case, model, [[1, *[5, "image"] * count, 6]]) for count in (1, 2, 1, 2)]
+    everyone_has_generated = threading.Barrier(4)
+
+    def ask(inputs: dict[str, Any]) -> int:
+        model.generate(**inputs, max_new_tokens=1)
+        everyone_has_generated.wait(60)
+        return len(pruning.last.items)
+
+    with prune(model, DivPrune(), keep_ratio=RATIO) as pruning, ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(ask, prompts)) == [1, 2, 1, 2]
+        assert pruning.last is None
+    assert repr(pruning).startswith(f"<Pruning of {type(model).__name__}: PruningConfig(method=DivPrune(")
+    assert f"keep_ratio={RATIO}" in repr(pruning)

@@ -88,7 +88,7 @@ def test_counts_are_averaged_over_items_by_shares_of_their_tokens() -> None:
     one_then_none = mass([[0.0, 1.0], [0.0, 1.0]], [[1.0, 1.0], [0.0, 1.0]])
     assert num_deleted(two_of_four, 0.0).tolist() == [2, 0]
     assert num_deleted(one_then_none, 0.0).tolist() == [0, 1]
-    # Of 3 tokens in the mean: 1/4 of 3 behind layer 0, half of 3 behind layer 1, rounded.
+    # Of 3 tokens on average: 1/4 of 3 behind layer 0, half of 3 behind layer 1, rounded.
     assert fitted([two_of_four, one_then_none], 0.0) == FitPruneRecipe((1, 1), 3)
     assert fitted([two_of_four], 0.0, "a model", first_layer=2) == FitPruneRecipe((0, 0, 2, 0), 4, "a model")
     assert fitted([mass([[1.0, 1.0]], [[1.0, 1.0]])], 0.0) is None

@@ -1,4 +1,4 @@
-"""What holds for every registered method that acts inside the language model only."""
+"""What holds for every registered method that acts inside the LLM only."""
 
 import dataclasses
 

@@ -118,8 +118,8 @@ def test_prumerge_looks_at_the_nearest_keys_only() -> None:
 
 def prumerge_count(attention: list[float]) -> tuple[int, int]:
     context = ItemContext(vision_attention=torch.tensor([attention]))
-    total = len(attention)
-    return PruMerge().adaptive_count(total, context), PruMergePlus().adaptive_count(total, context)
+    tokens = torch.zeros(len(attention), 1)
+    return PruMerge().adaptive_count(tokens, context), PruMergePlus().adaptive_count(tokens, context)
 
 
 def test_prumerge_counts_by_itself() -> None:

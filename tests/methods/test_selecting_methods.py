@@ -1,4 +1,4 @@
-"""Selecting methods that act before the language model, on cases worked out by hand or written out naively."""
+"""Selecting methods that act before the LLM, on cases worked out by hand or written out naively."""
 
 from math import exp, log
 
@@ -44,7 +44,7 @@ def test_divprune_star_is_divprune_at_prumerges_count() -> None:
     attention = torch.zeros(1, 40)
     attention[0, [3, 9, 11]] = 1.0
     tokens, context = noise(40, 6, seed=0), ItemContext(vision_attention=attention)
-    assert DivPruneStar().adaptive_count(40, context) == 4
+    assert DivPruneStar().adaptive_count(torch.zeros(40, 1), context) == 4
     assert DivPruneStar().select(tokens, 4, context).tolist() == reference_select(tokens, 4).tolist()
 
 

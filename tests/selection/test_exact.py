@@ -7,9 +7,10 @@ import torch
 
 from divprune.errors import MissingDependencyError
 from divprune.selection import select
-from divprune.selection.exact import exact_select, exact_select_milp
+from divprune.selection.exact import exact_select_milp
 from divprune.selection.reference import reference_distances
 from tests.selection.cases import KINDS, tokens
+from tests.support.exhaustive import exact_select
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -44,7 +45,7 @@ def test_sixty_points_are_within_reach():
 
 def test_one_token_has_no_pairwise_distance():
     with pytest.raises(ValueError, match="num_keep must be at least 2"):
-        exact_select(tokens("gaussian", 5, 3, 0), 1)
+        exact_select_milp(tokens("gaussian", 5, 3, 0), 1)
 
 
 def test_missing_scipy_is_named(monkeypatch):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from divprune.selection.distances import cosine_similarities, unit_range
 from divprune.selection.greedy import Objective, greedy_picks
 from divprune.selection.objectives import (
     Balanced,
@@ -16,7 +17,6 @@ from divprune.selection.objectives import (
     Relevance,
     Suppression,
 )
-from divprune.selection.scores import cosine_similarities, unit_range
 
 M, K = 13, 8
 

@@ -9,9 +9,10 @@ from divprune import certificate, select
 from divprune.selection import optimality
 from divprune.selection.bounds import cover_bound, linkage_bound, spread_bound
 from divprune.selection.distances import METRICS, Distances
-from divprune.selection.exact import exact_select, exact_select_milp
+from divprune.selection.exact import exact_select_milp
 from divprune.selection.reference import reference_distances
 from tests.selection.cases import KINDS, tokens
+from tests.support.exhaustive import exact_select
 
 ROUNDING = 1e-5
 

@@ -7,9 +7,9 @@ from divprune import DivPrune, select
 from divprune.methods import ItemContext, get_method
 from divprune.selection import refine
 from divprune.selection.distances import METRICS
-from divprune.selection.exact import exact_select
 from divprune.selection.reference import reference_distances
 from tests.selection.cases import KINDS, tokens
+from tests.support.exhaustive import exact_select
 
 
 def max_min(rows, kept, metric="cosine"):

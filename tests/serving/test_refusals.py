@@ -45,7 +45,7 @@ def test_modes(settings: dict[str, Any], reason: str, checkpoint: Checkpoint) ->
 
 
 def test_methods(checkpoint: Checkpoint) -> None:
-    with pytest.raises(ValueError, match="'fastv' cannot be served: it acts inside the language model"):
+    with pytest.raises(ValueError, match="'fastv' cannot be served: it acts inside the LLM"):
         start(checkpoint("llava"), {"keep_ratio": 0.25, "method": "fastv"})
 
 

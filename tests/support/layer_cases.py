@@ -1,4 +1,4 @@
-"""What the tests of pruning inside the language model share: families, batches, and the rule of each method."""
+"""What the tests of pruning inside the LLM share: families, batches, and the rule of each method."""
 
 from functools import cache
 from typing import Any
@@ -27,7 +27,7 @@ REPRESENTATIVE = (*KINDS_OF_LAYERS, "paligemma", "hunyuan_vl", "qwen3_5 with lat
 """And what layers other than these meet in few families: a prefix, coordinates on four axes, a running state before K.
 
 Only these are run through every method, layer, attention, cache and way of calling; the others, which differ from one
-of them before the language model or within a layer, through one batch and one later turn each."""
+of them before the LLM or within a layer, through one batch and one later turn each."""
 
 CELLS: list[tuple[str, list[Row]]] = [
     (name, rows)

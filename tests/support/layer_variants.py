@@ -1,4 +1,4 @@
-"""Models for pruning inside the language model: every family, some with layers in another order; who is refused."""
+"""Models for pruning inside the LLM: every family, some with layers in another order; who is refused."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -85,8 +85,8 @@ def test_methods_that_need_only_the_encoders_output_are_served(spec: str, family
 @pytest.mark.parametrize(
     ("spec", "reason"),
     [
-        ("fastv", "acts inside the language model"),
-        ("divprune:layer=2", "acts inside the language model"),
+        ("fastv", "acts inside the LLM"),
+        ("divprune:layer=2", "acts inside the LLM"),
         ("cdpruner", "needs text_embeddings"),
         ("visionzip", "needs patch_features, vision_attention, vision_keys"),
         ("pooling", "needs pieces"),

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from divprune.embedded.drawing import object_masks
-from divprune.embedded.scenes import COLORS, MAX_OBJECTS, REGIONS, SHAPES, Scene, SceneObject
+from divprune.embedded.drawing import coverage
+from divprune.embedded.scenes import COLORS, IMAGE_SIZE, MAX_OBJECTS, REGIONS, SHAPES, Scene, SceneObject
 from tools.embedded.model import NUM_VISUAL_TOKENS, PATCH_SIZE, PATCHES_PER_SIDE
 
 IGNORED = -100  # the patch holds a sliver of an object: neither that object nor background
@@ -91,3 +91,17 @@ def _owners(item: Scene) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         patch = thing.center_y // PATCH_SIZE * PATCHES_PER_SIDE + thing.center_x // PATCH_SIZE
         owner[patch], is_center[patch] = 1 + place, 1
     return owner, is_center
+
+
+def object_masks(scene: Scene) -> NDArray[np.bool_]:
+    """Tell which pixels each object covers by at least half.
+
+    Returns:
+        (number of objects, IMAGE_SIZE, IMAGE_SIZE) bool, in the order of `scene.objects`.
+    """
+    masks = np.zeros((len(scene.objects), IMAGE_SIZE, IMAGE_SIZE), dtype=np.bool_)
+    for mask, item in zip(masks, scene.objects, strict=True):
+        top, left, covered = coverage(item)
+        side = covered.shape[0]
+        mask[top : top + side, left : left + side] = covered >= 128
+    return masks

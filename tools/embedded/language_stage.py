@@ -112,7 +112,7 @@ class LanguageStage:
 
     @torch.no_grad()
     def scores(self, num_scenes: int = 192, chunk: int = 32) -> dict[str, float]:
-        """Per kind, the share of validation questions whose every answer token is the likeliest one."""
+        """Per kind, the fraction of validation questions whose every answer token is the likeliest one."""
         right: dict[str, list[bool]] = {}
         for first in range(0, num_scenes, chunk):
             scenes = [scene(seed, "validation") for seed in range(first, first + chunk)]

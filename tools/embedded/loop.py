@@ -43,7 +43,7 @@ class Schedule:
     check_every: int = 200  # steps between checkpoints, each with its line in the log
 
     def factor(self, step: int) -> float:
-        """Return the share of the full learning rate at a step."""
+        """Return the fraction of the full learning rate at a step."""
         left = (self.num_steps - step) / (self.decay_share * self.num_steps)
         return min(1.0, (step + 1) / self.warmup_steps, max(left, 0.0))
 

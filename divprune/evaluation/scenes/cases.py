@@ -1,4 +1,4 @@
-"""The rows of the scenes suite: every method at every share, at equal tokens and at equal FLOPs."""
+"""The rows of the scenes suite: every method at every keep ratio, at equal tokens and at equal FLOPs."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from divprune.evaluation.matching import MATCHINGS, Matching, num_keep_at_equal_
 from divprune.methods import Method, RandomTokens, available_methods, get_method
 from divprune.methods.sparse_vlm import PUBLISHED
 
-Tailor = Callable[[float], Method]
+Calibrator = Callable[[float], Method]
 """A target, cost pruned / unpruned -> the method calibrated to it; ValueError if that is out of reach."""
 
 KEEP_RATIOS = (0.5, 0.25, 0.098, 0.05)
@@ -40,13 +40,13 @@ class Case:
         name: the method as `get_method` reads it, or what is done instead of pruning.
         matching: "tokens" if all methods are asked for equally many, "flops" if their prefill costs the same; None
             where the method says itself how much it keeps, and without pruning.
-        keep_ratio: share of the visual tokens kept; at equal FLOPs, the share at which tokens dropped before the
-            language model cost the same; None where the method says it itself.
+        keep_ratio: fraction of the visual tokens kept; at equal FLOPs, the one at which tokens dropped before the LLM
+            cost the same; None where the method says it itself.
         num_keep: how many are asked of the method; None where it says so itself.
         flop_percent: cost of the prefill (Eq. 5 of the DivPrune paper) in percent of the unpruned one; None if that
             only shows when it runs.
         refusal: why it cannot run; None if nothing is known against it.
-        tailored: the method, where its name does not tell all of it: it was calibrated.
+        calibrated: the method, where its name does not tell all of it: it was calibrated.
         positions: as for `prune`; None for the family's default.
     """
 
@@ -56,22 +56,22 @@ class Case:
     num_keep: int | None = None
     flop_percent: float | None = None
     refusal: str | None = None
-    tailored: Method | None = None
+    calibrated: Method | None = None
     positions: Positions | None = None
 
     @property
     def key(self) -> str:
         """What its answers depend on: rows with the same key are answered once."""
-        if self.tailored is not None:
-            return repr(self.tailored)
+        if self.calibrated is not None:
+            return repr(self.calibrated)
         parts = (self.name, self.num_keep and f"num_keep={self.num_keep}", self.positions)
         return " ".join(part for part in parts if part)
 
     @property
     def method(self) -> Method | None:
         """The method, None without pruning; ValueError for one that was refused a calibration."""
-        if self.tailored is not None:
-            return self.tailored
+        if self.calibrated is not None:
+            return self.calibrated
         return None if self.name in (UNPRUNED, WITHHELD) else get_method(self.name)
 
 
@@ -86,7 +86,7 @@ def suite_cases(
     workload: Workload,
     keep_ratios: Sequence[float] = KEEP_RATIOS,
     matchings: Sequence[Matching] = MATCHINGS,
-    tailors: Mapping[str, Tailor] | None = None,
+    calibrators: Mapping[str, Calibrator] | None = None,
 ) -> list[Case]:
     """List the rows, led by the unpruned one and the one with the image withheld.
 
@@ -94,13 +94,13 @@ def suite_cases(
         names: the methods, as `get_method` reads them.
         shape: of the model that answers.
         workload: its average prompt.
-        keep_ratios: shares of the visual tokens, in (0, 1].
+        keep_ratios: fractions of the visual tokens, in (0, 1].
         matchings: what is made equal between methods.
-        tailors: by name, how methods are calibrated that cannot do without.
+        calibrators: by name, how methods are calibrated that cannot do without.
 
     Raises:
         UnknownMethodError: there is no such method.
-        ValueError: a parameter of a method or a share is out of range.
+        ValueError: a parameter of a method or a keep ratio is out of range.
     """
     full, text = DropSchedule(workload.num_visual_tokens), workload.num_text_tokens
     words = prefill_flop(shape.language, text, DropSchedule(full.num_visual_tokens, ((0, 0),)), "paper")
@@ -110,17 +110,17 @@ def suite_cases(
         Case(WITHHELD, keep_ratio=0.0, flop_percent=words_percent),
     ]
     for name in names:
-        tailor = (tailors or {}).get(name)
-        if tailor is not None:
-            cases += _tailored_cases(name, tailor, shape, workload, keep_ratios, matchings)
+        calibrator = (calibrators or {}).get(name)
+        if calibrator is not None:
+            cases += _calibrated_cases(name, calibrator, shape, workload, keep_ratios, matchings)
         else:
             cases += _Planner(name, shape, workload).cases(keep_ratios, matchings)
     return cases
 
 
-def _tailored_cases(
+def _calibrated_cases(
     name: str,
-    tailor: Tailor,
+    calibrator: Calibrator,
     shape: ModelShape,
     workload: Workload,
     keep_ratios: Sequence[float],
@@ -138,12 +138,12 @@ def _tailored_cases(
                 continue
             target = compare(shape, [workload], RandomTokens(), Budget(keep_ratio), "paper").ratio
             try:
-                method = tailor(target)
+                method = calibrator(target)
             except ValueError as error:
                 yield replace(case, refusal=str(error))
                 continue
             cost = compare(shape, [workload], method, None, "paper").ratio
-            yield replace(case, tailored=method, flop_percent=100 * cost)
+            yield replace(case, calibrated=method, flop_percent=100 * cost)
 
 
 class _Planner:
@@ -158,8 +158,8 @@ class _Planner:
             if setting is not None:
                 matching, keep_ratio = setting
                 yield self._tokens(keep_ratio) if matching == "tokens" else self._flops(keep_ratio)
-            elif self.method.count == "schedule":
-                yield self._costed(Case(self.name, tailored=self.method if self.method.calibrated_on else None), None)
+            elif not self.method.takes_budget:
+                yield self._costed(Case(self.name, calibrated=self.method if self.method.calibrated_on else None), None)
             else:
                 yield Case(self.name)
 

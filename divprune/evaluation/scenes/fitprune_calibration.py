@@ -12,14 +12,14 @@ from divprune.calibration.fitprune import fit_recipe
 from divprune.efficiency.shapes import model_shape
 from divprune.efficiency.workloads import Workload
 from divprune.embedded import scene
-from divprune.evaluation.scenes.cases import Tailor
+from divprune.evaluation.scenes.cases import Calibrator
 from divprune.evaluation.scenes.questions import batches
 from divprune.methods import FitPrune
 
 NUM_TRAINING_SCENES = 16
 
 
-def recipe_tailor(model: PreTrainedModel, processor: Any, workload: Workload) -> Tailor:
+def recipe_tailor(model: PreTrainedModel, processor: Any, workload: Workload) -> Calibrator:
     """Return what calibrates FitPrune to a FLOP target; the scenes are run when it is first asked.
 
     Args:
@@ -32,10 +32,10 @@ def recipe_tailor(model: PreTrainedModel, processor: Any, workload: Workload) ->
     def seen() -> AttentionSamples:
         return attention_masses(model, _samples(model, processor))
 
-    def tailor(target_ratio: float) -> FitPrune:
+    def calibrator(target_ratio: float) -> FitPrune:
         return FitPrune(fit_recipe(seen(), target_ratio, model_shape(model.config), [workload]).recipe)
 
-    return tailor
+    return calibrator
 
 
 def _samples(model: PreTrainedModel, processor: Any) -> Iterator[dict[str, Any]]:

@@ -93,9 +93,9 @@ def run_scenes(options: SceneOptions, progress: Progress = SILENT) -> SceneScore
 def _cases(options: SceneOptions, suite: Suite, loaded: LoadedModel, progress: Progress) -> list[Case]:
     names = every_method() if options.methods is None else list(options.methods)
     shape = model_shape(loaded.model.config)
-    tailors = {FitPrune.name: recipe_tailor(loaded.model, loaded.processor, suite.workload)}
+    calibrators = {FitPrune.name: recipe_tailor(loaded.model, loaded.processor, suite.workload)}
     with argument_errors(), progress.working("planning"):
-        return suite_cases(names, shape, suite.workload, options.keep_ratios, options.matchings, tailors)
+        return suite_cases(names, shape, suite.workload, options.keep_ratios, options.matchings, calibrators)
 
 
 def _identity(origin: Mapping[str, Any]) -> dict[str, Any]:

@@ -62,10 +62,10 @@ def _interval(score: str, sample: Array) -> dict[str, float | None]:
     return {name: float(number) for name, number in zip(names, numbers, strict=True)}
 
 
-def _sums(answered: Sequence[Answered], num_scenes: int, *marks: Sequence[float]) -> Array:
-    """Sum several marks of each answer over the scenes, and over scenes drawn from them: (marks, 1 + NUM_RESAMPLES)."""
-    by_scene = np.zeros((num_scenes, len(marks)))
-    for one, *values in zip(answered, *marks, strict=True):
+def _sums(answered: Sequence[Answered], num_scenes: int, *scores: Sequence[float]) -> Array:
+    """Sum several scores of each answer over the scenes, and over scenes drawn from them: (n, 1 + NUM_RESAMPLES)."""
+    by_scene = np.zeros((num_scenes, len(scores)))
+    for one, *values in zip(answered, *scores, strict=True):
         by_scene[one.place] += values
     return resampled_sums(by_scene).T
 
@@ -88,5 +88,5 @@ def _f1(answered: Sequence[Answered], num_scenes: int) -> Array:
 def _cider(answered: Sequence[Answered], num_scenes: int) -> Array:
     captions = [one for one in answered if one.question.kind == "caption"]
     predictions = [scene_words(one.prediction) for one in captions]
-    marks = cider_scores(predictions, [[scene_words(one.question.answer)] for one in captions])
-    return ratio(*_sums(captions, num_scenes, marks, [1.0] * len(captions)))
+    scores = cider_scores(predictions, [[scene_words(one.question.answer)] for one in captions])
+    return ratio(*_sums(captions, num_scenes, scores, [1.0] * len(captions)))

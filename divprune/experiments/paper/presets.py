@@ -1,9 +1,9 @@
-"""The paper's tables and figures as cells to run, for its models or for any other."""
+"""The paper's tables and figures as a list of runs, for its models or for any other."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from divprune.evaluation.cells import UNPRUNED, EvaluationRun
+from divprune.evaluation.runs import UNPRUNED, EvaluationRun
 from divprune.experiments.paper.columns import EFFICIENCY, IMAGES, MEAN, Column, columns
 from divprune.experiments.paper.printed import LLAVA_7B, LLAVA_13B, LLAVA_16, LLAVA_VIDEO, TABLE1, TABLE2, TABLE3
 from divprune.experiments.paper.rows import (
@@ -18,7 +18,7 @@ from divprune.experiments.paper.rows import (
 from divprune.experiments.subjects import Subject
 
 FIGURE_RATIOS = (0.05, 0.098, 0.25, 0.5)
-"""The paper's figures sweep the cost; it does not print at which shares."""
+"""The paper's figures sweep the cost; it does not print at which keep ratios."""
 _FIGURE_KEYS = ("coco2017", "okvqa", "pope", "mmbench", "mean")
 
 
@@ -32,8 +32,8 @@ class Preset:
         architectures: the paper's models in it.
         columns: keys of its columns.
         recipe: makes its rows.
-        keep_ratios: the shares that it compares at; none for the model's own.
-        printed: the table whose numbers stand beside its cells.
+        keep_ratios: the keep ratios that it compares at; none for the model's own.
+        printed: the table whose numbers stand beside its runs.
     """
 
     name: str
@@ -98,7 +98,7 @@ class Entry:
         subject: the model.
         row: its row.
         column: its column.
-        cell: what is run for it; None for a mean, and where nothing is run.
+        run: what is run for it; None for a mean, and where nothing is run.
         refusal: why nothing is run; None if it is, and for a mean.
         printed: the paper's number; None if it has none.
     """
@@ -107,7 +107,7 @@ class Entry:
     subject: Subject
     row: TableRow
     column: Column
-    cell: EvaluationRun | None
+    run: EvaluationRun | None
     refusal: str | None
     printed: float | None
 
@@ -119,7 +119,7 @@ class Choice:
     Attributes:
         methods: only these, the unpruned and the random row always; others than the table's are added. None for the
             table's own.
-        keep_ratios: at these shares; None for the table's own.
+        keep_ratios: at these keep ratios; None for the table's own.
         data_sets: keys of data sets, instead of the table's; None for the table's own.
         recipe_folder: where FitPrune's recipes lie.
     """
@@ -156,7 +156,7 @@ def entries(preset: Preset, subject: Subject, choice: Choice | None = None) -> l
 
     Raises:
         UnknownMethodError: a method that does not exist is wanted.
-        ValueError: a data set or parameter that does not exist is wanted, or a share out of (0, 1].
+        ValueError: a data set or parameter that does not exist is wanted, or a keep ratio out of (0, 1].
     """
     wanted = choice or Choice()
     chosen = _columns(preset, wanted)
@@ -165,9 +165,9 @@ def entries(preset: Preset, subject: Subject, choice: Choice | None = None) -> l
     return [_entry(preset, subject, row, column) for row in _rows(preset, subject, wanted) for column in chosen]
 
 
-def cells(listed: Sequence[Entry]) -> list[EvaluationRun]:
+def runs(listed: Sequence[Entry]) -> list[EvaluationRun]:
     """Return what is run, once each."""
-    found: Mapping[str, EvaluationRun] = {entry.cell.name: entry.cell for entry in listed if entry.cell is not None}
+    found: Mapping[str, EvaluationRun] = {entry.run.name: entry.run for entry in listed if entry.run is not None}
     return list(found.values())
 
 
@@ -218,9 +218,9 @@ def _entry(preset: Preset, subject: Subject, row: TableRow, column: Column) -> E
     if refusal is not None or setting is None or column.data_set == MEAN:
         return Entry(preset.name, subject, row, column, None, refusal, printed)
     task = column.source.task if column.is_score else column.data_set
-    cell = EvaluationRun(subject.model, task, setting.method, setting.keep_ratio, setting.num_keep)
-    return Entry(preset.name, subject, row, column, cell, None, printed)
+    run = EvaluationRun(subject.model, task, setting.method, setting.keep_ratio, setting.num_keep)
+    return Entry(preset.name, subject, row, column, run, None, printed)
 
 
 NOT_TASKS = frozenset({EFFICIENCY, IMAGES})
-"""Cells of these are no tasks of lmms-eval: time and memory, and what is kept of a folder of images."""
+"""Runs of these are no tasks of lmms-eval: time and memory, and what is kept of a folder of images."""

@@ -99,7 +99,7 @@ TABLE2 = (
     _video("DivPrune", 0.937, 14.10, "2.56 45.90 37.00 1.92 24.48 39.76 13.51 0.161 3.39"),
 )
 
-# MMB MMMU POPE SQA mean, DivPrune before or inside the language model at equal FLOPs.
+# MMB MMMU POPE SQA mean, DivPrune before or inside the LLM at equal FLOPs.
 TABLE3 = (
     _layer("layer 0", "59.19 35.89 86.02 68.27 62.34"),
     _layer("layer 1", "59.02 34.89 80.67 67.18 60.44"),

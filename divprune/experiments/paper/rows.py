@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from divprune.evaluation.cells import UNPRUNED
 from divprune.evaluation.matching import Matching
+from divprune.evaluation.runs import UNPRUNED
 from divprune.experiments.paper.printed import PrintedRow, printed_row
 from divprune.experiments.paper.settings import (
     Setting,
@@ -31,7 +31,7 @@ class TableRow:
         label: its name.
         setting: the method and its budget; None for a row that is shown as reference only.
         matching: "tokens" or "flops", whatever is made equal between methods; None where nothing is.
-        keep_ratio: the share of the visual tokens that it is compared at; None for the unpruned model and for methods
+        keep_ratio: the fraction of the visual tokens that stays; None for the unpruned model and for methods
             that find their own number.
         printed: the paper's row; None if it has none like it.
     """
@@ -60,7 +60,7 @@ class RowMaker:
     Attributes:
         table: whose printed rows they stand beside.
         subject: the model.
-        keep_ratio: share of the visual tokens that methods are compared at.
+        keep_ratio: fraction of the visual tokens that methods are compared at.
         recipe_folder: where FitPrune's recipes lie.
     """
 
@@ -118,7 +118,7 @@ class RowMaker:
         yield self._row("min-max", Setting("minmax", self.keep_ratio), "tokens")
 
     def named(self, method: str) -> Iterator[TableRow]:
-        """Yield any other method: at equal tokens, and at equal FLOPs too if it acts inside the language model.
+        """Yield any other method: at equal tokens, and at equal FLOPs too if it acts inside the LLM.
 
         Raises:
             UnknownMethodError: there is no such method.
@@ -130,11 +130,10 @@ class RowMaker:
             yield self.fitprune()
             return
         known = get_method(method)
-        if known.count == "schedule":
+        if known.finds_count:
             yield self._row(method, Setting(method), paired=False)
+        if not known.takes_budget:
             return
-        if known.count == "adaptive":
-            yield self._row(method, Setting(method), paired=False)
         yield self._row(f"{method} at {self._tokens()}", Setting(method, self.keep_ratio), "tokens")
         if known.layers:
             equal = at_equal_flops(self.subject, method, self.keep_ratio)
@@ -148,7 +147,7 @@ class RowMaker:
         return TableRow(label, setting, matching, share, printed)
 
     def in_paper(self, label: str) -> PrintedRow | None:
-        """Return the paper's row of this table on this model, at whatever share; None if there is none."""
+        """Return the paper's row of this table on this model, at whatever keep ratio; None if there is none."""
         model = self.subject.architecture
         if model is None:
             return None

@@ -6,7 +6,7 @@ The paper does not state the settings of its baselines; these are those whose co
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from divprune.budget import Budget
+from divprune.config import PruningConfig
 from divprune.efficiency.flops import compare
 from divprune.evaluation.matching import Matching, num_keep_at_equal_flops
 from divprune.experiments.paper.printed import LLAVA_7B, LLAVA_13B, LLAVA_16, LLAVA_VIDEO
@@ -34,7 +34,7 @@ class Setting:
 
     Attributes:
         method: as `get_method` reads it; "unpruned" for all visual tokens.
-        keep_ratio: share kept; None if `num_keep` is given, or the method needs no budget.
+        keep_ratio: fraction kept; None if `num_keep` is given, or the method needs no budget.
         num_keep: how many are kept of each item.
         refusal: why the model cannot run it; None if nothing is known against it.
         flop_ratio: what it costs, pruned / unpruned, where only the file of its recipe tells more; else None.
@@ -48,12 +48,12 @@ class Setting:
 
 
 def is_papers(subject: Subject, keep_ratio: float) -> bool:
-    """Tell whether the paper has a setting of its own for this model: it compares at one share only."""
+    """Tell whether the paper has a setting of its own for this model: it compares at one keep ratio only."""
     return subject.architecture is not None and keep_ratio == subject.keep_ratio
 
 
 def flop_ratio(subject: Subject, setting: Setting) -> float:
-    """Return the cost of a setting, pruned / unpruned (Eq. 5), in the mean over the data sets that it takes.
+    """Return the cost of a setting, pruned / unpruned (Eq. 5), on average over the data sets that it takes.
 
     Args:
         subject: the model.
@@ -62,13 +62,12 @@ def flop_ratio(subject: Subject, setting: Setting) -> float:
     Raises:
         ValueError: the model has no such layer, or the number is not known.
     """
-    method = get_method(setting.method)
-    budget = None if method.count == "schedule" else Budget(setting.keep_ratio, setting.num_keep)
-    return compare(subject.shape, subject.prompts, method, budget, "paper").ratio
+    config = PruningConfig.parse(setting.method, keep_ratio=setting.keep_ratio, num_keep=setting.num_keep)
+    return compare(subject.shape, subject.prompts, config.method, config.budget, "paper").ratio
 
 
 def target_ratio(subject: Subject, keep_ratio: float) -> float:
-    """Return what a prefill costs, pruned / unpruned, if tokens go before the language model."""
+    """Return what a prefill costs, pruned / unpruned, if tokens go before the LLM."""
     return flop_ratio(subject, Setting("random", keep_ratio))
 
 
@@ -83,7 +82,7 @@ def vtw_setting(subject: Subject, keep_ratio: float) -> Setting:
 
 
 def fastv_layer(subject: Subject) -> int:
-    """Return FastV's layer: the paper's, or the same share of the layers."""
+    """Return FastV's layer: the paper's, or the same fraction of the layers."""
     if subject.architecture is not None:
         return FASTV_SETTINGS[subject.architecture][0]
     return max(1, round(FASTV_DEPTH * subject.shape.language.num_layers / USUAL_DEPTH))

@@ -44,8 +44,8 @@ def encode(adapter: ModelAdapter, config: PruningConfig, inputs: Mapping[str, An
         adapter: the model to prune.
         config: how to prune.
         inputs: what `generate` or `forward` was called with; `input_ids` (B, L) among it.
-        past_length: how many tokens are cached. The call may bring the images of the other tokens alone, or those of
-            the whole conversation; only the former become items.
+        past_length: how many full indices the cache stands for. The call may bring the images of the other tokens
+            alone, or those of the whole conversation; only the former become items.
 
     Raises:
         PruningError: placeholders and features do not match, an item's placeholders span two rows, the family is not

@@ -151,7 +151,7 @@ def _with_base(config: Any, inputs: Mapping[str, Any], index: int, tiles: Tensor
 
 
 def _tile_cells(image: Size, target: Size, tile: int, patch_size: int) -> Tensor:
-    """Cells, as shares of the image, of the tiles' patches that `unpad_image` leaves, and NaN for each newline."""
+    """Cells, as fractions of the image, of the tiles' patches that `unpad_image` leaves, and NaN for each newline."""
     within = torch.arange(tile // patch_size) * patch_size
     left, top = ((torch.arange(side // tile)[:, None] * tile + within).flatten() for side in target)
     corners = torch.stack(torch.meshgrid(left, top, indexing="xy"))

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import transformers
 from packaging.version import Version
-from transformers import PreTrainedModel
+from transformers import GenerationMixin, PreTrainedModel
 
 from divprune.config import Positions
 from divprune.errors import UnsupportedModelError
@@ -206,10 +206,23 @@ def family_of(model: PreTrainedModel) -> Family:
     """
     model_type = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
     if not isinstance(model, PreTrainedModel):
-        _refuse(model_type, "it is no transformers model")
-    return (
-        _listed(model_type) or _family_of_class(type(model)) or _refuse(model_type, refusal_of(type(model), model_type))
-    )
+        raise UnsupportedModelError(f"model must be a transformers model, got {type(model).__name__}{_within(model)}")
+    family = _listed(model_type) or _family_of_class(type(model))
+    if family is not None and not isinstance(model, GenerationMixin):
+        raise UnsupportedModelError(
+            f"model must be one that generates, got {type(model).__name__}, the body of {family.name!r} without its "
+            "head: load it with AutoModelForImageTextToText and attach to that"
+        )
+    return family or _refuse(model_type, refusal_of(type(model), model_type))
+
+
+def _within(model: Any) -> str:
+    """Tell where a model that something wraps is to be found."""
+    for name in ("_orig_mod", "module", "model"):
+        if isinstance(getattr(model, name, None), PreTrainedModel):
+            compiled = "; to compile it, write model.forward = torch.compile(model.forward) before"
+            return f"; attach to its .{name}{compiled if name == '_orig_mod' else ''}"
+    return ""
 
 
 def _listed(model_type: str) -> Family | None:
@@ -229,8 +242,7 @@ def _family_of_class(model_class: type[Any] | None) -> Family | None:
 
 
 def _refuse(model_type: str, reason: str | None) -> NoReturn:
-    names = ", ".join(family.name for family in FAMILIES)
-    because = f" ({reason})" if reason else ""
+    because = f": {reason}" if reason else ""
     raise UnsupportedModelError(
-        f"no adapter for {model_type!r}{because}; supported families: {names} (see `divprune families`)"
+        f"no adapter for {model_type!r}{because} (`divprune families` lists the {len(FAMILIES)} supported families)"
     )

@@ -33,7 +33,7 @@ class Layout:
     """Cells of one image's or video's visual tokens on its canvas.
 
     Attributes:
-        cells: (M, 4) float, left, top, right, bottom as shares of the canvas; NaN for tokens with no place (newlines).
+        cells: (M, 4) float, left, top, right, bottom as fractions of the canvas; NaN for tokens with no place.
         frame: (M,) int64, the sampled frame that a token belongs to (the first one, where the encoder merges several).
         canvas: width and height of the processed image in pixels.
         fit: how the processor brought the image onto the canvas, where the model's inputs fix it.
@@ -71,7 +71,7 @@ class Layout:
 
 
 def _canvas_to_picture(canvas: Size, image: Size, fit: Fit) -> tuple[Tensor, Tensor]:
-    """Scale and offset that take (left, top, right, bottom) shares of the canvas to pixels of the image."""
+    """Scale and offset that take (left, top, right, bottom) fractions of the canvas to pixels of the image."""
     canvas_size, image_size = (torch.tensor(size * 2, dtype=torch.float64) for size in (canvas, image))
     if fit == "stretch":
         return image_size, torch.zeros(4, dtype=torch.float64)
@@ -131,7 +131,7 @@ def _tiles(num_tokens: int, size: int) -> tuple[Piece, ...] | None:
 
 
 def _around_row_breaks(layout: Layout, num_tokens: int) -> tuple[Piece, ...] | None:
-    """LLaVA-NeXT: the whole image as a square, then rows of equal length that end in a row break each."""
+    """LLaVA-NeXT: the whole image as a square, then rows of equal length that end in a image newline token each."""
     breaks = _row_breaks(layout)
     if not breaks or breaks[-1] != num_tokens - 1:
         return None
@@ -148,7 +148,7 @@ def _around_row_breaks(layout: Layout, num_tokens: int) -> tuple[Piece, ...] | N
 
 
 def _frames_of_rows(layout: Layout, num_tokens: int) -> tuple[Piece, ...] | None:
-    """HY 4: frames of equal size, whose rows end in a row break each."""
+    """HY 4: frames of equal size, whose rows end in a image newline token each."""
     breaks, sizes = _row_breaks(layout), layout.frame.unique_consecutive(return_counts=True)[1].tolist()
     stride = breaks[0] + 1 if breaks else num_tokens
     if breaks != list(range(stride - 1, num_tokens, stride)) or {*sizes} != {sizes[0]} or sizes[0] % stride:

@@ -6,7 +6,7 @@ L full indices became L' pruned ones; tokens after the prompt all stay, so full 
 ```
                  prompt, L = 8               generated, and the next turn
 full index       0    1  2  3  4  5  6  7    8  9  10 ...
-ids              bos  V  V  V  V  V  how ?   3  .  and ...   what the user passes, and gets back
+ids              bos  V  V  V  V  V  how ?  two .  and ...   what the user passes, and gets back
 gather_index     0    1        4     6  7                    L' = 5
 pruned index     0    1        2     3  4    5  6  7  ...    what every layer's cache holds
 ```
@@ -148,13 +148,13 @@ def past_of(cache: Any, num_rows: int) -> Past | None:
         )
     if length < prompt.gather_index.shape[1]:
         raise PruningError(
-            f"the cache must hold the whole pruned prompt of {prompt.gather_index.shape[1]} columns, got {length}; "
+            f"the cache must hold the whole pruned prompt of {prompt.gather_index.shape[1]} tokens, got {length}; "
             "pass the whole conversation with its images and without the cache"
         )
     past = Past(prompt.repeated(num_rows), length)
     if past.length > prompt.ids.shape[1]:
         raise PruningError(
-            f"the cache must hold a conversation of at most {prompt.ids.shape[1]} columns, got {past.length}: a "
+            f"the cache must hold a conversation of at most {prompt.ids.shape[1]} tokens, got {past.length}: a "
             "call that used it was interrupted; pass the whole conversation with its images and without it"
         )
     return past
@@ -199,6 +199,8 @@ def lock_dropped(*holders: Any) -> None:
     for holder in holders:
         cache = cache_in(holder) if isinstance(holder, dict) else holder
         if hasattr(cache, DROPPED_PROMPT):
+            # A turn of text before the images counted on every layer holding the same.
+            cache.__dict__.pop(CACHED_PROMPT, None)
             lock(cache)
 
 

@@ -14,16 +14,6 @@ if TYPE_CHECKING:
 WITHOUT_CACHE = "pass the whole conversation with its images and without the cache"
 
 
-def require_ids(inputs: Mapping[str, Any]) -> None:
-    """Refuse calls whose placeholders cannot be found.
-
-    Raises:
-        PruningError: the call brings embeddings instead of ids.
-    """
-    if inputs.get("inputs_embeds") is not None or inputs.get("input_ids") is None:
-        raise PruningError("input_ids must be given while the model is pruned: inputs_embeds show no placeholders")
-
-
 def require_no_placeholders(adapter: ModelAdapter, input_ids: Tensor) -> None:
     """Refuse ids (B, n) with placeholders in a call that brings no images.
 
@@ -163,3 +153,13 @@ def require_same_kind_of_positions(given: Tensor | None, past: "Past") -> None:
             f"position_ids must {'' if given is None else 'not '}be given: the cache was filled "
             f"with{'out' if given is not None else ''} them"
         )
+
+
+def require_integer_on_a_kept_cache(name: str, past: "Past | None") -> None:
+    """Refuse indices of the prompt in a call that goes on from a kept cache.
+
+    Raises:
+        PruningError: there is a kept cache.
+    """
+    if past is not None:
+        raise PruningError(f"{name} must be an integer on a kept cache, got a tensor: say how many of the last logits")

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from divprune.errors import PruningError
 from divprune.huggingface.adapter import ModelAdapter
+from divprune.huggingface.call import require_ids
 from divprune.huggingface.input_pruning.cache import Past
-from divprune.huggingface.input_pruning.checks import require_ids, require_same_conversation
+from divprune.huggingface.input_pruning.checks import require_same_conversation
 from divprune.huggingface.model_inputs import TYPE_INPUTS
 
 

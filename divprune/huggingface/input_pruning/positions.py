@@ -1,9 +1,10 @@
-"""Position ids of a pruned prompt, in its first turn and in later ones.
+"""Position ids of a pruned prompt, in its first turn and in later ones; inside the LLM `layer_pruning/new_turn.py`.
 
-Models count tokens, (B, L), or have (frame, row, column) coordinates (M-RoPE), (4, B, L) with a row for masks first.
+Models count tokens, (B, L), or have (frame, row, column) coordinates (M-RoPE), (r, B, L): an axis a row, in most models
+behind a text row, which serves masks. `next_position` is what transformers tells as `rope_deltas`, from another zero.
 
 ```
-ids           bos  V  V  V  V  how  ?   3
+ids           bos  V  V  V  V  how  ?   two
 kept               *        *
 "original"    0    1        4  5    6   7    each kept token keeps its own; the next one is 7
 "compact"     0    1        2  3    4   5    as if the others had never been there; the next one is 5
@@ -91,7 +92,7 @@ def _coordinates(
     next_position: Tensor,
     encoding: Encoding,
 ) -> Tensor:
-    """(4, B, L) M-RoPE positions of a conversation; only those behind the cached indices are meant."""
+    """(r, B, L) M-RoPE positions of a conversation; only those behind the cached indices are meant."""
     everything = without_cache(inputs)
     if encoding.items and encoding.first_column < past.length:
         return adapter.own_positions({**everything, "attention_mask": attention_mask})
@@ -101,7 +102,8 @@ def _coordinates(
         new |= {name: inputs[name][:, past.length :] for name in TYPE_INPUTS if inputs.get(name) is not None}
         positions = adapter.own_positions(new)
     else:
-        positions = compact_positions(new_mask).expand(4, -1, -1)
+        # Models whose three axes have no text row before them take one as well.
+        positions = compact_positions(new_mask).expand(max(4, adapter.num_axes), -1, -1)
     generated = attention_mask[:, past.prompt.length : past.length].bool().sum(dim=-1)
     positions = positions + (next_position.to(generated.device) + generated)[:, None]
     return _behind(positions, attention_mask.shape[1])

@@ -68,9 +68,8 @@ class PrunedPrompt:
         """Report what was kept, in a call whose layers saw `pruned_length` tokens."""
         kept_tokens = kept_tokens_of(self.encoding.items, self.selections, self.order)
         num_tokens = self.keep_mask.shape[1]
-        return call_report(
-            model, self.keep_mask, num_tokens, pruned_length, self.encoding, self.selections, kept_tokens
-        )
+        items = (self.encoding, self.selections, kept_tokens)
+        return call_report(model, self.keep_mask, num_tokens, pruned_length, *items, self.gather_index)
 
 
 def whole_conversation(call: Call, is_generate: bool) -> dict[str, Any]:
@@ -117,7 +116,7 @@ def prune_prompt(
     if any(selection.merged is not None for selection in selections):
         encoding = with_merged_tokens(encoding, selections)
     fills = {"input_ids": adapter.padding_id, **PADDING_VALUES}
-    keep, gather_index = _source(ids, attention_mask, encoding.items, selections, config.order, past)
+    keep, gather_index = _keep_and_gather_index(ids, attention_mask, encoding.items, selections, config.order, past)
     if past is not None and not encoding.outputs:
         require_no_placeholders(adapter, ids[:, past.length + 1 :])
     pruned_mask = gather_tokens(attention_mask, gather_index, 0)
@@ -166,7 +165,7 @@ def text_prompt(call: Call, config: PruningConfig, attention_mask: Tensor) -> Ca
     )
 
 
-def _source(
+def _keep_and_gather_index(
     input_ids: Tensor,
     attention_mask: Tensor,
     items: list[VisualItem],
@@ -174,6 +173,11 @@ def _source(
     order: Order,
     past: Past | None,
 ) -> tuple[Tensor, Tensor]:
+    """Return keep (B, L) bool, over the original prompt, and gather_index (B, L') int64, by which it is pruned.
+
+    On a later turn the pruned prompt begins with what the cache holds, one entry a slot (`past.gather_index`):
+    `generate` itself leaves out the first `cache.get_seq_length()` tokens of the prompt that it is given.
+    """
     keep = torch.ones_like(input_ids, dtype=torch.bool)
     for item, selection in zip(items, selections, strict=True):
         keep[item.row, item.placeholders] = False

@@ -1,4 +1,4 @@
-"""Whether a model's decoder layers can lose tokens half-way, checked when the model is attached."""
+"""Whether a model's decoder layers can lose tokens half-way: checked when it is attached, the rest by each call."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -82,7 +82,7 @@ def require_cuttable_masks(adapter: ModelAdapter) -> None:
     if implementation not in ("sdpa", "eager"):
         raise PruningError(
             f"attn_implementation must be 'sdpa' or 'eager' while tokens are dropped inside the model, got "
-            f"{implementation!r}: it takes no mask that could be cut; or choose layer=0"
+            f"{implementation!r}: it takes no mask that could be cut; or choose a method that acts before the LLM"
         )
 
 
@@ -176,17 +176,18 @@ def _require_ordinary_attention(model: PreTrainedModel, first: int, num_before: 
     if TYPES in inspect.signature(model.get_decoder().layers[0].forward).parameters:
         raise UnsupportedModelError(
             f"tokens cannot be dropped inside this {family!r} model: its layers choose experts by {TYPES}, one a "
-            "token of the whole prompt; choose layer=0"
+            "token of the whole prompt; choose a method that acts before the LLM"
         )
     if any(getattr(config, name, None) for name in STREAMS):
         raise UnsupportedModelError(
             f"tokens cannot be dropped inside this {family!r} model: its layers hand on several streams of hidden "
-            "states for each token instead of one; choose layer=0"
+            "states for each token instead of one; choose a method that acts before the LLM"
         )
     if getattr(config, "num_kv_shared_layers", None):
         raise UnsupportedModelError(
             f"tokens cannot be dropped inside this {family!r} model: its last {config.num_kv_shared_layers} layers "
-            "have no keys and values of their own and read those of earlier layers; choose layer=0"
+            "have no keys and values of their own and read those of earlier layers; choose a method that acts before "
+            "the LLM"
         )
     kinds = getattr(config, "layer_types", None) or ()
     for layer, kind in enumerate(kinds):
@@ -194,16 +195,17 @@ def _require_ordinary_attention(model: PreTrainedModel, first: int, num_before: 
             reason = LAYER_REASONS.get(kind, "which is no ordinary attention")
             raise UnsupportedModelError(
                 f"tokens cannot be dropped inside this {family!r} model: its layer {layer} is {kind!r}, {reason}; "
-                f"choose layer=0{_higher(kinds, num_before)}"
+                f"choose a method that acts before the LLM{_higher(kinds, num_before)}"
             )
     if kinds and not any(kind in ORDINARY for kind in kinds[:first]):
         raise UnsupportedModelError(
             f"tokens cannot be dropped at layer {first} of this {family!r} model: no layer before it caches the whole "
-            f"prompt, whose length transformers reads there; choose layer=0 or a layer from {first + 1} on"
+            "prompt, whose length transformers reads there; choose a method that acts before the LLM, or a layer from "
+            f"{first + 1} on"
         )
 
 
 def _higher(kinds: Sequence[str], num_before: int) -> str:
     """Name what else could be chosen: a layer behind the last one that is out of the ordinary."""
     lowest = max(layer for layer, kind in enumerate(kinds) if kind not in ORDINARY) + 1 + num_before
-    return f" or a layer from {lowest} on" if lowest < len(kinds) else ""
+    return f", or a layer from {lowest} on" if lowest < len(kinds) else ""

@@ -38,7 +38,7 @@ class Requested:
     visual: Tensor
 
     def at(self, pruned_index: Tensor) -> "Requested":
-        """Return the same with pruned_index (B, L) of the prompt's indices in place of the indices."""
+        """Return the same, with each index of the prompt replaced by its entry in `pruned_index` (B, L)."""
         return Requested(
             self.needs, *(index_at(pruned_index, indices) for indices in (self.last, self.text, self.visual))
         )

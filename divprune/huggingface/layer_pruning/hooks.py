@@ -6,11 +6,20 @@ cut to match; later calls on that cache cut the masks again.
 
 ```
 K = 2            prompt of the turn                    generated
-layers 0, 1      bos  V  V  V  V  V  V  how many ?     3   .       stage 0: all tokens, all cached
+layers 0, 1      bos  V  V  V  V  V  V  how many ?     two .       stage 0: all tokens, all cached
 layer 2          ---- select_items: V V V stay ----                hidden states of the others end here
-layers 2, 3      bos  V        V     V  how many ?     3   .       stage 1: `gather_indices[1]` says which are left
+layers 2, 3      bos  V        V     V  how many ?     two .       stage 1: `gather_indices[1]` says which are left
 cache length     layer 0: 12   layer 2: 9                          masks are made for 12, and cut to 9 keys
 position         0    1        4     6  7   8    9     10  11      original: what went through layers 0 and 1 keeps them
+```
+
+The hooks of one pass; those of the decoding steps do the same without `_dropped`:
+
+```
+layer 0          _begin_pass       forget what was cut for the pass before
+layer K - 1      _start_capture    in the prefill, if the method reads attention or keys of a decoder layer
+layer K          _enter            _dropped: end the capture, select, shorten the hidden states; _cut: all else alike
+layers > K       _enter            _cut
 ```
 
 A mask, or anything else with one entry a token, that enters a layer of stage s is gathered at the full token indices of
@@ -108,9 +117,9 @@ class DroppingHooks:
     def _begin_pass(self) -> None:
         # What was cut for one layer of the pass serves all that get the same.
         self._cuts: dict[tuple[Any, ...], tuple[Any, Any]] = {}
-        # Full token indices of the queries; None where the pass brings nothing of the prompt.
+        # Indices of the pass's tokens, counted from `prompt.start`; None where it brings nothing of the prompt.
         self._queries: Tensor | None = None
-        # Whether the pass brings the prompt, and how many tokens there are behind it.
+        # Whether the pass brings the prompt, and the full index at which it ends.
         self._spans = False
         self._total = 0
 
@@ -172,7 +181,7 @@ class DroppingHooks:
         prompt, (num_rows, num_queries) = self._prompt, hidden.shape[:2]
         if cache is not None:
             self._size_masks(cache)
-        # As wide as the keys will be: a static cache returns all its pruned_index.
+        # As wide as the keys will be: a static cache returns all its slots.
         num_keys, offset, cached = sizes_in_cache(cache, index, num_queries)
         indices = partial(prompt.indices, stage, num_rows, offset + num_keys)
         keys = self._once("keys", None, (stage, offset, num_keys), lambda: indices()[:, offset:])

@@ -15,6 +15,9 @@ from divprune.huggingface.layer_pruning.decoder_capture import CAPTURED, Capture
 from divprune.huggingface.selecting import select_items
 from divprune.methods.base import Need
 
+DECODER_NEEDS: frozenset[Need] = CAPTURED | {"input_tokens", "text_states", "final_norm"}
+"""The needs that are met inside the LLM only."""
+
 
 class LayerSelector:
     """Which visual tokens of a call are still there; called by each layer that drops some.

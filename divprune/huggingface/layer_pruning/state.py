@@ -1,7 +1,18 @@
-"""What decoder layers still hold of a prompt that lost tokens inside the language model; travels with its cache.
+"""What decoder layers still hold of a prompt that lost tokens inside the LLM; travels with its cache.
 
 A conversation grows turn by turn: what a cache held before a turn stays as it is, and the turn's own prompt begins at
 full index `start`. *Full* indices count every token of the conversation, dropped or not.
+
+```
+fastv:layer=2, 9 visual tokens a turn, 3 kept        turn 1                       turn 2, start = 15
+the turn's prompt                                    bos 9 x V how many ? (13)    <answer's last token> 9 x V and ? (12)
+held[0]             full indices in the cache        none                         0 .. 14
+gather_indices[0]   counted from start               0 .. 12                      0 .. 11
+layers 0, 1         cached after the prompt          13, and 2 of the answer      15 + 12 = 27 = stop
+held[1]                                              none                         0, 1, 6, 9, 10, .. 14  (9)
+gather_indices[1]                                    0, 1, 6, 9, 10, 11, 12       0, 2, 4, 5, 10, 11     (6)
+layers from 2 on    cached after the prompt          7, and 2 of the answer       9 + 6 = 15
+```
 """
 
 import copy
@@ -118,7 +129,7 @@ class DroppedPrompt:
         return self.start - self.held[stage].shape[1]
 
     def sequence_lengths(self, num_layers: int, length: int) -> tuple[int, ...]:
-        """Columns that each layer holds of a full sequence of `length` indices, which includes the prompt."""
+        """Count the tokens that each layer holds of a full sequence of `length` indices, which includes the prompt."""
         held = [self._width(stage) + length - self.stop for stage in range(len(self.gather_indices))]
         return tuple(held[self.stage_of(layer)] for layer in range(num_layers))
 

@@ -3,12 +3,12 @@
 import dataclasses
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, cast, get_args
+from typing import Any, cast
 
-from divprune.config import Order, Positions, Scope
+from divprune.config import PruningConfig
 from divprune.errors import EvaluationError
-from divprune.evaluation.cells import UNPRUNED
-from divprune.methods import Method, get_method
+from divprune.evaluation.runs import UNPRUNED
+from divprune.methods import get_method
 
 AUTO = "auto"
 LARGEST_AUTOMATIC_BATCH = 16
@@ -59,7 +59,7 @@ class PruningArguments:
     Attributes:
         method: as `get_method` reads it, parameters separated by ";" since commas separate the arguments themselves;
             "unpruned" for all visual tokens.
-        keep_ratio: share kept.
+        keep_ratio: fraction kept.
         num_keep: number kept.
         layer: takes the place of the method's own `layer`.
         positions: as for `prune`.
@@ -75,13 +75,13 @@ class PruningArguments:
     order: str = "sorted"
     scope: str = "item"
 
-    def chosen_method(self) -> Method | None:
-        """Return the method; None for all visual tokens.
+    def config(self) -> PruningConfig | None:
+        """Return how to prune; None for all visual tokens.
 
         Raises:
             EvaluationError: the method has no `layer`, or a budget is given for all tokens.
             UnknownMethodError: there is no such method.
-            ValueError: a parameter does not fit it.
+            ValueError: an argument or a parameter of the method is out of range.
         """
         if self.method == UNPRUNED:
             given = [name for name in ("keep_ratio", "num_keep", "layer") if getattr(self, name) is not None]
@@ -89,25 +89,13 @@ class PruningArguments:
                 raise EvaluationError(f"method=unpruned keeps all visual tokens; leave out {' and '.join(given)}")
             return None
         method = get_method(self.method.replace(";", ","))
-        if self.layer is None:
-            return method
-        if "layer" not in {field.name for field in dataclasses.fields(method)}:
-            raise EvaluationError(f"layer does not apply: method {method.name!r} has no such parameter")
-        changed: Any = {"layer": self.layer}
-        return dataclasses.replace(method, **changed)
-
-    def attach_options(self) -> dict[str, Any]:
-        """Return what `attach` takes besides model and method.
-
-        Raises:
-            EvaluationError: a word is none of those that the option takes.
-        """
-        words = (("positions", Positions), ("order", Order), ("scope", Scope))
-        for name, kind in words:
-            value = getattr(self, name)
-            if value not in (*get_args(kind), *((None,) if name == "positions" else ())):
-                raise EvaluationError(f"{name} must be one of {', '.join(get_args(kind))}, got {value!r}")
-        return {name: getattr(self, name) for name in ("keep_ratio", "num_keep", "positions", "order", "scope")}
+        if self.layer is not None:
+            if "layer" not in {field.name for field in dataclasses.fields(method)}:
+                raise EvaluationError(f"layer does not apply: method {method.name!r} has no such parameter")
+            changed: Any = {"layer": self.layer}
+            method = dataclasses.replace(method, **changed)
+        words: Any = {name: getattr(self, name) for name in ("scope", "order", "positions")}
+        return PruningConfig(method, self.keep_ratio, self.num_keep, **words)
 
 
 def split_arguments(given: dict[str, Any]) -> tuple[ModelArguments, PruningArguments]:

@@ -15,13 +15,14 @@ from lmms_eval.utils import Collator
 from tqdm import tqdm
 
 from divprune.checkpoints import choose_device, load_model
+from divprune.config import PruningConfig
 from divprune.errors import DivpruneError, EvaluationError, PromptError, PruningError
 from divprune.huggingface import Pruning, attach
 from divprune.lmms_eval_plugin.models.arguments import PruningArguments, split_arguments
 from divprune.lmms_eval_plugin.models.conversations import Videos
 from divprune.lmms_eval_plugin.models.generation_settings import cut_at, generate_options
 from divprune.lmms_eval_plugin.models.measurement import CallMeasurement, measurement, summary
-from divprune.methods import Method, RandomTokens
+from divprune.methods import RandomTokens
 from divprune.prompting import Conversation, build_batch, decode_answers, takes_videos
 
 PATIENCE = timedelta(weeks=52)
@@ -59,8 +60,7 @@ class HarnessModel(lmms):
         )
         self.videos = Videos(self.arguments.num_frames, as_images=not takes_videos(self.loaded))
         self._handle: Pruning | None = None
-        self._method: Method | None = None
-        self._options: dict[str, Any] = {}
+        self._config: PruningConfig | None = None
         self.shows_progress = self.rank == 0
         self._measured: list[CallMeasurement] = []
         self._prune(pruning)
@@ -140,13 +140,14 @@ class HarnessModel(lmms):
 
     def draw_for(self, request: Instance) -> None:
         """Have a method that draws tokens draw by the document: anew for each, the same in any batch and process."""
-        if isinstance(self._method, RandomTokens):
+        if self._config is not None and isinstance(self._config.method, RandomTokens):
             document = zlib.crc32(f"{request.task_name} {request.doc_id}".encode())
-            self._attach(self._method.for_sample(document), self._options)
+            self._attach(self._config.for_sample(document))
 
     def _answer(self, requests: Sequence[Instance]) -> list[GenerationResult]:
         """Answer a batch; in halves where memory is short, one by one where tokens are drawn or media differ."""
-        if isinstance(self._method, RandomTokens) and len(requests) > 1:
+        is_drawn = self._config is not None and isinstance(self._config.method, RandomTokens)
+        if is_drawn and len(requests) > 1:
             return [answer for request in requests for answer in self._answer([request])]
         self.draw_for(requests[0])
         conversations = [self.named(each, self.conversation_of) for each in requests]
@@ -197,18 +198,18 @@ class HarnessModel(lmms):
 
     def _prune(self, pruning: PruningArguments) -> None:
         try:
-            method, options = pruning.chosen_method(), pruning.attach_options()
-            self._attach(method, options)
+            config = pruning.config()
+            self._attach(config)
         except DivpruneError:
             raise
         except (ValueError, TypeError) as error:
             raise EvaluationError(str(error)) from None
-        self._method, self._options = method, options
+        self._config = config
 
-    def _attach(self, method: Method | None, options: dict[str, Any]) -> None:
+    def _attach(self, config: PruningConfig | None) -> None:
         if self._handle is not None:
             self._handle.detach()
-        self._handle = attach(self.loaded.model, method, **options) if method else None
+        self._handle = attach(self.loaded.model, config) if config else None
 
     def _choose_device(self) -> torch.device:
         if self._world_size > 1 and self.arguments.device == "auto":

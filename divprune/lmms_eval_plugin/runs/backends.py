@@ -1,6 +1,6 @@
 """Who answers: a Hugging Face model in this process, vLLM in this process, or a server.
 
-A model is loaded once and pruned anew for each cell where the backend can.
+A model is loaded once and pruned anew for each run where the backend can.
 """
 
 import gc
@@ -13,8 +13,8 @@ from typing import Any
 
 from divprune.checkpoints import EMBEDDED
 from divprune.errors import EvaluationError, MissingDependencyError
-from divprune.evaluation.cells import UNPRUNED, EvaluationRun
 from divprune.evaluation.harness_options import HarnessOptions
+from divprune.evaluation.runs import UNPRUNED, EvaluationRun
 
 LONGEST_ANSWER = 1024  # where a task does not say, as in `ModelArguments`
 SERVER_SECONDS = 600
@@ -23,10 +23,10 @@ SERVER_BACKOFF_SECONDS = 1.0
 
 @dataclass
 class ModelPool:
-    """The model of the cell at hand.
+    """The model of the run at hand.
 
     Attributes:
-        options: how cells are run.
+        options: how runs are run.
         revisions: of each model, see `checkpoint_revision`.
     """
 
@@ -35,11 +35,11 @@ class ModelPool:
     _loaded: tuple[Any, ...] = ()
     _model: Any = field(default=None, repr=False)
 
-    def model_for(self, cell: EvaluationRun, is_simple: bool) -> Any:
-        """Return lmms-eval's model of a cell, pruned as it says.
+    def model_for(self, run: EvaluationRun, is_simple: bool) -> Any:
+        """Return lmms-eval's model of a run, pruned as it says.
 
         Args:
-            cell: says which checkpoint, method and budget.
+            run: says which checkpoint, method and budget.
             is_simple: whether the task gives words and media apart.
 
         Raises:
@@ -47,63 +47,63 @@ class ModelPool:
             DivpruneError: the checkpoint cannot be loaded, or not be pruned so.
         """
         if is_simple and self.options.backend != "hf":
-            raise EvaluationError(f"task {cell.task} weighs continuations, which only `backend` hf can")
+            raise EvaluationError(f"task {run.task} weighs continuations, which only `backend` hf can")
         if self.options.backend == "hf":
-            return self._hugging_face(cell, is_simple)
+            return self._hugging_face(run, is_simple)
         if self.options.backend == "vllm":
-            return self._vllm(cell)
-        return self._server(cell)
+            return self._vllm(run)
+        return self._server(run)
 
     def close(self) -> None:
         """Free the model."""
         self._loaded, self._model = (), None
         gc.collect()
 
-    def _hugging_face(self, cell: EvaluationRun, is_simple: bool) -> Any:
+    def _hugging_face(self, run: EvaluationRun, is_simple: bool) -> Any:
         from divprune.lmms_eval_plugin.models.chat import DivPruneChat
         from divprune.lmms_eval_plugin.models.simple import DivPruneSimple
 
-        wanted = (cell.model, is_simple)
+        wanted = (run.model, is_simple)
         if self._loaded != wanted:
             self.close()
             kind = DivPruneSimple if is_simple else DivPruneChat
             names = ("dtype", "device", "batch_size", "num_frames", "system_prompt")
             given = {name: getattr(self.options, name) for name in names}
-            self._model = kind(pretrained=cell.model, method=UNPRUNED, revision=self._commit(cell.model), **given)
+            self._model = kind(pretrained=run.model, method=UNPRUNED, revision=self._commit(run.model), **given)
             self._model.shows_progress = self.options.debug
             self._loaded = wanted
         self._model.set_pruning(
-            cell.method,
-            keep_ratio=cell.keep_ratio,
-            num_keep=cell.num_keep,
-            positions=cell.positions,
-            order=cell.order,
+            run.method,
+            keep_ratio=run.keep_ratio,
+            num_keep=run.num_keep,
+            positions=run.positions,
+            order=run.order,
         )
         return self._model
 
-    def _vllm(self, cell: EvaluationRun) -> Any:
+    def _vllm(self, run: EvaluationRun) -> Any:
         if find_spec("vllm") is None:
             raise MissingDependencyError('`backend` vllm needs vLLM too: pip install "divprune[eval,vllm]"')
         from divprune.lmms_eval_plugin.runs.vllm_model import TasksLengthVLLM
         from divprune.vllm_plugin import pruned_overrides
 
-        _refuse_options_of_prune(cell, "vllm")
-        wanted = (cell.model, cell.method, cell.keep_ratio, cell.num_keep)
+        _refuse_options_of_prune(run, "vllm")
+        wanted = (run.model, run.method, run.keep_ratio, run.num_keep)
         if self._loaded != wanted:
             self.close()
             overrides = {}
-            if cell.method != UNPRUNED:
+            if run.method != UNPRUNED:
                 overrides["hf_overrides"] = pruned_overrides(
-                    cell.model, method=cell.method, keep_ratio=cell.keep_ratio, num_keep=cell.num_keep
+                    run.model, method=run.method, keep_ratio=run.keep_ratio, num_keep=run.num_keep
                 )
             self._model = TasksLengthVLLM(
-                model=cell.model,
+                model=run.model,
                 dtype=self.options.dtype,
                 max_new_tokens=LONGEST_ANSWER,
                 batch_size=self.options.group_size,
                 nframes=self.options.num_frames,
                 trust_remote_code=False,
-                revision=self._commit(cell.model),
+                revision=self._commit(run.model),
                 disable_log_stats=True,
                 **overrides,
             )
@@ -115,14 +115,14 @@ class ModelPool:
         is_local = model == EMBEDDED or Path(model).expanduser().is_dir()
         return None if is_local else self.revisions[model]
 
-    def _server(self, cell: EvaluationRun) -> Any:
+    def _server(self, run: EvaluationRun) -> Any:
         from lmms_eval.models.chat.openai import OpenAICompatible
 
-        _refuse_options_of_prune(cell, "openai-server")
+        _refuse_options_of_prune(run, "openai-server")
         if self.options.base_url is None:
             raise EvaluationError("`backend` openai-server needs `base_url`, such as http://127.0.0.1:8000/v1")
         return OpenAICompatible(
-            model_version=self.options.served_model or cell.model,
+            model_version=self.options.served_model or run.model,
             base_url=self.options.base_url,
             api_key=os.environ.get("OPENAI_API_KEY", "none"),
             num_concurrent=self.options.num_concurrent,
@@ -133,6 +133,6 @@ class ModelPool:
         )
 
 
-def _refuse_options_of_prune(cell: EvaluationRun, backend: str) -> None:
-    if cell.positions is not None or cell.order != "sorted":
+def _refuse_options_of_prune(run: EvaluationRun, backend: str) -> None:
+    if run.positions is not None or run.order != "sorted":
         raise EvaluationError(f"`backend` {backend} takes no positions and no order of its own")

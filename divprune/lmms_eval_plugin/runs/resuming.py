@@ -49,7 +49,7 @@ class ResumingModel(lmms):
         return getattr(self._model, "device", "cpu")
 
     def clean(self) -> None:
-        """Keep the model: other cells use it too."""
+        """Keep the model: other runs use it too."""
 
     def generate_until(self, requests: Sequence[Any]) -> list[Any]:
         """Answer requests, from the file where it knows the answer."""

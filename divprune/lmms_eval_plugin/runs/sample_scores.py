@@ -16,8 +16,8 @@ Values = Sequence[Any]
 _MME = ("mme_perception_score", "mme_cognition_score")
 
 
-def marks(task_name: str, metric: str, samples: Sequence[Sample]) -> list[dict[str, Any]]:
-    """Mark each document that counts for the metric.
+def sample_scores_of(task_name: str, metric: str, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    """Score each document that counts for the metric.
 
     Args:
         task_name: lmms-eval's name of the task.
@@ -25,9 +25,9 @@ def marks(task_name: str, metric: str, samples: Sequence[Sample]) -> list[dict[s
         samples: as lmms-eval logs them.
 
     Returns:
-        One mark a document, in the order of "doc_id", with "said" and "score": the document's part in the metric, None
-        where it has none of its own (copies of an MMBench question, answers that only a server can judge). Where the
-        metric is an F1, also "said_yes" and "is_yes"; for MME, "category" and "question_id".
+        One mapping a document, in the order of "doc_id", with "said" and "score": its part in the
+        metric, None where it has none of its own (copies of an MMBench question, answers that only a server can judge).
+        Where the metric is an F1, also "said_yes" and "is_yes"; for MME, "category" and "question_id".
     """
     name = metric.split(",")[0]
     names = _MME if name in _MME else (name,)

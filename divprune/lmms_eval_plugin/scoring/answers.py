@@ -1,6 +1,6 @@
 """Scores of answers that need nothing beside the document: choices, and yes or no.
 
-Each function is a task's `process_results`: of a document and the answer in a list, to the metric's name and a mark
+Each function is a task's `process_results`: of a document and the answer in a list, to the metric's name and a score
 with a "score" in the metric's unit. The mean of the scores is the metric, except where said otherwise.
 """
 
@@ -21,7 +21,7 @@ _RANDOM = threading.Lock()
 
 
 def mean_score(results: Sequence[dict[str, Any]]) -> float:
-    """Return the mean of the marks' scores."""
+    """Return the mean of the samples' scores."""
     return sum(result["score"] for result in results) / len(results)
 
 
@@ -57,8 +57,8 @@ def scienceqa_answer(document: Document) -> str:
 def seedbench(document: Document, answers: Sequence[str]) -> Marks:
     """Return the answer's first character, capitals only, as the paper's evaluation did."""
     said = answers[0].strip()[:1]
-    mark = {"pred": said, "answer": document["answer"], "question_id": document["question_id"]}
-    return {f"seed_{document['data_type']}": mark | {"score": float(said == document["answer"])}}
+    sample_score = {"pred": said, "answer": document["answer"], "question_id": document["question_id"]}
+    return {f"seed_{document['data_type']}": sample_score | {"score": float(said == document["answer"])}}
 
 
 def mmmu(document: Document, answers: Sequence[str]) -> Marks:
@@ -66,8 +66,8 @@ def mmmu(document: Document, answers: Sequence[str]) -> Marks:
     from lmms_eval.tasks.mmmu import utils
 
     with random_of(document["id"]):
-        mark = dict(utils.mmmu_process_results(document, answers)["mmmu_acc"])
-    return {"mmmu_acc": mark | {"score": float(utils.evaluate_mmmu([mark])[1]["acc"])}}
+        sample_score = dict(utils.mmmu_process_results(document, answers)["mmmu_acc"])
+    return {"mmmu_acc": sample_score | {"score": float(utils.evaluate_mmmu([sample_score])[1]["acc"])}}
 
 
 def egoschema(document: Document, answers: Sequence[str]) -> Marks:
@@ -88,20 +88,20 @@ def mmbench(document: Document, answers: Sequence[str]) -> Marks:
     """Tell whether this copy of the question was answered rightly, read by lmms-eval's rules without any judge."""
     from lmms_eval.tasks.mmbench import en_utils
 
-    mark = dict(en_utils.mmbench_process_results(document, answers)["gpt_eval_score"])
-    return {"gpt_eval_score": mark | {"right": mmbench_right(mark)}}
+    sample_score = dict(en_utils.mmbench_process_results(document, answers)["gpt_eval_score"])
+    return {"gpt_eval_score": sample_score | {"right": mmbench_right(sample_score)}}
 
 
-def mmbench_right(mark: dict[str, Any]) -> bool:
+def mmbench_right(sample_score: dict[str, Any]) -> bool:
     """Tell whether the letter in the prediction is the answer, as `mmbench_en_dev_static` decides it."""
     from lmms_eval.tasks._task_utils.mcq_extract import extract_mcq_answer
 
-    item = {letter: mark[letter] for letter in "ABCD"} | {"prediction": str(mark["prediction"])}
+    item = {letter: sample_score[letter] for letter in "ABCD"} | {"prediction": str(sample_score["prediction"])}
     evaluator = _mmbench_evaluator()
     said = evaluator.prefetch_answer(item)
     if not said:
         said = extract_mcq_answer(item["prediction"], choices=sorted(evaluator.build_choices(item)))
-    return bool(said == mark["answer"])
+    return bool(said == sample_score["answer"])
 
 
 @lru_cache(maxsize=1)
@@ -111,17 +111,20 @@ def _mmbench_evaluator() -> Any:
     return MMBench_Evaluator()
 
 
-def mmbench_scores(marks: Sequence[dict[str, Any]]) -> list[float | None]:
+def mmbench_scores(sample_scores: Sequence[dict[str, Any]]) -> list[float | None]:
     """100 for a question of which every copy was answered rightly, else 0; None for the copies themselves.
 
     A question counts once, however many copies with its options in another order there are.
     """
-    wrong = {mark["index"] % _CIRCULAR for mark in marks if not _is_right(mark)}
-    return [None if mark["index"] >= _CIRCULAR else 100.0 * (mark["index"] not in wrong) for mark in marks]
+    wrong = {sample_score["index"] % _CIRCULAR for sample_score in sample_scores if not _is_right(sample_score)}
+    return [
+        None if sample_score["index"] >= _CIRCULAR else 100.0 * (sample_score["index"] not in wrong)
+        for sample_score in sample_scores
+    ]
 
 
-def _is_right(mark: dict[str, Any]) -> bool:
-    return bool(mark["right"]) if "right" in mark else mmbench_right(mark)
+def _is_right(sample_score: dict[str, Any]) -> bool:
+    return bool(sample_score["right"]) if "right" in sample_score else mmbench_right(sample_score)
 
 
 def mmbench_score(results: Sequence[dict[str, Any]]) -> float:
@@ -131,7 +134,7 @@ def mmbench_score(results: Sequence[dict[str, Any]]) -> float:
 
 
 def mme_score(results: Sequence[dict[str, Any]]) -> float:
-    """Return the sum over categories of the accuracy and of the share of images with both questions right, in percent.
+    """Return the sum over categories of accuracy and fraction of images with both questions right, in percent.
 
     An image of which only one question was asked, at the end of a limited run, is left out.
     """

@@ -51,14 +51,14 @@ def cider(results: Sequence[dict[str, Any]]) -> float:
     return sum(scores) / len(scores)
 
 
-_SCORED: dict[str, list[float]] = {}  # the last results only: marks are asked for right after the metric
+_SCORED: dict[str, list[float]] = {}  # the last results only: sample scores are asked for right after the metric
 
 
 def caption_cider(results: Sequence[dict[str, Any]]) -> list[float]:
     """Each image's CIDEr among these images.
 
     Args:
-        results: marks with the caption ("pred") and its references ("answer").
+        results: sample scores with the caption ("pred") and its references ("answer").
     """
     tokenizer = chosen_tokenizer(current())
     texts = [[result["pred"], *result["answer"]] for result in results]

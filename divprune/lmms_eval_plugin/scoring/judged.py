@@ -25,10 +25,10 @@ def activitynet(document: Document, answers: Sequence[str]) -> dict[str, dict[st
     said = answers[0]
     messages = _messages("activitynetqa", "get_eval", document["question"], document["answer"], said)
     verdict, rating = judge_bench().read(messages, MAX_TOKENS, _verdict)
-    mark = {"question_id": document["question_id"], "pred": said, "Correctness": verdict, "rating": rating}
+    sample_score = {"question_id": document["question_id"], "pred": said, "Correctness": verdict, "rating": rating}
     return {
-        "gpt_eval_score": mark | {"score": float(rating)},
-        "gpt_eval_accuracy": mark | {"score": 100.0 * (verdict == "yes")},
+        "gpt_eval_score": sample_score | {"score": float(rating)},
+        "gpt_eval_accuracy": sample_score | {"score": 100.0 * (verdict == "yes")},
     }
 
 
@@ -38,8 +38,8 @@ def videochatgpt_temporal(document: Document, answers: Sequence[str]) -> dict[st
     question, expected = document["question"], document["answer"]
     messages = _messages("videochatgpt", "get_eval_generic", question, expected, said, "temporal")
     rating = judge_bench().read(messages, MAX_TOKENS, _rating)
-    mark = {"video_name": document["video_name"], "Q": question, "A": expected, "pred": said}
-    return {"gpt_eval_score_temporal": mark | {"score": float(rating)}}
+    sample_score = {"video_name": document["video_name"], "Q": question, "A": expected, "pred": said}
+    return {"gpt_eval_score_temporal": sample_score | {"score": float(rating)}}
 
 
 def _rating(said: str) -> int | None:

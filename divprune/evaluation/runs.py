@@ -1,4 +1,4 @@
-"""One cell of a comparison: a model, a task, a method and its budget; and the name that its record bears."""
+"""One run of a comparison: a model, a task, a method and its budget; and the name that its record bears."""
 
 import re
 from dataclasses import asdict, dataclass
@@ -17,7 +17,7 @@ class EvaluationRun:
         model: checkpoint directory or hub name.
         task: a task of lmms-eval, such as "divprune_paper_pope".
         method: as `get_method` reads it, "unpruned" for all visual tokens.
-        keep_ratio: share of the visual tokens kept; None if `num_keep` is given, or the method needs no budget.
+        keep_ratio: fraction of the visual tokens kept; None if `num_keep` is given, or the method needs no budget.
         num_keep: how many are kept of each item.
         positions: as for `prune`; None for the family's default.
         order: as for `prune`.

@@ -1,6 +1,6 @@
-"""Cells of a comparison, run through lmms-eval in this process: every cell ends in a record, and a crash loses nothing.
+"""Runs of a comparison, run through lmms-eval in this process: every run ends in a record, and a crash loses nothing.
 
-documents -> conversations -> pruned model -> answers on disk -> lmms-eval's scorers -> record and marks.
+documents -> conversations -> pruned model -> answers on disk -> lmms-eval's scorers -> record and sample scores.
 """
 
 from argparse import Namespace
@@ -18,44 +18,44 @@ from tqdm import tqdm
 from divprune.checkpoints import checkpoint_revision
 from divprune.distributed import is_main_process, num_processes
 from divprune.errors import DivpruneError, EvaluationError, PruningError, UnsupportedModelError, first_line
-from divprune.evaluation.cells import EvaluationRun
 from divprune.evaluation.harness_options import HarnessOptions
+from divprune.evaluation.runs import EvaluationRun
 from divprune.jsonl_log import JsonlLog
 from divprune.lmms_eval_plugin.data.local_data import PaperTaskManager, task_manager
 from divprune.lmms_eval_plugin.data.revisions import data_revision
 from divprune.lmms_eval_plugin.runs import preflight
 from divprune.lmms_eval_plugin.runs.answers import Answers
 from divprune.lmms_eval_plugin.runs.backends import ModelPool
-from divprune.lmms_eval_plugin.runs.cell_records import (
+from divprune.lmms_eval_plugin.runs.resuming import ResumingModel
+from divprune.lmms_eval_plugin.runs.run_records import (
     answer_identity,
-    cell_record,
     finished_record,
     refusal_record,
+    run_record,
     run_settings,
-    save_marks,
+    save_sample_scores,
 )
-from divprune.lmms_eval_plugin.runs.resuming import ResumingModel
 from divprune.lmms_eval_plugin.scoring.settings import EGOSCHEMA_URL, ScoringSettings, use
 from divprune.progress import SILENT, Progress
 from divprune.records import Record
 
-__all__ = ["HarnessOptions", "run_cells"]
+__all__ = ["HarnessOptions", "execute_runs"]
 
 JUDGE_THREADS = 4
 
 
-def run_cells(cells: Sequence[EvaluationRun], options: HarnessOptions, progress: Progress = SILENT) -> list[Record]:
-    """Run cells, those of one model together, and write a record for each.
+def execute_runs(runs: Sequence[EvaluationRun], options: HarnessOptions, progress: Progress = SILENT) -> list[Record]:
+    """Run runs, those of one model together, and write a record for each.
 
     Under torchrun every process calls this with the same arguments, and answers its share.
 
     Args:
-        cells: what to run; tasks are single tasks, no groups.
+        runs: what to run; tasks are single tasks, no groups.
         options: how.
         progress: is told how far it is.
 
     Returns:
-        The records, in the order of the cells; in other processes than the main one, none.
+        The records, in the order of the runs; in other processes than the main one, none.
 
     Raises:
         EvaluationError: something is missing, found before the first question; or a scorer or server failed. All
@@ -68,17 +68,17 @@ def run_cells(cells: Sequence[EvaluationRun], options: HarnessOptions, progress:
     scoring = ScoringSettings(options.tokenizer, options.output / ".scoring", url)
     with use(scoring), _quiet(options.debug):
         manager = task_manager(options.data, options.include_paths)
-        found = _checked(cells, manager, scoring)
-        models = list(dict.fromkeys(cell.model for cell in cells))
+        found = _checked(runs, manager, scoring)
+        models = list(dict.fromkeys(run.model for run in runs))
         has_models = options.backend != "openai-server"
         revisions = {model: checkpoint_revision(model) if has_models else None for model in models}
-        run = _Run(options, progress, manager, found, ModelPool(options, revisions), len(cells))
-        order = sorted(range(len(cells)), key=lambda place: models.index(cells[place].model))
+        state = _Run(options, progress, manager, found, ModelPool(options, revisions), len(runs))
+        order = sorted(range(len(runs)), key=lambda place: models.index(runs[place].model))
         try:
-            records = {place: run.record_of(cells[place]) for place in order}
+            records = {place: state.record_of(runs[place]) for place in order}
         finally:
-            run.pool.close()
-    return [record for place in range(len(cells)) if (record := records[place]) is not None]
+            state.pool.close()
+    return [record for place in range(len(runs)) if (record := records[place]) is not None]
 
 
 class _Run:
@@ -89,25 +89,25 @@ class _Run:
         manager: PaperTaskManager,
         found: dict[str, Any],
         pool: ModelPool,
-        num_cells: int,
+        num_runs: int,
     ) -> None:
         self.options, self.progress, self.manager = options, progress, manager
         self.found, self.pool = found, pool
-        self._num_cells, self._num_begun = num_cells, 0
+        self._num_runs, self._num_begun = num_runs, 0
 
-    def record_of(self, cell: EvaluationRun) -> Record | None:
-        """Return a cell's record, from an earlier run if it has finished there."""
-        settings = run_settings(cell, self.options, self.pool.revisions[cell.model]) | self._scoring(cell.task)
-        finished = finished_record(cell, settings, self.options)
+    def record_of(self, run: EvaluationRun) -> Record | None:
+        """Return a run's record, from an earlier run if it has finished there."""
+        settings = run_settings(run, self.options, self.pool.revisions[run.model]) | self._scoring(run.task)
+        finished = finished_record(run, settings, self.options)
         if finished is not None:
-            self.progress.note(f"{cell.name} has run already")
+            self.progress.note(f"{run.name} has run already")
             return finished
-        is_simple = self.manager.simple_config(cell.task).get("output_type") == "multiple_choice"
+        is_simple = self.manager.simple_config(run.task).get("output_type") == "multiple_choice"
         try:
-            model = self.pool.model_for(cell, is_simple)
+            model = self.pool.model_for(run, is_simple)
         except (UnsupportedModelError, PruningError, EvaluationError) as error:
-            return self._refused(cell, settings, error)
-        return self._evaluated(cell, settings, model)
+            return self._refused(run, settings, error)
+        return self._evaluated(run, settings, model)
 
     def _scoring(self, task: str) -> dict[str, Any]:
         """Return what the scores of a task come from."""
@@ -115,41 +115,41 @@ class _Run:
         named = {"tokenizer": "java", "judge": "judge", "egoschema_url": "egoschema server"}
         return {name: value for name, value in self.found.items() if named[name] in needs}
 
-    def _evaluated(self, cell: EvaluationRun, settings: dict[str, Any], model: Any) -> Record | None:
+    def _evaluated(self, run: EvaluationRun, settings: dict[str, Any], model: Any) -> Record | None:
         kind = "simple" if model.is_simple else "chat"
-        (task,) = self.manager.load_task_or_group([cell.task], kind).values()
+        (task,) = self.manager.load_task_or_group([run.task], kind).values()
         data = data_revision(task)
         num_documents = min(self.options.limit or data["num_samples"], data["num_samples"])
         if num_documents < num_processes():
             raise EvaluationError(
-                f"{cell.task} has {num_documents} documents for {num_processes()} processes; start fewer processes"
+                f"{run.task} has {num_documents} documents for {num_processes()} processes; start fewer processes"
             )
-        answers = Answers(JsonlLog(self.options.output, cell.name, answer_identity(settings, data), model.rank))
+        answers = Answers(JsonlLog(self.options.output, run.name, answer_identity(settings, data), model.rank))
         if not self.options.resume:
             answers.forget(num_processes())
         elif len(answers):
-            self.progress.note(f"{cell.name}: {len(answers)} answers of an earlier run are there and not asked again")
+            self.progress.note(f"{run.name}: {len(answers)} answers of an earlier run are there and not asked again")
         self._num_begun += 1
-        named = " ".join(part for part in (cell.task, cell.method, cell.budget_title) if part)
-        title = f"{self._num_begun} of at most {self._num_cells}: {named}"
+        named = " ".join(part for part in (run.task, run.method, run.budget_title) if part)
+        title = f"{self._num_begun} of at most {self._num_runs}: {named}"
         try:
             with self.progress.counting(title, num_documents // num_processes()) as advance:
                 asked = ResumingModel(model, answers, self.options.group_size, advance)
                 results = self._scored(asked, task, JUDGE_THREADS if "judge" in settings else 1)
         except EvaluationError as error:
             if len(answers) == 0 and isinstance(error.__cause__, (UnsupportedModelError, PruningError)):
-                return self._refused(cell, settings, error.__cause__)
+                return self._refused(run, settings, error.__cause__)
             raise
         if results is None:
             return None
         answers.read()
-        record, marks = cell_record(cell, settings, data, results, answers.measured)
+        record, sample_scores = run_record(run, settings, data, results, answers.measured)
         try:
-            save_marks(cell, marks, self.options.output)
+            save_sample_scores(run, sample_scores, self.options.output)
             record.save(self.options.output)
         except OSError as error:
             raise EvaluationError(
-                f"the record of {cell.name} cannot be written to {self.options.output} ({error.strerror}); make room, "
+                f"the record of {run.name} cannot be written to {self.options.output} ({error.strerror}); make room, "
                 "and run the same command again: its answers are kept"
             ) from None
         answers.delete()
@@ -181,11 +181,11 @@ class _Run:
                 raise
             raise _scoring_error(error) from error
 
-    def _refused(self, cell: EvaluationRun, settings: dict[str, Any], error: Exception) -> Record | None:
-        self.progress.note(f"{cell.name} is refused: {error}")
+    def _refused(self, run: EvaluationRun, settings: dict[str, Any], error: Exception) -> Record | None:
+        self.progress.note(f"{run.name} is refused: {error}")
         if not is_main_process():
             return None
-        record = refusal_record(cell, settings, str(error))
+        record = refusal_record(run, settings, str(error))
         record.save(self.options.output)
         return record
 
@@ -199,8 +199,8 @@ def _scoring_error(error: BaseException) -> DivpruneError:
     )
 
 
-def _checked(cells: Sequence[EvaluationRun], manager: PaperTaskManager, scoring: ScoringSettings) -> dict[str, Any]:
-    tasks = list(dict.fromkeys(cell.task for cell in cells))
+def _checked(runs: Sequence[EvaluationRun], manager: PaperTaskManager, scoring: ScoringSettings) -> dict[str, Any]:
+    tasks = list(dict.fromkeys(run.task for run in runs))
     preflight.unknown(tasks, manager)
     for task in tasks:
         leaves = list(manager.leaves([task]))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
@@ -18,7 +19,7 @@ from divprune.huggingface.call import Call
 from divprune.huggingface.encoding.encode import encode
 from divprune.huggingface.encoding.encoder_output import kept_outputs, whole_rows_repeated
 from divprune.huggingface.encoding.method_inputs import instruction_tokens
-from divprune.huggingface.gather_tokens import gather_tokens
+from divprune.huggingface.gather_tokens import gather_tokens, places_of
 from divprune.huggingface.input_pruning.cache import lock_dropped, unlocked
 from divprune.huggingface.input_pruning.checks import require_placeable_images, require_placeable_padding
 from divprune.huggingface.layer_pruning.checks import (
@@ -33,14 +34,14 @@ from divprune.huggingface.layer_pruning.checks import (
 )
 from divprune.huggingface.layer_pruning.hooks import DEEPSTACK, DroppingHooks
 from divprune.huggingface.layer_pruning.layer_selection import LayerSelector
-from divprune.huggingface.layer_pruning.state import DroppedPrompt
-from divprune.huggingface.layer_pruning.turns import (
+from divprune.huggingface.layer_pruning.new_turn import (
     continued_turn_positions,
     full_types,
     position_shift,
     turn_of,
     turn_positions,
 )
+from divprune.huggingface.layer_pruning.state import DroppedPrompt
 from divprune.huggingface.model_inputs import PADDING_VALUES
 from divprune.huggingface.report import PruningReport, call_report
 
@@ -114,6 +115,7 @@ class LayerPruning:
         require_layers_run_once(self._call.adapter)
         inputs = dict(self.inputs)
         labels, as_dict = inputs.pop("labels", None), inputs.pop("return_dict", None)
+        wanted = inputs.pop("logits_to_keep") if isinstance(inputs.get("logits_to_keep"), Tensor) else None
         with self.installed(model):
             output: ModelOutput = forward(**inputs, return_dict=True)
         if labels is not None:
@@ -122,6 +124,9 @@ class LayerPruning:
             vocabulary = output["logits"].shape[-1]  # Apertus 1.5 answers with fewer words than it reads
             loss = model.loss_function(logits=output["logits"], labels=pruned, vocab_size=vocabulary, **options)
             output = type(output)(**{**output, "loss": loss})
+        if wanted is not None:
+            places = places_of(wanted, self.prompt.gather_indices[-1], self.prompt.length)
+            output["logits"] = output["logits"][:, places]
         lock_dropped(self._call.cache, output)
         return output.to_tuple() if as_dict is False else output
 
@@ -130,9 +135,9 @@ class LayerPruning:
         adapter, selector, num_layers = self._call.adapter, self._selector, self._call.adapter.num_layers
         keep_mask, length = self.prompt.keep_mask(self._turn.attention_mask), self.prompt.stop
         lengths = self.prompt.sequence_lengths(num_layers, length)
-        return call_report(
-            adapter.model, keep_mask, length, lengths, self._encoding, selector.selections, selector.kept_tokens
-        )
+        items = (self._encoding, selector.selections, selector.kept_tokens)
+        gather_index = self.prompt.gather_indices[-1]
+        return call_report(adapter.model, keep_mask, length, lengths, *items, gather_index)
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def turn_of(call: Call) -> Turn:
         return Turn(ids, attention_mask, 0, None)
     if call.past is not None and call.past.prompt.is_pruned:
         raise PruningError(
-            "the cache holds a prompt that was pruned before the language model, got a method that drops inside "
+            "the cache holds a prompt that was pruned before the LLM, got a method that drops inside "
             "it; pass the whole conversation with its images and without the cache"
         )
     num_new = attention_mask.shape[1] - start

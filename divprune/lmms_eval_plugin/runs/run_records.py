@@ -1,4 +1,4 @@
-"""From lmms-eval's results to the record of a cell, and the marks of its documents beside it."""
+"""From lmms-eval's results to the record of a run, and the sample scores of its documents beside it."""
 
 import json
 import re
@@ -12,21 +12,21 @@ from lmms_eval.api.model import lmms
 
 from divprune.checkpoints import choose_device
 from divprune.errors import EvaluationError
-from divprune.evaluation.cells import EvaluationRun
 from divprune.evaluation.datasets import DATA_SETS, DataSet
 from divprune.evaluation.harness_options import HarnessOptions
+from divprune.evaluation.runs import EvaluationRun
 from divprune.lmms_eval_plugin.models.measurement import summary
-from divprune.lmms_eval_plugin.runs.sample_scores import marks
+from divprune.lmms_eval_plugin.runs.sample_scores import sample_scores_of
 from divprune.records import Record, check_record_place, checksum, load_record, provenance, write_whole
 
 HARNESS_PACKAGES = ("divprune", "lmms-eval", "torch", "transformers")
 
 
-def run_settings(cell: EvaluationRun, options: HarnessOptions, revision: str | None) -> dict[str, Any]:
-    """Everything that a cell's answers depend on, apart from the data, and how many are asked for.
+def run_settings(run: EvaluationRun, options: HarnessOptions, revision: str | None) -> dict[str, Any]:
+    """Everything that a run's answers depend on, apart from the data, and how many are asked for.
 
     Args:
-        cell: the cell.
+        run: the run.
         options: how it is run.
         revision: of the model; None where a server has it.
     """
@@ -34,9 +34,9 @@ def run_settings(cell: EvaluationRun, options: HarnessOptions, revision: str | N
     given: dict[str, Any] = {name: getattr(options, name) for name in names}
     given["system_prompt"] = lmms._resolve_system_prompt(options.system_prompt)
     given["device"] = choose_device(options.device).type if options.backend == "hf" else None
-    files = [path for path in map(Path, re.split(r"[=,]", cell.method)) if path.is_file()]
+    files = [path for path in map(Path, re.split(r"[=,]", run.method)) if path.is_file()]
     given["method_files"] = checksum(files) if files else None
-    return cell.as_config() | given | {"model_revision": revision}
+    return run.as_config() | given | {"model_revision": revision}
 
 
 def answer_identity(settings: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,16 +46,16 @@ def answer_identity(settings: Mapping[str, Any], data: Mapping[str, Any]) -> dic
     return own | {"dataset": dict(data), "versions": {name: version(name) for name in HARNESS_PACKAGES}}
 
 
-def finished_record(cell: EvaluationRun, settings: Mapping[str, Any], options: HarnessOptions) -> Record | None:
-    """Return the record that an earlier run left of a cell, None if there is none, or it is to be made anew.
+def finished_record(run: EvaluationRun, settings: Mapping[str, Any], options: HarnessOptions) -> Record | None:
+    """Return the record that an earlier run left of a run, None if there is none, or it is to be made anew.
 
     Raises:
         EvaluationError: it is of another run, and would be overwritten.
         RecordError: the file is no record, and would be overwritten.
     """
-    path = options.output / f"{cell.name}.json"
+    path = options.output / f"{run.name}.json"
     if not path.is_file() or not options.resume:
-        check_record_place(options.output, cell.name)
+        check_record_place(options.output, run.name)
         return None
     record = load_record(path)
     if "refusal" in record.config:
@@ -67,32 +67,32 @@ def finished_record(cell: EvaluationRun, settings: Mapping[str, Any], options: H
     return record
 
 
-def refusal_record(cell: EvaluationRun, settings: Mapping[str, Any], reason: str) -> Record:
-    """Return the record of a cell that cannot run."""
-    return Record(cell.name, {**settings, "refusal": " ".join(reason.split())}, [])
+def refusal_record(run: EvaluationRun, settings: Mapping[str, Any], reason: str) -> Record:
+    """Return the record of a run that cannot run."""
+    return Record(run.name, {**settings, "refusal": " ".join(reason.split())}, [])
 
 
-def cell_record(
-    cell: EvaluationRun,
+def run_record(
+    run: EvaluationRun,
     settings: Mapping[str, Any],
     data: Mapping[str, Any],
     results: Mapping[str, Any],
     measured: Sequence[Mapping[str, Any]],
 ) -> tuple[Record, list[dict[str, Any]]]:
-    """Return the record of a cell that has run, and the marks of its documents.
+    """Return the record of a finished run, and the sample scores of its documents.
 
     Args:
-        cell: what has run.
+        run: what has run.
         settings: see `run_settings`, with what scoring used.
         data: see `data_revision`.
         results: as `simple_evaluate` returns them.
         measured: the calls of `generate`.
     """
-    samples = results["samples"][cell.task]
-    rows = _rows(results["results"][cell.task], len(samples))
-    data_set = _data_set(cell.task)
+    samples = results["samples"][run.task]
+    rows = _rows(results["results"][run.task], len(samples))
+    data_set = _data_set(run.task)
     metric = data_set.metric if data_set else str(rows[0]["metric"]).partition(",")[0] if rows else ""
-    found = marks(cell.task, metric, samples)
+    found = sample_scores_of(run.task, metric, samples)
     config = {
         **settings,
         "dataset": dict(data) | ({"path": Path(data["path"]).name} if "fingerprint" in data else {}),
@@ -102,13 +102,13 @@ def cell_record(
         "lmms_eval": version("lmms-eval"),
         **_means(summary(dict(row) for row in measured)),
     }
-    return Record(cell.name, config, rows, provenance()), found
+    return Record(run.name, config, rows, provenance()), found
 
 
-def save_marks(cell: EvaluationRun, found: Sequence[Mapping[str, Any]], folder: Path) -> Path:
-    """Write the marks of a cell's documents, a line each."""
-    path = folder / f"{cell.name}.samples.jsonl"
-    write_whole(path, "".join(json.dumps(mark, default=float) + "\n" for mark in found))
+def save_sample_scores(run: EvaluationRun, found: Sequence[Mapping[str, Any]], folder: Path) -> Path:
+    """Write the sample scores of a run's documents, a line each."""
+    path = folder / f"{run.name}.samples.jsonl"
+    write_whole(path, "".join(json.dumps(sample_score, default=float) + "\n" for sample_score in found))
     return path
 
 
