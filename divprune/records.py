@@ -24,6 +24,7 @@ from divprune.errors import CalibrationError, RecordError
 
 FORMAT = 1
 PACKAGES = ("divprune", "torch", "transformers", "numpy")
+_ROOT = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True)
@@ -141,10 +142,19 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def _git(*arguments: str) -> str | None:
-    """Return what git says of the source tree; None outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    """Return what git says of our own checkout; None elsewhere, also inside a repository of somebody else."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        ours = (_ROOT / ".git").exists() and '\nname = "divprune"\n' in (_ROOT / "pyproject.toml").read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        ours = False
+    if not ours:
+        return None
+    # Neither hooks nor a monitor of files run, nor does a variable name another repository.
+    switched_off = ["-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}", "--no-optional-locks"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "-C", str(_ROOT), *switched_off, *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
 

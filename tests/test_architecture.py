@@ -44,6 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "figures": _BASE,
     "experiments": _RUNS | {"evaluation", "figures"},
     "serving": _METHODS | {"vllm_plugin"},
+    "__main__": {"cli"},
     # Through the names that packages export.
     "cli": _BASE
     | {"budget", "calibration", "demo", "efficiency", "evaluation", "experiments", "figures"}

@@ -33,8 +33,8 @@ from divprune.errors import ArgumentError
 TOKENS = "tokens: visual tokens kept of an image or video, in the mean."
 SCENES_HEADER = ("kept", "cost", "F1", "count", "color", "shape", "place", "CIDEr", "mean, 95 %")
 SCENES_LEGEND = (
-    "kept: visual tokens of 256. cost: prefill FLOPs in percent (Eq. 5). F1: existence, as in POPE. CIDEr: captions, "
-    "10 at best. The other columns are right answers in percent; mean: of all kinds but captions."
+    "kept: visual tokens of {total:.0f}. cost: prefill FLOPs in percent (Eq. 5). F1: existence, as in POPE. CIDEr: "
+    "captions, 10 at best. The other columns are right answers in percent; mean: of all kinds but captions."
 )
 
 
@@ -180,7 +180,7 @@ def _scenes(
     resume: bool,
 ) -> None:
     with console.working("starting"):
-        from divprune.evaluation.scenes import NOTICE, SceneOptions, run_scenes
+        from divprune.evaluation.scenes import SceneOptions, notice, run_scenes
     options = SceneOptions(
         methods=methods,
         keep_ratios=keep_ratios or SceneOptions.keep_ratios,
@@ -200,7 +200,7 @@ def _scenes(
         console.show("Other counts, at equal FLOPs:", _scenes_table(others))
     for (method, refusal), where in _refused(scores.rows).items():
         console.show(f"refused: {method}{where}: {refusal}")
-    console.show(SCENES_LEGEND, NOTICE, f"Record: {scores.record}")
+    console.show(SCENES_LEGEND.format(total=scores.rows[0]["num_kept"]), notice(), f"Record: {scores.record}")
     console.result({"suite": "scenes", "config": scores.config, "rows": scores.rows})
 
 
