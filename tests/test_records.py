@@ -8,7 +8,8 @@ import pytest
 
 import divprune.records as records
 from divprune.errors import RecordError
-from divprune.records import Record, load_record, quantiles, write_whole
+from divprune.outputs import write_whole
+from divprune.records import Record, load_record, quantiles
 
 
 def record() -> Record:

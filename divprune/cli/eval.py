@@ -14,6 +14,7 @@ from divprune.cli.shared_options import (
     Data,
     Debug,
     EgoschemaUrl,
+    Force,
     Json,
     NumConcurrent,
     NumFrames,
@@ -96,11 +97,12 @@ def evaluate(
     cider_tokenizer: CiderTokenizer = None,
     egoschema_url: EgoschemaUrl = None,
     output: Annotated[Path | None, option("FOLDER", "Where records go.", "results/eval; scenes: results")] = None,
+    force: Force = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Compare methods: on data sets through lmms-eval, or on toy scenes (no download, no verdict on photographs)."""
-    with command(json, debug) as console:
+    with command(json, debug, force) as console:
         names = None if methods is None else tuple(methods.split())
         ratios = None if not keep_ratios else keep_ratios_of(" ".join(keep_ratios))
         running: dict[str, Any] = {

@@ -70,6 +70,6 @@ class Results:
             marks = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
             for mark in marks:
                 _ = mark["doc_id"], mark["score"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise RecordError(f"{path.name} must hold one mark a line, with doc_id and score, got {error}") from None
         return marks

@@ -17,8 +17,10 @@ from divprune.evaluation.datasets import DATA_SETS, DataSet
 from divprune.evaluation.harness_options import HarnessOptions
 from divprune.lmms_eval_plugin.models.measurement import summary
 from divprune.lmms_eval_plugin.runs.sample_scores import marks
-from divprune.records import Record, check_record_place, checksum, load_record, provenance, write_whole
+from divprune.outputs import FileKind, safe_output, write_whole
+from divprune.records import Record, check_record_place, checksum, load_record, provenance
 
+_SAMPLES = FileKind("samples file of a run", "one in another folder", rb'\A\{"doc_id": ')
 HARNESS_PACKAGES = ("divprune", "lmms-eval", "torch", "transformers")
 
 
@@ -56,6 +58,7 @@ def finished_record(cell: EvaluationRun, settings: Mapping[str, Any], options: H
     path = options.output / f"{cell.name}.json"
     if not path.is_file() or not options.resume:
         check_record_place(options.output, cell.name)
+        _samples_file(cell, options.output)
         return None
     record = load_record(path)
     if "refusal" in record.config:
@@ -107,9 +110,13 @@ def cell_record(
 
 def save_marks(cell: EvaluationRun, found: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     """Write the marks of a cell's documents, a line each."""
-    path = folder / f"{cell.name}.samples.jsonl"
+    path = _samples_file(cell, folder)
     write_whole(path, "".join(json.dumps(mark, default=float) + "\n" for mark in found))
     return path
+
+
+def _samples_file(cell: EvaluationRun, folder: Path) -> Path:
+    return safe_output("output", folder / f"{cell.name}.samples.jsonl", _SAMPLES)
 
 
 def _data_set(task: str) -> DataSet | None:
