@@ -23,7 +23,7 @@ from divprune.embedded import checkpoint_path, scene
 from divprune.evaluation.resampling import NUM_RESAMPLES
 from divprune.evaluation.scenes.cases import Case, suite_cases
 from divprune.evaluation.scenes.questions import ANSWER_KINDS
-from divprune.evaluation.scenes.suite import NOTICE, Suite
+from divprune.evaluation.scenes.suite import Suite, notice
 from divprune.jsonl_log import JsonlLog
 from divprune.methods import ItemContext
 from divprune.records import Record, provenance, quantiles
@@ -91,7 +91,7 @@ def main() -> None:
         greedy = next(other for other in cases if other.name == GREEDY and other.keep_ratio == case.keep_ratio)
         row |= distances(tokens, case) | beyond_greedy(suite, case, greedy)
     config = {
-        "notice": NOTICE,
+        "notice": notice(),
         "model": "embedded",
         "split": "test",
         "num_scenes": arguments.scenes,

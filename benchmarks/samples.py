@@ -18,7 +18,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from divprune.embedded import checkpoint_path, scene
 from divprune.evaluation.runs import UNPRUNED
 from divprune.evaluation.scenes.cases import every_method
-from divprune.evaluation.scenes.suite import NOTICE
+from divprune.evaluation.scenes.suite import notice
 from divprune.experiments.token_samples import MethodSamples, Shown, token_rows
 from divprune.methods import get_method
 from divprune.records import Record, provenance
@@ -63,7 +63,7 @@ def measured(num_scenes: int) -> Record:
     shown = tqdm(pictures(model, processor, num_scenes), desc="toy scenes", total=num_scenes)
     rows = token_rows(model, shown, methods)
     config = {
-        "notice": NOTICE,
+        "notice": notice(),
         "model": "embedded",
         "split": "test",
         "num_scenes": num_scenes,

@@ -1,5 +1,6 @@
 """Load a checkpoint by directory or hub name, or the embedded one: always the same path through transformers."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from divprune.checkpoint_checks import check_folder, check_template
 from divprune.errors import CheckpointError, DivpruneError, UnsupportedModelError, first_line
 from divprune.records import checksum
 
@@ -63,9 +65,12 @@ def load_model(
     if called == EMBEDDED and revision is not None:
         raise CheckpointError(f"the embedded model has no revision {revision!r}; leave the revision out")
     path = _embedded_checkpoint() if called == EMBEDDED else _local_checkpoint(called, revision, show_download)
+    check_folder(called, path)
     config = _loaded(called, lambda: _read_config(path))
     _require_supported(called, config.model_type)
     processor = _loaded(called, lambda: _read_processor(path))
+    if called != EMBEDDED:
+        check_template(called, getattr(processor, "chat_template", None))
     with _quiet_bars():
         model = _loaded(called, lambda: _read_model(path, _dtype(dtype, config, device)))
     model.to(device)  # type: ignore[arg-type]  # transformers' decorator hides the signature
@@ -86,7 +91,7 @@ def checkpoint_revision(name: str | None) -> str:
 
     called = name or EMBEDDED
     path = _embedded_checkpoint() if called == EMBEDDED else Path(called).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):
         files = {file for pattern in _CHECKPOINT_FILES for file in path.glob(pattern) if file.is_file()}
         return checksum(sorted(files))[:16]
     try:
@@ -122,13 +127,13 @@ def _embedded_checkpoint() -> Path:
 
 def _local_checkpoint(name: str, revision: str | None, show_download: bool) -> Path:
     path = Path(name).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):
         if revision is not None:
             raise CheckpointError(f"{name} is a directory, which has no revision {revision!r}; leave the revision out")
         if not (path / "config.json").is_file():
             raise CheckpointError(f"{name} is no checkpoint: it has no config.json")
         return path
-    if path.exists():
+    if os.path.exists(path):
         raise CheckpointError(f"{name} is a file; `model` takes the directory of a checkpoint, or a hub name")
     if name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1:
         raise CheckpointError(f"no such checkpoint directory: {name}")

@@ -6,12 +6,25 @@ catches it; where a built-in exception says the same thing, the class derives fr
 Messages write the name of a Python argument in backticks: `` `keep_ratio` ``. The command line puts its options there.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+# What a terminal obeys, what reverses the order of letters, and what no encoding has.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    r"""Return a text whose control characters are written out, such as \x1b for ESC; names of files may hold any."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
 
 class DivpruneError(Exception):
-    """Base class of the errors below."""
+    """Base class of the errors below. Their messages are `printable`."""
+
+    def __str__(self) -> str:
+        """Return the message."""
+        return printable(super().__str__())
 
 
 class ArgumentError(DivpruneError, ValueError):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from divprune.errors import EvaluationError, first_line
-from divprune.records import write_whole
+from divprune.outputs import write_whole
 
 Parsed = TypeVar("Parsed")
 
@@ -27,13 +27,17 @@ def split_lines(content: bytes) -> list[bytes]:
 def append_line(path: Path, line: bytes) -> None:
     """Write a line, its end included, behind all others; it is on disk when this returns.
 
+    A torn last line goes only if it begins as this one does, as lines of one log do: with the same key.
+
     Raises:
         OSError: the disk takes no more; the file is as it was.
     """
     if not _ends_whole(path):
         # In one step: a first line that a crash tore could not be told from another program's file.
-        before = split_lines(path.read_bytes()) if path.exists() else []
-        write_whole(path, b"".join(each + b"\n" for each in before) + line)
+        *before, last = path.read_bytes().split(b"\n") if path.exists() else [b""]
+        key = line.partition(b":")[0]
+        is_torn = not _is_json(last) and last[: len(key)] == key[: len(last)]
+        write_whole(path, b"".join(each + b"\n" for each in (before if is_torn else [*before, last])) + line)
         return
     with path.open("r+b", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
@@ -115,7 +119,7 @@ def _parsed(path: Path, parse: Callable[[Any], Parsed]) -> list[Parsed]:
     except FileNotFoundError:
         # Another process has deleted it meanwhile.
         return []
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
         raise EvaluationError(
             f"{path} cannot be read ({first_line(error)}); delete it, and its answers are asked for again"
         ) from None

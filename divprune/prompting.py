@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -75,6 +76,7 @@ def build_batch(loaded: LoadedModel, conversations: Sequence[Conversation]) -> d
     except (ValueError, TypeError, IndexError) as error:
         raise PromptError(f"the processor of {loaded.name} refuses the input: {first_line(error)}") from None
     wanted = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
+    _check_length(loaded, wanted["input_ids"])
     return {name: _on_device(value, loaded) for name, value in wanted.items()}
 
 
@@ -110,7 +112,11 @@ def _prompt_text(loaded: LoadedModel, conversation: Conversation) -> str:
         _refuse_placeholders(loaded, message.parts)
     if has_chat_template(loaded):
         messages: list[Any] = [{"role": each.role, "content": list(_content(each.parts))} for each in conversation]
-        return str(loaded.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+        try:
+            return str(loaded.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+        # A template raises whatever the operations of its author raise.
+        except Exception as error:
+            raise PromptError(f"the chat template of {loaded.name} fails: {first_line(error)[:120]}") from None
     return "\n".join(_written(loaded, part) for message in conversation for part in message.parts)
 
 
@@ -134,6 +140,20 @@ def _refuse_placeholders(loaded: LoadedModel, parts: Iterable[MessagePart]) -> N
         for token in tokens:
             if isinstance(words, str) and token is not None and token in words:
                 raise PromptError(f"the prompt contains {token!r}, which stands for an image; leave it out")
+
+
+def _check_length(loaded: LoadedModel, input_ids: Tensor) -> None:
+    """Refuse words that the model has no positions for; visual tokens may be pruned, and do not count."""
+    config = loaded.model.config
+    most = getattr(config.get_text_config(), "max_position_embeddings", None)
+    names = ("image_token_id", "image_token_index", "video_token_id", "video_token_index", "pad_token_id")
+    others = [getattr(owner, name, None) for name in names for owner in (config, config.get_text_config())]
+    is_word = ~torch.isin(input_ids, torch.tensor([each for each in others if isinstance(each, int)]))
+    longest = int(is_word.sum(dim=1).max())
+    if isinstance(most, int) and longest > most:
+        raise PromptError(
+            f"the prompt has {longest} tokens of text, and {loaded.name} takes {most}; ask with less text"
+        )
 
 
 def _kind(part: Image.Image | Medium) -> str:

@@ -8,8 +8,7 @@ import hashlib
 import json
 import os
 import platform
-import secrets
-import stat
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,9 +20,12 @@ from statistics import median
 from typing import Any
 
 from divprune.errors import CalibrationError, RecordError
+from divprune.outputs import FileKind, safe_output, write_whole
 
 FORMAT = 1
 PACKAGES = ("divprune", "torch", "transformers", "numpy")
+_ROOT = Path(__file__).parent.parent
+_RECORD = FileKind("result record", "one in another folder", rb'\A\s*\{\s*"format": \d+,\s*"name": "')
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Record:
         """Write `NAME.json` into a folder, whole or not at all; it replaces a record, and no other file.
 
         Raises:
-            RecordError: another file of this name is there.
+            ArgumentError: it cannot be written, or another file of this name is there.
         """
         path = check_record_place(folder, self.name)
         write_whole(path, json.dumps({"format": FORMAT, **asdict(self)}, indent=1, allow_nan=False) + "\n")
@@ -57,18 +59,9 @@ def check_record_place(folder: Path, name: str) -> Path:
     """Return where a record of a name goes; commands that measure for long ask before they begin.
 
     Raises:
-        RecordError: a file is there that is no record, of whatever format.
+        ArgumentError: it cannot be written there, or a file is there that is no record, of whatever format.
     """
-    path = folder / f"{name}.json"
-    if not path.exists() or path.stat().st_size == 0:
-        return path
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError):
-        content = None
-    if not isinstance(content, dict) or not {"format", "name", "rows"} <= content.keys():
-        raise RecordError(f"{path} is there already and is no result record; move it away, or name another folder")
-    return path
+    return safe_output("output", folder / f"{name}.json", _RECORD)
 
 
 def load_record(path: Path) -> Record:
@@ -80,7 +73,7 @@ def load_record(path: Path) -> Record:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"{path.name} must be JSON, got {error}") from None
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise RecordError(f"{path.name} must be a result record of format {FORMAT}; measure again")
@@ -122,29 +115,20 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Replace a file in one step, through a temporary file beside it; its permissions stay."""
-    temporary = path.absolute().with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            # Otherwise a power cut could leave the new name without the content.
-            os.fsync(file.fileno())
-        if path.exists():
-            os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-
-
 def _git(*arguments: str) -> str | None:
-    """Return what git says of the source tree; None outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    """Return what git says of our own checkout; None elsewhere, also inside a repository of somebody else."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        ours = (_ROOT / ".git").exists() and '\nname = "divprune"\n' in (_ROOT / "pyproject.toml").read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        ours = False
+    if not ours:
+        return None
+    # Neither hooks nor a monitor of files run, nor does a variable name another repository.
+    switched_off = ["-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}", "--no-optional-locks"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "-C", str(_ROOT), *switched_off, *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
 
@@ -179,11 +163,17 @@ def write_calibration(path: str | Path, kind: str, fields: Mapping[str, Any]) ->
     """Write a file, whole or not at all.
 
     Args:
-        path: where; a file that is there is replaced.
+        path: where; a calibration that is there is replaced.
         kind: what was calibrated, such as "VTW".
         fields: what JSON can hold.
+
+    Raises:
+        ArgumentError: it cannot be written there, or another file is there.
     """
-    write_whole(Path(path), json.dumps({"format": _format(kind), **fields}, indent=2, allow_nan=False) + "\n")
+    write_whole(
+        safe_output("path", Path(path), calibration_file(kind)),
+        json.dumps({"format": _format(kind), **fields}, indent=2, allow_nan=False) + "\n",
+    )
 
 
 def read_calibration(path: str | Path, kind: str) -> dict[str, Any]:
@@ -197,20 +187,17 @@ def read_calibration(path: str | Path, kind: str) -> dict[str, Any]:
         fields = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CalibrationError(f"no such {kind} calibration: {path}; make one with `divprune calibrate`") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise unreadable(path, kind, error) from error
     if not isinstance(fields, dict) or fields.pop("format", None) != _format(kind):
         raise CalibrationError(f"{path} must be a {kind} calibration that divprune saved, got another file")
     return fields
 
 
-def is_calibration(path: Path, kind: str) -> bool:
-    """Tell whether a file is a calibration of a kind, such as "VTW"."""
-    try:
-        read_calibration(path, kind)
-    except CalibrationError:
-        return False
-    return True
+def calibration_file(kind: str) -> FileKind:
+    """Describe the files of calibrations of a kind, such as "VTW"."""
+    mark = rb'\A\s*\{\s*"format": "' + re.escape(_format(kind)).encode()
+    return FileKind(f"{kind} calibration", "calibration.json", mark)
 
 
 def unreadable(path: str | Path, kind: str, error: Exception) -> CalibrationError:

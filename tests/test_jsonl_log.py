@@ -26,12 +26,20 @@ def test_a_torn_last_line_is_left_out_and_one_without_its_end_is_not() -> None:
 
 @pytest.mark.parametrize("size", range(18))
 def test_a_crash_after_any_byte_can_be_gone_on_from(tmp_path: Path, size: int) -> None:
-    whole = b'{"a": 1}\n{"b": 2}\n'
+    whole = b'{"a": 1}\n{"a": 2}\n'
     path = tmp_path / "log.jsonl"
     path.write_bytes(whole[:size])
     before = split_lines(whole[:size])
-    append_line(path, b'{"c": 3}\n')
-    assert path.read_bytes() == b"".join(line + b"\n" for line in [*before, b'{"c": 3}'])
+    append_line(path, b'{"a": 3}\n')
+    assert path.read_bytes() == b"".join(line + b"\n" for line in [*before, b'{"a": 3}'])
+
+
+@pytest.mark.parametrize("content", [b"precious", b'{"precious": 1', b'{"a": 1}\nprecious', b"1", b"\xff"])
+def test_a_last_line_of_another_program_is_not_taken_for_a_torn_one(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(content)
+    append_line(path, b'{"a": 3}\n')
+    assert path.read_bytes() == content + b'\n{"a": 3}\n'
 
 
 def test_lines_of_all_processes_are_read_and_those_of_another_identity_are_not(tmp_path: Path) -> None:

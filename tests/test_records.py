@@ -1,13 +1,15 @@
 """Records are written whole, read back equal, and refused if they are something else."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
 import divprune.records as records
 from divprune.errors import RecordError
-from divprune.records import Record, load_record, quantiles, write_whole
+from divprune.outputs import write_whole
+from divprune.records import Record, load_record, quantiles
 
 
 def record() -> Record:
@@ -35,6 +37,35 @@ def test_a_record_names_no_path_and_no_host(tmp_path: Path) -> None:
 def test_outside_a_checkout_there_is_no_revision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert records.provenance()["git_revision"] is None
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+@pytest.mark.parametrize("place", [".", "environment/site-packages"])
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_only_our_own_checkout_has_a_revision_and_its_hooks_do_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_ours: bool, place: str, elsewhere: bool
+) -> None:
+    root, ran = tmp_path / "repository", tmp_path / "ran"
+    (root / place).mkdir(parents=True)
+    (root / "pyproject.toml").write_text(f'[project]\nname = "{"divprune" if is_ours else "other"}"\n')
+    hook = tmp_path / "hooks" / "post-index-change"
+    hook.parent.mkdir()
+    hook.write_text(f"#!/bin/sh\ntouch {ran}\n")
+    hook.chmod(0o755)
+    git = ["git", "-C", str(root), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *arguments], check=True)
+    revision = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    for setting in (("core.fsmonitor", str(hook)), ("core.hooksPath", str(hook.parent))):
+        subprocess.run([*git, "config", *setting], check=True)
+    (root / "pyproject.toml").touch()
+    if elsewhere:
+        monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))
+    monkeypatch.setattr(records, "_ROOT", root / place)
+    found = records.provenance()
+    assert found["git_revision"] == (revision if is_ours and place == "." else None)
+    assert found["git_dirty"] is False
+    assert not ran.exists()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from typing import Any
 
 from divprune.huggingface import supported_families
 from divprune.methods import MethodInfo, available_methods
+from divprune.outputs import write_whole
 from divprune.records import Record, load_record
 from tools.cost_tables import bench_table, serving_table, soak_table
 from tools.figure_block import figure_block
@@ -35,7 +36,7 @@ def main() -> None:
         before = path.read_text(encoding="utf-8")
         after = render(before)
         if after != before:
-            path.write_text(after, encoding="utf-8")
+            write_whole(path, after)
             print(f"{name} rewritten")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from divprune.huggingface.families.support import Support, SupportTable, load_support, support_tables
+from divprune.outputs import write_whole
 from tools.render_results import markdown_table
 
 PAGE = Path(__file__).parent.parent / "docs" / "support.md"
@@ -66,7 +67,7 @@ def main() -> None:
     """Rewrite the page if it has changed."""
     text = page(load_support())
     if not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != text:
-        PAGE.write_text(text, encoding="utf-8")
+        write_whole(PAGE, text)
         print(f"{PAGE.name} rewritten")
 
 

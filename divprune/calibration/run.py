@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,10 @@ from divprune.embedded.examples import DEFAULT_PROMPT, Example, image_files, tra
 from divprune.errors import ArgumentError, argument_errors
 from divprune.huggingface.adapter import ModelAdapter
 from divprune.media import load_image
-from divprune.outputs import check_not_read, check_output_file, check_replaceable
+from divprune.outputs import files_of, safe_output
 from divprune.progress import SILENT, Progress
 from divprune.prompting import build_inputs
-from divprune.records import is_calibration
+from divprune.records import calibration_file
 
 FIRST_LAYER = 5
 """Where the paper starts VTW's search, in models of 32 layers."""
@@ -130,9 +129,8 @@ def find_fitprune_recipe(
 def _prepared(
     options: CalibrationOptions, method: str, progress: Progress, show_download: bool
 ) -> tuple[LoadedModel, list[dict[str, Any]]]:
-    check_output_file("output", options.output, "calibration.json")
-    check_not_read("output", options.output, options.image_files, "calibration.json")
-    check_replaceable("output", options.output, partial(is_calibration, kind=method), f"{method} calibration")
+    inputs = (*options.image_files, *files_of(options.model))
+    safe_output("output", options.output, calibration_file(method), inputs)
     examples = _examples(options)
     device = choose_device(options.device)
     with progress.working("loading the model"):

@@ -11,6 +11,7 @@ from divprune.cli.shared_options import (
     Debug,
     Device,
     Dtype,
+    Force,
     Json,
     KeepRatio,
     ModelOption,
@@ -49,11 +50,12 @@ def bench(
     dtype: Annotated[
         Dtype, option("NAME", "Weights as auto (bfloat16 if random), float32, float16 or bfloat16.")
     ] = Dtype.auto,
+    force: Force = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Measure time and memory of pruning methods next to the unpruned model."""
-    with command(json, debug) as console:
+    with command(json, debug, force) as console:
         with console.working("starting"):
             from divprune.efficiency import BenchOptions, measure_methods
         options = BenchOptions(

@@ -13,6 +13,7 @@ from divprune.cli.shared_options import (
     Debug,
     Device,
     Dtype,
+    Force,
     Json,
     ModelOption,
     WeightsDtype,
@@ -53,11 +54,12 @@ def vtw(
     ] = None,
     device: Device = "auto",
     dtype: WeightsDtype = Dtype.auto,
+    force: Force = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Find the layer from which on VTW can withdraw the visual tokens."""
-    with command(json, debug) as console:
+    with command(json, debug, force) as console:
         from divprune.calibration import find_vtw_layer
 
         options = _options(model, image, prompt, samples, output, device, dtype)
@@ -81,11 +83,12 @@ def fitprune(
     accounting: AccountingName = AccountingOption.paper,
     device: Device = "auto",
     dtype: WeightsDtype = Dtype.auto,
+    force: Force = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Find FitPrune's recipe: how many visual tokens go in each layer."""
-    with command(json, debug) as console:
+    with command(json, debug, force) as console:
         from divprune.calibration import find_fitprune_recipe
 
         options = _options(model, image, prompt, samples, output, device, dtype)

@@ -5,6 +5,8 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from io import TextIOWrapper
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -12,6 +14,7 @@ from rich.console import Console as RichConsole
 from rich.console import RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
+from rich.text import Text
 
 from divprune.errors import (
     ArgumentError,
@@ -22,7 +25,9 @@ from divprune.errors import (
     MediaError,
     MissingDependencyError,
     first_line,
+    printable,
 )
+from divprune.outputs import forced, short
 from divprune.progress import Advance, quiet_logs
 
 USER_ERROR = 2
@@ -39,6 +44,14 @@ _OPTIONS = {
 """Options that are not called like the argument of the library."""
 
 
+class _PrintableConsole(RichConsole):
+    """Lets nothing but itself control the terminal: not a file name, nor what a model answers."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Render a string, or the cell of a table, with control characters written out."""
+        return super().render_str(printable(text), **options)
+
+
 class Console:
     """Standard output carries the tables, or with `--json` only the JSON; everything else goes to standard error.
 
@@ -53,9 +66,13 @@ class Console:
             options: what this command calls an argument of the library, where others call it differently.
         """
         self._as_json, self._options = as_json, _OPTIONS | options
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):
+                # An ASCII terminal is no reason to lose an answer.
+                stream.reconfigure(errors="backslashreplace")
         # Answers and file names are printed as they are: no markup, no :emoji:.
-        self._tables = RichConsole(stderr=as_json, highlight=False, markup=False, emoji=False)
-        self._progress = RichConsole(stderr=True, highlight=False)
+        self._tables = _PrintableConsole(stderr=as_json, highlight=False, markup=False, emoji=False)
+        self._progress = _PrintableConsole(stderr=True, highlight=False)
 
     def show(self, *renderables: RenderableType) -> None:
         """Print tables or lines."""
@@ -68,7 +85,7 @@ class Console:
 
     def note(self, text: str) -> None:
         """Tell something that is no result, in one line."""
-        print(f"note: {self._in_options(text)}", file=sys.stderr)
+        print(f"note: {printable(self._in_options(text))}", file=sys.stderr)
 
     def result(self, value: Mapping[str, Any]) -> None:
         """With `--json`, print the command's result as the last line of standard output."""
@@ -109,6 +126,8 @@ class Console:
         if isinstance(error, DivpruneError):
             message = " ".join(str(error).split())
             return self._in_options(message) if isinstance(error, _NAMING_ARGUMENTS) else message, USER_ERROR
+        if isinstance(error, OSError) and isinstance(error.filename, (str, Path)):
+            return f"{error.strerror}: {short(Path(error.filename))}", USER_ERROR
         if isinstance(error, ImportError):
             return _import_advice(error), USER_ERROR
         return f"{type(error).__name__}: {first_line(error)} (--debug shows the traceback)", INTERNAL_ERROR
@@ -125,16 +144,17 @@ class Console:
 
 
 @contextmanager
-def command(as_json: bool, debug: bool, **options: str) -> Iterator[Console]:
+def command(as_json: bool, debug: bool, force: bool = False, **options: str) -> Iterator[Console]:
     """Run a command: other libraries are silenced, and any exception becomes one line on standard error.
 
     Args:
         as_json: whether standard output is for programs.
         debug: whether exceptions and other libraries' logs come through.
+        force: whether outputs may replace files of other programs.
         options: see `Console`.
     """
     console = Console(as_json, **options)
-    with one_line_errors(debug, console), nullcontext() if debug else quiet_logs():
+    with one_line_errors(debug, console), nullcontext() if debug else quiet_logs(), forced(force):
         yield console
 
 
@@ -149,7 +169,7 @@ def one_line_errors(debug: bool, console: Console | None = None) -> Iterator[Non
         if debug:
             raise
         message, code = (console or Console(as_json=False)).explain(error)
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {printable(message)}", file=sys.stderr)
         raise typer.Exit(code) from None
 
 

@@ -14,6 +14,7 @@ from divprune.cli.shared_options import (
     Data,
     Debug,
     EgoschemaUrl,
+    Force,
     Json,
     NumConcurrent,
     NumFrames,
@@ -33,8 +34,8 @@ from divprune.errors import ArgumentError
 TOKENS = "tokens: visual tokens kept of an image or video, on average."
 SCENES_HEADER = ("kept", "cost", "F1", "count", "color", "shape", "place", "CIDEr", "mean, 95 %")
 SCENES_LEGEND = (
-    "kept: visual tokens of 256. cost: prefill FLOPs in percent (Eq. 5). F1: existence, as in POPE. CIDEr: captions, "
-    "10 at best. The other columns are right answers in percent; mean: of all kinds but captions."
+    "kept: visual tokens of {total:.0f}. cost: prefill FLOPs in percent (Eq. 5). F1: existence, as in POPE. CIDEr: "
+    "captions, 10 at best. The other columns are right answers in percent; mean: of all kinds but captions."
 )
 
 
@@ -96,11 +97,12 @@ def evaluate(
     cider_tokenizer: CiderTokenizer = None,
     egoschema_url: EgoschemaUrl = None,
     output: Annotated[Path | None, option("FOLDER", "Where records go.", "results/eval; scenes: results")] = None,
+    force: Force = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Compare methods: on data sets through lmms-eval, or on toy scenes (no download, no verdict on photographs)."""
-    with command(json, debug) as console:
+    with command(json, debug, force) as console:
         names = None if methods is None else tuple(methods.split())
         ratios = None if not keep_ratios else keep_ratios_of(" ".join(keep_ratios))
         running: dict[str, Any] = {
@@ -180,7 +182,7 @@ def _scenes(
     resume: bool,
 ) -> None:
     with console.working("starting"):
-        from divprune.evaluation.scenes import NOTICE, SceneOptions, run_scenes
+        from divprune.evaluation.scenes import SceneOptions, notice, run_scenes
     options = SceneOptions(
         methods=methods,
         keep_ratios=keep_ratios or SceneOptions.keep_ratios,
@@ -200,7 +202,7 @@ def _scenes(
         console.show("Other counts, at equal FLOPs:", _scenes_table(others))
     for (method, refusal), where in _refused(scores.rows).items():
         console.show(f"refused: {method}{where}: {refusal}")
-    console.show(SCENES_LEGEND, NOTICE, f"Record: {scores.record}")
+    console.show(SCENES_LEGEND.format(total=scores.rows[0]["num_kept"]), notice(), f"Record: {scores.record}")
     console.result({"suite": "scenes", "config": scores.config, "rows": scores.rows})
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 from divprune.cli.console import command
-from divprune.cli.shared_options import Debug, Json, option
+from divprune.cli.shared_options import Debug, Force, Json, option
 
 
 def figures(
@@ -13,11 +13,12 @@ def figures(
         "docs"
     ),
     only: Annotated[list[str] | None, option("NAME", "One figure; repeat for several. The page stays.", "all")] = None,
+    force: Force = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Draw the figures, as PNG and SVG, from result records, and a page that shows them."""
-    with command(json, debug) as console:
+    with command(json, debug, force) as console:
         from divprune.figures import write_figures
 
         gallery = write_figures(results, output, only or (), console)

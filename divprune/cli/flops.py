@@ -52,10 +52,13 @@ def flops(
             name = costs.method.name
             console.note(f"{name} was calibrated on {calibrated}; sizes alone do not tell whether it fits")
         console.show(listing(_HEADER, map(_cells, costs.rows)), EXPLANATIONS[accounting])
+        if costs.method.count == "schedule":
+            console.show(f"a layer: {costs.method.name} has a schedule of its own; tokens a layer sees, on average.")
         console.result({"rows": costs.rows})
 
 
 def _cells(row: dict[str, Any]) -> Sequence[str]:
-    kept = f"{row['keep_ratio']:g}" if row["keep_ratio"] is not None else f"{row['num_keep'] or 'schedule'}"
+    own = f"{row['tokens_per_layer']:.1f} a layer"
+    kept = f"{row['keep_ratio']:g}" if row["keep_ratio"] is not None else str(row["num_keep"] or own)
     figures = (f"{row['full_tflop']:.3f}", f"{row['pruned_tflop']:.3f}", f"{row['ratio_percent']:.2f}")
     return (row["model"], row["method"], kept, *figures)

@@ -1,8 +1,9 @@
 """The entry point. Heavy imports wait inside the commands, so that `divprune --help` answers at once."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import divprune
 from divprune.cli.bench import bench
@@ -14,9 +15,25 @@ from divprune.cli.methods import families, methods
 from divprune.cli.reproduce import reproduce
 from divprune.cli.run import run
 from divprune.cli.serve import batch, serve
+from divprune.errors import printable
+
+
+class _Group(TyperGroup):
+    """Lets no argument control the terminal by way of the message that refuses it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if isinstance(getattr(error, "message", None), str):
+                error.message = printable(error.message)  # type: ignore[attr-defined]
+            raise
+
 
 app = typer.Typer(
     name="divprune",
+    cls=_Group,
     help="Ask multimodal models from a tenth of their visual tokens.",
     no_args_is_help=True,
     add_completion=False,

@@ -14,6 +14,7 @@ from divprune.cli.shared_options import (
     Device,
     Dtype,
     EgoschemaUrl,
+    Force,
     Json,
     LocalBackend,
     NumFrames,
@@ -74,11 +75,12 @@ def reproduce(
     resume: Resume = None,
     cider_tokenizer: CiderTokenizer = None,
     egoschema_url: EgoschemaUrl = None,
+    force: Force = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Reproduce a table or figure of the paper, or show what that would take."""
-    with command(json, debug, images="--images", name="NAME") as console:
+    with command(json, debug, force, images="--images", name="NAME") as console:
         ratios = None if keep_ratios is None else keep_ratios_of(keep_ratios)
         with console.working("starting"):
             from divprune.experiments import HarnessOptions, ReproduceOptions, plan_paper, run_paper

@@ -14,6 +14,7 @@ from divprune.cli.shared_options import (
     Debug,
     Device,
     Dtype,
+    Force,
     Json,
     KeepRatio,
     MethodName,
@@ -22,6 +23,7 @@ from divprune.cli.shared_options import (
     WeightsDtype,
     option,
 )
+from divprune.errors import printable
 from divprune.records import seconds_text
 
 if TYPE_CHECKING:
@@ -49,11 +51,12 @@ def run(
     repeats: Annotated[int, option("N", "Timed runs of each prompt, after a warm-up.", min=1)] = 5,
     device: Device = "auto",
     dtype: WeightsDtype = Dtype.auto,
+    force: Force = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Ask about images twice: with all visual tokens, and with few of them."""
-    with command(json, debug) as console:
+    with command(json, debug, force) as console:
         from divprune.demo import DemoOptions, run_demo
 
         options = DemoOptions(
@@ -95,25 +98,17 @@ def _answers_table(rows: "Sequence[AnswerPair]") -> Table:
 
 def _add_question(table: Table, row: "AnswerPair") -> None:
     media = ", ".join(medium.name for medium in row.example.media)
-    names = Text(media, style="dim", overflow="ellipsis", no_wrap=True)
-    question = _printable(row.example.prompt)
+    names = Text(printable(media), style="dim", overflow="ellipsis", no_wrap=True)
+    question = row.example.prompt
     kept, total = Text(str(row.pruned.num_kept), style="bold"), str(row.pruned.num_visual_tokens)
     prefill, selection = seconds_text(row.prefill.median), seconds_text(row.selection_seconds)
     if row.prefill_unpruned is None or row.answer_unpruned is None:
-        table.add_row(question, kept, prefill, selection, _printable(row.answer))
+        table.add_row(question, kept, prefill, selection, row.answer)
         table.add_row(names, f"of {total}", "", "", "", end_section=True)
         return
     style = "green" if row.same_answer else "yellow"
-    table.add_row(question, total, seconds_text(row.prefill_unpruned.median), "", _printable(row.answer_unpruned))
-    table.add_row(names, kept, prefill, selection, _printable(row.answer, style), end_section=True)
-
-
-def _printable(text: str, style: str = "") -> Text:
-    """Return a model may generate anything, escape sequences for the terminal included."""
-    return Text(
-        "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text),
-        style,
-    )
+    table.add_row(question, total, seconds_text(row.prefill_unpruned.median), "", row.answer_unpruned)
+    table.add_row(names, kept, prefill, selection, Text(printable(row.answer), style), end_section=True)
 
 
 def _summary_text(summary: "Summary") -> Text:

@@ -9,7 +9,7 @@ import typer
 
 from divprune.budget import Budget
 from divprune.cli.console import Console, command, one_line_errors
-from divprune.cli.shared_options import Debug, Json, MethodName, option
+from divprune.cli.shared_options import Debug, Force, Json, MethodName, option
 from divprune.errors import ArgumentError, argument_errors
 
 if TYPE_CHECKING:
@@ -104,11 +104,12 @@ def batch(
     workers: Annotated[int, option("N", "Engines; more than one run under Ray.", min=1)] = 1,
     gpus_per_worker: Annotated[float | None, option("N", "GPUs of each engine.", "1 if there are any", min=0.0)] = None,
     ray_address: Annotated[str | None, option("ADDRESS", "A Ray cluster to run on, such as auto.")] = None,
+    force: Force = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Answer a folder of images, or a file of questions, with pruning on."""
-    with command(json, debug) as console:
+    with command(json, debug, force) as console:
         if not debug:
             # Read by vLLM's processes when they start.
             os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")

@@ -87,6 +87,9 @@ class TokenizerOption(StrEnum):
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace what is in the way of outputs, also if another program wrote it.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the logs of other libraries.")]
 
 ModelOption = Annotated[

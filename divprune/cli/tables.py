@@ -6,6 +6,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from divprune.errors import printable
+
 
 def listing(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """Return a plain table of texts, first column in bold."""
@@ -13,7 +15,7 @@ def listing(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     for index, column in enumerate(columns):
         table.add_column(column, style="bold" if index == 0 else "", overflow="fold", no_wrap=index == 0)
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*row)
     return table
 
 
@@ -40,10 +42,10 @@ def number_table(
     for number in numbers:
         table.add_column(number, justify="right", overflow="fold", no_wrap=not folds)
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*row)
     for title, lines in sections or ():
-        table.add_row(Text(title, style="bold underline"))
+        table.add_row(Text(printable(title), style="bold underline"))
         for line in lines:
-            table.add_row(*map(Text, line))
+            table.add_row(*line)
         table.add_section()
     return table

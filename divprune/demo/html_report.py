@@ -5,7 +5,6 @@ The page needs no network: images, style and script are inside.
 
 import os
 import platform
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -20,11 +19,15 @@ from divprune.config import PruningConfig
 from divprune.demo.answering import AnswerPair
 from divprune.demo.overlays import Figure, draw_media
 from divprune.demo.summary import Summary
-from divprune.outputs import beginning
-from divprune.records import seconds_text, write_whole
+from divprune.outputs import FileKind, write_whole
+from divprune.records import seconds_text
 
 _LONG_ANSWER = 100  # characters
-_BEGINNING = re.compile(rb"<!doctype html>.*<title>divprune: [^<]* visual tokens</title>", re.DOTALL)
+REPORT = FileKind(
+    "report of `divprune run`",
+    "report.html",
+    rb"\A\s*<!doctype html>.*<title>divprune: [^<]* visual tokens</title>",
+)
 
 
 @dataclass(frozen=True)
@@ -111,8 +114,3 @@ def _budget_text(config: PruningConfig) -> str:
     if config.budget is None:
         return "as many as the method says"
     return f"num_keep {config.num_keep}" if config.keep_ratio is None else f"keep_ratio {config.keep_ratio}"
-
-
-def is_report(path: Path) -> bool:
-    """Tell whether a file is an HTML report, of this version or an earlier one."""
-    return _BEGINNING.match(beginning(path).lstrip()) is not None

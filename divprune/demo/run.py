@@ -12,7 +12,7 @@ from divprune.budget import Budget, budget_or_default
 from divprune.embedded.examples import DEFAULT_PROMPT, Example, bundled_scenes
 from divprune.errors import ArgumentError, UnknownMethodError, argument_errors
 from divprune.media import Medium, load_image, load_video
-from divprune.outputs import check_not_read, check_output_file, check_replaceable
+from divprune.outputs import files_of, safe_output, short
 from divprune.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class DemoOptions:
         """
         _ = self.budget
         if self.report is not None:
-            _check_report(self.report, (*self.images, *self.videos))
+            _check_report(self.report, (*self.images, *self.videos, *files_of(self.model)))
         if any(not prompt.strip() for prompt in self.prompts):
             raise ArgumentError("`prompts` is empty; ask something, or leave it out")
 
@@ -172,13 +172,13 @@ def run_demo(options: DemoOptions, progress: Progress = SILENT, *, show_download
 
 def _check_report(path: Path, inputs: Sequence[Path]) -> None:
     """Refuse a place for the report that would cost a file, or that is not called so."""
-    from divprune.demo.html_report import is_report
+    from divprune.demo.html_report import REPORT
 
-    check_output_file("report", path, "report.html")
-    check_not_read("report", path, inputs, "report.html")
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise ArgumentError(f"`report` {path} must end in .html, such as report.html: it is a page for a browser")
-    check_replaceable("report", path, is_report, "report of `divprune run`")
+    safe_output("report", path, REPORT, inputs)
+    if path.suffix.lower() not in (".html", ".htm") and (path.is_file() or not path.exists()):
+        raise ArgumentError(
+            f"`report` {short(path)} must end in .html, such as report.html: it is a page for a browser"
+        )
 
 
 def _config(options: DemoOptions) -> "PruningConfig":

@@ -31,6 +31,7 @@ class Cost:
         ratio: mean of the prompts' own ratios pruned / full, as in the paper.
         encoder_flop: the part of both that vision tower and projector take; None where it is not counted.
         selection_flop: the part of `pruned_flop` that the choice takes; None where it is not counted.
+        tokens_per_layer: visual tokens that a decoder layer sees after pruning, on average over layers.
     """
 
     full_flop: float
@@ -38,6 +39,7 @@ class Cost:
     ratio: float
     encoder_flop: float | None
     selection_flop: float | None
+    tokens_per_layer: float
 
 
 def compare(
@@ -58,16 +60,18 @@ def compare(
     """
     exact = accounting == "exact"
     encoder = encoder_flop(shape.tower) * shape.encoder_passes if exact and shape.tower is not None else None
-    full, pruned, selection = [], [], []
+    full, pruned, selection, tokens = [], [], [], []
     for workload in workloads:
         schedule = schedule_of(method, budget, workload.num_visual_tokens)
         text = workload.num_text_tokens
+        tokens.append(fmean(schedule.counts(shape.language.num_layers)))
         selection.append(selection_flop(shape.language, method, schedule, text) if exact else 0.0)
         unpruned = prefill_flop(shape.language, text, DropSchedule(workload.num_visual_tokens), accounting)
         full.append(unpruned + (encoder or 0.0))
         pruned.append(prefill_flop(shape.language, text, schedule, accounting) + (encoder or 0.0) + selection[-1])
     ratios = [after / before for before, after in zip(full, pruned, strict=True)]
-    return Cost(fmean(full), fmean(pruned), fmean(ratios), encoder, fmean(selection) if exact else None)
+    chosen = fmean(selection) if exact else None
+    return Cost(fmean(full), fmean(pruned), fmean(ratios), encoder, chosen, fmean(tokens))
 
 
 def prefill_flop(

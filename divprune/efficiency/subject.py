@@ -1,5 +1,6 @@
 """Measure methods on a checkpoint, or on an architecture with random weights: what `divprune bench` shows."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from divprune.embedded.examples import DEFAULT_PROMPT, Example, bundled_scenes
 from divprune.errors import ArgumentError, argument_errors
 from divprune.media import load_image, load_video
 from divprune.methods import get_method, method_title
+from divprune.outputs import short
 from divprune.progress import SILENT, Progress, quiet_logs
 from divprune.prompting import build_inputs
 from divprune.records import Record, check_record_place, provenance
@@ -150,8 +152,8 @@ def _check(options: BenchOptions) -> None:
         raise ArgumentError("give `image` or `video`, not both")
     budget_or_default(options.keep_ratio, options.num_keep)
     if options.output is not None:
-        if not options.output.is_dir():
-            raise ArgumentError(f"`output` {options.output} is no directory; create it first")
+        if not os.path.isdir(options.output):
+            raise ArgumentError(f"`output` {short(options.output)} is no directory; create it first")
         check_record_place(options.output, options.record_name)
 
 

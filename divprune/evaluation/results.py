@@ -70,7 +70,7 @@ class Results:
             sample_scores = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
             for sample_score in sample_scores:
                 _ = sample_score["doc_id"], sample_score["score"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise RecordError(
                 f"{path.name} must hold a sample score a line, with doc_id and score, got {error}"
             ) from None

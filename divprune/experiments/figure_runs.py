@@ -15,9 +15,10 @@ from divprune.experiments.reproduce import PlannedTable, ReproduceOptions
 from divprune.figures.book import reproduced
 from divprune.media import Medium, load_image
 from divprune.methods import method_title
+from divprune.outputs import write_whole
 from divprune.progress import Progress
 from divprune.prompting import build_inputs
-from divprune.records import Record, checksum, load_record, provenance, write_whole
+from divprune.records import Record, checksum, load_record, provenance
 
 if TYPE_CHECKING:
     from divprune.experiments.token_samples import MethodSamples, Shown

@@ -1,8 +1,8 @@
 """Run a plan of the paper, each kind of run where it belongs, and compare it with the paper's numbers."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,13 @@ from divprune.experiments.paper.presets import NOT_TASKS
 from divprune.experiments.paper.settings import recipe_command, recipe_percent
 from divprune.experiments.reproduce import Plan, PlannedTable, ReproduceOptions
 from divprune.figures.book import ENDINGS
-from divprune.figures.saving import FORMATS, is_figure
-from divprune.outputs import check_not_read, check_replaceable, is_page, is_same_file, make_folder
+from divprune.figures.saving import FIGURE, FORMATS
+from divprune.outputs import FileKind, is_same_file, make_folder, safe_output, write_whole
 from divprune.progress import SILENT, Progress
-from divprune.records import check_record_place, write_whole
+from divprune.records import check_record_place
 
 CALIBRATION_SCENES = 16
+_TABLE = FileKind("table of `divprune reproduce`", "one in another folder", re.escape(f"| {FIRST_COLUMN} |").encode())
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,8 @@ def run_paper(plan: Plan, options: ReproduceOptions, progress: Progress = SILENT
     for table in plan.tables:
         if _of(table.runs, table, IMAGES):
             require_images(options, table.entries[0].subject.model)
-    _check_places(plan.tables, options)
     make_folder("output", options.harness.output)
+    _check_places(plan.tables, options)
     refused = _calibrated(plan.runs, options, progress)
     able = [each for each in plan.runs if each.run.name not in refused]
     tasks = [each.run for each in able if each.run.task not in NOT_TASKS]
@@ -124,8 +125,7 @@ def _check_places(tables: Sequence[PlannedTable], options: ReproduceOptions) -> 
     for table in tables:
         for each in table.runs:
             check_record_place(folder, each.run.name)
-        is_ours = partial(is_page, words=f"| {FIRST_COLUMN} |")
-        check_replaceable("output", folder / f"{table.file_name}.md", is_ours, "table of `divprune reproduce`")
+        safe_output("output", folder / f"{table.file_name}.md", _TABLE)
         if table.preset.name.startswith("figure"):
             check_record_place(folder, table.file_name)
             _check_figures(table, options)
@@ -136,8 +136,7 @@ def _check_figures(table: PlannedTable, options: ReproduceOptions) -> None:
     for ending in ENDINGS:
         for kind in FORMATS:
             path = options.harness.output / f"{table.file_name}{ending}.{kind}"
-            check_not_read("output", path, images, "one in another folder")
-            check_replaceable("output", path, is_figure, "figure of `divprune reproduce`")
+            safe_output("output", path, FIGURE, images)
 
 
 def _calibrated(planned: Sequence[CostedRun], options: ReproduceOptions, progress: Progress) -> dict[str, str]:

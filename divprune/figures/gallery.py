@@ -3,21 +3,21 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import partial
 from pathlib import Path
 
 from divprune.errors import ArgumentError
 from divprune.figures.book import Drawing, draw_figures
 from divprune.figures.catalog import COMMANDS, FIGURES, FigureSpec, Sources
-from divprune.figures.saving import is_figure
-from divprune.outputs import check_replaceable, is_page
+from divprune.figures.saving import FIGURE, FORMATS
+from divprune.outputs import FileKind, make_folder, safe_output, write_whole
 from divprune.progress import SILENT, Progress
-from divprune.records import write_whole
 
+PAGE = "figures.md"
 FOLDER = "figures"
 """Where the files lie, beside the page."""
 MADE_BY = "Drawn by `divprune figures`"
 """Stands on the page, and tells it from others."""
+_PAGE = FileKind("page of `divprune figures`", "one in another folder", MADE_BY.encode())
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,22 @@ def write_figures(results: Path, output: Path, only: Sequence[str] = (), progres
     specs = _chosen(only)
     if not results.is_dir():
         raise ArgumentError(f"`results` {results} is no directory; it is where `divprune eval` and others write")
+    sources = Sources(results)
+    able = [spec for spec in specs if not sources.missing(spec.records)]
+    if not able or (only and len(able) < len(specs)):
+        spec = next(spec for spec in specs if spec not in able)
+        raise ArgumentError(f"{spec.name} cannot be drawn: {_advice(sources.missing(spec.records), results)}")
+    for spec in able:
+        # A broken record is told before anything is made.
+        sources.load(spec.records)
+    make_folder("output", output / FOLDER)
+    for spec in able:
+        for kind in FORMATS:
+            safe_output("output", output / FOLDER / f"{spec.name}.{kind}", FIGURE)
+    if not only:
+        safe_output("output", output / PAGE, _PAGE)
     with progress.working("drawing"):
-        drawing = draw_figures(Sources(results), specs)
-    if drawing.missing and (only or not drawing.drawn):
-        spec, lacking = drawing.missing[0]
-        raise ArgumentError(f"{spec.name} cannot be drawn: {_advice(lacking, results)}")
+        drawing = draw_figures(sources, specs)
     files = _write(drawing, output, with_page=not only)
     for spec, lacking in drawing.missing:
         progress.note(f"{spec.name} is not drawn: {_advice(lacking, results)}")
@@ -82,14 +93,9 @@ def _write(drawing: Drawing, output: Path, with_page: bool) -> list[Path]:
         for one in drawing.drawn
         for kind, content in one.files.items()
     }
-    for path in contents:
-        check_replaceable("output", path, is_figure, "figure of `divprune figures`")
     if with_page:
-        page = output / "figures.md"
-        check_replaceable("output", page, partial(is_page, words=MADE_BY), "page of `divprune figures`")
-        contents[page] = gallery_page(drawing).encode()
+        contents[output / PAGE] = gallery_page(drawing).encode()
     try:
-        (output / FOLDER).mkdir(parents=True, exist_ok=True)
         for path, content in contents.items():
             write_whole(path, content)
     except OSError as error:

@@ -1,19 +1,19 @@
 """Render a figure to the bytes of its files: the same records give the same bytes, whenever they are drawn."""
 
 import io
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from divprune.outputs import beginning
+from divprune.outputs import FileKind
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = ("png", "svg")
+FIGURE = FileKind("figure of ours", "one in another folder", rb"tEXtSource\0[^\0]*\.json|<dc:title>divprune</dc:title>")
+"""PNG files name the record that they were drawn from, SVG files their maker."""
 
 
 def rendered(figure: "Figure", title: str, stamp: str) -> dict[str, bytes]:
@@ -39,10 +39,3 @@ def _smaller(png: io.BytesIO, words: dict[str, str]) -> bytes:
         info.add_text(key, text)
     image.save(buffer, "PNG", optimize=True, pnginfo=info)
     return buffer.getvalue()
-
-
-def is_figure(path: Path) -> bool:
-    """Tell whether a PNG or SVG names the record that it was drawn from."""
-    if path.suffix == ".png":
-        return re.search(rb"tEXtSource\0[^\0]*\.json", beginning(path)) is not None
-    return b"<dc:title>divprune</dc:title>" in beginning(path)

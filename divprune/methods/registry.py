@@ -133,9 +133,11 @@ def _parsed(method: type[Method], pair: str) -> tuple[str, Any]:
         raise ValueError(f"parameter {key!r} of method {method.name!r} needs a value: {key}=...")
     try:
         return key, _converted(text, defaults[key])
-    except ValueError:
-        kind = type(defaults[key]).__name__
-        raise ValueError(f"parameter {key!r} of method {method.name!r} must be of type {kind}, got {text!r}") from None
+    except (ValueError, KeyError, OverflowError):
+        kind = "bool (true or false)" if isinstance(defaults[key], bool) else type(defaults[key]).__name__
+        raise ValueError(
+            f"parameter {key!r} of method {method.name!r} must be of type {kind}, got {text[:40]!r}"
+        ) from None
 
 
 def _converted(text: str, default: object) -> object:

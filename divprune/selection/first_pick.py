@@ -16,6 +16,8 @@ from divprune.selection.distances import ALL, Distances
 FEW = 32
 SHARE_ASKED_FIRST = 24
 MOST_ROWS = 1024
+BLOCK_NUMBERS = 2**25
+"""Most numbers in a block that is as wide as the set: memory does not grow with the square of the tokens."""
 COLUMNS_AT_A_TIME = 512
 WORTHWHILE = 0.75
 
@@ -25,10 +27,10 @@ def find_seed(distances: Distances, rough: RoughDistances) -> tuple[int, Tensor]
     race = _Race(distances, rough)
     race.open()
     race.narrow()
-    most = FEW
+    most, limit = race.fitting(FEW), race.fitting(MOST_ROWS)
     while len(promising := race.most_promising(most)):
         race.measure(promising)
-        most = min(2 * most, MOST_ROWS)
+        most = min(2 * most, limit)
     return race.winner(), race.distances_of_winner()
 
 
@@ -52,10 +54,15 @@ class _Race:
     def open(self) -> None:
         """Measure a few tokens that are likely to be far from everyone."""
         some = _spread(self.everyone, max(FEW, len(self.everyone) // SHARE_ASKED_FIRST))
-        nearness = self.rough.nearness(some, ALL).scatter_(1, some.unsqueeze(1), -inf)
-        self._meet(some, nearness.argmax(dim=1))
-        self.measure(self._farthest(some, FEW // 2))
-        self._dismiss(self.everyone, some, nearness.T)
+        for part in some.split(self.fitting(len(some))):
+            nearness = self.rough.nearness(part, ALL).scatter_(1, part.unsqueeze(1), -inf)
+            self._meet(part, nearness.argmax(dim=1))
+            self.measure(self._farthest(part, FEW // 2))
+            self._dismiss(self.everyone, part, nearness.T)
+
+    def fitting(self, most: int) -> int:
+        """Return how many tokens meet everyone in one block: at most `most`, at least one."""
+        return max(1, min(most, BLOCK_NUMBERS // len(self.everyone)))
 
     def narrow(self) -> None:
         """Let the tokens in the race meet each other, then the few that are left everyone."""
@@ -67,7 +74,7 @@ class _Race:
                 self._dismiss(tokens, others, nearness)
                 self._dismiss(others, tokens, nearness.T)
             before, rest = len(rest), self.in_race()
-        for others in self.everyone.split(COLUMNS_AT_A_TIME):
+        for others in self.everyone.split(self.fitting(COLUMNS_AT_A_TIME)):
             if len(rest := self.in_race()) <= FEW:
                 break
             nearness = self.rough.nearness(rest, others).masked_fill_(rest.unsqueeze(1) == others, -inf)

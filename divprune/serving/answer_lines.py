@@ -1,17 +1,20 @@
 """Lines of a batch's answer file: how an answer is written, and how a line of ours is told from anything else."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from divprune.jsonl_log import split_lines
+from divprune.outputs import FileKind
 
 LINE_FORMAT = 1
 _MARK = "divprune_answer"
 _DIGEST = "question_sha256"
 _START = f'{{"{_MARK}": {LINE_FORMAT}, '.encode()
 """Every line begins like this, so that a torn first line is known for ours."""
+ANSWERS = FileKind("answer file of `divprune batch`", "answers.jsonl", rb"\A" + re.escape(_START))
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from divprune.errors import BatchError
 from divprune.jsonl_log import append_line
-from divprune.records import write_whole
-from divprune.serving.answer_lines import Answer, Line, NotOursError, as_content, read_lines, written
+from divprune.outputs import safe_output, write_whole
+from divprune.serving.answer_lines import ANSWERS, Answer, Line, NotOursError, as_content, read_lines, written
 from divprune.serving.questions import BatchQuestion, digests
 
 __all__ = ["Answer", "AnswerFile"]
@@ -41,7 +41,11 @@ class AnswerFile:
         self.path, self._settings = path, settings
         # A link stays a link: what it points to is replaced.
         self._target = Path(os.path.realpath(path))
-        _check_place(path, self._target)
+        safe_output("output", path, ANSWERS)
+        if path.exists() and not path.is_file():
+            raise BatchError(f"{path} must be a file: answers are read again; give another `output`")
+        # Replaced by the first answer, not earlier; see `forced`.
+        self._is_foreign = path.exists() and path.stat().st_size > 0 and not ANSWERS.is_kind_of(path)
         lines = self._read()
         self._digests = digests(questions)
         answered = [line for line in lines if line.is_answered]
@@ -59,7 +63,8 @@ class AnswerFile:
         """
         line = written(answer, self._digests[answer.id])
         with self._writing():
-            append_line(self._target, line)
+            (write_whole if self._is_foreign else append_line)(self._target, line)
+        self._is_foreign = False
 
     def finish(self) -> None:
         """Keep one line for each id, the current one where there is one; in one step, or not at all.
@@ -68,7 +73,7 @@ class AnswerFile:
             BatchError: the disk takes no more.
         """
         content = as_content(self._latest(self._read()))
-        if content != self._content():
+        if not self._is_foreign and content != self._content():
             with self._writing():
                 write_whole(self._target, content)
 
@@ -86,6 +91,8 @@ class AnswerFile:
         return line.digest is not None and line.digest == self._digests.get(line.id)
 
     def _content(self) -> bytes:
+        if self._is_foreign:
+            return b""
         try:
             return self._target.read_bytes()
         except FileNotFoundError:
@@ -118,14 +125,6 @@ class AnswerFile:
                 f"{self.path} cannot be written: {error.strerror}; make room and run the same command again: it goes "
                 "on from the answers that are there"
             ) from None
-
-
-def _check_place(path: Path, target: Path) -> None:
-    if (target.exists() and not target.is_file()) or not target.parent.is_dir():
-        raise BatchError(f"{path} must be a file in a folder that exists; give another `output`")
-    # A new file is put in place of the old one, so that both must be allowed.
-    if not os.access(target.parent, os.W_OK) or (target.exists() and not os.access(target, os.R_OK | os.W_OK)):
-        raise BatchError(f"{path} cannot be written: no permission; give another `output`")
 
 
 def _check_images(

@@ -102,7 +102,7 @@ def _of_file(path: Path, prompt: str | None) -> Iterator[BatchQuestion]:
         if line.strip():
             try:
                 yield _of_line(json.loads(line), number, path.parent, prompt)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise BatchError(f"{path}, line {number}: {error}") from None
 
 

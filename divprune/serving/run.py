@@ -6,8 +6,9 @@ from pathlib import Path
 
 from divprune.budget import budget_or_default
 from divprune.errors import argument_errors
-from divprune.outputs import check_not_read
+from divprune.outputs import files_of, locked, safe_output
 from divprune.progress import SILENT, Progress
+from divprune.serving.answer_lines import ANSWERS
 from divprune.serving.answers import Answer, AnswerFile
 from divprune.serving.batch import Workers, answers_here, answers_on_workers
 from divprune.serving.engine import EngineSettings, require_vllm
@@ -84,19 +85,20 @@ def answer_batch(options: BatchOptions, progress: Progress = SILENT) -> BatchRes
     """
     settings = options.settings
     questions = read_questions(options.source, options.prompt)
-    images = (image for question in questions for image in question.images)
-    check_not_read("output", options.output, (options.source, *images), "answers.jsonl")
-    with progress.working("reading images and earlier answers"):
-        file = AnswerFile(options.output, str(settings), questions)
-    _tell(file, len(questions), progress)
-    require_vllm()
-    failed = 0
-    with progress.counting("questions", len(file.left)) as advance:
-        for answer in _answers(options, settings, file.left) if file.left else ():
-            file.add(answer)
-            failed += answer.error is not None
-            advance(1)
-    file.finish()
+    images = [image for question in questions for image in question.images]
+    safe_output("output", options.output, ANSWERS, (options.source, *images, *files_of(options.model)))
+    with locked("output", options.output):
+        with progress.working("reading images and earlier answers"):
+            file = AnswerFile(options.output, str(settings), questions)
+        _tell(file, len(questions), progress)
+        require_vllm()
+        failed = 0
+        with progress.counting("questions", len(file.left)) as advance:
+            for answer in _answers(options, settings, file.left) if file.left else ():
+                file.add(answer)
+                failed += answer.error is not None
+                advance(1)
+        file.finish()
     return BatchResult(len(questions), failed)
 
 

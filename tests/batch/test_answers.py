@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from divprune.errors import BatchError
+from divprune.errors import ArgumentError, BatchError
+from divprune.outputs import forced
 from divprune.serving.answers import Answer, AnswerFile
 from divprune.serving.questions import BatchQuestion
 
@@ -253,15 +254,28 @@ def test_other_files_are_left_alone(path: Path, questions: list[BatchQuestion], 
     ours = path.read_text(encoding="utf-8").rstrip("\n")
     written = content.replace(OURS, ours).encode()
     path.write_bytes(written)
-    with pytest.raises(BatchError, match=r"line \d+ .*give another `output`"):
+    with pytest.raises((BatchError, ArgumentError), match=r"line \d+ .*give another `output`|and is no answer file of"):
         AnswerFile(path, SETTINGS, questions)
     assert path.read_bytes() == written
+
+
+def test_by_force_the_first_answer_replaces_another_file(path: Path, questions: list[BatchQuestion]) -> None:
+    path.write_bytes(b"precious")
+    with forced():
+        file = AnswerFile(path, SETTINGS, questions)
+        assert file.left == questions
+        file.finish()
+        assert path.read_bytes() == b"precious"
+        for question in questions:
+            file.add(answer(question))
+        file.finish()
+    assert left(path, questions) == []
 
 
 def test_an_image_is_no_file_for_answers(path: Path, questions: list[BatchQuestion]) -> None:
     content = bytes(range(256)) * 3
     path.write_bytes(content)
-    with pytest.raises(BatchError, match="something else"):
+    with pytest.raises(ArgumentError, match="and is no answer file of"):
         AnswerFile(path, SETTINGS, questions)
     assert path.read_bytes() == content
 
@@ -275,9 +289,9 @@ def test_answers_may_hold_any_text(path: Path, questions: list[BatchQuestion], t
 
 
 def test_a_place_that_cannot_be_written_is_refused(path: Path, questions: list[BatchQuestion], tmp_path: Path) -> None:
-    with pytest.raises(BatchError, match="in a folder that exists"):
+    with pytest.raises(ArgumentError, match=r"there is no directory .*create it first"):
         AnswerFile(tmp_path / "missing" / "answers.jsonl", SETTINGS, questions)
-    with pytest.raises(BatchError, match="must be a file"):
+    with pytest.raises(ArgumentError, match="is a directory"):
         AnswerFile(tmp_path, SETTINGS, questions)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(BatchError, match="must be a file"):

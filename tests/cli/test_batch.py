@@ -59,7 +59,7 @@ def test_a_file_of_another_program_is_left_as_it_is(
     output.write_bytes(content.encode("latin-1"))
     outcome = batch(divprune, images, output)
     assert outcome.exit_code == 2
-    assert "give another --output" in outcome.error
+    assert "replace it by --force" in outcome.error
     assert output.read_bytes() == content.encode("latin-1")
 
 

@@ -86,7 +86,7 @@ def test_the_layer_of_vtw(divprune: Command, tmp_path: Path) -> None:
         ("fitprune", ["--image", "nowhere.png"], "no such picture: nowhere.png"),
         ("fitprune", ["--model", "somewhere"], "--image is needed with --model"),
         ("fitprune", ["--output", "no/such/file.json"], "--output no/such/file.json: there is no directory no/such"),
-        ("fitprune", ["--output", "."], "--output . is a directory; name a file in it"),
+        ("fitprune", ["--output", "."], "--output . is a directory; name another place, such as calibration.json"),
         ("vtw", ["--threshold", 0], "threshold must be above 0, got 0"),
         ("vtw", ["--first-layer", 9], "first_layer must be between 1 and 3 for this model, got 9"),
     ],

@@ -85,7 +85,7 @@ def test_an_output_that_is_a_file_is_refused(divprune: Command, records: Path, t
     (tmp_path / "page").write_text("")
     outcome = divprune("figures", "--results", records, "--output", tmp_path / "page")
     assert outcome.exit_code == 2
-    assert f"--output {tmp_path / 'page'}: cannot be written" in outcome.error
+    assert f"--output {tmp_path / 'page' / 'figures'}: no such folder can be made" in outcome.error
 
 
 def test_without_matplotlib_the_extra_is_named(

@@ -61,6 +61,19 @@ def test_layer_and_schedule(divprune: Command) -> None:
     assert round(percent("--method", "fastv:layer=3", "--num-keep", 1), 2) == 15.69
 
 
+@pytest.mark.parametrize("options", [("vtw", 270.0), ("vtw:layer=8", 144.0), ("sparsevlm", 192.0)])
+def test_a_schedule_shows_the_mean_tokens_of_a_layer(divprune: Command, options: tuple[str, float]) -> None:
+    method, tokens = options
+    arguments = ("flops", "--model", "llava-1.5-7b", "--method", method)
+    (row,) = divprune(*arguments, "--json").json["rows"]
+    assert round(row["tokens_per_layer"], 1) == tokens
+    outcome = divprune(*arguments).stdout
+    assert f" {tokens} a layer " in outcome
+    assert "has a schedule of its own" in outcome
+    (row,) = divprune("flops", "--model", "llava-1.5-7b", "--num-keep", 56, "--json").json["rows"]
+    assert row["tokens_per_layer"] == 56
+
+
 def test_count_at_equal_flops(divprune: Command) -> None:
     arguments = ("flops", "--model", "llava-1.5-7b", "--target-percent", 15.63, "--json")
     assert divprune(*arguments).json["rows"][0]["num_keep"] == 56

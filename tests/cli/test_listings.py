@@ -4,10 +4,13 @@ import subprocess
 import sys
 import time
 
+import pytest
 import transformers
 from packaging.version import Version
 
 import divprune as package
+from divprune.budget import DEFAULT_KEEP_RATIO
+from divprune.evaluation.scenes import SceneOptions
 from divprune.huggingface import supported_families
 from divprune.huggingface.families.support import load_support
 from divprune.methods import available_methods
@@ -49,6 +52,21 @@ def test_refused_classes_are_listed_with_their_reasons(divprune: Command) -> Non
     if Version(transformers.__version__) >= Version("5.23"):
         assert not refused.keys() & {family.name for family in supported_families()}
     assert "MllamaForConditionalGeneration" in divprune("families", "--refused").stdout
+
+
+def test_the_package_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "divprune", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"divprune {package.__version__}\n"
+
+
+def test_help_tells_the_defaults_that_hold(divprune: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = " ".join(divprune("eval", "--help").stdout.replace("│", " ").split())
+    assert f"scenes: {SceneOptions.num_scenes})" in shown
+    assert f"scenes: {' '.join(f'{ratio:g}' for ratio in SceneOptions.keep_ratios)})" in shown
+    for command in ("run", "bench", "serve", "batch"):
+        assert f"[default: ({DEFAULT_KEEP_RATIO:g})]" in divprune(command, "--help").stdout
 
 
 def test_version(divprune: Command) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from divprune.errors import RecordError
+from divprune.errors import ArgumentError
 from divprune.experiments import run as paper_run
 from divprune.records import Record
 from tests.cli.conftest import Command
@@ -80,7 +80,8 @@ def test_a_page_of_another_program_is_left_as_it_is(
     page.write_bytes(content.encode("latin-1"))
     outcome = divprune("run", "--report", page)
     assert outcome.exit_code == 2
-    assert "is there already and is no report of `divprune run`; name another place, or move it away" in outcome.error
+    assert "is there already and is no report of `divprune run`; name another place, move it away, " in outcome.error
+    assert "or replace it by --force" in outcome.error
     assert page.read_bytes() == content.encode("latin-1")
 
 
@@ -131,7 +132,7 @@ def test_a_record_replaces_records_only(tmp_path: Path) -> None:
     record.save(tmp_path)
     for content in ("precious", "[]", '{"format": 1}'):
         path.write_text(content, encoding="utf-8")
-        with pytest.raises(RecordError, match=r"speed\.json is there already and is no result record; move it away"):
+        with pytest.raises(ArgumentError, match=r"speed\.json is there already and is no result record; "):
             record.save(tmp_path)
         assert path.read_text(encoding="utf-8") == content
     path.write_text('{"format": 0, "name": "speed", "rows": []}', encoding="utf-8")

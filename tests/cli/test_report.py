@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from divprune.records import write_whole
+from divprune.outputs import write_whole
 from tests.cli.conftest import Command
 from tests.support import checkpoint_writers
 

@@ -3,12 +3,15 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
 
-from divprune.embedded import checkpoint_path, questions, scene
+from divprune.embedded import checkpoint_path, num_parameters, questions, scene
+from divprune.evaluation.scenes import notice
+from divprune.records import load_record
 from tools.embedded.evaluate import accuracies, answer_batch, answer_scenes
 
 MEASURED = json.loads((checkpoint_path() / "accuracy.json").read_text())
@@ -22,6 +25,17 @@ def loaded() -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
 
 def test_checkpoint_is_small() -> None:
     assert sum(file.stat().st_size for file in checkpoint_path().iterdir()) <= 12_000_000
+
+
+def test_the_number_of_parameters_comes_from_the_weights(
+    loaded: tuple[LlavaForConditionalGeneration, LlavaProcessor],
+) -> None:
+    total = loaded[0].num_parameters()
+    assert num_parameters() == total
+    assert f" {total / 1e6:.1f} M parameters" in notice()
+    assert f" {total / 1e6:.1f} million parameters" in (checkpoint_path() / "README.md").read_text(encoding="utf-8")
+    for record in ("eval-scenes", "greedy", "samples"):
+        assert load_record(Path("results") / f"{record}.json").config["notice"] == notice()
 
 
 def test_checkpoint_loads_as_llava(loaded: tuple[LlavaForConditionalGeneration, LlavaProcessor]) -> None:

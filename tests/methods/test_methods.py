@@ -6,7 +6,16 @@ import pytest
 import torch
 
 from divprune.errors import UnknownMethodError
-from divprune.methods import DivPrune, ItemContext, RandomTokens, UniformGrid, available_methods, get_method, registry
+from divprune.methods import (
+    DivPrune,
+    ItemContext,
+    Method,
+    RandomTokens,
+    UniformGrid,
+    available_methods,
+    get_method,
+    registry,
+)
 from divprune.selection.reference import reference_select
 
 ROWS = torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
@@ -82,6 +91,29 @@ def test_methods_are_found_by_name_with_parameters():
 def test_unknown_names_and_parameters_list_the_choices(spec, error, message):
     with pytest.raises(error, match=message):
         get_method(spec)
+
+
+WORDS = ("yes", "1e999", "nan", "inf", "x", "TRUE", "", "0", "-1", "=", "None", "9" * 5000)
+
+
+def refusal(spec):
+    """What is said against it; empty if it is taken."""
+    try:
+        assert isinstance(get_method(spec), Method)
+    except (ValueError, TypeError) as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("method", available_methods(), ids=lambda info: info.name)
+def test_any_value_of_any_parameter_is_taken_or_refused_by_name(method):
+    for parameter, default in method.parameters.items():
+        said = {word: refusal(f"{method.name}:{parameter}={word}") for word in WORDS}
+        if type(default) in (bool, int, float):
+            assert all(len(text) < 300 and "\n" not in text for text in said.values())
+        if type(default) is bool:
+            assert "must be of type bool (true or false), got 'yes'" in said["yes"]
+            assert not said["TRUE"]
 
 
 def test_third_parties_add_methods_by_entry_point(monkeypatch):

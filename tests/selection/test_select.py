@@ -4,8 +4,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from divprune.selection import approximate_distances, max_min, select
+from divprune.selection import approximate_distances, first_pick, max_min, select
 from divprune.selection.dense import dense_picks
 from divprune.selection.distances import METRICS, Distances
 from divprune.selection.lazy import LazyGreedy
@@ -236,3 +237,35 @@ def test_copies_tie_whatever_a_product_does_to_their_last_bits() -> None:
     order = [pick for pick in picks[0].tolist() if pick in copies]
     assert order == sorted(copies)
     assert picks[0].tolist()[-2:] == [29, 31]
+
+
+class LargestTensor(TorchDispatchMode):
+    """The most numbers in any tensor that is made inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        made = function(*arguments, **(keywords or {}))
+        for each in made if isinstance(made, (tuple, list)) else (made,):
+            if isinstance(each, torch.Tensor):
+                self.numbers = max(self.numbers, each.numel())
+        return made
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", ["gaussian", "clusters"])
+def test_memory_grows_with_the_tokens_not_with_their_square(monkeypatch, kind, metric, bfloat16):
+    # In small: what stands for 32 million numbers here is 64 rows of 1,000.
+    monkeypatch.setattr(first_pick, "BLOCK_NUMBERS", 64_000)
+    monkeypatch.setattr(first_pick, "MOST_ROWS", 128)
+    monkeypatch.setattr(max_min, "MATRIX_BYTES", 0)
+    monkeypatch.setattr(approximate_distances, "multiplies_bfloat16", lambda device: bfloat16)
+    for total in (1000, 4000):
+        rows = tokens(kind, total, 8, 0)
+        with LargestTensor() as largest:
+            picked = select(rows, num_keep=40, metric=metric)
+        assert largest.numbers <= 64_000
+        assert wrong_pick(rows, picked.selection_order.tolist(), metric) is None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from divprune.embedded.scenes import COLORS, SHAPES
+from divprune.outputs import write_whole
 
 _CARD = """---
 license: apache-2.0
@@ -132,7 +133,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="the training's output folder")
     parser.add_argument("--checkpoint", type=Path, required=True, help="the saved model with its accuracy.json")
     arguments = parser.parse_args()
-    (arguments.checkpoint / "README.md").write_text(write_card(arguments.run, arguments.checkpoint))
+    write_whole(arguments.checkpoint / "README.md", write_card(arguments.run, arguments.checkpoint))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from divprune.embedded import KINDS, Question, Scene, checkpoint_path, questions, scene
+from divprune.outputs import write_whole
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def main() -> None:
     text = json.dumps(evaluate(arguments.model or checkpoint_path(), arguments.scenes), indent=2)
     print(text)
     if arguments.json:
-        arguments.json.write_text(text + "\n")
+        write_whole(arguments.json, text + "\n")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from transformers import LlavaForConditionalGeneration
 
+from divprune.outputs import write_whole
 from tools.embedded.language_stage import LanguageStage
 from tools.embedded.loop import Schedule, run_stage
 from tools.embedded.model import build, configuration, shrink_residual_stream
@@ -30,7 +31,7 @@ def export(model: LlavaForConditionalGeneration, folder: Path) -> None:
     config = json.loads(config_file.read_text())
     for part in (config, config["text_config"], config["vision_config"]):
         part["dtype"] = "float32"
-    config_file.write_text(json.dumps(config, indent=2) + "\n")
+    write_whole(config_file, json.dumps(config, indent=2) + "\n")
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """The built-in bench: generated scenes, their questions, and the cases that are compared on them."""
 
 from divprune.evaluation.scenes.run import SceneOptions, SceneScores, run_scenes
-from divprune.evaluation.scenes.suite import NOTICE
+from divprune.evaluation.scenes.suite import notice
 
-__all__ = ["NOTICE", "SceneOptions", "SceneScores", "run_scenes"]
+__all__ = ["SceneOptions", "SceneScores", "notice", "run_scenes"]

@@ -15,7 +15,7 @@ from divprune.evaluation.matching import MATCHINGS, Matching
 from divprune.evaluation.resampling import CONFIDENCE, NUM_RESAMPLES
 from divprune.evaluation.scenes.cases import KEEP_RATIOS, Case, every_method, suite_cases
 from divprune.evaluation.scenes.fitprune_calibration import NUM_TRAINING_SCENES, recipe_tailor
-from divprune.evaluation.scenes.suite import NOTICE, SCENES_PER_BATCH, Suite
+from divprune.evaluation.scenes.suite import SCENES_PER_BATCH, Suite, notice
 from divprune.jsonl_log import JsonlLog
 from divprune.methods import FitPrune
 from divprune.outputs import make_folder
@@ -114,7 +114,7 @@ def _has_cider(progress: Progress) -> bool:
 
 def _config(options: SceneOptions, loaded: LoadedModel, with_cider: bool) -> dict[str, Any]:
     return {
-        "notice": NOTICE,
+        "notice": notice(),
         "model": loaded.name,
         "split": "test",
         "num_scenes": options.num_scenes,

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from divprune.efficiency.shapes import model_shape
 from divprune.efficiency.workloads import Workload
-from divprune.embedded import Question, Scene, scene
+from divprune.embedded import Question, Scene, num_parameters, scene
 from divprune.errors import DivpruneError
 from divprune.evaluation.scenes.cases import UNPRUNED, WITHHELD, Case, cost_percent
 from divprune.evaluation.scenes.questions import Batch, Feed, batches, questions_about
@@ -23,11 +23,15 @@ from divprune.huggingface import prune
 from divprune.jsonl_log import JsonlLog
 from divprune.methods import method_title
 
-NOTICE = (
-    "A bench on toy scenes: generated shapes, answered by the embedded model of 1.6 M parameters. It compares methods "
-    "end to end and says little about photographs."
-)
 SCENES_PER_BATCH = 8
+
+
+def notice() -> str:
+    """Say in two sentences what the numbers are worth: who answers, and about what."""
+    return (
+        f"A bench on toy scenes: generated shapes, answered by the embedded model of {num_parameters() / 1e6:.1f} M "
+        "parameters. It compares methods end to end and says little about photographs."
+    )
 
 
 @dataclass(frozen=True)

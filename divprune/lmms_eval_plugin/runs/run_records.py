@@ -17,8 +17,10 @@ from divprune.evaluation.harness_options import HarnessOptions
 from divprune.evaluation.runs import EvaluationRun
 from divprune.lmms_eval_plugin.models.measurement import summary
 from divprune.lmms_eval_plugin.runs.sample_scores import sample_scores_of
-from divprune.records import Record, check_record_place, checksum, load_record, provenance, write_whole
+from divprune.outputs import FileKind, safe_output, write_whole
+from divprune.records import Record, check_record_place, checksum, load_record, provenance
 
+_SAMPLES = FileKind("samples file of a run", "one in another folder", rb'\A\{"doc_id": ')
 HARNESS_PACKAGES = ("divprune", "lmms-eval", "torch", "transformers")
 
 
@@ -56,6 +58,7 @@ def finished_record(run: EvaluationRun, settings: Mapping[str, Any], options: Ha
     path = options.output / f"{run.name}.json"
     if not path.is_file() or not options.resume:
         check_record_place(options.output, run.name)
+        _samples_file(run, options.output)
         return None
     record = load_record(path)
     if "refusal" in record.config:
@@ -107,9 +110,13 @@ def run_record(
 
 def save_sample_scores(run: EvaluationRun, found: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     """Write the sample scores of a run's documents, a line each."""
-    path = folder / f"{run.name}.samples.jsonl"
+    path = _samples_file(run, folder)
     write_whole(path, "".join(json.dumps(sample_score, default=float) + "\n" for sample_score in found))
     return path
+
+
+def _samples_file(run: EvaluationRun, folder: Path) -> Path:
+    return safe_output("output", folder / f"{run.name}.samples.jsonl", _SAMPLES)
 
 
 def _data_set(task: str) -> DataSet | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from divprune.errors import EvaluationError
+from divprune.jsonl_log import append_line
 from divprune.lmms_eval_plugin.scoring.settings import ScoringSettings, current
 from divprune.lmms_eval_plugin.scoring.web import NoAnswerError, post_json
 
@@ -59,7 +60,7 @@ class Judge:
         text = post_json(self.url, wanted, self.headers)
         try:
             content = json.loads(text)["choices"][0]["message"]["content"].strip()
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
             raise NoAnswerError(f"an answer that is none of chat completions: {text[:200]!r}") from None
         if not content:
             raise NoAnswerError("an empty answer")
@@ -144,8 +145,7 @@ class Bench:
         with self._lock:
             self._known[key] = said
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            with self.file.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+            append_line(self.file, line.encode() + b"\n")
 
 
 def _kept_answers(folder: Path) -> dict[str, str]:
@@ -156,7 +156,7 @@ def _kept_answers(folder: Path) -> dict[str, str]:
             try:
                 entry = json.loads(line)
                 known[entry["key"]] = entry["said"]
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue
     return known
 

@@ -13,8 +13,10 @@ from typing import Any
 from divprune.errors import EvaluationError
 from divprune.lmms_eval_plugin.scoring.settings import current
 from divprune.lmms_eval_plugin.scoring.web import NoAnswerError, post_json
+from divprune.outputs import FileKind, safe_output, write_whole
 
 SUBMISSION_FILE = "egoschema-submission.json"
+_SUBMISSION = FileKind("submission of EgoSchema", SUBMISSION_FILE, rb'\A\{(\s*"[^"]+": -?\d+|\}\Z)')
 _RESULT = re.compile(r"Total result: \d+ correct, \d+ wrong, \d+ missing, \d+ invalid, accuracy: ([\d.]+)")
 
 
@@ -60,7 +62,7 @@ def _keep(answers: Mapping[str, int], args: Any) -> Path:
     folder = settings.kept_in if settings.folder or not output else Path(output) / "submissions"
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / SUBMISSION_FILE
-    file.write_text(json.dumps(answers, indent=1), encoding="utf-8")
+    write_whole(safe_output("output", file, _SUBMISSION), json.dumps(answers, indent=1))
     return file
 
 
