@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "distributed": set(),
     "records": {"errors"},
     "jsonl_log": {"errors", "records"},
-    "media": {"errors"},
+    "media": {"errors", "progress"},
     "budget": {"errors"},
     "selection": {"budget", "errors"},
     "methods": {"budget", "errors", "records", "selection"},

@@ -84,7 +84,7 @@ def answer_batch(options: BatchOptions, progress: Progress = SILENT) -> BatchRes
     """
     settings = options.settings
     questions = read_questions(options.source, options.prompt)
-    images = (image for question in questions for image in question.images)
+    images = (image for question in questions for image in question.images if isinstance(image, Path))
     check_not_read("output", options.output, (options.source, *images), "answers.jsonl")
     with progress.working("reading images and earlier answers"):
         file = AnswerFile(options.output, str(settings), questions)
