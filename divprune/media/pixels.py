@@ -14,6 +14,7 @@ MAX_PIXELS_AT_ONCE = 2**27
 """Of all frames of a video, or of the images of several questions, that are in memory together."""
 
 _MAX_DECODED_PIXELS = 2**26
+_COSTLY_FORMATS = ("AVIF", "JPEG2000")  # their decoders hold as much again
 _USED_LEVELS = 16
 """Channels of 16 bits with fewer upper levels than this use 12 bits or fewer."""
 
@@ -36,10 +37,9 @@ def upright_rgb(image: Image.Image, name: str) -> Image.Image:
     if size != image.size:
         # JPEG is decoded at a half, a quarter or an eighth; but a progressive one wants memory for all of it.
         image.draft(None, size)
-    if image.width * image.height > _MAX_DECODED_PIXELS or (
-        num_pixels > _MAX_DECODED_PIXELS and image.info.get("progressive")
-    ):
-        raise MediaError(f"{name} has more than {_MAX_DECODED_PIXELS:,} pixels; scale it down first")
+    most = _MAX_DECODED_PIXELS // (2 if image.format in _COSTLY_FORMATS else 1)
+    if (num_pixels if image.info.get("progressive") else image.width * image.height) > most:
+        raise MediaError(f"{name} has more than {most:,} pixels; scale it down first")
     image.load()
     if is_deep and image.mode in ("RGB", "RGBA") and _largest(image.convert("RGB")) < _USED_LEVELS:
         raise MediaError(f"{name} uses 12 bits or fewer of its 16 a channel; save it with 8 bits a channel")

@@ -3,6 +3,7 @@
 A file is read twice: `probe` finds out when its frames are shown, `decode` returns them.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -10,7 +11,7 @@ from functools import partial
 from itertools import pairwise
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image
 
@@ -19,7 +20,7 @@ from divprune.media.pixels import as_rgb, fitting
 from divprune.media.timeline import Timeline
 
 if TYPE_CHECKING:
-    from av import Packet, VideoFrame
+    from av import VideoFrame
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
@@ -78,25 +79,25 @@ def _probe_container(path: Path) -> tuple[Timeline, float]:
         from av.error import FFmpegError
     except ImportError:
         raise MediaError('videos need PyAV: pip install "divprune[video]"') from None
-    packets: list[Packet[Any]] = []
+    shown: list[tuple[int | None, int]] = []
     with _video_stream(path) as (container, stream):
         reached = 0.0
         # What comes before the damage is used.
         with suppress(FFmpegError):
             for packet in container.demux():
                 if packet.size and not packet.is_discard:
+                    duration = packet.duration or 0
                     if packet.stream.index == stream.index:
-                        packets.append(packet)
+                        shown.append((packet.pts, duration))
                     begin = packet.pts if packet.pts is not None else packet.dts or 0
-                    reached = max(reached, float((begin + (packet.duration or 0)) * packet.time_base))
+                    reached = max(reached, float((begin + duration) * packet.time_base))
         named_rate = stream.average_rate or stream.guessed_rate
-        timestamps = [packet.pts for packet in packets]
-        known = [timestamp for timestamp in timestamps if timestamp is not None]
-        if known and len(known) == len(timestamps):
-            last = packets[known.index(max(known))]
-            timeline = Timeline.of(known, stream.time_base or _MILLISECOND, last.duration or 0, named_rate)
+        known = [(timestamp, duration) for timestamp, duration in shown if timestamp is not None]
+        if known and len(known) == len(shown):
+            timestamps = [timestamp for timestamp, _ in known]
+            timeline = Timeline.of(timestamps, stream.time_base or _MILLISECOND, max(known)[1], named_rate)
         else:
-            timeline = Timeline(max(1, len(packets)), rate=named_rate)
+            timeline = Timeline(max(1, len(shown)), rate=named_rate)
         promised = (container.duration or 0) / _MICROSECONDS
         begin_seconds = (container.start_time or 0) / _MICROSECONDS
         is_gif = container.format.name == "gif"
@@ -111,7 +112,8 @@ def _longest_gap(timeline: Timeline) -> Fraction:
 
 def _ends_as_gif(path: Path) -> bool:
     with path.open("rb") as file:
-        return file.read()[-1:] == b";"
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b";"
 
 
 def _decode_container(path: Path) -> Decoded:

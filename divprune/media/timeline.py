@@ -56,7 +56,8 @@ class Timeline:
         # Containers round timestamps to their ticks.
         slack = max(tick, _JITTER_SECONDS) / tick
         end = shown[-1] + (last_duration or median_low(second - first for first, second in pairwise(shown)))
-        if any(abs(each - shown[0] - Fraction(span * place, num_gaps)) > slack for place, each in enumerate(shown)):
+        most = math.floor(slack * num_gaps)
+        if any(abs((each - shown[0]) * num_gaps - span * place) > most for place, each in enumerate(shown)):
             return cls(len(shown), tuple(shown), tick, end)
         rate = num_gaps / (span * tick)
         if named_rate and abs(num_gaps / named_rate - span * tick) <= slack * tick:
