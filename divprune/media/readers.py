@@ -64,6 +64,8 @@ def _video_stream(path: Path) -> Iterator[tuple["InputContainer", "VideoStream"]
             if not streams:
                 raise ValueError("it has no video stream")
             stream = streams[0]
+            if getattr(stream, "codec_context", None) is None:
+                raise ValueError("there is no decoder for it")
             num_pixels = stream.width * stream.height
             if num_pixels > _MAX_FRAME_PIXELS:
                 raise ValueError(f"its frames have more than {_MAX_FRAME_PIXELS:,} pixels; scale it down first")
@@ -90,7 +92,7 @@ def _probe_container(path: Path) -> tuple[Timeline, float]:
                     if packet.stream.index == stream.index:
                         shown.append((packet.pts, duration))
                     begin = packet.pts if packet.pts is not None else packet.dts or 0
-                    reached = max(reached, float((begin + duration) * packet.time_base))
+                    reached = max(reached, float((begin + duration) * (packet.time_base or 0)))
         named_rate = stream.average_rate or stream.guessed_rate
         known = [(timestamp, duration) for timestamp, duration in shown if timestamp is not None]
         if known and len(known) == len(shown):

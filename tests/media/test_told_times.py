@@ -30,7 +30,9 @@ class Loaded(SimpleNamespace):
     """As much of a loaded model as a prompt needs."""
 
     def __init__(self, processor: Any) -> None:
-        super().__init__(name="it", processor=processor, model=SimpleNamespace(device="cpu", dtype=torch.float32))
+        config = transformers.LlamaConfig(max_position_embeddings=10**6)
+        model = SimpleNamespace(config=config, device="cpu", dtype=torch.float32)
+        super().__init__(name="it", processor=processor, model=model)
 
 
 @cache
