@@ -14,7 +14,7 @@ from torch import Tensor
 
 from divprune.checkpoints import LoadedModel
 from divprune.errors import PromptError, first_line
-from divprune.media import Medium
+from divprune.media import Medium, as_rgb
 
 MessagePart = str | Image.Image | Medium
 """A piece of a message: words, an image, or an image or video from a file."""
@@ -34,6 +34,9 @@ class Message:
 
 
 Conversation = Sequence[Message]
+
+# Qwen-Omni processors take one rate for all videos of a call, and none from the metadata.
+_OMNI_SECONDS = "video_second_per_grid"
 
 
 def build_inputs(loaded: LoadedModel, media: Sequence[Medium], prompt: str) -> dict[str, Any]:
@@ -77,6 +80,8 @@ def build_batch(loaded: LoadedModel, conversations: Sequence[Conversation]) -> d
         raise PromptError(f"the processor of {loaded.name} refuses the input: {first_line(error)}") from None
     wanted = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
     _check_length(loaded, wanted["input_ids"])
+    if _OMNI_SECONDS in wanted:
+        wanted[_OMNI_SECONDS] = _seconds_per_grid(loaded, videos, wanted[_OMNI_SECONDS])
     return {name: _on_device(value, loaded) for name, value in wanted.items()}
 
 
@@ -166,23 +171,26 @@ def _media(conversation: Conversation, kind: str) -> list[Image.Image | Medium]:
 
 
 def _image(part: Image.Image | Medium) -> Image.Image:
-    return part.frames[0] if isinstance(part, Medium) else part.convert("RGB")
+    return part.frames[0] if isinstance(part, Medium) else as_rgb(part)
 
 
 def _video_arguments(videos: Sequence[Medium]) -> dict[str, Any]:
     """Frames are sampled already; the metadata tell models that know time when each one was."""
-    metadata = [
-        {
-            "total_num_frames": video.num_frames,
-            "fps": video.frames_per_second,
-            "frames_indices": list(video.frame_indices),
-            "width": video.frames[0].width,
-            "height": video.frames[0].height,
-        }
-        for video in videos
-    ]
+    metadata = []
+    for video in videos:
+        rate, indices, total = video.clock
+        size = {"width": video.frames[0].width, "height": video.frames[0].height}
+        times = {"total_num_frames": total, "fps": rate, "frames_indices": list(indices), "duration": video.seconds}
+        metadata.append(times | size)
     arrays = [numpy.stack([numpy.asarray(frame) for frame in video.frames]) for video in videos]
     return {"videos": arrays, "video_metadata": metadata, "do_sample_frames": False}
+
+
+def _seconds_per_grid(loaded: LoadedModel, videos: Sequence[Medium], guessed: Tensor) -> Tensor:
+    """Return the seconds between the temporal patches of each video, where its length is known."""
+    frames_merged = loaded.processor.video_processor.temporal_patch_size
+    known = [video.seconds and frames_merged * video.seconds / len(video.frames) for video in videos]
+    return guessed.new_tensor([exact or guess for exact, guess in zip(known, guessed.tolist(), strict=True)])
 
 
 def _on_device(value: Tensor, loaded: LoadedModel) -> Tensor:

@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "distributed": set(),
     "records": {"errors", "outputs"},
     "jsonl_log": {"errors", "outputs"},
-    "media": {"errors"},
+    "media": {"errors", "progress"},
     "budget": {"errors"},
     "selection": {"budget", "errors"},
     "methods": {"budget", "errors", "records", "selection"},
@@ -163,6 +163,15 @@ def test_the_allowed_dependencies_have_no_cycle() -> None:
 def test_third_parties_stay_in_their_part(package: str) -> None:
     users = {part_of(path) for path in modules() for name in imported_names(path) if name.split(".")[0] == package}
     assert users <= CONFINED[package]
+
+
+def test_only_media_opens_images_and_videos() -> None:
+    opening = re.compile(r"(?<![\w.])(?:PIL\.)?(?:Image|av)\.open\(")
+    found = {path for path in modules() if opening.search(path.read_text(encoding="utf-8"))}
+    # The figures open PNGs that this package made, and as nothing else.
+    own = {PACKAGE / "figures" / name for name in ("samples.py", "saving.py")}
+    assert {path for path in found if part_of(path) != "media"} == own
+    assert all('formats=("PNG",)' in path.read_text(encoding="utf-8") for path in own)
 
 
 def test_public_surface_is_frozen() -> None:

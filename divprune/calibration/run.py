@@ -12,7 +12,7 @@ from divprune.efficiency.flops import Accounting
 from divprune.embedded.examples import DEFAULT_PROMPT, Example, image_files, training_scenes
 from divprune.errors import ArgumentError, argument_errors
 from divprune.huggingface.adapter import ModelAdapter
-from divprune.media import load_image
+from divprune.media import is_url, load_image
 from divprune.outputs import files_of, safe_output
 from divprune.progress import SILENT, Progress
 from divprune.prompting import build_inputs
@@ -30,25 +30,27 @@ class CalibrationOptions:
     Attributes:
         output: the JSON file that gets it.
         model: checkpoint directory or hub name; None for the embedded model.
-        images: image files and folders of them; none for generated training scenes.
+        images: image files, folders of them, and URLs; none for generated training scenes.
         prompts: each asked about each image; none for a default one.
         num_scenes: how many generated scenes, if there are no images.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         dtype: "auto", "float32", "float16" or "bfloat16".
+        allow_download: whether http(s) URLs among the images are fetched.
     """
 
     output: Path
     model: str | None = None
-    images: tuple[Path, ...] = ()
+    images: tuple[Path | str, ...] = ()
     prompts: tuple[str, ...] = ()
     num_scenes: int = 20
     device: str = "auto"
     dtype: str = "auto"
+    allow_download: bool = False
 
     @property
-    def image_files(self) -> Iterable[Path]:
-        """Every image file, folders opened."""
-        return (path for each in self.images for path in image_files(each))
+    def image_sources(self) -> Iterable[Path | str]:
+        """Every image file, folders opened, and every URL."""
+        return (found for each in self.images for found in ([each] if is_url(each) else image_files(Path(each))))
 
 
 def find_vtw_layer(
@@ -129,19 +131,21 @@ def find_fitprune_recipe(
 def _prepared(
     options: CalibrationOptions, method: str, progress: Progress, show_download: bool
 ) -> tuple[LoadedModel, list[dict[str, Any]]]:
-    inputs = (*options.image_files, *files_of(options.model))
-    safe_output("output", options.output, calibration_file(method), inputs)
-    examples = _examples(options)
+    images = [Path(each) for each in options.image_sources if not is_url(each)]
+    safe_output("output", options.output, calibration_file(method), (*images, *files_of(options.model)))
+    examples = _examples(options, progress)
     device = choose_device(options.device)
     with progress.working("loading the model"):
         loaded = load_model(options.model, device, options.dtype, show_download=show_download)
     return loaded, [build_inputs(loaded, example.media, example.prompt) for example in examples]
 
 
-def _examples(options: CalibrationOptions) -> Sequence[Example]:
+def _examples(options: CalibrationOptions, progress: Progress) -> Sequence[Example]:
     if options.images:
         prompts = options.prompts or (DEFAULT_PROMPT,)
-        images = [load_image(path) for path in options.image_files]
+        images = [load_image(each, allow_download=options.allow_download) for each in options.image_sources]
+        for image in images:
+            image.tell(progress)
         return [Example((image,), prompt) for image in images for prompt in prompts]
     if options.model not in (None, EMBEDDED):
         raise ArgumentError("`images` is needed with `model`: generated scenes are for the embedded model only")

@@ -8,6 +8,7 @@ import typer
 
 from divprune.cli.console import command
 from divprune.cli.shared_options import (
+    AllowDownload,
     Debug,
     Device,
     Dtype,
@@ -16,6 +17,7 @@ from divprune.cli.shared_options import (
     KeepRatio,
     ModelOption,
     NumKeep,
+    Page,
     option,
 )
 from divprune.cli.tables import listing
@@ -32,7 +34,11 @@ def bench(
     ] = None,
     layers: Annotated[int | None, option("N", "Decoder layers of the --architecture; default: all.", min=1)] = None,
     text_tokens: Annotated[int, option("N", "Text tokens of the --architecture's prompt.", min=2)] = 48,
-    image: Annotated[Path | None, option("FILE", "The --model's image. Default: a bundled scene.")] = None,
+    image: Annotated[
+        str | None, option("FILE", "The --model's image, or its data: or http(s) URL. Default: a bundled scene.")
+    ] = None,
+    page: Page = None,
+    allow_download: AllowDownload = False,
     video: Annotated[Path | None, option("FILE", "A video instead.")] = None,
     num_frames: Annotated[int, option("N", "Frames sampled from the video.", min=1)] = 8,
     prompt: Annotated[str | None, option("TEXT", "What the --model is asked. Default: to describe the image.")] = None,
@@ -64,6 +70,8 @@ def bench(
             layers=layers,
             text_tokens=text_tokens,
             image=image,
+            page=page,
+            allow_download=allow_download,
             video=video,
             num_frames=num_frames,
             prompt=prompt,

@@ -10,6 +10,7 @@ from divprune.cli.console import command
 from divprune.cli.shared_options import (
     AccountingName,
     AccountingOption,
+    AllowDownload,
     Debug,
     Device,
     Dtype,
@@ -31,8 +32,8 @@ calibrate = typer.Typer(
 )
 
 Images = Annotated[
-    list[Path] | None,
-    option("PATH", "An image, or a folder of images; repeat for more. Default: generated training scenes."),
+    list[str] | None,
+    option("PATH", "An image, a folder of images, or a data: or http(s) URL; repeat. Default: training scenes."),
 ]
 Prompts = Annotated[list[str] | None, option("TEXT", "What to ask about each image; repeat for several.")]
 Samples = Annotated[int, option("N", "How many generated scenes, if no images are given.", min=1)]
@@ -44,6 +45,7 @@ def vtw(
     output: Output,
     model: ModelOption = None,
     image: Images = None,
+    allow_download: AllowDownload = False,
     prompt: Prompts = None,
     samples: Samples = 20,
     threshold: Annotated[
@@ -62,7 +64,7 @@ def vtw(
     with command(json, debug, force) as console:
         from divprune.calibration import find_vtw_layer
 
-        options = _options(model, image, prompt, samples, output, device, dtype)
+        options = _options(model, image, prompt, samples, output, device, dtype, allow_download)
         found, name = find_vtw_layer(options, threshold, first_layer, console, show_download=console.is_terminal)
         rows = [(str(layer), f"{divergence:.4g}") for layer, divergence in found.divergences.items()]
         method = f"vtw:layer={found.layer}"
@@ -78,6 +80,7 @@ def fitprune(
     ] = 40.0,
     model: ModelOption = None,
     image: Images = None,
+    allow_download: AllowDownload = False,
     prompt: Prompts = None,
     samples: Samples = 20,
     accounting: AccountingName = AccountingOption.paper,
@@ -91,7 +94,7 @@ def fitprune(
     with command(json, debug, force) as console:
         from divprune.calibration import find_fitprune_recipe
 
-        options = _options(model, image, prompt, samples, output, device, dtype)
+        options = _options(model, image, prompt, samples, output, device, dtype, allow_download)
         found, name = find_fitprune_recipe(
             options, target_percent, accounting.value, console, show_download=console.is_terminal
         )
@@ -110,13 +113,16 @@ def _advice(output: Path, method: str) -> str:
 
 def _options(
     model: str | None,
-    images: list[Path] | None,
+    images: list[str] | None,
     prompts: list[str] | None,
     samples: int,
     output: Path,
     device: str,
     dtype: Dtype,
+    allow_download: bool,
 ) -> "CalibrationOptions":
     from divprune.calibration import CalibrationOptions
 
-    return CalibrationOptions(output, model, tuple(images or ()), tuple(prompts or ()), samples, device, dtype.value)
+    return CalibrationOptions(
+        output, model, tuple(images or ()), tuple(prompts or ()), samples, device, dtype.value, allow_download
+    )

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from divprune.cli.console import command
 from divprune.cli.shared_options import (
+    AllowDownload,
     Debug,
     Device,
     Dtype,
@@ -20,6 +21,7 @@ from divprune.cli.shared_options import (
     MethodName,
     ModelOption,
     NumFramesSampled,
+    Page,
     WeightsDtype,
     option,
 )
@@ -33,8 +35,11 @@ if TYPE_CHECKING:
 def run(
     model: ModelOption = None,
     image: Annotated[
-        list[Path] | None, option("FILE", "An image; repeat for several in one prompt. Default: bundled scenes.")
+        list[str] | None,
+        option("FILE", "An image, or a data: or http(s) URL; repeat for several. Default: bundled scenes."),
     ] = None,
+    page: Page = None,
+    allow_download: AllowDownload = False,
     video: Annotated[list[Path] | None, option("FILE", "A video; repeat for several in one prompt.")] = None,
     num_frames: NumFramesSampled = 8,
     prompt: Annotated[
@@ -62,6 +67,8 @@ def run(
         options = DemoOptions(
             model=model,
             images=tuple(image or ()),
+            page=page,
+            allow_download=allow_download,
             videos=tuple(video or ()),
             num_frames=num_frames,
             prompts=tuple(prompt or ()),

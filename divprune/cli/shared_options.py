@@ -95,6 +95,8 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the lo
 ModelOption = Annotated[
     str | None, option("PATH", "Checkpoint directory or hub name; default: the small embedded model.")
 ]
+Page = Annotated[int | None, option("N", "Which page or frame of image files that have several.", "1", min=1)]
+AllowDownload = Annotated[bool, typer.Option("--allow-download", help="Fetch images that are http(s) URLs.")]
 Device = Annotated[str, option("NAME", "Where it runs: auto, cpu, cuda, cuda:1, mps.")]
 WeightsDtype = Annotated[Dtype, option("NAME", "Weights as auto, float32, float16 or bfloat16.")]
 MethodName = Annotated[str, option("NAME", "Which tokens to keep; see `divprune methods`.")]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from divprune.budget import Budget, budget_or_default
 from divprune.embedded.examples import DEFAULT_PROMPT, Example, bundled_scenes
 from divprune.errors import ArgumentError, UnknownMethodError, argument_errors
-from divprune.media import Medium, load_image, load_video
+from divprune.media import Medium, is_url, load_image, load_video
 from divprune.outputs import files_of, safe_output, short
 from divprune.progress import SILENT, Progress
 
@@ -28,7 +28,10 @@ class DemoOptions:
 
     Attributes:
         model: checkpoint directory or hub name; None for the embedded model.
-        images: image files, shown together in one prompt; without images and videos the bundled scenes are shown.
+        images: image files or URLs, shown together in one prompt; without images and videos the bundled scenes are
+            shown.
+        page: which page or frame of image files that have several, from 1; None for the first.
+        allow_download: whether http(s) URLs among the images are fetched.
         videos: video files, shown after them.
         num_frames: sampled from each video.
         prompts: each asked by itself.
@@ -44,7 +47,9 @@ class DemoOptions:
     """
 
     model: str | None = None
-    images: tuple[Path, ...] = ()
+    images: tuple[Path | str, ...] = ()
+    page: int | None = None
+    allow_download: bool = False
     videos: tuple[Path, ...] = ()
     num_frames: int = 8
     prompts: tuple[str, ...] = ()
@@ -71,7 +76,8 @@ class DemoOptions:
         """
         _ = self.budget
         if self.report is not None:
-            _check_report(self.report, (*self.images, *self.videos, *files_of(self.model)))
+            media = [Path(each) for each in (*self.images, *self.videos) if not is_url(each)]
+            _check_report(self.report, (*media, *files_of(self.model)))
         if any(not prompt.strip() for prompt in self.prompts):
             raise ArgumentError("`prompts` is empty; ask something, or leave it out")
 
@@ -83,7 +89,9 @@ class DemoOptions:
         """
         if not self.images and not self.videos:
             return bundled_scenes(self.prompts)
-        media: list[Medium] = [load_image(path) for path in self.images]
+        media: list[Medium] = [
+            load_image(each, page=self.page, allow_download=self.allow_download) for each in self.images
+        ]
         media += [load_video(path, self.num_frames) for path in self.videos]
         return [Example(tuple(media), prompt) for prompt in self.prompts or (DEFAULT_PROMPT,)]
 
@@ -136,6 +144,8 @@ def run_demo(options: DemoOptions, progress: Progress = SILENT, *, show_download
     options.check()
     with progress.working("reading images and videos"):
         examples = options.examples()
+    for medium in examples[0].media:
+        medium.tell(progress)
     with progress.working("starting"):
         from divprune.checkpoints import choose_device, load_model
         from divprune.demo.answering import answer

@@ -36,7 +36,9 @@ class BenchOptions:
         architecture: a model of the paper, such as "llava-1.5-7b", whose shape gets random weights instead.
         layers: decoder layers of the architecture; None for all.
         text_tokens: of the architecture's prompt.
-        image: the model's image; None for a bundled scene.
+        image: the model's image, a file or a URL; None for a bundled scene.
+        page: which page or frame of an image file that has several, from 1; None for the first.
+        allow_download: whether an http(s) URL is fetched.
         video: a video instead.
         num_frames: sampled from the video.
         prompt: what the model is asked.
@@ -56,7 +58,9 @@ class BenchOptions:
     architecture: str | None = None
     layers: int | None = None
     text_tokens: int = 48
-    image: Path | None = None
+    image: Path | str | None = None
+    page: int | None = None
+    allow_download: bool = False
     video: Path | None = None
     num_frames: int = 8
     prompt: str | None = None
@@ -120,8 +124,12 @@ def measure_methods(options: BenchOptions, progress: Progress = SILENT) -> Bench
         _check(options)
         rows = _variants(options)
         origin = provenance()
+        # Read once, and not by each process that measures memory.
+        example = None if options.architecture is not None else _example(options)
+        for medium in () if example is None else example.media:
+            medium.tell(progress)
         subject, measurements, table = measure_variants(
-            partial(load_subject, options),
+            partial(load_subject, options, example),
             rows,
             progress,
             num_new_tokens=options.new_tokens,
@@ -238,23 +246,19 @@ def _config(options: BenchOptions, subject: BenchSubject, measurements: Sequence
     }
 
 
-def load_subject(options: BenchOptions) -> BenchSubject:
-    """Build or load the model and its prompt."""
+def load_subject(options: BenchOptions, example: Example | None = None) -> BenchSubject:
+    """Build or load the model and its prompt: `example`, or what the options name."""
     import torch
 
     device = choose_device(options.device)
     if options.architecture is None:
-        return _checkpoint(options, device)
+        loaded = load_model(options.model, device, options.dtype)
+        example = example or _example(options)
+        return BenchSubject(loaded.model, build_inputs(loaded, example.media, example.prompt))
     dtype = torch.bfloat16 if options.dtype == "auto" else getattr(torch, options.dtype)
     config = architecture_config(options.architecture, options.layers)
     model = random_model(config, dtype=dtype, device=device)
     return BenchSubject(model, random_inputs(model, get_architecture(options.architecture), options.text_tokens))
-
-
-def _checkpoint(options: BenchOptions, device: Any) -> BenchSubject:
-    example = _example(options)
-    loaded = load_model(options.model, device, options.dtype)
-    return BenchSubject(loaded.model, build_inputs(loaded, example.media, example.prompt))
 
 
 def _example(options: BenchOptions) -> Example:
@@ -262,7 +266,8 @@ def _example(options: BenchOptions) -> Example:
     if options.video is not None:
         return Example((load_video(options.video, options.num_frames),), prompt)
     if options.image is not None:
-        return Example((load_image(options.image),), prompt)
+        image = load_image(options.image, page=options.page, allow_download=options.allow_download)
+        return Example((image,), prompt)
     return bundled_scenes((prompt,))[0]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from divprune.embedded.templates import TEMPLATES
 from divprune.errors import ArgumentError
-from divprune.media import Medium
+from divprune.media import Medium, image_suffixes
 
 NUM_SCENES = 4
 KINDS_ASKED = ("existence", "count", "color", "position")
@@ -83,9 +83,7 @@ def image_files(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         return [path]
-    from PIL import Image
-
-    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    suffixes = image_suffixes()
     found = sorted(each for each in path.iterdir() if each.suffix.lower() in suffixes)
     if not found:
         raise ArgumentError(f"`images` {path}: there are no images in this folder")

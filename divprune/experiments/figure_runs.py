@@ -48,6 +48,8 @@ def sample_images(
 
     subject, origin = table.entries[0].subject, provenance()
     images = _images(options, subject.model, planned[0].work.num_samples)
+    for image in images:
+        image.tell(progress)
     if _is_done(planned, table, options, len(images)):
         return
     with progress.working("loading the model"):

@@ -15,7 +15,7 @@ from divprune.records import Record
 
 def image_of(sample: Mapping[str, Any]) -> NDArray[np.float64]:
     """Return a sample's image: (height, width, 3) in [0, 1]."""
-    image = Image.open(io.BytesIO(base64.b64decode(sample["picture_png_base64"])))
+    image = Image.open(io.BytesIO(base64.b64decode(sample["picture_png_base64"])), formats=("PNG",))
     return np.asarray(image.convert("RGB"), dtype=np.float64) / 255
 
 

@@ -33,7 +33,7 @@ def rendered(figure: "Figure", title: str, stamp: str) -> dict[str, bytes]:
 
 def _smaller(png: io.BytesIO, words: dict[str, str]) -> bytes:
     """Leave out the transparency that no figure has, and name the records."""
-    image = Image.open(png).convert("RGB")
+    image = Image.open(png, formats=("PNG",)).convert("RGB")
     info, buffer = PngInfo(), io.BytesIO()
     for key, text in words.items():
         info.add_text(key, text)

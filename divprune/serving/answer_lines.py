@@ -31,6 +31,7 @@ class Answer:
         answer_tokens: length of the answer.
         error: why it could not be asked; None if it could.
         settings: model, method and count.
+        note: what there is to know of how its images were read, such as which page; None if nothing.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Answer:
     prompt_tokens: int | None = None
     answer_tokens: int | None = None
     error: str | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True)

@@ -133,8 +133,9 @@ def _check_images(
     """Refuse to put an error in place of an answer because a disk, say, is not mounted."""
     for question in questions:
         if question.id in answered and found[question.id] is None:
-            missing = [image for image in question.images if not os.access(image, os.R_OK) or not image.is_file()]
+            files = [image for image in question.images if isinstance(image, Path)]
+            missing = [image for image in files if not os.access(image, os.R_OK) or not image.is_file()]
             raise BatchError(
-                f"{(missing or question.images)[0]} cannot be read any more, and {path} has an answer about it: "
+                f"{(missing or files)[0]} cannot be read any more, and {path} has an answer about it: "
                 f"restore it, or take question {question.id!r} out, or give another `output`"
             )

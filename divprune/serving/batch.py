@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from divprune.errors import MissingDependencyError
+from divprune.media import is_url
 from divprune.serving.answers import Answer
 from divprune.serving.engine import EngineSettings, PrunedEngine
 from divprune.serving.questions import BatchQuestion
 
 QUESTIONS_AT_ONCE = 32
-"""How many an engine is handed together: their images are in memory at the same time."""
+"""How many an engine is handed together, if their images take no more than `MAX_PIXELS_AT_ONCE`."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,11 @@ class _Worker:
 
 
 def _as_row(question: BatchQuestion) -> dict[str, Any]:
-    paths = [str(path.absolute()) for path in question.images]
+    paths = [image if isinstance(image, str) else str(image.absolute()) for image in question.images]
     return {"id": question.id, "images": paths, "prompt": question.prompt}
 
 
 def _of_row(name: str, images: Sequence[str], prompt: str) -> BatchQuestion:
-    return BatchQuestion(str(name), tuple(Path(str(path)) for path in images), str(prompt))
+    return BatchQuestion(
+        str(name), tuple(str(each) if is_url(each) else Path(str(each)) for each in images), str(prompt)
+    )

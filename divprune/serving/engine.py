@@ -4,11 +4,13 @@ import argparse
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from PIL.Image import Image
+
 from divprune.errors import BatchError, MediaError, MissingDependencyError
-from divprune.media import load_image
+from divprune.media import MAX_PIXELS_AT_ONCE, load_image, shown_name
 from divprune.serving.answers import Answer
 from divprune.serving.questions import BatchQuestion
 from divprune.vllm_plugin.owner_watchdog import end_engines_with_owner
@@ -72,14 +74,27 @@ class PrunedEngine:
     def answer(self, questions: Sequence[BatchQuestion]) -> list[Answer]:
         """Answer some questions together; those that cannot be asked get an error instead of an answer."""
         messages: dict[str, Any] = {}
+        said: dict[str, Any] = {}
         errors: dict[str, str] = {}
+        notes: dict[str, str] = {}
+        num_pixels = 0
         for question in questions:
             try:
-                messages[question.id] = _message(question)
+                media = [load_image(each) for each in question.images]
             except MediaError as error:
                 errors[question.id] = str(error)
-        said = self._said(messages, errors)
-        return [self._answer(question, said.get(question.id), errors.get(question.id)) for question in questions]
+                continue
+            images = [medium.frames[0] for medium in media]
+            notes[question.id] = "; ".join(medium.note for medium in media if medium.note)
+            messages[question.id] = _message(images, question.prompt)
+            num_pixels += sum(image.width * image.height for image in images)
+            if num_pixels > MAX_PIXELS_AT_ONCE:
+                said |= self._said(messages, errors)
+                messages, num_pixels = {}, 0
+        said |= self._said(messages, errors)
+        return [
+            self._answer(each, said.get(each.id), errors.get(each.id), notes.get(each.id) or None) for each in questions
+        ]
 
     def _said(self, messages: dict[str, Any], errors: dict[str, str]) -> dict[str, Any]:
         """Return the engine's outputs; where it refuses a prompt (too long, too many images) the error is added."""
@@ -96,18 +111,14 @@ class PrunedEngine:
         alone = [self._said({name: message}, errors) for name, message in messages.items()]
         return {name: output for part in alone for name, output in part.items()}
 
-    def _answer(self, question: BatchQuestion, output: Any, error: str | None) -> Answer:
-        known = Answer(
-            question.id, question.prompt, tuple(path.name for path in question.images), str(self._settings), error=error
-        )
+    def _answer(self, question: BatchQuestion, output: Any, error: str | None, note: str | None) -> Answer:
+        names = tuple(shown_name(image) if isinstance(image, str) else image.name for image in question.images)
+        answer = Answer(question.id, question.prompt, names, str(self._settings), error=error, note=note)
         if output is None:
-            return known
+            return answer
         said = output.outputs[0]
-        return Answer(
-            known.id,
-            known.prompt,
-            known.images,
-            known.settings,
+        return replace(
+            answer,
             answer=said.text,
             finish_reason=said.finish_reason,
             prompt_tokens=len(output.prompt_token_ids),
@@ -148,8 +159,7 @@ def _engine_arguments(settings: EngineSettings) -> Any:
     return EngineArgs.from_cli_args(arguments)
 
 
-def _message(question: BatchQuestion) -> list[dict[str, Any]]:
+def _message(images: Sequence[Image], prompt: str) -> list[dict[str, Any]]:
     """One turn of a conversation: the images, then the prompt."""
-    loaded = [load_image(path).frames[0] for path in question.images]
-    parts: list[dict[str, Any]] = [{"type": "image_pil", "image_pil": image} for image in loaded]
-    return [{"role": "user", "content": [*parts, {"type": "text", "text": question.prompt}]}]
+    parts: list[dict[str, Any]] = [{"type": "image_pil", "image_pil": image} for image in images]
+    return [{"role": "user", "content": [*parts, {"type": "text", "text": prompt}]}]

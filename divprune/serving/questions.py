@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from divprune.errors import BatchError
+from divprune.media import image_suffixes, is_url, shown_name
 
 FIELDS = {"id", "image", "images", "prompt"}
 
@@ -21,12 +20,13 @@ class BatchQuestion:
 
     Attributes:
         id: tells the question from all others of the batch.
-        images: the images, in the order in which they stand before the prompt; none to ask about nothing but text.
+        images: files or data: URLs, in the order in which they stand before the prompt; none to ask about nothing but
+            text.
         prompt: what is asked.
     """
 
     id: str
-    images: tuple[Path, ...]
+    images: tuple[Path | str, ...]
     prompt: str
 
 
@@ -35,8 +35,8 @@ def read_questions(source: Path, prompt: str | None) -> list[BatchQuestion]:
 
     Args:
         source: a folder, each of whose images is asked about, in the order of their names; or a JSONL file whose
-            lines hold `prompt`, `image` (a path) or `images` (a list), and perhaps `id`; paths are relative to the
-            file, and the id of a line without one is its number.
+            lines hold `prompt`, `image` (a path or data: URL) or `images` (a list), and perhaps `id`; paths are
+            relative to the file, and the id of a line without one is its number.
         prompt: asked where no line has a prompt of its own.
 
     Raises:
@@ -72,8 +72,10 @@ def _digest(prompt: str, images: Sequence[str | None]) -> str | None:
     return hashlib.sha256(json.dumps([prompt, *images]).encode()).hexdigest()
 
 
-def _digest_of_file(path: Path) -> str | None:
-    """SHA-256 of a file, read piece by piece; None if there is none to read."""
+def _digest_of_file(path: Path | str) -> str | None:
+    """SHA-256 of a file, read piece by piece, or of a URL; None if there is no file to read."""
+    if isinstance(path, str):
+        return hashlib.sha256(path.encode()).hexdigest()
     try:
         if path.is_file():
             with path.open("rb") as file:
@@ -86,7 +88,7 @@ def _digest_of_file(path: Path) -> str | None:
 def _of_folder(folder: Path, prompt: str | None) -> Iterator[BatchQuestion]:
     if not (prompt or "").strip():
         raise BatchError(f"{folder} holds no questions, only images: say what to ask by `prompt`")
-    endings = Image.registered_extensions()
+    endings = image_suffixes()
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in endings and path.is_file():
             yield BatchQuestion(path.name, (path,), prompt or "")
@@ -114,11 +116,14 @@ def _of_line(fields: Any, number: int, folder: Path, prompt: str | None) -> Batc
         raise ValueError(f"must have no fields but {', '.join(sorted(FIELDS))}, got {', '.join(sorted(unknown))}")
     images = fields.get("images", [fields["image"]] if "image" in fields else [])
     if not isinstance(images, list) or not all(isinstance(image, str) and image for image in images):
-        raise ValueError(f"image must be a path and images a list of paths, got {images!r}")
+        raise ValueError(f"image must be a path and images a list of paths (or data: URLs), got {images!r:.80}")
+    remote = [image for image in images if is_url(image) and image[:5].lower() != "data:"]
+    if remote:
+        raise ValueError(f"images are not downloaded here, got {shown_name(remote[0])}; save it and name the file")
     asked = fields.get("prompt", prompt)
     if not isinstance(asked, str) or not asked.strip():
         raise ValueError("has no prompt: add one, or give `prompt` for all lines")
     name = fields.get("id", number)
     if isinstance(name, bool) or not isinstance(name, (str, int)):
         raise ValueError(f"id must be a text or a whole number, got {name!r}")
-    return BatchQuestion(str(name), tuple(folder / image for image in images), asked)
+    return BatchQuestion(str(name), tuple(image if is_url(image) else folder / image for image in images), asked)

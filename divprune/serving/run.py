@@ -85,7 +85,7 @@ def answer_batch(options: BatchOptions, progress: Progress = SILENT) -> BatchRes
     """
     settings = options.settings
     questions = read_questions(options.source, options.prompt)
-    images = [image for question in questions for image in question.images]
+    images = [image for question in questions for image in question.images if isinstance(image, Path)]
     safe_output("output", options.output, ANSWERS, (options.source, *images, *files_of(options.model)))
     with locked("output", options.output):
         with progress.working("reading images and earlier answers"):

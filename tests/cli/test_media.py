@@ -1,144 +1,110 @@
-"""Pictures and clips from files: upright, RGB, complete, or a clear refusal."""
+"""Images by URL, by page and of odd kinds on the command line: what is said of them, and what is refused."""
 
-import io
-import sys
+import base64
+import json
+from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from divprune.errors import MediaError
-from divprune.media import _spread, load_image, load_video
-from tests.cli.conftest import write_clip
+from divprune.serving.engine import EngineSettings, PrunedEngine
+from divprune.serving.questions import read_questions
+from tests.cli.conftest import Command
+from tests.media.makers import write_video
+from tests.support import checkpoint_writers
+
+QUICK = ("--no-compare", "--repeats", 1, "--max-new-tokens", 1, "--num-keep", 4)
+MOST_SHOWN = 100  # characters of a URL
 
 
-def save(tmp_path: Path, image: Image.Image, name: str = "picture.png", **options: object) -> Path:
-    path = tmp_path / name
-    image.save(path, **options)
+@pytest.fixture
+def pages(tmp_path: Path) -> Path:
+    path = tmp_path / "pages.tiff"
+    Image.new("RGB", (64, 64), "red").save(path, save_all=True, append_images=[Image.new("RGB", (64, 64), "blue")])
     return path
 
 
-def test_picture_is_rgb_and_named_as_given(picture: Path) -> None:
-    medium = load_image(picture)
-    assert (medium.name, medium.kind) == (str(picture), "image")
-    assert (medium.frames[0].mode, medium.frames[0].size) == ("RGB", (451, 300))
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """A data: URL of more than 30 kB, with slashes that a path would not keep."""
+    Image.effect_noise((180, 180), 100).save(tmp_path / "noise.png")
+    content = base64.b64encode((tmp_path / "noise.png").read_bytes()).decode()
+    assert "//" in content
+    return f"data:image/png;base64,{content}"
 
 
-def test_transparent_parts_become_white(tmp_path: Path) -> None:
-    image = Image.new("RGBA", (4, 4), (200, 0, 0, 0))
-    assert load_image(save(tmp_path, image)).frames[0].getpixel((0, 0)) == (255, 255, 255)
+def test_an_image_by_data_url_is_asked_about_and_never_shown_whole(divprune: Command, url: str, tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    outcome = divprune("run", "--image", url, "--report", report, "--json", *QUICK)
+    assert outcome.exit_code == 0, outcome.stderr
+    (name,) = outcome.json["rows"][0]["images"]
+    assert url.startswith(name.removesuffix("..."))
+    said = outcome.stdout + outcome.stderr + report.read_text(encoding="utf-8")
+    assert url[: MOST_SHOWN + 1] not in said.replace("\n", "")
 
 
-def test_transparent_palette_becomes_white(tmp_path: Path) -> None:
-    image = Image.new("P", (4, 4), 0)
-    image.putpalette([200, 0, 0, 0, 200, 0])
-    path = save(tmp_path, image, transparency=0)
-    assert load_image(path).frames[0].getpixel((0, 0)) == (255, 255, 255)
+@pytest.mark.parametrize("command", [("run",), ("bench", "--no-memory"), ("calibrate", "vtw", "--output", "o.json")])
+def test_a_wrong_url_is_refused_in_a_line(divprune: Command, url: str, command: tuple[str, ...]) -> None:
+    for image, reason in (
+        (url[:-5] + "*", "is not base64"),
+        (url.replace(",", ";"), "there is no comma"),
+        (f"https://example.org/{'a' * 3000}.png", "is not downloaded unless --allow-download is given"),
+    ):
+        outcome = divprune(*command, "--image", image)
+        assert outcome.exit_code == 2
+        assert reason in outcome.error
+        assert len(outcome.error) < 300
+        assert image[: MOST_SHOWN + 1] not in outcome.error
 
 
-def test_sixteen_bit_grey_keeps_its_upper_bits(tmp_path: Path) -> None:
-    image = Image.fromarray(np.full((4, 4), 40_000, dtype=np.uint16))
-    assert load_image(save(tmp_path, image)).frames[0].getpixel((0, 0)) == (156, 156, 156)
+def test_the_first_page_is_said_and_another_is_chosen(divprune: Command, pages: Path) -> None:
+    outcome = divprune("run", "--image", pages, *QUICK)
+    assert outcome.exit_code == 0, outcome.stderr
+    assert f"note: {pages} holds 2 pages or frames; the first is used, another by --page" in outcome.stderr
+    assert "pages or frames" not in divprune("run", "--image", pages, "--page", 2, *QUICK).stderr
+    outcome = divprune("bench", "--no-memory", "--image", pages, "--page", 3)
+    assert (outcome.exit_code, outcome.error) == (2, f"--page must be from 1 to 2 for {pages}, got 3")
 
 
-def test_orientation_tag_is_applied(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned by 90 degrees
-    path = save(tmp_path, Image.new("RGB", (8, 4)), "photograph.jpg", exif=exif)
-    assert load_image(path).frames[0].size == (4, 8)
+def test_a_cut_video_is_answered_about_and_said(divprune: Command, tmp_path: Path, checkpoints: Path) -> None:
+    whole = write_video(tmp_path / "whole.mkv", [Fraction(index, 25) for index in range(50)])
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    model = checkpoint_writers.write_qwen2_5_vl(checkpoints / "qwen of a cut video")
+    outcome = divprune("run", "--model", model, "--video", cut, "--num-frames", 2, *QUICK)
+    assert outcome.exit_code == 0, outcome.stderr
+    assert f"note: {cut} is cut off or damaged: the first" in outcome.stderr
 
 
-@pytest.mark.parametrize("format_name", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"])
-def test_truncated_picture_is_refused(tmp_path: Path, format_name: str) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(noise).save(buffer, format_name)
-    path = tmp_path / "half"
-    path.write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
-    with pytest.raises(MediaError, match=r"truncated or damaged|not an image"):
-        load_image(path)
+def test_a_batch_takes_data_urls_and_downloads_nothing(tmp_path: Path, url: str, pages: Path) -> None:
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text(json.dumps({"images": [url, pages.name], "prompt": "A?"}), encoding="utf-8")
+    (question,) = read_questions(questions, None)
+    assert question.images == (url, pages)
+    engine = object.__new__(PrunedEngine)
+    engine._settings = EngineSettings("m", "divprune", 0.1, None, 8, 0.0)
+    asked = []
+    engine._said = lambda messages, errors: asked.append(messages) or {}  # type: ignore[method-assign]
+    (answer,) = engine.answer([question])
+    assert [len(message[0]["content"]) for message in asked[0].values()] == [3]
+    assert len(answer.images[0]) <= MOST_SHOWN
+    assert answer.note == f"{pages} holds 2 pages or frames; the first is used, another by `page`"
+    questions.write_text(json.dumps({"image": "https://example.org/" + "a" * 3000, "prompt": "A?"}), encoding="utf-8")
+    with pytest.raises(ValueError, match="images are not downloaded here") as refusal:
+        read_questions(questions, None)
+    assert len(str(refusal.value)) < 300 + len(str(questions))
 
 
-def test_any_cut_of_a_picture_is_refused_or_complete(tmp_path: Path) -> None:
-    noise, buffer = Image.effect_noise((16, 16), 50).convert("RGB"), io.BytesIO()
-    noise.save(buffer, "PNG")
-    path, whole = tmp_path / "cut.png", buffer.getvalue()
-    for length in range(0, len(whole), 7):
-        path.write_bytes(whole[:length])
-        try:
-            pixels = load_image(path).frames[0].tobytes()
-        except MediaError:
-            continue
-        assert pixels == noise.tobytes()  # only a checksum or the end mark is gone
-        assert length > 0.9 * len(whole)
-
-
-def test_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = save(tmp_path, Image.new("RGB", (100, 100)))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
-    with pytest.raises(MediaError, match="more than 8,000 pixels"):
-        load_image(path)
-
-
-def test_missing_text_and_folder_are_refused(tmp_path: Path) -> None:
-    text = tmp_path / "notes.txt"
-    text.write_text("not an image")
-    for path, reason in ((tmp_path / "none.png", "no such picture"), (text, "not an image"), (tmp_path, "not a file")):
-        with pytest.raises(MediaError, match=reason):
-            load_image(path)
-
-
-@pytest.mark.parametrize(("total", "count"), [(1, 1), (8, 8), (3, 8), (30, 4), (1000, 7)])
-def test_spread_is_even_and_unique(total: int, count: int) -> None:
-    indices = _spread(total, count)
-    assert len(indices) == min(total, count)
-    assert sorted(set(indices)) == indices
-    assert set(indices) <= set(range(total))
-    gaps = np.diff([-indices[0] - 1, *indices, 2 * total - indices[-1] - 1])
-    assert gaps.max() - gaps.min() <= 1
-
-
-def test_clip_frames_are_spread_evenly(clip: Path) -> None:
-    medium = load_video(clip, 4)
-    assert medium.frame_indices == (3, 11, 18, 26)
-    assert (medium.num_frames, medium.frames_per_second) == (30, 25)
-    assert all((frame.mode, frame.size) == ("RGB", (160, 120)) for frame in medium.frames)
-    assert len({frame.tobytes() for frame in medium.frames}) == 4
-
-
-def test_short_clip_gives_all_its_frames(tmp_path: Path) -> None:
-    write_clip(tmp_path / "short.mp4", num_frames=3)
-    assert load_video(tmp_path / "short.mp4", 8).frame_indices == (0, 1, 2)
-
-
-@pytest.mark.parametrize(("name", "codec"), [("stream.mpg", "mpeg2video"), ("stream.m2v", "mpeg2video")])
-def test_clip_without_frame_count_is_sampled_alike(tmp_path: Path, name: str, codec: str) -> None:
-    av = pytest.importorskip("av")
-    write_clip(tmp_path / name, num_frames=30, codec=codec)
-    with av.open(str(tmp_path / name)) as container:
-        assert container.streams.video[0].frames == 0
-    medium = load_video(tmp_path / name, 4)
-    assert len(medium.frames) == 4
-    assert medium.frame_indices[-1] - medium.frame_indices[0] >= 20
-
-
-def test_clip_with_more_packets_than_frames_is_still_spread(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("divprune.media._count_packets", lambda path: 300)
-    assert load_video(clip, 4).frame_indices == (3, 11, 18, 26)
-
-
-def test_damaged_clip_and_picture_as_clip_are_refused(tmp_path: Path, clip: Path) -> None:
-    half = tmp_path / "half.mp4"
-    half.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
-    text = tmp_path / "notes.mp4"
-    text.write_text("not a clip")
-    for path in (half, text):
-        with pytest.raises(MediaError, match="not a video that can be decoded"):
-            load_video(path, 4)
-
-
-def test_missing_av_names_the_extra(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "av.error", None)
-    with pytest.raises(MediaError, match=r'pip install "divprune\[video\]"'):
-        load_video(clip, 4)
+def test_a_batch_holds_no_more_pixels_than_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(7):
+        Image.new("RGB", (100, 100)).save(folder / f"{number}.png")
+    monkeypatch.setattr("divprune.serving.engine.MAX_PIXELS_AT_ONCE", 25_000)
+    engine = object.__new__(PrunedEngine)
+    engine._settings = EngineSettings("m", "divprune", 0.1, None, 8, 0.0)
+    sizes = []
+    engine._said = lambda messages, errors: sizes.append(len(messages)) or {}  # type: ignore[method-assign]
+    assert [answer.id for answer in engine.answer(read_questions(folder, "A?"))] == [f"{each}.png" for each in range(7)]
+    assert sizes == [3, 3, 1]

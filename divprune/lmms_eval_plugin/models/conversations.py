@@ -6,13 +6,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from loguru import logger
 from PIL import Image
 
 from divprune.errors import EvaluationError
-from divprune.media import load_image, load_video
+from divprune.media import image_suffixes, is_url, load_image, load_video
 from divprune.prompting import Conversation, Message, MessagePart
-
-PICTURE_FILES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +99,8 @@ def _shown(source: Any, kind: str | None, videos: Videos) -> tuple[MessagePart, 
         raise EvaluationError(
             f"media must be images or paths of files, got {type(source).__name__}; parts of videos are not supported"
         )
-    path = Path(source)
-    is_picture = path.suffix.lower() in PICTURE_FILES if kind is None else kind == "image"
-    if is_picture:
-        return (load_image(path),)
-    video = load_video(path, videos.num_frames)
-    return video.frames if videos.as_images else (video,)
+    is_image = kind == "image" or is_url(source) or (kind is None and Path(source).suffix.lower() in image_suffixes())
+    medium = load_image(source) if is_image else load_video(Path(source), videos.num_frames)
+    if medium.note:
+        logger.warning(medium.note)
+    return (medium,) if is_image or not videos.as_images else medium.frames
