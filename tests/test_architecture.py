@@ -140,6 +140,21 @@ def test_every_part_is_known() -> None:
     assert {part_of(path) for path in modules()} <= set(ALLOWED)
 
 
+# Folders of tests/ with another reason: shared helpers, the suite behind docs/support.md, and the evaluation environment.
+NOT_MIRRORED = {"support", "parity", "harness"}
+# Tests of the repository as a whole: its layout, wheel, pages, tables and pins.
+TOP_LEVEL = {"architecture", "packaging", "readme", "scene_tables", "versions"}
+
+
+def test_tests_mirror_the_package() -> None:
+    tests = Path(__file__).parent
+    folders = {path.parent.relative_to(tests).parts[0] for path in tests.rglob("test_*.py") if path.parent != tests}
+    parts = {part_of(path) for path in modules()}
+    assert folders - NOT_MIRRORED <= parts
+    named = {path.stem.removeprefix("test_") for path in tests.glob("test_*.py")}
+    assert named <= parts | TOP_LEVEL
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_dependencies_point_one_way(path: Path) -> None:
     part = part_of(path)

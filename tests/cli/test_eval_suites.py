@@ -11,7 +11,7 @@ from divprune.evaluation.cells import EvaluationRun
 from divprune.evaluation.datasets import DATA_SETS
 from divprune.experiments import harness as harness_module
 from divprune.records import Record
-from tests.cli.conftest import Command
+from tests.support.commands import Command
 
 RIGHT = {"unpruned": 6, "divprune": 5}
 EMBEDDED = ("--model", "embedded", "--json")

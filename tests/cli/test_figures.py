@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from divprune.figures import FIGURES
-from tests.cli.conftest import Command
+from tests.support.commands import Command
 
 RESULTS = Path(__file__).parent.parent.parent / "results"
 

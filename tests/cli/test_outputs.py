@@ -8,7 +8,7 @@ from PIL import Image
 from divprune.errors import RecordError
 from divprune.experiments import run as paper_run
 from divprune.records import Record
-from tests.cli.conftest import Command
+from tests.support.commands import Command
 
 SHORT = ("--max-new-tokens", 2, "--repeats", 1)
 

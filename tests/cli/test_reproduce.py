@@ -14,7 +14,7 @@ from divprune.experiments import harness
 from divprune.experiments import run as paper_run
 from divprune.experiments.paper.presets import PRESET_NAMES
 from divprune.records import Record
-from tests.cli.conftest import Command
+from tests.support.commands import Command
 
 
 @pytest.mark.parametrize("name", PRESET_NAMES)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from tests.cli.conftest import Command
+from tests.support.commands import Command
 from tests.support import checkpoint_writers
 
 ROW_KEYS = [
