@@ -140,7 +140,7 @@ def test_every_part_is_known() -> None:
     assert {part_of(path) for path in modules()} <= set(ALLOWED)
 
 
-# Folders of tests/ with another reason: shared helpers, the suite behind docs/support.md, and the evaluation environment.
+# Folders with another reason: shared helpers, the suite behind docs/support.md, and the evaluation environment.
 NOT_MIRRORED = {"support", "parity", "harness"}
 # Tests of the repository as a whole: its layout, wheel, pages, tables and pins.
 TOP_LEVEL = {"architecture", "packaging", "readme", "scene_tables", "versions"}

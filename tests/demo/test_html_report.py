@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import Command
 from tests.support import checkpoint_writers
+from tests.support.commands import Command
 
 SHORT = ("--max-new-tokens", 4, "--repeats", 1)
 
