@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -114,9 +115,19 @@ def part_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported_names(path: Path) -> Iterator[str]:
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imported_names(path: Path) -> tuple[str, ...]:
     """Every imported name in full: `from divprune.methods import base` gives `divprune.methods.base`."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    return tuple(_imported_names(path))
+
+
+def _imported_names(path: Path) -> Iterator[str]:
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -233,7 +244,7 @@ def test_library_errors_name_arguments_not_options() -> None:
     for path in modules():
         if part_of(path) in ("cli", "vllm_plugin") or path.parent.name == "models":
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.Raise):
                 texts = [each.value for each in ast.walk(node) if isinstance(each, ast.Constant)]
                 # A whole command that is the remedy stands in backticks.
@@ -257,7 +268,7 @@ DEFINED_TWICE = {
 def test_a_name_is_defined_once() -> None:
     homes: dict[str, set[Path]] = {}
     for path in modules():
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in tree_of(path).body:
             names = [node.name] if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else []
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
             names += [target.id for target in targets if isinstance(target, ast.Name)]

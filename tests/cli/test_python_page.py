@@ -39,17 +39,19 @@ def answered(settings: EngineSettings, questions: Sequence[BatchQuestion]) -> It
 
 
 @pytest.fixture
-def here(tmp_path: Path, llava: Path, harness: Harness, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, Path]]:
+def here(
+    tmp_path: Path, llava: Path, records: Path, harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, Path]:
     """Two folders with what the examples read, in one of which each runs; engines and lmms-eval answer at once."""
     for module in ("run", "server"):
         monkeypatch.setattr(f"divprune.serving.{module}.require_vllm", lambda: None)
     monkeypatch.setattr("divprune.serving.run.answers_here", answered)
     folders = tmp_path / "command", tmp_path / "python"
     for folder in folders:
-        for name in ("records", "models", "photos"):
+        for name in ("models", "photos"):
             (folder / name).mkdir(parents=True)
         (folder / "models" / "llava").symlink_to(llava)
-        shutil.copy(ROOT / "results" / "selection.json", folder / "records")
+        shutil.copytree(records, folder / "records")
         bundled_scenes()[0].media[0].frames[0].save(folder / "photo.png")
         Image.new("RGB", (8, 8), "red").save(folder / "photos" / "red.png")
     return folders

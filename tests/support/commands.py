@@ -1,6 +1,7 @@
 """A command line to call in process, small checkpoints, and media to ask about."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from typer.testing import CliRunner
 
 from divprune.cli.main import app
 from tests.support import checkpoint_writers
+
+RESULTS = Path(__file__).parent.parent.parent / "results"
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,15 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def llava(checkpoints: Path) -> Path:
     """16 tokens a picture."""
     return checkpoint_writers.write_llava(checkpoints / "llava")
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Path:
+    """A folder with one record, from which one figure is drawn."""
+    folder = tmp_path / "records"
+    folder.mkdir()
+    shutil.copy(RESULTS / "selection.json", folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
