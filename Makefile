@@ -32,7 +32,7 @@ INSTALL_EVAL = install $(QUIET) -c constraints-eval.txt
 SERVING_WORKERS = -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-parity test-floor test-serving test-serving-next test-eval test-latest check format bench bench-serving figures readme support clean
+.PHONY: help run test test-coverage test-parity test-floor test-serving test-serving-next test-eval test-latest check format bench bench-serving figures readme support clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 24
@@ -42,6 +42,12 @@ run: .venv/.stamp  ## watch a small model answer from 10 % of its visual tokens,
 
 test: check  ## all checks, then all tests but most cells of the parity suite
 	$(TEST_ENVIRONMENT) .venv-test/bin/python -m pytest -n $(TEST_WORKERS) --cells few
+
+test-coverage: .venv-test/.stamp  ## the same tests, and the branches that they reach; fails below the floor in pyproject.toml
+	.venv-test/bin/coverage erase
+	$(TEST_ENVIRONMENT) .venv-test/bin/coverage run -m pytest -n $(TEST_WORKERS) --cells few
+	.venv-test/bin/coverage combine --quiet
+	.venv-test/bin/coverage report
 
 test-parity: .venv-test/.stamp  ## the other cells: every family in every way of calling
 	$(TEST_ENVIRONMENT) .venv-test/bin/python -m pytest -n $(TEST_WORKERS) tests/parity --cells rest

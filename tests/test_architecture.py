@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -118,9 +119,19 @@ def part_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported_names(path: Path) -> Iterator[str]:
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imported_names(path: Path) -> tuple[str, ...]:
     """Every imported name in full: `from divprune.methods import base` gives `divprune.methods.base`."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    return tuple(_imported_names(path))
+
+
+def _imported_names(path: Path) -> Iterator[str]:
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -142,6 +153,21 @@ def imported_part(name: str) -> str | None:
 
 def test_every_part_is_known() -> None:
     assert {part_of(path) for path in modules()} <= set(ALLOWED)
+
+
+# Folders with another reason: shared helpers, the suite behind docs/support.md, and the evaluation environment.
+NOT_MIRRORED = {"support", "parity", "harness"}
+# Tests of the repository as a whole: its layout, wheel, pages, tables and pins.
+TOP_LEVEL = {"architecture", "packaging", "readme", "scene_tables", "versions"}
+
+
+def test_tests_mirror_the_package() -> None:
+    tests = Path(__file__).parent
+    folders = {path.parent.relative_to(tests).parts[0] for path in tests.rglob("test_*.py") if path.parent != tests}
+    parts = {part_of(path) for path in modules()}
+    assert folders - NOT_MIRRORED <= parts
+    named = {path.stem.removeprefix("test_") for path in tests.glob("test_*.py")}
+    assert named <= parts | TOP_LEVEL
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -231,7 +257,7 @@ def test_library_errors_name_arguments_not_options() -> None:
     for path in modules():
         if part_of(path) in ("cli", "vllm_plugin") or path.parent.name == "models":
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.Raise):
                 texts = [each.value for each in ast.walk(node) if isinstance(each, ast.Constant)]
                 # A whole command that is the remedy stands in backticks.
@@ -255,7 +281,7 @@ DEFINED_TWICE = {
 def test_a_name_is_defined_once() -> None:
     homes: dict[str, set[Path]] = {}
     for path in modules():
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in tree_of(path).body:
             names = [node.name] if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else []
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
             names += [target.id for target in targets if isinstance(target, ast.Name)]

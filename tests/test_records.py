@@ -1,6 +1,8 @@
 """Records are written whole, read back equal, and refused if they are something else."""
 
 import json
+import os
+import stat
 import subprocess
 from pathlib import Path
 
@@ -110,3 +112,30 @@ def test_quantiles_interpolate() -> None:
         ("encode_p20_seconds", "encode_median_seconds", "encode_p80_seconds"), 5.0
     )
     assert json.dumps(quantiles([1, 2]))
+
+
+def test_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = tmp_path / "report.html"
+    write_whole(report, "old")
+
+    def fail(*arguments: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_whole(report, "new")
+    assert report.read_text() == "old"
+    assert os.listdir(tmp_path) == ["report.html"]
+
+
+def test_report_can_be_read_by_others(tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    before = os.umask(0o022)
+    try:
+        write_whole(report, "text")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(report.stat().st_mode) == 0o644
+    report.chmod(0o600)
+    write_whole(report, "private")
+    assert stat.S_IMODE(report.stat().st_mode) == 0o600

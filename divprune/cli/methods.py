@@ -26,7 +26,7 @@ def methods(json: Json = False, debug: Debug = False) -> None:
         ]
         console.show(listing(("method", "year", "acts", "query-aware", "merges", "what it keeps"), rows))
         console.show("Set parameters after a colon: --method random:seed=3")
-        console.result({"rows": [_method_row(info) for info in infos]})
+        console.result({"rows": [info.as_json() for info in infos]})
 
 
 def families(
@@ -64,23 +64,6 @@ def families(
 
 def _family_row(family: "FamilySupport", positions: str) -> dict[str, Any]:
     return asdict(family) | {"kinds": list(family.kinds), "positions": positions}
-
-
-def _method_row(info: "MethodInfo") -> dict[str, Any]:
-    return {
-        "name": info.name,
-        "summary": info.summary,
-        "acts": info.acts,
-        "count": info.count,
-        "needs": list(info.needs),
-        "vision_layer": info.vision_layer,
-        "query_aware": info.is_query_aware,
-        "merges": info.merges,
-        "parameters": info.parameters,
-        "year": info.paper.year if info.paper else None,
-        "citation": info.paper.citation if info.paper else None,
-        "paper": info.paper.url if info.paper else None,
-    }
 
 
 def _keeps(info: "MethodInfo") -> str:

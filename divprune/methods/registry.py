@@ -57,6 +57,24 @@ class MethodInfo:
         """Whether the question has a say in what is kept."""
         return bool(QUERY_NEEDS & set(self.needs))
 
+    def as_json(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        paper = self.paper
+        return {
+            "name": self.name,
+            "summary": self.summary,
+            "acts": self.acts,
+            "count": self.count,
+            "needs": list(self.needs),
+            "vision_layer": self.vision_layer,
+            "query_aware": self.is_query_aware,
+            "merges": self.merges,
+            "parameters": self.parameters,
+            "year": paper.year if paper else None,
+            "citation": paper.citation if paper else None,
+            "paper": paper.url if paper else None,
+        }
+
 
 def get_method(spec: str) -> Method:
     """Return the method that `spec` names, for example `"divprune"` or `"random:seed=3"`.

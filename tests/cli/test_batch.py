@@ -12,7 +12,7 @@ from PIL import Image
 from divprune.serving.answers import Answer
 from divprune.serving.engine import EngineSettings
 from divprune.serving.questions import BatchQuestion
-from tests.cli.conftest import Command, Outcome
+from tests.support.commands import Command, Outcome
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from divprune.records import load_record
-from tests.cli.conftest import Command
+from tests.support.commands import Command
 
 SHORT = ("--new-tokens", 2, "--repeats", 1, "--no-memory")
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from divprune.calibration import FitPruneCalibration, VTWCalibration
-from tests.cli.conftest import Command
+from tests.support.commands import Command
 
 
 @pytest.fixture(scope="module")

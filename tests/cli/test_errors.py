@@ -12,8 +12,8 @@ import typer
 from divprune.checkpoints import _hub_error
 from divprune.cli.console import one_line_errors
 from divprune.huggingface.families.unsupported import NO_CLASS
-from tests.cli.conftest import Command
 from tests.support import checkpoint_writers
+from tests.support.commands import Command
 
 
 @pytest.mark.parametrize(

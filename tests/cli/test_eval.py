@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from divprune.records import load_record
-from tests.cli.conftest import Command
+from tests.support.commands import Command
 
 FEW = ("--limit", 3, "--keep-ratio", 0.1, "--equal", "tokens")
 

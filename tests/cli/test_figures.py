@@ -1,24 +1,12 @@
 """`divprune figures` writes pictures and a page from records, and tells in one line what it lacks."""
 
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
 from divprune.figures import FIGURES
-from tests.cli.conftest import Command
-
-RESULTS = Path(__file__).parent.parent.parent / "results"
-
-
-@pytest.fixture
-def records(tmp_path: Path) -> Path:
-    """A folder with one record, from which one figure is drawn."""
-    folder = tmp_path / "records"
-    folder.mkdir()
-    shutil.copy(RESULTS / "selection.json", folder)
-    return folder
+from tests.support.commands import Command
 
 
 def test_files_are_written_and_named(divprune: Command, records: Path, tmp_path: Path) -> None:

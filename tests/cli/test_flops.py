@@ -6,7 +6,7 @@ import pytest
 
 from divprune.efficiency.reference_models import architecture_config
 from divprune.embedded import checkpoint_path
-from tests.cli.conftest import Command
+from tests.support.commands import Command
 
 
 def test_papers_rows_without_a_model(divprune: Command) -> None:

@@ -14,7 +14,7 @@ from divprune.evaluation.scenes import SceneOptions
 from divprune.huggingface import supported_families
 from divprune.huggingface.families.support import load_support
 from divprune.methods import available_methods
-from tests.cli.conftest import Command
+from tests.support.commands import Command
 
 
 def test_methods_are_listed(divprune: Command) -> None:

@@ -10,9 +10,9 @@ from PIL import Image
 
 from divprune.serving.engine import EngineSettings, PrunedEngine
 from divprune.serving.questions import read_questions
-from tests.cli.conftest import Command
 from tests.media.makers import write_video
 from tests.support import checkpoint_writers
+from tests.support.commands import Command
 
 QUICK = ("--no-compare", "--repeats", 1, "--max-new-tokens", 1, "--num-keep", 4)
 MOST_SHOWN = 100  # characters of a URL

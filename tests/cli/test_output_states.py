@@ -11,7 +11,7 @@ import pytest
 
 from divprune.experiments import run as paper_run
 from divprune.outputs import locked
-from tests.cli.conftest import Command
+from tests.support.commands import Command
 
 
 @dataclass(frozen=True)

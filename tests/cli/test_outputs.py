@@ -8,7 +8,7 @@ from PIL import Image
 from divprune.errors import ArgumentError
 from divprune.experiments import run as paper_run
 from divprune.records import Record
-from tests.cli.conftest import Command
+from tests.support.commands import Command
 
 SHORT = ("--max-new-tokens", 2, "--repeats", 1)
 
@@ -179,7 +179,7 @@ def test_images_of_a_figure_lie_in_another_folder_than_its_drawings(
 
 
 @pytest.mark.parametrize("name", ["figures.md", "figures/selection-time.png", "figures/selection-time.svg"])
-def test_figures_replace_figures_only(divprune: Command, tmp_path: Path, name: str) -> None:
+def test_figures_replace_figures_only(divprune: Command, records: Path, tmp_path: Path, name: str) -> None:
     path = tmp_path / "docs" / name
     path.parent.mkdir(parents=True)
     if path.suffix == ".png":
@@ -187,7 +187,7 @@ def test_figures_replace_figures_only(divprune: Command, tmp_path: Path, name: s
     else:
         path.write_text("# My own", encoding="utf-8")
     before = path.read_bytes()
-    outcome = divprune("figures", "--results", "results", "--output", tmp_path / "docs")
+    outcome = divprune("figures", "--results", records, "--output", tmp_path / "docs")
     assert outcome.exit_code == 2
     assert f"{Path(name).name} is there already and is no" in outcome.error
     assert path.read_bytes() == before

@@ -14,7 +14,7 @@ from divprune.experiments import harness
 from divprune.experiments import run as paper_run
 from divprune.experiments.paper.presets import PRESET_NAMES
 from divprune.records import Record
-from tests.cli.conftest import Command
+from tests.support.commands import Command
 
 
 @pytest.mark.parametrize("name", PRESET_NAMES)
@@ -182,8 +182,10 @@ def test_figures_of_pictures_and_of_scores(
     divprune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: Path
 ) -> None:
     monkeypatch.setattr(paper_run, "run_in_harness", answered)
+    # tests/figures lay tokens out by t-SNE itself, which takes seconds a figure.
+    monkeypatch.setattr("divprune.figures.tokens_tsne.embedded", lambda visual_tokens: visual_tokens[:, :2])
     shared = ("--model", "embedded", "--output", tmp_path, "--json")
-    scenes = divprune("reproduce", "figure3", "--limit", 2, *shared)
+    scenes = divprune("reproduce", "figure3", "--methods", "divprune vtw", "--limit", 2, *shared)
     assert scenes.exit_code == 0, scenes.stderr
     names = {Path(file).name for file in scenes.json["files"]}
     assert {"figure3-embedded-tsne.png", "figure3-embedded-max-min.svg"} <= names

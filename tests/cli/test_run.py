@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from tests.cli.conftest import Command
 from tests.support import checkpoint_writers
+from tests.support.commands import Command
 
 ROW_KEYS = [
     "images",

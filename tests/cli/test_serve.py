@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.cli.conftest import Command
+from tests.support.commands import Command
 
 without_vllm = pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed: see tests/serving")
 

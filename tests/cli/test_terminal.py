@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from divprune.errors import ArgumentError, printable
-from tests.cli.conftest import Command
+from tests.support.commands import Command
 
 NAME = "\x1b[2J\x1b]0;owned\x07\x9b2J\u202ex"
 CALLS = (

@@ -2,6 +2,8 @@
 
 import inspect
 import sys
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
@@ -199,3 +201,27 @@ def test_beams_leave_the_model_as_it_was(model: PreTrainedModel, inputs: dict[st
     with prune(model, DivPrune(), keep_ratio=0.25):
         model.generate(**inputs, max_new_tokens=2, num_beams=2)
     assert_same(before, snapshot(model))
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+@pytest.mark.parametrize("stops", [False, True], ids=["returns", "raises"])
+@pytest.mark.parametrize("wrapped", [(), ("generate",)], ids=["bare", "generate wrapped"])
+def test_what_others_put_on_the_instance_for_beams_comes_back(
+    inputs: dict[str, Any], layer: int, stops: bool, wrapped: tuple[str, ...]
+) -> None:
+    """Where another library wraps `generate`, the call runs on the model itself and not on its copy."""
+    model = CASES["llava"].build()
+    for name in (*wrapped, "_expand_multimodal_outputs"):
+        setattr(model, name, partial(getattr(model, name)))
+    theirs = dict(model.__dict__)
+
+    def stop(*_: Any) -> torch.Tensor:
+        raise InterruptedError
+
+    settings: dict[str, Any] = {"max_new_tokens": 2, "num_beams": 2, "logits_processor": [stop] if stops else []}
+    with prune(model, DivPrune(layer=layer), keep_ratio=0.25):
+        attached = dict(model.__dict__)
+        with pytest.raises(InterruptedError) if stops else nullcontext():
+            model.generate(**inputs, **settings)
+        assert model.__dict__ == attached
+    assert model.__dict__ == theirs

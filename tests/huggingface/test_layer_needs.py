@@ -1,6 +1,7 @@
 """What methods inside the LLM are told of the layer before is what an unpruned eager run computes."""
 
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any, ClassVar
 
 import pytest
@@ -35,6 +36,8 @@ NEEDS: frozenset[Need] = frozenset(
         "final_norm",
     }
 )
+# And the family with a softcap on its attention logits, which has no sdpa.
+COMPUTED_BY = [*product(KINDS_OF_LAYERS, ("sdpa", "eager")), ("paligemma2", "eager")]
 ENDS_IN_A_PICTURE: list[Row] = [[1, 5, "image", 6, 7, 8], [1, 9, "image", 10, 11, "image"]]
 
 
@@ -162,10 +165,9 @@ def assert_told(
         assert context.final_norm is model.get_decoder().norm
 
 
-@pytest.mark.parametrize("name", KINDS_OF_LAYERS)
+@pytest.mark.parametrize(("name", "attention"), COMPUTED_BY)
 @pytest.mark.parametrize("rows", [ONE_AND_TWO, ENDS_IN_A_PICTURE], ids=["text last", "picture last"])
 @pytest.mark.parametrize("layer", [1, 2])
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_the_first_layer_that_drops_is_told_what_the_unpruned_model_computes(
     name: str, rows: list[Row], layer: int, attention: str
 ) -> None:

@@ -7,9 +7,9 @@ from divprune import DivPrune, prune
 from divprune.errors import PruningError
 from tests.support.conversation import by_hand, second_turn
 from tests.support.float64 import is_different, is_rounding
-from tests.support.models.every_family import CASES, Row, make_inputs
+from tests.support.models.every_family import CASES, Row, built, make_inputs
 from tests.support.subject import RATIO, divprune_rule, first_tokens, positions_of
-from tests.support.turns import FIRST, IMAGES, largest_error, skip_where_transformers_is_wrong
+from tests.support.turns import FIRST, IMAGES, error_of, largest_error, skip_where_transformers_is_wrong
 
 TEXT: list[Row] = [[31, 32, 33], [41, 42, 43]]
 UNEVEN: list[Row] = [[31, 32, 33], [41, 42]]
@@ -64,22 +64,23 @@ def batches(name: str, asked: list[Row]) -> list[tuple[list[Row], list[Row]]]:
 def test_a_second_turn_equals_the_conversation_in_one_go(name: str, asked: list[Row], new_ids_only: bool) -> None:
     skip_where_transformers_is_wrong(name, asked)
     case = CASES[name]
-    model = case.build()
+    model = built(name)
     for positions in positions_of(name)[:1] if new_ids_only else positions_of(name):
         compact = positions == "compact"
         for rows, new_rows in batches(name, asked):
             with prune(model, DivPrune(), keep_ratio=RATIO, positions=positions) as pruning:
                 talk = second_turn(case, model, pruning, rows, new_rows, new_ids_only=new_ids_only)
-            assert is_rounding(largest_error(talk, model, divprune_rule(), compact))
+            expected = list(by_hand(talk, model, divprune_rule(), compact))
+            assert is_rounding(error_of(expected, talk, model))
             assert is_different(largest_error(talk, model, first_tokens, compact))
-            for number, row in enumerate(by_hand(talk, model, divprune_rule(), compact)):
+            for number, row in enumerate(expected):
                 assert talk.keep_masks[1][number].nonzero().squeeze(-1).tolist() == row.columns
 
 
 @pytest.mark.parametrize("name", sorted({*ROW_BY_ROW, "inkling_mm_model"}))
 def test_padding_between_turns_is_refused_where_it_would_be_seen(name: str) -> None:
     case = CASES[name]
-    model = case.build()
+    model = built(name)
     with prune(model, DivPrune(), keep_ratio=RATIO) as pruning:
         for asked in [UNEVEN] if name == "inkling_mm_model" else [IMAGES, UNEVEN]:  # its pictures are of one size
             with pytest.raises(PruningError, match="all rows of a batch must grow by equally many tokens"):

@@ -1,4 +1,4 @@
-"""These tests run a real engine, in the serving environment only (make test-serving)."""
+"""Most of these tests run a real engine, in the serving environment only (make test-serving)."""
 
 import importlib.util
 import os
@@ -19,12 +19,15 @@ os.environ.update(
 )
 
 HAS_VLLM = importlib.util.find_spec("vllm") is not None
-collect_ignore_glob = [] if HAS_VLLM else ["test_*.py"]
+ANYWHERE = ("test_answers.py", "test_questions.py", "test_watch.py")
+"""Tests of files and processes, without an engine."""
+WITH_ENGINE = sorted({path.name for path in Path(__file__).parent.glob("test_*.py")} - set(ANYWHERE))
+collect_ignore = [] if HAS_VLLM else WITH_ENGINE
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if Path(__file__).parent in item.path.parents:
+        if item.path.parent == Path(__file__).parent and item.path.name in WITH_ENGINE:
             item.add_marker(pytest.mark.serving)
 
 

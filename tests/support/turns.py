@@ -1,5 +1,6 @@
 """Conversations of two turns."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 import transformers
 
 from tests.support.conversation import Conversation, by_hand
-from tests.support.handmade import KeepRule
+from tests.support.handmade import KeepRule, ShortRow
 from tests.support.handmade_logits import greedy_logits
 from tests.support.models.every_family import Row
 
@@ -18,7 +19,10 @@ IMAGES: list[Row] = [[31, "image", 32], [41, "image", 42]]
 
 
 def largest_error(talk: Conversation, model: Any, keep: KeepRule, compact: bool) -> float:
-    rows = by_hand(talk, model, keep, compact)
+    return error_of(by_hand(talk, model, keep, compact), talk, model)
+
+
+def error_of(rows: Iterable[ShortRow], talk: Conversation, model: Any) -> float:
     expected = [
         greedy_logits(talk.case, model, row, tokens) for row, tokens in zip(rows, talk.second.tokens, strict=True)
     ]

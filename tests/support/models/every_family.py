@@ -1,6 +1,7 @@
 """Tiny models of each family, built from their configs with weights that react, and batches to call them with."""
 
 import inspect
+from functools import cache
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ __all__ = [
     "VIDEO",
     "Case",
     "Row",
+    "built",
     "encoded",
     "features",
     "make_inputs",
@@ -42,6 +44,13 @@ GROUPS = (
     CROP_CASES, BIDIRECTIONAL_CASES, SPARSE_CASES, INKLING_CASES, ROW_CASES,
 )  # fmt: skip
 CASES: dict[str, Case] = {case.name: case for group in GROUPS for case in group}
+
+
+@cache
+def built(name: str) -> PreTrainedModel:
+    """A family's model, built once: for tests that leave it as they find it."""
+    return CASES[name].build()
+
 
 NO_PLACEHOLDERS = {"suppress_tokens": [90, 91, 92, SOUND, IMAGE, VIDEO]}
 """A generated placeholder means nothing, nor does what stands around a picture, which Ovis 2 embeds in another way."""

@@ -1,4 +1,4 @@
-"""The demonstration: the embedded model, the bundled scenes, and the report as a browser shows it."""
+"""The demonstration: the embedded model on the bundled scenes, and the report as a browser shows it."""
 
 import re
 import shutil
@@ -8,22 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from divprune.embedded.examples import bundled_scenes
-from tests.cli.conftest import Command
+from tests.support.commands import Command
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-def test_scenes_ask_different_questions_with_known_answers() -> None:
-    examples = bundled_scenes()
-    assert len(examples) >= 12
-    assert len({example.media[0].name for example in examples}) == 4
-    assert {"yes", "no"} < {example.expected for example in examples}
-
-
-def test_own_prompts_are_asked_about_every_scene() -> None:
-    examples = bundled_scenes(["How many objects are there?"])
-    assert [example.expected for example in examples] == [None] * 4
 
 
 def test_demonstration(divprune: Command, tmp_path: Path) -> None:

@@ -2,15 +2,13 @@
 
 import os
 import re
-import stat
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from divprune.outputs import write_whole
-from tests.cli.conftest import Command
 from tests.support import checkpoint_writers
+from tests.support.commands import Command
 
 SHORT = ("--max-new-tokens", 4, "--repeats", 1)
 
@@ -128,30 +126,3 @@ def test_failed_report_leaves_the_old_file(
     assert outcome.exit_code == 1
     assert report.read_text() == old
     assert os.listdir(tmp_path) == ["report.html"]
-
-
-def test_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    report = tmp_path / "report.html"
-    write_whole(report, "old")
-
-    def fail(*arguments: object) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_whole(report, "new")
-    assert report.read_text() == "old"
-    assert os.listdir(tmp_path) == ["report.html"]
-
-
-def test_report_can_be_read_by_others(tmp_path: Path) -> None:
-    report = tmp_path / "report.html"
-    before = os.umask(0o022)
-    try:
-        write_whole(report, "text")
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE(report.stat().st_mode) == 0o644
-    report.chmod(0o600)
-    write_whole(report, "private")
-    assert stat.S_IMODE(report.stat().st_mode) == 0o600
