@@ -46,11 +46,41 @@ def check_folder(name: str, folder: Path) -> None:
                 raise CheckpointError(
                     f"cannot load {name}: {index.name} names {file[:80]!r}, which is no safetensors file of the folder"
                 )
-    for key, count in _layer_counts(_read(name, folder / "config.json")):
+    config = _read(name, folder / "config.json")
+    check_format(name, config)
+    if list(folder.glob("*.bin")) and not list(folder.glob("*.safetensors")):
+        raise CheckpointError(
+            f"cannot load {name}: its weights are .bin files, which may run code; take a revision with safetensors, or "
+            "load and save it once by transformers where you trust it"
+        )
+    for key, count in _layer_counts(config):
         if not 1 <= count <= MOST_LAYERS:
             raise CheckpointError(
                 f"cannot load {name}: `{key}` of config.json must be between 1 and {MOST_LAYERS}, got {count}"
             )
+
+
+def check_format(name: str, config: dict[str, Any]) -> None:
+    """Refuse a checkpoint of another format than transformers', with the way to one that is.
+
+    Raises:
+        CheckpointError: it is in LLaVA's original format, or brings code of its own.
+    """
+    from transformers import CONFIG_MAPPING
+
+    model_type = str(config.get("model_type"))
+    if model_type in CONFIG_MAPPING:
+        return
+    if model_type.startswith("llava_"):
+        raise CheckpointError(
+            f"{name} is in LLaVA's original format ({model_type}); take the one converted for transformers, such as "
+            "llava-hf/llava-1.5-7b-hf for liuhaotian/llava-v1.5-7b"
+        )
+    if "auto_map" in config:
+        raise CheckpointError(
+            f"{name} ({model_type}) brings code of its own, which is not run; take its checkpoint for transformers, "
+            "often called the same with -hf, such as OpenGVLab/InternVL3-1B-hf"
+        )
 
 
 def check_template(name: str, template: Any) -> None:

@@ -1,5 +1,6 @@
 """Load a checkpoint by directory or hub name, or the embedded one: always the same path through transformers."""
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from divprune.checkpoint_checks import check_folder, check_template
+from divprune.checkpoint_checks import check_folder, check_format, check_template
 from divprune.errors import CheckpointError, DivpruneError, UnsupportedModelError, first_line
 from divprune.records import checksum
 
@@ -146,7 +147,9 @@ def _hub_checkpoint(name: str, revision: str | None, show_download: bool) -> Pat
     from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
     def fetch() -> str:
-        config = _read_config(Path(hf_hub_download(name, "config.json", revision=revision)).parent)
+        file = Path(hf_hub_download(name, "config.json", revision=revision))
+        check_format(name, json.loads(file.read_text(encoding="utf-8")))
+        config = _read_config(file.parent)
         _require_supported(name, config.model_type)
         return snapshot_download(
             name, revision=revision, allow_patterns=_CHECKPOINT_FILES, ignore_patterns=_OTHER_FORMATS

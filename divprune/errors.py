@@ -12,11 +12,16 @@ from contextlib import contextmanager
 
 # What a terminal obeys, what reverses the order of letters, and what no encoding has.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_ENDLESS = re.compile(r"\S{201,}")
 
 
 def printable(text: str) -> str:
-    r"""Return a text whose control characters are written out, such as \x1b for ESC; names of files may hold any."""
-    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    r"""Return a text whose control characters are written out, such as \x1b for ESC; names of files may hold any.
+
+    Words of more than 200 characters, such as data: URLs, end after 80.
+    """
+    text = _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _ENDLESS.sub(lambda found: f"{found[0][:80]}...", text)
 
 
 class DivpruneError(Exception):
@@ -48,7 +53,7 @@ class PruningError(DivpruneError, RuntimeError):
 
 
 class SelectionError(DivpruneError, ValueError):
-    """A method did not answer what a method must, or changed the tokens that it was shown."""
+    """A method cannot choose from these tokens, or did not answer what a method must."""
 
 
 class RecordError(DivpruneError, ValueError):

@@ -18,6 +18,7 @@ from divprune.progress import SILENT, Progress
 from divprune.prompting import build_inputs
 from divprune.records import calibration_file
 
+MOST_SCENES = 10_000
 FIRST_LAYER = 5
 """Where the paper starts VTW's search, in models of 32 layers."""
 FEW_LAYERS = 8
@@ -149,4 +150,6 @@ def _examples(options: CalibrationOptions, progress: Progress) -> Sequence[Examp
         return [Example((image,), prompt) for image in images for prompt in prompts]
     if options.model not in (None, EMBEDDED):
         raise ArgumentError("`images` is needed with `model`: generated scenes are for the embedded model only")
+    if options.num_scenes > MOST_SCENES:
+        raise ArgumentError(f"`num_scenes` must be at most {MOST_SCENES}, which are held in memory")
     return training_scenes(options.num_scenes, options.prompts)

@@ -126,6 +126,8 @@ def plan_paper(options: ReproduceOptions, progress: Progress = SILENT) -> Plan:
 
 def _tables(options: ReproduceOptions) -> list[PlannedTable]:
     presets = PRESETS if options.name == EVERYTHING else (_preset(options.name),)
+    if options.tasks is not None and not options.tasks:
+        raise ArgumentError("`tasks` is empty; name data sets, or leave it out for the table's")
     keys = None if options.tasks is None else tuple(data_set(task).key for task in options.tasks)
     choice = Choice(options.methods, options.keep_ratios, keys, str(options.harness.output))
     seen: set[str] = set()

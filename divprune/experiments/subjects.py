@@ -144,5 +144,5 @@ def _config(model: str) -> PreTrainedConfig:
     except Exception as error:
         known = ", ".join((EMBEDDED, *CHECKPOINTS))
         reason = f"it is none of {known}, and its config cannot be read"
-        raise ArgumentError(f"`model` {model}: {reason}: {first_line(error)}") from None
+        raise ArgumentError(f"`model` {model[:60]}: {reason}: {first_line(error)[:80]}") from None
     return config

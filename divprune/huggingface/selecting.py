@@ -11,7 +11,7 @@ from torch import Tensor
 
 from divprune.budget import Budget
 from divprune.config import PruningConfig, Scope
-from divprune.errors import PruningError
+from divprune.errors import PruningError, SelectionError
 from divprune.huggingface.encoding.encode import seconds_now
 from divprune.huggingface.encoding.items import ItemSelection, VisualItem
 from divprune.methods.base import ItemContext, Method, checked_picks, state_of
@@ -52,6 +52,7 @@ def select_items(items: list[VisualItem], config: PruningConfig, layer: int = 0)
 
     Raises:
         PruningError: the method needs something that is not known of these tokens.
+        SelectionError: the method cannot choose from them, or answers something else than it must.
     """
     parts: list[list[_Kept]] = [[] for _ in items]
     seconds = [0.0] * len(items)
@@ -62,10 +63,11 @@ def select_items(items: list[VisualItem], config: PruningConfig, layer: int = 0)
         kept = _Kept(group.tokens[0], None)
         if len(visual_tokens):
             context = _group_context(items, group, number, config.method, layer)
-            if context.has_patch is None or bool(context.has_patch.all()):
-                kept = _select(visual_tokens, config.method, context, group)
-            else:
-                kept = _select_patches(visual_tokens, config.method, context, group)
+            has_others = context.has_patch is not None and not bool(context.has_patch.all())
+            try:
+                kept = (_select_patches if has_others else _select)(visual_tokens, config.method, context, group)
+            except ValueError as error:
+                raise SelectionError(str(error)) from error
         elapsed = seconds_now(visual_tokens.device) - started
         for item, part in zip(group.items, _split(kept, group), strict=True):
             parts[item].append(part)

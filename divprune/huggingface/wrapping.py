@@ -38,8 +38,11 @@ class Wrapper(Uncopied):
     Another library may keep it in a wrapper of its own, also after `release`: then it passes calls on.
     """
 
-    def __init__(self, method: Callable[..., Any], run: Callable[[dict[str, Any]], Any], guard: "Guard") -> None:
-        """Wrap `method`; `run` gets a call's arguments by name."""
+    def __init__(
+        self, name: str, method: Callable[..., Any], run: Callable[[dict[str, Any]], Any], guard: "Guard"
+    ) -> None:
+        """Wrap `method`, called so on the model; `run` gets a call's arguments by name."""
+        self._name = name
         self.method = method
         self._run: Callable[[dict[str, Any]], Any] | None = run
         self._guard = guard
@@ -50,7 +53,7 @@ class Wrapper(Uncopied):
     @cast(Callable[[Callable[..., Any]], Callable[..., Any]], torch.compiler.disable)
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call `run` with the arguments by name."""
-        if self._run is None or (self.method.__name__ == "forward" and self._guard.is_own_call):
+        if self._run is None or (self._name == "forward" and self._guard.is_own_call):
             # Another library's `generate` or `forward` calls the model, on a prompt that is pruned already.
             return self.method(*args, **kwargs)
         inputs = dict(self._signature.bind(*args, **kwargs).arguments)
@@ -142,7 +145,7 @@ class WrappedModel:
         self._before = {name: model.__dict__[name] for name in WRAPPED if name in model.__dict__}
         self._bare: PreTrainedModel = type(model).__new__(type(model))
         self._guard = Guard(model)
-        self._wrappers = {name: Wrapper(getattr(model, name), run, self._guard) for name, run in runs.items()}
+        self._wrappers = {name: Wrapper(name, getattr(model, name), run, self._guard) for name, run in runs.items()}
         model.__dict__.update(self._wrappers)
 
     def unwrap(self) -> None:

@@ -81,7 +81,7 @@ def test_usage_error(divprune: Command, arguments: list[str]) -> None:
 def test_unsupported_model_is_named_with_the_supported_ones(divprune: Command, tmp_path: Path) -> None:
     outcome = divprune("run", "--model", checkpoint_writers.write_text_model(tmp_path / "text"))
     assert outcome.exit_code == 2
-    assert f"no adapter for 'mistral': {NO_CLASS} (`divprune families` lists" in outcome.error
+    assert f"no adapter for 'mistral' ({NO_CLASS}); `divprune families` lists" in outcome.error
 
 
 @pytest.mark.parametrize(
@@ -226,3 +226,9 @@ def test_torchvision_that_does_not_fit_is_explained() -> None:
     with pytest.raises(typer.Exit) as caught, one_line_errors(debug=False):
         raise ImportError("Could not import module 'PreTrainedModel'") from inner
     assert caught.value.exit_code == 2
+
+
+def test_a_method_that_cannot_choose_from_an_image_is_no_fault_of_ours(divprune: Command) -> None:
+    outcome = divprune("run", "--method", "evs")
+    assert outcome.exit_code == 2
+    assert "method 'evs' compares the frames of a video, got an item of modality 'image'" in outcome.stderr

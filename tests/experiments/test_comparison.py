@@ -150,7 +150,7 @@ def test_broken_files_are_named(llava: Subject, tmp_path: Path) -> None:
     run = cell_of(listed, "Original", "gqa")
     save(tmp_path, run, "exact_match", 0.6, right(range(60), 100))
     (tmp_path / f"{run.name}.samples.jsonl").write_text('{"said": "yes"}\n')
-    with pytest.raises(RecordError, match=r"samples\.jsonl must hold a doc_id and a score a line"):
+    with pytest.raises(RecordError, match=r"samples\.jsonl must hold a sample score a line, with doc_id and score"):
         compared(listed, Results(tmp_path))
     save(tmp_path, run, "exact_match", 0.6, right(range(60), 100), statistic="median")
     with pytest.raises(RecordError, match="must name a statistic of mean, f1 and mme, got 'median'"):

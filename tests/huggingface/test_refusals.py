@@ -47,7 +47,7 @@ def test_compact_positions_are_refused_for_mrope() -> None:
 
 def test_other_families_are_refused_with_the_list() -> None:
     other = BertModel(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8))
-    with pytest.raises(UnsupportedModelError, match=r"'bert': it does not generate.*`divprune families` lists"):
+    with pytest.raises(UnsupportedModelError, match=r"'bert' .it does not generate.*`divprune families` lists"):
         attach(other, DivPrune(), keep_ratio=0.5)
     with pytest.raises(UnsupportedModelError, match="str"):
         attach("llava", DivPrune(), keep_ratio=0.5)

@@ -242,7 +242,7 @@ def _family_of_class(model_class: type[Any] | None) -> Family | None:
 
 
 def _refuse(model_type: str, reason: str | None) -> NoReturn:
-    because = f": {reason}" if reason else ""
+    because = f" ({reason})" if reason else ""
     raise UnsupportedModelError(
-        f"no adapter for {model_type!r}{because} (`divprune families` lists the {len(FAMILIES)} supported families)"
+        f"no adapter for {model_type!r}{because}; `divprune families` lists the {len(FAMILIES)} that are supported"
     )

@@ -177,3 +177,29 @@ def test_a_prompt_beyond_the_context_is_refused(whole: Path, words: int, is_refu
             build()
     else:
         assert build()["input_ids"].shape[1] > words
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            {"model_type": "llava_llama"},
+            "LLaVA's original format (llava_llama); take the one converted for transformers",
+        ),
+        ({"model_type": "llava_qwen", "auto_map": {}}, "such as llava-hf/llava-1.5-7b-hf for liuhaotian/llava-v1.5-7b"),
+        (
+            {"model_type": "internvl_chat", "auto_map": {"AutoModel": "code.Model"}},
+            "brings code of its own, which is not run",
+        ),
+    ],
+)
+def test_other_formats_name_the_next_step(folder: Path, config: dict[str, Any], message: str) -> None:
+    (folder / "config.json").write_text(json.dumps(config))
+    assert message in refused(folder)
+
+
+def test_weights_that_may_run_code_name_the_next_step(folder: Path) -> None:
+    for file in folder.glob("*.safetensors*"):
+        file.unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"")
+    assert "its weights are .bin files, which may run code; take a revision with safetensors" in refused(folder)
