@@ -52,8 +52,8 @@ def evaluate(
         str,
         option(
             "NAMES",
-            "scenes (toy scenes, answered by the embedded toy model); paper-image, paper-video or paper; or data "
-            "sets of the paper by key and tasks of lmms-eval, separated by spaces: 'pope mmmu_val'.",
+            "What to run: scenes (built in, answered by the embedded model; no verdict on photographs), paper-image, "
+            "paper-video or paper (the paper's benchmarks), or benchmarks by name: 'pope mmmu_val'.",
         ),
     ] = "scenes",
     model: Annotated[str | None, option("PATH", "Checkpoint directory or hub name.", "none; scenes: embedded")] = None,
@@ -68,20 +68,22 @@ def evaluate(
     keep_ratios: Annotated[
         list[str] | None,
         option(
-            "SHARES",
-            "Shares kept, separated by spaces.",
+            "FRACTIONS",
+            "Fractions of the visual tokens that stay, separated by spaces.",
             "the paper's, 0.098 or 0.1; scenes: 0.5 0.25 0.098 0.05",
             names=("--keep-ratios", "--keep-ratio"),
         ),
     ] = None,
     equal: Annotated[
         Matched | None,
-        option("WHAT", "Compare at equal tokens, at equal flops, or both.", "tokens; scenes: both"),
+        option("WHAT", "What is equal between methods: tokens, flops, or both.", "tokens; scenes: both"),
     ] = None,
     visual_tokens: Annotated[
-        int | None, option("M", "Visual tokens of an image, where equal flops cannot tell.", min=1)
+        int | None, option("M", "Visual tokens of an image, where --equal flops cannot tell from the config.", min=1)
     ] = None,
-    limit: Annotated[int | None, option("N", "Questions of each data set; scenes.", "all; scenes: 500", min=1)] = None,
+    limit: Annotated[
+        int | None, option("N", "Only the first N questions of each benchmark; N scenes.", "all; scenes: 500", min=1)
+    ] = None,
     resume: Resume = None,
     backend: BackendOption = None,
     base_url: BaseUrl = None,
@@ -101,7 +103,7 @@ def evaluate(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Compare methods: on data sets through lmms-eval, or on toy scenes (no download, no verdict on photographs)."""
+    """Compare pruning methods on benchmarks such as POPE and MMMU (lmms-eval), or on built-in scenes (no download)."""
     with command(json, debug, force) as console:
         names = None if methods is None else tuple(methods.split())
         ratios = None if not keep_ratios else keep_ratios_of(" ".join(keep_ratios))

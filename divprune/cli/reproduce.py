@@ -51,7 +51,9 @@ def reproduce(
             "the table's",
         ),
     ] = None,
-    keep_ratios: Annotated[str | None, option("SHARES", "Shares kept, separated by spaces.", "the paper's")] = None,
+    keep_ratios: Annotated[
+        str | None, option("FRACTIONS", "Fractions of the visual tokens that stay.", "the paper's")
+    ] = None,
     limit: Annotated[int | None, option("N", "Samples of each data set.", "all", min=1)] = None,
     output: Annotated[Path, option("FOLDER", "Where records go, and are found if they are there already.")] = Path(
         "results/paper"

@@ -139,7 +139,9 @@ Resume = Annotated[
 CiderTokenizer = Annotated[
     TokenizerOption | None,
     option(
-        "NAME", "Captions split by the official tokenizer (java), by ours (python), or auto: java, or stop.", "auto"
+        "NAME",
+        "Tokenizer of captions for CIDEr: java (the official one), python (ours), or auto: java, or stop.",
+        "auto",
     ),
 ]
 EgoschemaUrl = Annotated[str | None, option("URL", "Where EgoSchema's answers are scored.", "its own server")]
