@@ -77,6 +77,7 @@ CONFINED: dict[str, set[str]] = {
         "evaluation",
         "experiments",
         "efficiency",
+        "checkpoint_checks",
         "checkpoints",
         "prompting",
         "lmms_eval_plugin",
