@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, NoReturn, cast
 
 import torch
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from divprune.errors import PruningError
@@ -80,7 +81,13 @@ class Guard(Uncopied):
         self._names = list(inspect.signature(self._body.forward).parameters)
         self._lock, self._thread, self._is_removed = threading.RLock(), cast(int | None, None), False
         model.__dict__["compile"] = self._refuse_compiling
-        self._hook = self._body.register_forward_pre_hook(self._refuse_images, with_kwargs=True)
+        self._hook: RemovableHandle | None = None
+        self._stand()
+
+    def _stand(self) -> None:
+        # Some classes of older versions have no body of their own: what calls them meets the wrappers.
+        if self._body is not self._model:
+            self._hook = self._body.register_forward_pre_hook(self._refuse_images, with_kwargs=True)
 
     @property
     def is_own_call(self) -> bool:
@@ -92,20 +99,21 @@ class Guard(Uncopied):
         """Run a wrapper's call, after those of other threads; nothing of the guard is called meanwhile."""
         with self._lock:
             outer, self._thread = self._thread, threading.get_ident()
-            if outer is None:
+            if outer is None and self._hook is not None:
                 self._hook.remove()
             try:
                 yield
             finally:
                 self._thread = outer
                 if outer is None and not self._is_removed:
-                    self._hook = self._body.register_forward_pre_hook(self._refuse_images, with_kwargs=True)
+                    self._stand()
 
     def remove(self) -> None:
         """Take away all that is ours, after calls of other threads have ended."""
         with self._lock:
             self._is_removed = True
-            self._hook.remove()
+            if self._hook is not None:
+                self._hook.remove()
             self._model.__dict__.pop("compile", None)
 
     def _refuse_images(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

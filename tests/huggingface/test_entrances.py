@@ -51,6 +51,8 @@ def wrap_forward(model: PreTrainedModel) -> list[str]:
 def test_images_that_reach_the_body_past_the_pruning_are_refused(name: str) -> None:
     case, model = CASES[name], CASES[name].build()
     inputs = make_inputs(case, model, [[1, 5, "image", 6]])
+    if model.base_model is model:
+        pytest.skip("no body of its own in this version of transformers")
     with prune(model), torch.no_grad():
         with pytest.raises(PruningError, match=r"images came past the pruning: the body \(model.model\)"):
             model.base_model(**inputs)
