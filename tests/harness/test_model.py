@@ -165,7 +165,6 @@ def test_half_a_batch_is_tried_where_memory_is_short(llava: Path, monkeypatch: p
         ({"keep_ratio": 0}, "keep_ratio"),
         ({"keep_ratio": float("nan")}, "keep_ratio"),
         ({"keep_ratio": 0.1, "num_keep": 3}, "keep_ratio"),
-        ({}, "keep_ratio"),
         ({"method": "unpruned", "keep_ratio": 0.1}, "leave out keep_ratio"),
         ({"method": "divprunes", "keep_ratio": 0.1}, "did you mean"),
         ({"method": "random", "keep_ratio": 0.1, "layer": 2}, "no such parameter"),

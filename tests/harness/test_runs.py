@@ -132,7 +132,7 @@ def test_a_method_that_is_refused_by_the_first_call_is_a_record_too(
     original = pruned.HarnessModel._generated
 
     def refusing(self: object, conversations: list, settings: dict) -> list:
-        if self._method.name == "norm":
+        if self._config.method.name == "norm":
             raise PruningError("it has no grid")
         return original(self, conversations, settings)
 
