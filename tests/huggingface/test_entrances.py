@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from divprune import DivPrune, FastV, attach, prune
 from divprune.errors import PruningError
 from divprune.methods.base import Method
-from tests.support.models.every_family import CASES, make_inputs
+from tests.support.models.every_family import CASES, IMAGE, VIDEO, make_inputs
 from tests.support.subject import ONE_AND_TWO, RATIO
 
 METHODS: tuple[Method, ...] = (DivPrune(), FastV(layer=2))
@@ -126,3 +126,14 @@ def test_compiling_a_pruned_model_is_refused_or_pruned(model: PreTrainedModel, i
         assert model._compiled_call_impl is None
         assert torch.equal(torch.compile(model, backend="eager")(**inputs).logits, expected)
     model.compile(backend="eager")
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "gemma3"])
+def test_prompt_lookup_proposes_no_placeholders(name: str) -> None:
+    """As in LLaVA's own template: what the prompt ends with stood before an image, whose placeholders come next."""
+    case, model = CASES[name], CASES[name].build()
+    inputs = make_inputs(case, model, [[1, 5, "image", 6, 7, "image", 8, 5, 6, 7, 5, 6, 7]])
+    with prune(model, keep_ratio=RATIO):
+        expected = model.generate(**inputs, max_new_tokens=12, suppress_tokens=[IMAGE, VIDEO])
+        answer = model.generate(**inputs, max_new_tokens=12, prompt_lookup_num_tokens=3)
+    assert torch.equal(answer, expected)
