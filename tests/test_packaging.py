@@ -99,7 +99,7 @@ def test_missing_file_is_one_line_in_a_real_process(installed: Path, tmp_path: P
     finished = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert finished.returncode == 2
     assert finished.stdout == ""
-    assert finished.stderr == "error: no such picture: nowhere.png\n"
+    assert finished.stderr == "error: no such image: nowhere.png\n"
 
 
 @pytest.mark.parametrize("target", ["run", "test", "test-serving", "check", "bench"])

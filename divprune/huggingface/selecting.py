@@ -14,7 +14,8 @@ from divprune.config import PruningConfig, Scope
 from divprune.errors import PruningError, SelectionError
 from divprune.huggingface.encoding.encode import seconds_now
 from divprune.huggingface.encoding.items import ItemSelection, VisualItem
-from divprune.methods.base import ItemContext, Method, checked_picks, state_of
+from divprune.methods.base import ItemContext, Method
+from divprune.methods.checks import checked_picks, state_of
 from divprune.methods.merging import MergingMethod, checked_merge
 
 

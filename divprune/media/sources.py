@@ -41,7 +41,7 @@ def open_image(source: Path | str, allow_download: bool) -> BinaryIO:
         MediaError: it is missing, malformed, cannot be downloaded or may not be.
     """
     if not is_url(source):
-        return open_file(Path(source), "picture")
+        return open_file(Path(source), "image")
     url = str(source)
     return io.BytesIO(_decoded(url) if url[:5].lower() == "data:" else _downloaded(url, allow_download))
 

@@ -8,13 +8,10 @@ decides that, and the integration asks for exactly so many. A method that names 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from math import isnan
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
-
-from divprune.errors import SelectionError
 
 Count = Literal["exact", "at_most", "adaptive", "schedule"]
 Modality = Literal["image", "video"]
@@ -253,52 +250,6 @@ class Method(ABC):
         Returns:
             (num_keep,) int64 on the device of `visual_tokens`: distinct indices in the order they were chosen.
         """
-
-
-def checked_selection(method: Method, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
-    """Ask a method which tokens of an item stay, and check what it answers; arguments and result as for `select`.
-
-    Raises:
-        SelectionError: see `checked_picks`.
-    """
-    before = state_of(visual_tokens)
-    return checked_picks(method, method.select(visual_tokens, num_keep, context), num_keep, visual_tokens, before)
-
-
-def state_of(visual_tokens: Tensor) -> float:
-    """Return a number that changes when tokens are written to."""
-    # Tensors of the inference mode count no versions.
-    return float(visual_tokens.float().sum()) if visual_tokens.is_inference() else visual_tokens._version
-
-
-def checked_picks(method: Method, picks: Tensor, num_keep: int, visual_tokens: Tensor, before: float) -> Tensor:
-    """Check which tokens a method keeps, and return it.
-
-    Args:
-        method: The method.
-        picks: What it returned.
-        num_keep: How many it was asked for.
-        visual_tokens: (M, d) what it was shown.
-        before: Their `state_of` before it was asked.
-
-    Raises:
-        SelectionError: `picks` is no (num_keep,) int64 tensor of distinct indices, or the tokens have been changed.
-    """
-    total, after, problem = len(visual_tokens), state_of(visual_tokens), ""
-    if not isinstance(picks, Tensor) or picks.dtype != torch.int64 or picks.ndim != 1:
-        shape = f" {picks.dtype} of shape {tuple(picks.shape)}" if isinstance(picks, Tensor) else ""
-        problem = f"return one (k,) int64 tensor, got {type(picks).__name__}{shape}"
-    elif len(picks) != num_keep and not (method.may_keep_fewer and 0 < len(picks) < num_keep):
-        problem = f"return {'at most ' if method.may_keep_fewer else ''}{num_keep} indices, got {len(picks)}"
-    elif len(picks) and not 0 <= int(picks.min()) <= int(picks.max()) < total:
-        problem = f"return indices from 0 to {total - 1}, got {int(picks.min())} to {int(picks.max())}"
-    elif len(picks.unique()) != len(picks):
-        problem = "return distinct indices, got some of them twice"
-    elif before != after and not (isnan(before) and isnan(after)):
-        problem = "not write to visual_tokens; let it work on a copy"
-    if problem:
-        raise SelectionError(f"method {method.name!r} must {problem}")
-    return picks
 
 
 def given(context: ItemContext, need: Need, method: str) -> Tensor:

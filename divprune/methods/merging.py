@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from divprune.errors import SelectionError
-from divprune.methods.base import ItemContext, Method, checked_picks, state_of
+from divprune.methods.base import ItemContext, Method
+from divprune.methods.checks import checked_picks, state_of
 
 
 @dataclass(frozen=True, slots=True)

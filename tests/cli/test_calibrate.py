@@ -83,7 +83,7 @@ def test_the_layer_of_vtw(divprune: Command, tmp_path: Path) -> None:
         ("fitprune", ["--target-percent", 0], "--target-percent must be in (0, 100), got 0"),
         ("fitprune", ["--target-percent", 100], "--target-percent must be in (0, 100), got 100"),
         ("fitprune", ["--target-percent", 5], "the FLOP target must lie between"),
-        ("fitprune", ["--image", "nowhere.png"], "no such picture: nowhere.png"),
+        ("fitprune", ["--image", "nowhere.png"], "no such image: nowhere.png"),
         ("fitprune", ["--model", "somewhere"], "--image is needed with --model"),
         ("fitprune", ["--output", "no/such/file.json"], "--output no/such/file.json: there is no directory no/such"),
         ("fitprune", ["--output", "."], "--output . is a directory; name another place, such as calibration.json"),

@@ -19,7 +19,7 @@ from tests.support.commands import Command
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--image", "nowhere.png"], "no such picture: nowhere.png"),
+        (["--image", "nowhere.png"], "no such image: nowhere.png"),
         (["--image", "."], "is not a file"),
         (["--video", "nowhere.mp4"], "no such video: nowhere.mp4"),
         (["--method", "divprun"], "no method named 'divprun'.*did you mean 'divprune'"),

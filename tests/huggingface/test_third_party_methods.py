@@ -10,7 +10,7 @@ from torch import Tensor
 from divprune import prune
 from divprune.errors import SelectionError
 from divprune.methods import ItemContext, Merged, MergingMethod, Method
-from divprune.methods.base import checked_selection
+from divprune.methods.checks import checked_selection
 from tests.support.models.every_family import CASES, make_inputs
 from tests.support.subject import ONE_AND_TWO
 

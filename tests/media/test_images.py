@@ -289,6 +289,6 @@ def test_any_cut_of_an_image_is_refused_or_complete(tmp_path: Path) -> None:
 
 
 def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
-    for path, reason in ((tmp_path / "none.png", "no such picture"), (tmp_path, "not a file")):
+    for path, reason in ((tmp_path / "none.png", "no such image"), (tmp_path, "not a file")):
         with pytest.raises(MediaError, match=reason):
             load_image(path)

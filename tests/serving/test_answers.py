@@ -77,7 +77,7 @@ def test_answers_are_there_as_soon_as_they_are_added(path: Path, questions: list
 def test_failed_questions_and_a_torn_line_are_asked_again(path: Path, questions: list[BatchQuestion]) -> None:
     file = AnswerFile(path, SETTINGS, questions)
     file.add(answer(questions[0]))
-    file.add(answer(questions[1], error="no such picture"))
+    file.add(answer(questions[1], error="no such image"))
     file.add(answer(questions[2]))
     path.write_bytes(path.read_bytes()[:-9])
     assert answer_all(path, questions, "A square.") == ["two", "three"]
@@ -207,7 +207,7 @@ def test_an_image_that_was_never_there_is_asked_about_each_time(path: Path, ques
     image.unlink()
     file = AnswerFile(path, SETTINGS, questions)
     for question in file.left:
-        file.add(answer(question, error=None if question.images[0].exists() else "no such picture"))
+        file.add(answer(question, error=None if question.images[0].exists() else "no such image"))
     file.finish()
     assert left(path, questions) == ["two"]
     image.write_bytes(b"here now")

@@ -122,7 +122,7 @@ def test_questions_that_cannot_be_asked_are_named_and_tried_again(
     assert "3 of 5 questions could not be asked" in errors
     said = answers(output)
     assert "not an image" in said["text"]["error"]
-    assert "no such picture" in said["missing"]["error"]
+    assert "no such image" in said["missing"]["error"]
     assert said["long"]["error"]
     assert said["good"]["answer"]
     assert said["words"]["answer"]
