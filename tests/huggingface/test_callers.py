@@ -16,17 +16,7 @@ from tests.support.greedy_calls import generate_logits, largest_error
 from tests.support.handmade import short_rows
 from tests.support.handmade_logits import all_logits
 from tests.support.models.every_family import CASES, make_inputs
-from tests.support.subject import ONE_AND_TWO, RATIO, divprune_rule, first_tokens
-
-
-@pytest.fixture
-def model() -> PreTrainedModel:
-    return CASES["llava"].build()
-
-
-@pytest.fixture
-def inputs(model: PreTrainedModel) -> dict[str, Any]:
-    return make_inputs(CASES["llava"], model, ONE_AND_TWO)
+from tests.support.subject import RATIO, divprune_rule, first_tokens
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "qwen3_vl", "gemma3"])

@@ -12,18 +12,7 @@ from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 from divprune import DivPrune, prune
 from divprune.errors import PruningError
-from tests.support.models.every_family import CASES, make_inputs
-from tests.support.subject import ONE_AND_TWO
-
-
-@pytest.fixture
-def model() -> PreTrainedModel:
-    return CASES["llava"].build()
-
-
-@pytest.fixture
-def inputs(model: PreTrainedModel) -> dict[str, Any]:
-    return make_inputs(CASES["llava"], model, ONE_AND_TWO)
+from tests.support.models.every_family import CASES
 
 
 def test_copies_of_a_pruned_model_are_refused(model: PreTrainedModel, inputs: dict[str, Any]) -> None:

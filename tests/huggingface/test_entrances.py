@@ -13,19 +13,9 @@ from divprune import DivPrune, FastV, attach, prune
 from divprune.errors import PruningError
 from divprune.methods.base import Method
 from tests.support.models.every_family import CASES, IMAGE, VIDEO, make_inputs
-from tests.support.subject import ONE_AND_TWO, RATIO
+from tests.support.subject import RATIO
 
 METHODS: tuple[Method, ...] = (DivPrune(), FastV(layer=2))
-
-
-@pytest.fixture
-def model() -> PreTrainedModel:
-    return CASES["llava"].build()
-
-
-@pytest.fixture
-def inputs(model: PreTrainedModel) -> dict[str, Any]:
-    return make_inputs(CASES["llava"], model, ONE_AND_TWO)
 
 
 def replaced_forward(self: PreTrainedModel, **inputs: Any) -> Tensor:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
-import pytest
 from PIL import Image
 
 CONSTANT = [Fraction(index, 25) for index in range(50)]
@@ -40,7 +40,6 @@ def write_video(
     """
     if path.suffix == ".webp":
         return _write_webp(path, times)
-    av = pytest.importorskip("av")
     encoder, pixel_format, ticks = FILES[path.suffix[1:]]
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream(encoder, rate=ticks if encoder == "mpeg4" else 25)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageCms
 from skimage import data
 
@@ -131,7 +132,6 @@ DEPTHS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
 @pytest.mark.parametrize("byte_order", ["<", ">"])
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_deep_greys_are_scaled_by_their_range(tmp_path: Path, depth: str, byte_order: str) -> None:
-    tifffile = pytest.importorskip("tifffile")
     dtype, values = DEPTHS[depth]
     # The whole range, so that least and largest are those of the known image.
     levels = GREYS.copy()
@@ -155,7 +155,6 @@ def test_a_dark_deep_image_stays_as_dark_as_its_bits(tmp_path: Path) -> None:
     "kind", ["half", "double", "unsigned 64", "rgb float", "rgb 32", "rgb 12 in 16", "planes", "i1"]
 )
 def test_what_pillow_would_read_wrong_is_refused(tmp_path: Path, kind: str) -> None:
-    tifffile = pytest.importorskip("tifffile")
     rgb = {"photometric": "rgb"}
     values, options = {
         "half": ((GREYS / 255).astype("f2"), {}),
@@ -175,7 +174,6 @@ def test_what_pillow_would_read_wrong_is_refused(tmp_path: Path, kind: str) -> N
 
 
 def test_colors_of_16_bits_and_inverted_greys_come_right(tmp_path: Path) -> None:
-    tifffile = pytest.importorskip("tifffile")
     path = tmp_path / "image.tiff"
     tifffile.imwrite(path, (COLORS * 257).astype("u2"), photometric="rgb")
     assert levels_apart(path, COLOR) <= ROUNDING

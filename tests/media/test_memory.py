@@ -5,6 +5,7 @@ import sys
 import zlib
 from pathlib import Path
 
+import av
 import pytest
 from PIL import Image
 
@@ -93,7 +94,6 @@ def test_other_bombs(tmp_path: Path, name: str) -> None:
 
 
 def test_video_bombs(tmp_path: Path) -> None:
-    av = pytest.importorskip("av")
     path = tmp_path / "bomb.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=25)

@@ -6,6 +6,7 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given
@@ -134,7 +135,6 @@ def test_frames_that_cannot_be_decoded_are_left_out(tmp_path: Path, monkeypatch:
 
 
 def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
-    av = pytest.importorskip("av")
     text, sound = tmp_path / "notes.mp4", tmp_path / "sound.m4a"
     text.write_text("not a video")
     with av.open(str(sound), "w") as container:
