@@ -23,9 +23,7 @@ Flags = Annotated[
 ]
 ServedKeepRatio = Annotated[
     float | None,
-    option(
-        "FRACTION", "Fraction of each image's tokens that stays (not the percentage that goes), in (0, 1].", "0.098"
-    ),
+    option("FRACTION", "Fraction of each image's tokens that stays (not what goes), in (0, 1].", "0.098"),
 ]
 ServedNumKeep = Annotated[int | None, option("N", "Tokens kept of each image, instead of a fraction.")]
 

@@ -102,7 +102,7 @@ WeightsDtype = Annotated[Dtype, option("NAME", "Weights as auto, float32, float1
 MethodName = Annotated[str, option("NAME", "Which tokens to keep; see `divprune methods`.")]
 KeepRatio = Annotated[
     float | None,
-    option("FRACTION", "Fraction of the visual tokens that stays (not the percentage that goes), in (0, 1].", "0.098"),
+    option("FRACTION", "Fraction of the visual tokens that stays (not what goes), in (0, 1].", "0.098"),
 ]
 NumKeep = Annotated[int | None, option("N", "Visual tokens kept, instead of a fraction.")]
 NumFramesSampled = Annotated[int, option("N", "Frames sampled from each video.", min=1)]

@@ -126,7 +126,7 @@ class PromptCosts:
         is_whole = setting.method == UNPRUNED or setting.flop_ratio is not None
         self._method: Method = RandomTokens() if is_whole else get_method(setting.method)
         self._share, self._count = (1.0, None) if is_whole else (setting.keep_ratio, setting.num_keep)
-        if self._method.takes_budget and self._share is None and self._count is None:
+        if self._method.finds_count and self._method.takes_budget and self._share is None and self._count is None:
             self._share = subject.keep_ratio
             self.assumption = f"finds its own number of tokens; counted as {self._share:g} of them"
 

@@ -97,12 +97,14 @@ class Pruning:
             **values: other fields of `PruningConfig`, but for the method.
 
         Raises:
-            ValueError: a value is out of range.
+            ValueError: a value is out of range, or another method is wanted.
             TypeError: there is no such field, or a value has the wrong type.
         """
+        if "method" in values:
+            raise ValueError("method must stay what it is; detach, and attach again with another one")
         if keep_ratio is not None or num_keep is not None:
             values |= {"keep_ratio": keep_ratio, "num_keep": num_keep}
-        config = replace(self._config, **{**values, "method": self._config.method})
+        config = replace(self._config, **values)
         _require_fitting(self._adapter, config)
         before, self._of_thread.config = self._now, config
         try:

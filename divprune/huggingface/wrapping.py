@@ -80,6 +80,7 @@ class Guard(Uncopied):
         self._model, self._body = model, model.base_model
         self._names = list(inspect.signature(self._body.forward).parameters)
         self._lock, self._thread, self._is_removed = threading.RLock(), cast(int | None, None), False
+        self._compile = model.__dict__.get("compile")
         model.__dict__["compile"] = self._refuse_compiling
         self._hook: RemovableHandle | None = None
         self._stand()
@@ -114,7 +115,9 @@ class Guard(Uncopied):
             self._is_removed = True
             if self._hook is not None:
                 self._hook.remove()
-            self._model.__dict__.pop("compile", None)
+            if self._model.__dict__.get("compile") == self._refuse_compiling:
+                del self._model.__dict__["compile"]
+                self._model.__dict__.update({} if self._compile is None else {"compile": self._compile})
 
     def _refuse_images(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if has_visual_inputs(dict(zip(self._names, args, strict=False)) | kwargs):

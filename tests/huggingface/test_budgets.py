@@ -107,6 +107,8 @@ def test_one_call_is_pruned_otherwise() -> None:
             pass
     with pytest.raises(TypeError, match="rate"), pruning.override(rate=0.5):
         pass
+    with pytest.raises(ValueError, match="method must stay what it is"), pruning.override(method="random"):
+        pass
     assert kept() == usual
     pruning.detach()
 

@@ -108,6 +108,21 @@ def test_wrappers_taken_off_in_the_other_order(model: PreTrainedModel, inputs: d
     assert torch.equal(model(**inputs).logits, unpruned)
 
 
+def test_a_compile_of_another_library_comes_back_or_stays(model: PreTrainedModel) -> None:
+    def before() -> None: ...
+
+    def since() -> None: ...
+
+    model.compile = before
+    with prune(model):
+        assert model.compile is not before
+    assert model.compile is before
+    pruning = attach(model)
+    model.compile = since
+    pruning.detach()
+    assert model.compile is since
+
+
 def test_compiling_a_pruned_model_is_refused_or_pruned(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
     with prune(model, keep_ratio=RATIO):
         expected = model(**inputs).logits
