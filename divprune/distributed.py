@@ -1,4 +1,4 @@
-"""The processes that torchrun or accelerate started, each with a fraction of the questions."""
+"""The processes that torchrun or accelerate started, each with a part of the questions."""
 
 import os
 

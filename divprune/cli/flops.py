@@ -52,7 +52,7 @@ def flops(
             name = costs.method.name
             console.note(f"{name} was calibrated on {calibrated}; sizes alone do not tell whether it fits")
         console.show(listing(_HEADER, map(_cells, costs.rows)), EXPLANATIONS[accounting])
-        if costs.method.count == "schedule":
+        if not costs.method.takes_budget:
             console.show(f"a layer: {costs.method.name} has a schedule of its own; tokens a layer sees, on average.")
         console.result({"rows": costs.rows})
 

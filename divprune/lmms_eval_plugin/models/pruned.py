@@ -140,14 +140,13 @@ class HarnessModel(lmms):
 
     def draw_for(self, request: Instance) -> None:
         """Have a method that draws tokens draw by the document: anew for each, the same in any batch and process."""
-        if self._config is not None and isinstance(self._config.method, RandomTokens):
+        if (config := self._drawing) is not None:
             document = zlib.crc32(f"{request.task_name} {request.doc_id}".encode())
-            self._attach(self._config.for_sample(document))
+            self._attach(config.for_sample(document))
 
     def _answer(self, requests: Sequence[Instance]) -> list[GenerationResult]:
         """Answer a batch; in halves where memory is short, one by one where tokens are drawn or media differ."""
-        is_drawn = self._config is not None and isinstance(self._config.method, RandomTokens)
-        if is_drawn and len(requests) > 1:
+        if self._drawing is not None and len(requests) > 1:
             return [answer for request in requests for answer in self._answer([request])]
         self.draw_for(requests[0])
         conversations = [self.named(each, self.conversation_of) for each in requests]
@@ -205,6 +204,11 @@ class HarnessModel(lmms):
         except (ValueError, TypeError) as error:
             raise EvaluationError(str(error)) from None
         self._config = config
+
+    @property
+    def _drawing(self) -> PruningConfig | None:
+        """The config, if its method draws tokens."""
+        return self._config if self._config is not None and isinstance(self._config.method, RandomTokens) else None
 
     def _attach(self, config: PruningConfig | None) -> None:
         if self._handle is not None:

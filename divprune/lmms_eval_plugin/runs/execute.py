@@ -45,7 +45,7 @@ JUDGE_THREADS = 4
 
 
 def execute_runs(runs: Sequence[EvaluationRun], options: HarnessOptions, progress: Progress = SILENT) -> list[Record]:
-    """Run runs, those of one model together, and write a record for each.
+    """Carry runs out, those of one model together, and write a record for each.
 
     Under torchrun every process calls this with the same arguments, and answers its share.
 
@@ -96,7 +96,7 @@ class _Run:
         self._num_runs, self._num_begun = num_runs, 0
 
     def record_of(self, run: EvaluationRun) -> Record | None:
-        """Return a run's record, from an earlier run if it has finished there."""
+        """Return a run's record, from an earlier start if it has finished there."""
         settings = run_settings(run, self.options, self.pool.revisions[run.model]) | self._scoring(run.task)
         finished = finished_record(run, settings, self.options)
         if finished is not None:

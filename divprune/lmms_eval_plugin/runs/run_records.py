@@ -49,7 +49,7 @@ def answer_identity(settings: Mapping[str, Any], data: Mapping[str, Any]) -> dic
 
 
 def finished_record(run: EvaluationRun, settings: Mapping[str, Any], options: HarnessOptions) -> Record | None:
-    """Return the record that an earlier run left of a run, None if there is none, or it is to be made anew.
+    """Return the record that an earlier start left of a run, None if there is none, or it is to be made anew.
 
     Raises:
         EvaluationError: it is of another run, and would be overwritten.
