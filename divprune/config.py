@@ -35,8 +35,8 @@ class PruningConfig:
         scope: What shares one budget: each "item" (one image with all its tiles, one video), each "frame" of a video,
             or the whole "sample" (all items of a row).
         order: "sorted" feeds the kept tokens in their original order, "selection" in the order they were picked.
-        positions: "compact" numbers the pruned prompt 0..n'-1 as the paper's code does, "original" keeps each token's
-            own position; None is the family's default, or "original" for a method inside the LLM.
+        positions: "original" keeps each token's own position, "compact" numbers the pruned prompt 0..n'-1 as the
+            paper's code does; None is "original" wherever the family takes position ids.
 
     Raises:
         ValueError: A value is out of range, both numbers are given, or one to a method that decides its own count.

@@ -103,7 +103,7 @@ def evaluate(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Compare pruning methods on benchmarks such as POPE and MMMU (lmms-eval), or on built-in toy scenes (no download)."""
+    """Compare pruning methods on benchmarks such as POPE and MMMU (lmms-eval), or on built-in toy scenes (offline)."""
     with command(json, debug, force) as console:
         names = None if methods is None else tuple(methods.split())
         ratios = None if not keep_ratios else keep_ratios_of(" ".join(keep_ratios))

@@ -4,6 +4,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from divprune.config import Positions
 from divprune.methods import method_title
 
 UNPRUNED = "unpruned"
@@ -28,7 +29,7 @@ class EvaluationRun:
     method: str = UNPRUNED
     keep_ratio: float | None = None
     num_keep: int | None = None
-    positions: str | None = None
+    positions: Positions | None = None
     order: str = "sorted"
 
     @property

@@ -66,7 +66,8 @@ def variant(run: EvaluationRun) -> Variant:
     """
     if run.method == UNPRUNED:
         return WHOLE
-    config = PruningConfig.parse(run.method, keep_ratio=run.keep_ratio, num_keep=run.num_keep)
+    how = {"keep_ratio": run.keep_ratio, "num_keep": run.num_keep, "positions": run.positions}
+    config = PruningConfig.parse(run.method, **how)
     return Variant(method_title(run.method), config)
 
 

@@ -57,7 +57,8 @@ def sample_images(
     runs = [each.run for each in planned]
     names = [method_title(run.method) + (f" {run.budget_title}" if run.num_keep else "") for run in runs]
     methods = [
-        MethodSamples(name, run.method, run.keep_ratio, run.num_keep) for name, run in zip(names, runs, strict=True)
+        MethodSamples(name, run.method, run.keep_ratio, run.num_keep, run.positions)
+        for name, run in zip(names, runs, strict=True)
     ]
     with progress.counting("images", len(images)) as advance:
         rows = token_rows(loaded.model, _shown(loaded, images, options), methods, lambda: advance(1))

@@ -41,6 +41,7 @@ class Subject:
         shape: its sizes.
         workloads: its mean prompt for each data set, by key; data sets of media that it does not take are left out.
         keep_ratio: the fraction of visual tokens kept where nothing else is said.
+        renumbers: whether its pruned prompts can be numbered anew, as the paper does ("compact" positions).
     """
 
     model: str
@@ -49,6 +50,7 @@ class Subject:
     shape: ModelShape
     workloads: Mapping[str, Workload]
     keep_ratio: float = KEEP_RATIO
+    renumbers: bool = True
 
     @property
     def prompts(self) -> list[Workload]:
@@ -87,6 +89,7 @@ def other_subject(
     shape: ModelShape,
     num_visual_tokens: int,
     keep_ratio: float = KEEP_RATIO,
+    renumbers: bool = True,
 ) -> Subject:
     """Return any other model.
 
@@ -95,11 +98,12 @@ def other_subject(
         shape: its sizes.
         num_visual_tokens: M of one image; a video is taken for `VIDEO_FRAMES` images.
         keep_ratio: the fraction of visual tokens kept where nothing else is said.
+        renumbers: as `Subject.renumbers`.
     """
     counts: dict[Modality, int] = {"image": num_visual_tokens, "video": VIDEO_FRAMES * num_visual_tokens}
     prompts = {each.key: Workload(paper_text_tokens(each.key), counts[each.medium]) for each in DATA_SETS}
     title = model.rstrip("/\\").replace("\\", "/").rpartition("/")[2]
-    return Subject(model, title, None, shape, prompts, keep_ratio)
+    return Subject(model, title, None, shape, prompts, keep_ratio, renumbers)
 
 
 def named_subject(model: str, title: str) -> Subject:
@@ -130,10 +134,10 @@ def architecture_of(model: str) -> str | None:
 
 def _other(model: str, num_visual_tokens: int | None) -> Subject:
     config = _config(model)
-    family_named(config.model_type)  # refuses what cannot be pruned
+    family = family_named(config.model_type)
     shape = model_shape(config)
     count = visual_tokens_of(config, shape) if num_visual_tokens is None else num_visual_tokens
-    return other_subject(model, shape, count)
+    return other_subject(model, shape, count, renumbers=not family.has_coordinates)
 
 
 def _config(model: str) -> PreTrainedConfig:

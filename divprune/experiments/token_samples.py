@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from divprune.config import Positions
 from divprune.efficiency.measure import time_generation
 from divprune.errors import DivpruneError
 from divprune.evaluation.runs import UNPRUNED
@@ -52,6 +53,7 @@ class MethodSamples:
         method: as `get_method` reads it, or "unpruned".
         keep_ratio: fraction kept; None if `num_keep` is given, or the method needs no budget.
         num_keep: how many are kept.
+        positions: as for `prune`.
         ttft_seconds: from pixels to the first token, one an image.
         max_min_distances: of what is kept, one an image; empty where fewer than two tokens are kept.
         kept_indices: of the first images.
@@ -63,6 +65,7 @@ class MethodSamples:
     method: str
     keep_ratio: float | None = None
     num_keep: int | None = None
+    positions: Positions | None = None
     ttft_seconds: list[float] = field(default_factory=list)
     max_min_distances: list[float] = field(default_factory=list)
     kept_indices: list[list[int]] = field(default_factory=list)
@@ -78,7 +81,8 @@ class MethodSamples:
             return
         try:
             method = drawn(get_method(self.method), place)
-            with prune(model, method, keep_ratio=self.keep_ratio, num_keep=self.num_keep) as pruning:
+            how: Any = {"keep_ratio": self.keep_ratio, "num_keep": self.num_keep, "positions": self.positions}
+            with prune(model, method, **how) as pruning:
                 seconds = time_generation(model, shown.inputs, 1).ttft_seconds
         except (DivpruneError, ValueError, NotImplementedError) as error:
             self.refusal = " ".join(str(error).split())
@@ -129,7 +133,9 @@ def token_rows(
     for place, shown in enumerate(images):
         if place == 0:
             for one in methods:
-                MethodSamples(one.name, one.method, one.keep_ratio, one.num_keep).measure(model, shown, place)
+                MethodSamples(one.name, one.method, one.keep_ratio, one.num_keep, one.positions).measure(
+                    model, shown, place
+                )
         for one in methods:
             one.measure(model, shown, place)
         if place < NUM_SAMPLES:

@@ -44,6 +44,11 @@ class ModelAdapter:
         return str(self.text_config._attn_implementation)
 
     @property
+    def has_flash_attention(self) -> bool:
+        """Whether the LLM uses one of the kinds of flash attention."""
+        return "flash" in self.attention_implementation
+
+    @property
     def decoder(self) -> nn.Module:
         """The LLM without its head."""
         return cast(nn.Module, self.model.get_decoder())

@@ -217,8 +217,8 @@ def attach(
         scope: what shares one budget: each "item" (one image with all its tiles, one video), each "frame" of a video,
             or the whole "sample" (all items of a row).
         order: "sorted" feeds the kept tokens in their original order, "selection" in the order they were picked.
-        positions: "compact" numbers the pruned prompt 0..n'-1 as the paper's code does, "original" keeps each token's
-            own position; None is the family's default, or "original" for a method inside the LLM.
+        positions: "original" keeps each token's own position, "compact" numbers the pruned prompt 0..n'-1 as the
+            paper's code does; None is "original" wherever the family takes position ids.
         **unknown: refused; parameters of a method follow its name.
 
     Returns:
@@ -297,7 +297,7 @@ def _require_fitting(adapter: ModelAdapter, config: PruningConfig) -> bool:
 
 
 def _require_positions(family: Family, positions: Positions | None) -> None:
-    if positions == "compact" and family.positions == "original":
+    if positions == "compact" and family.has_coordinates:
         raise ValueError(
             f"positions must be 'original' or None for {family.name!r}, got 'compact': its position ids are "
             "(frame, row, column) coordinates, which must stay with their tokens"

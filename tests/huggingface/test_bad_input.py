@@ -124,5 +124,5 @@ def test_the_number_format_of_the_model_is_kept() -> None:
     kept = iter([item.kept_indices for item in pruning.last.items])
     inputs["pixel_values"] = inputs["pixel_values"].float()
     wide = model.float()
-    assert largest_error(case, wide, inputs, lambda _: next(kept), True, new_tokens, logits) < 0.5
-    assert largest_error(case, wide, inputs, first_tokens, True, new_tokens, logits) > 1
+    assert largest_error(case, wide, inputs, lambda _: next(kept), new_tokens, logits) < 0.5
+    assert largest_error(case, wide, inputs, first_tokens, new_tokens, logits) > 1

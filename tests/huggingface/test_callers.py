@@ -26,7 +26,7 @@ def test_the_likelihood_of_a_continuation_is_right(name: str) -> None:
     with prune(model, DivPrune(), keep_ratio=RATIO), torch.no_grad():
         logits = model(**inputs).logits
     for keep, is_right in ((divprune_rule(), True), (first_tokens, False)):
-        for number, row in enumerate(short_rows(case, model, inputs, keep, case.cells is None)):
+        for number, row in enumerate(short_rows(case, model, inputs, keep)):
             answer = inputs["input_ids"][number, -3:, None]
             expected = all_logits(case, model, row, answer[:0, 0])[-4:-1].log_softmax(-1).gather(-1, answer).sum()
             found = logits[number, -4:-1].log_softmax(-1).gather(-1, answer).sum()
@@ -40,7 +40,7 @@ def test_the_kept_columns_are_those_of_the_keep_mask(model: PreTrainedModel, inp
         logits = model(**inputs).logits
     full = torch.full((*inputs["input_ids"].shape, logits.shape[-1]), float("nan"))
     full[pruning.last.keep_mask] = logits.flatten(0, 1)
-    for number, row in enumerate(short_rows(CASES["llava"], model, inputs, divprune_rule(), True)):
+    for number, row in enumerate(short_rows(CASES["llava"], model, inputs, divprune_rule())):
         expected = all_logits(CASES["llava"], model, row, inputs["input_ids"][0, :0])
         assert is_rounding((full[number, row.columns] - expected).abs().max())
 
@@ -86,8 +86,8 @@ def test_a_peft_model_is_pruned_with_its_adapters(model: PreTrainedModel, inputs
         assert handle.last.num_kept < handle.last.num_visual_tokens
         handle.detach()
         base = tuned.get_base_model()
-        assert is_rounding(largest_error(CASES["llava"], base, inputs, divprune_rule(), True, tokens, logits))
-        assert largest_error(CASES["llava"], base, inputs, first_tokens, True, tokens, logits) > 1e-2
+        assert is_rounding(largest_error(CASES["llava"], base, inputs, divprune_rule(), tokens, logits))
+        assert largest_error(CASES["llava"], base, inputs, first_tokens, tokens, logits) > 1e-2
     with prune(tuned, DivPrune(), keep_ratio=RATIO):
         tuned(**inputs, labels=inputs["input_ids"]).loss.backward()
     assert any(value.grad is not None and value.grad.abs().sum() > 0 for value in tuned.parameters())
@@ -126,7 +126,7 @@ def test_quantised_weights_are_used_and_left_as_they_are(model: PreTrainedModel)
     assert torch.equal(quantised.lm_head.weight().int_repr(), before)
     assert pruning.last.num_kept == 11
     for keep, is_right in ((divprune_rule(), True), (first_tokens, False)):
-        row = short_rows(CASES["llava"], quantised, inputs, keep, True)[0]
+        row = short_rows(CASES["llava"], quantised, inputs, keep)[0]
         error = (all_logits(CASES["llava"], quantised, row, inputs["input_ids"][0, :0]) - logits[0]).abs().max()
         assert is_rounding(error) if is_right else is_different(error)
 

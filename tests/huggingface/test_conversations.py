@@ -35,9 +35,8 @@ def test_videos_and_text_rows_continue(name: str, rows: list[Row], asked: list[R
     model = CASES[name].build()
     with prune(model, DivPrune(), keep_ratio=RATIO) as pruning:
         talk = second_turn(CASES[name], model, pruning, rows, asked)
-    compact = CASES[name].cells is None
-    assert is_rounding(largest_error(talk, model, divprune_rule(), compact))
-    assert is_different(largest_error(talk, model, first_tokens, compact))
+    assert is_rounding(largest_error(talk, model, divprune_rule()))
+    assert is_different(largest_error(talk, model, first_tokens))
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
@@ -45,9 +44,8 @@ def test_pictures_may_come_after_a_turn_of_text(name: str) -> None:
     model = CASES[name].build()
     with prune(model, DivPrune(), keep_ratio=RATIO) as pruning:
         talk = second_turn(CASES[name], model, pruning, [[1, 5, 6, 7], [1, 8]], IMAGES)
-    compact = CASES[name].cells is None
-    assert is_rounding(largest_error(talk, model, divprune_rule(), compact))
-    assert is_different(largest_error(talk, model, first_tokens, compact))
+    assert is_rounding(largest_error(talk, model, divprune_rule()))
+    assert is_different(largest_error(talk, model, first_tokens))
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
@@ -56,7 +54,7 @@ def test_a_static_cache_continues(name: str) -> None:
     cache = StaticCache(config=model.config.get_text_config(), max_cache_len=150)
     with prune(model, DivPrune(), keep_ratio=RATIO) as pruning:
         talk = second_turn(CASES[name], model, pruning, FIRST, IMAGES, **{CACHE: cache}, disable_compile=True)
-    assert is_rounding(largest_error(talk, model, divprune_rule(), CASES[name].cells is None))
+    assert is_rounding(largest_error(talk, model, divprune_rule()))
 
 
 def last_picture(inputs: dict[str, Any]) -> dict[str, Any]:
@@ -93,10 +91,9 @@ def test_three_turns_with_all_pictures_passed_again(name: str) -> None:
         Turn(asked_rows, asked, again.sequences[:, -4:], torch.stack(again.logits, dim=1)),
         [],
     )
-    compact = case.cells is None
-    assert is_rounding(largest_error(talk, model, divprune_rule(), compact))
-    assert is_different(largest_error(talk, model, first_tokens, compact))
-    row = next(by_hand(talk, model, divprune_rule(), compact))
+    assert is_rounding(largest_error(talk, model, divprune_rule()))
+    assert is_different(largest_error(talk, model, first_tokens))
+    row = next(by_hand(talk, model, divprune_rule()))
     expected = greedy_logits(case, model, row, torch.cat([again.sequences[0, -4:], last.sequences[0, -6:]]))[-4:]
     assert is_rounding((expected - torch.cat(last.logits)).abs().max())
 

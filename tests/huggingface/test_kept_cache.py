@@ -131,17 +131,25 @@ def test_several_returned_sequences_continue_each(model: PreTrainedModel, inputs
         text = longer(whole, many.sequences, [[31, 32]] * 4)
         answers = model.generate(**text, **kept, **{CACHE: cache_in(many)})
         tokens = torch.cat([many.sequences[:, len(inputs["input_ids"][0]) :], text["input_ids"][:, -2:]], dim=-1)
-    rows = [row for row in short_rows(CASES["llava"], model, inputs, divprune_rule(), True) for _ in range(2)]
+    rows = [row for row in short_rows(CASES["llava"], model, inputs, divprune_rule()) for _ in range(2)]
     later = torch.cat([tokens, answers.sequences[:, text["input_ids"].shape[1] :]], dim=-1)
     for number, row in enumerate(rows):
         expected = greedy_logits(CASES["llava"], model, row, later[number])[-4:]
         assert is_rounding((expected - torch.stack(answers.logits, dim=1)[number]).abs().max())
 
 
-def test_positions_are_given_in_every_turn_or_in_none(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
-    with prune(model, DivPrune(), keep_ratio=RATIO):
-        output = model.generate(**inputs, **kept)
-        text = longer(inputs, output.sequences, [[31, 32], [41, 42]])
-        positions = (text["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-        with pytest.raises(PruningError, match="position_ids must not be given"):
-            model.generate(**text, position_ids=positions, **{CACHE: cache_in(output)})
+def test_positions_may_be_given_in_a_later_turn_if_they_are_those_of_the_original(
+    model: PreTrainedModel, inputs: dict[str, Any]
+) -> None:
+    for positions, is_refused in (("compact", True), (None, False)):
+        with prune(model, DivPrune(), keep_ratio=RATIO, positions=positions):
+            output = model.generate(**inputs, **kept)
+            text = longer(inputs, output.sequences, [[31, 32], [41, 42]])
+            given = {"position_ids": (text["attention_mask"].cumsum(-1) - 1).clamp(min=0)}
+            cache = cache_in(output)
+            if is_refused:
+                with pytest.raises(PruningError, match="position_ids must not be given"):
+                    model.generate(**text, **kept, **given, **{CACHE: cache})
+            else:
+                expected = model.generate(**text, **kept, **{CACHE: copy.deepcopy(cache)}).sequences
+                assert torch.equal(model.generate(**text, **kept, **given, **{CACHE: cache}).sequences, expected)

@@ -155,8 +155,8 @@ def test_merged_tokens_stand_in_the_places_of_their_anchors(family: str, method:
     with prune(model, method, keep_ratio=RATIO, positions="compact"):
         tokens, logits = generate_logits(model, inputs)
     picked, ascending = divprune_rule(order="selection"), divprune_rule()
-    assert is_rounding(largest_error(CASES[family], model, inputs, picked, True, tokens, logits))
-    assert is_different(largest_error(CASES[family], model, inputs, ascending, True, tokens, logits))
+    assert is_rounding(largest_error(CASES[family], model, inputs, picked, tokens, logits, compact=True))
+    assert is_different(largest_error(CASES[family], model, inputs, ascending, tokens, logits, compact=True))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -102,7 +102,9 @@ def longer(inputs: dict[str, Any], sequences: Tensor, new: list[list[int]]) -> d
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def by_hand(talk: Conversation, model: PreTrainedModel, keep: KeepRule, compact: bool) -> Iterator[ShortRow]:
+def by_hand(
+    talk: Conversation, model: PreTrainedModel, keep: KeepRule, compact: bool | None = None
+) -> Iterator[ShortRow]:
     """Each row's whole conversation before the second answer, shortened by hand."""
     queues = {kind: queue for kind in talk.case.kinds if (queue := _queue(talk, model, kind))}
     start = talk.first.inputs["input_ids"].shape[1] + talk.first.tokens.shape[1]

@@ -18,7 +18,13 @@ def generate_logits(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, t
 
 
 def largest_error(
-    case: Case, model: Any, inputs: dict[str, Any], keep: KeepRule, compact: bool, tokens: Any, logits: Any
+    case: Case,
+    model: Any,
+    inputs: dict[str, Any],
+    keep: KeepRule,
+    tokens: Any,
+    logits: Any,
+    compact: bool | None = None,
 ) -> float:
     """The largest difference to the logits of the rows that `keep` leaves, read with `tokens` behind them."""
     rows = short_rows(case, model, inputs, keep, compact)

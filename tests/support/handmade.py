@@ -53,9 +53,9 @@ class ShortRow:
 
 
 def short_rows(
-    case: Case, model: PreTrainedModel, inputs: dict[str, Any], keep: KeepRule, compact: bool
+    case: Case, model: PreTrainedModel, inputs: dict[str, Any], keep: KeepRule, compact: bool | None = None
 ) -> list[ShortRow]:
-    """Shortens each row by hand."""
+    """Shortens each row by hand; numbered as by default, unless `compact` says whether anew."""
     queues = {kind: items_of(case, model, kind, inputs) for kind in case.kinds if _has(inputs, kind)}
     return [short_row(case, model, inputs, number, queues, keep, compact) for number in range(len(inputs["input_ids"]))]
 
@@ -137,8 +137,9 @@ def short_row(
     number: int,
     queues: dict[str, list[Item]],
     keep: KeepRule,
-    compact: bool,
+    compact: bool | None,
 ) -> ShortRow:
+    compact = case.positions[0] == "compact" if compact is None else compact
     start = int((inputs["attention_mask"][number] == 0).sum())
     ids = inputs["input_ids"][number, start:]
     places, items = _walk(case, ids, queues)

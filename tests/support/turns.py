@@ -18,7 +18,7 @@ FIRST: list[Row] = [[1, 5, "image", 6, 7, 8], [1, 9, "image", 10, 11, 12, 13]]
 IMAGES: list[Row] = [[31, "image", 32], [41, "image", 42]]
 
 
-def largest_error(talk: Conversation, model: Any, keep: KeepRule, compact: bool) -> float:
+def largest_error(talk: Conversation, model: Any, keep: KeepRule, compact: bool | None = None) -> float:
     return error_of(by_hand(talk, model, keep, compact), talk, model)
 
 

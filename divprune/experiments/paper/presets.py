@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from divprune.config import Positions
 from divprune.evaluation.runs import UNPRUNED, EvaluationRun
 from divprune.experiments.paper.columns import EFFICIENCY, IMAGES, MEAN, Column, columns
 from divprune.experiments.paper.printed import LLAVA_7B, LLAVA_13B, LLAVA_16, LLAVA_VIDEO, TABLE1, TABLE2, TABLE3
@@ -15,7 +16,9 @@ from divprune.experiments.paper.rows import (
     every_paper_method,
     main_methods,
 )
+from divprune.experiments.paper.settings import Setting, recipe_file
 from divprune.experiments.subjects import Subject
+from divprune.methods import get_method
 
 FIGURE_RATIOS = (0.05, 0.098, 0.25, 0.5)
 """The paper's figures sweep the cost; it does not print at which keep ratios."""
@@ -218,8 +221,16 @@ def _entry(preset: Preset, subject: Subject, row: TableRow, column: Column) -> E
     if refusal is not None or setting is None or column.data_set == MEAN:
         return Entry(preset.name, subject, row, column, None, refusal, printed)
     task = column.source.task if column.is_score else column.data_set
-    run = EvaluationRun(subject.model, task, setting.method, setting.keep_ratio, setting.num_keep)
+    positions = _positions(subject, setting)
+    run = EvaluationRun(subject.model, task, setting.method, setting.keep_ratio, setting.num_keep, positions)
     return Entry(preset.name, subject, row, column, run, None, printed)
+
+
+def _positions(subject: Subject, setting: Setting) -> Positions | None:
+    """Return "compact", as in the paper's code, for methods that act before the LLM."""
+    if not subject.renumbers or setting.method == UNPRUNED or recipe_file(setting.method) is not None:
+        return None
+    return None if get_method(setting.method).layers else "compact"
 
 
 NOT_TASKS = frozenset({EFFICIENCY, IMAGES})

@@ -48,12 +48,12 @@ class Family:
     Attributes:
         name: `model.config.model_type`.
         modalities: the media whose tokens can be pruned.
-        positions: the default of `prune(positions=...)`.
         layout: the places of one item's tokens in the image, see `layout_rules.LayoutRule`.
         example: a public checkpoint of the family.
         item_sizes: how many of the encoder's tokens belong to each item, see `item_sizes.ItemSizes`; None where the
             encoder hands over one entry an item.
         placeholders: which entry of the model's configuration holds the id of a modality's placeholders.
+        has_coordinates: whether positions are (frame, row, column) coordinates (M-RoPE); else they count tokens.
         takes_positions: whether `generate` hands position ids to the language model.
         since: the first transformers version whose class is known to be right; empty for every supported one.
         first_position: the number of a prompt's first token where positions count tokens.
@@ -63,16 +63,21 @@ class Family:
 
     name: str
     modalities: tuple[Modality, ...]
-    positions: Positions
     layout: LayoutRule
     example: str
     item_sizes: ItemSizes | None = None
     placeholders: dict[Modality, str] = field(default_factory=PLACEHOLDERS.copy)
+    has_coordinates: bool = False
     takes_positions: bool = True
     since: str = ""
     first_position: int = 0
     has_typed_blocks: bool = False
     fresh_images_only: str = ""
+
+    @property
+    def positions(self) -> Positions:
+        """The default of `prune(positions=...)`: tokens keep their numbers wherever `generate` takes position ids."""
+        return "original" if self.takes_positions else "compact"
 
 
 IMAGE: tuple[Modality, ...] = ("image",)
@@ -80,101 +85,99 @@ BOTH: tuple[Modality, ...] = ("image", "video")
 ONE_PLACEHOLDER: dict[Modality, str] = {"image": "image_token_id", "video": "image_token_id"}
 
 FAMILIES = (
-    Family("llava", IMAGE, "compact", llava_layout, "llava-hf/llava-1.5-7b-hf"),
-    Family("llava_next", IMAGE, "compact", anyres_layout, "llava-hf/llava-v1.6-mistral-7b-hf"),
-    Family("llava_next_video", BOTH, "compact", next_video_layout, "llava-hf/LLaVA-NeXT-Video-7B-hf"),
-    Family("llava_onevision", BOTH, "compact", onevision_layout, "llava-hf/llava-onevision-qwen2-7b-ov-hf"),
-    Family("vipllava", IMAGE, "compact", llava_layout, "llava-hf/vip-llava-7b-hf"),
-    Family("video_llava", BOTH, "compact", video_llava_layout, "LanguageBind/Video-LLaVA-7B-hf", video_sizes),
-    Family("mistral3", IMAGE, "compact", ragged_layout, "mistralai/Mistral-Small-3.1-24B-Instruct-2503"),
-    Family("internvl", IMAGE, "compact", tiled_layout, "OpenGVLab/InternVL3-1B-hf", run_sizes),
-    Family("aya_vision", IMAGE, "compact", tiled_layout, "CohereForAI/aya-vision-8b", tile_sizes),
-    Family("cohere2_vision", IMAGE, "compact", tiled_layout, "CohereLabs/command-a-vision-07-2025", run_sizes),
-    Family("deepseek_vl", IMAGE, "compact", square_layout, "deepseek-community/deepseek-vl-1.3b-chat"),
-    Family("lighton_ocr", IMAGE, "compact", ragged_layout, "lightonai/LightOnOCR-1B-1025"),
-    Family("lfm2_vl", IMAGE, "compact", no_layout, "LiquidAI/LFM2-VL-1.6B"),
-    Family("idefics2", IMAGE, "compact", no_layout, "HuggingFaceM4/idefics2-8b", run_sizes),
-    Family("idefics3", IMAGE, "compact", tiled_layout, "HuggingFaceM4/Idefics3-8B-Llama3", tile_sizes),
-    Family("smolvlm", IMAGE, "compact", tiled_layout, "HuggingFaceTB/SmolVLM2-2.2B-Instruct", tile_sizes),
-    Family("paligemma", IMAGE, "compact", square_layout, "google/paligemma2-3b-mix-224", first_position=1),
-    Family("gemma3", IMAGE, "compact", square_layout, "google/gemma-3-4b-it", has_typed_blocks=True),
-    Family("gemma4", BOTH, "compact", gemma4_layout, "google/gemma-4-e2b-it"),
-    Family("qwen2_vl", BOTH, "original", qwen_layout, "Qwen/Qwen2-VL-7B-Instruct"),
-    Family("qwen2_5_vl", BOTH, "original", qwen_layout, "Qwen/Qwen2.5-VL-7B-Instruct"),
-    Family("qwen3_vl", BOTH, "original", qwen_layout, "Qwen/Qwen3-VL-4B-Instruct"),
-    Family("qwen3_vl_moe", BOTH, "original", qwen_layout, "Qwen/Qwen3-VL-30B-A3B-Instruct"),
-    Family("qwen3_5", BOTH, "original", qwen_layout, "Qwen/Qwen3.5-27B"),
-    Family("qwen3_5_moe", BOTH, "original", qwen_layout, "Qwen/Qwen3.5-35B-A3B"),
-    Family("glm4v", BOTH, "original", qwen_layout, "zai-org/GLM-4.1V-9B-Thinking", placeholders=ONE_PLACEHOLDER),
-    Family("glm4v_moe", BOTH, "original", qwen_layout, "zai-org/GLM-4.5V", placeholders=ONE_PLACEHOLDER),
-    Family("glm46v", BOTH, "original", qwen_layout, "zai-org/GLM-4.6V", placeholders=ONE_PLACEHOLDER),
-    Family("aria", IMAGE, "compact", no_layout, "rhymes-ai/Aria", run_sizes),
-    Family("ovis2", IMAGE, "compact", no_layout, "thisisiron/Ovis2-1B-hf", spaced_run_sizes),
-    Family("got_ocr2", IMAGE, "compact", square_layout, "stepfun-ai/GOT-OCR-2.0-hf"),
-    Family("deepseek_vl_hybrid", IMAGE, "compact", square_layout, "deepseek-community/deepseek-vl-7b-chat"),
-    Family("qianfan_ocr", IMAGE, "compact", tiled_layout, "baidu/Qianfan-OCR", run_sizes),
-    Family("fast_vlm", IMAGE, "compact", square_layout, "KamilaMila/FastVLM-7B"),
-    Family("perception_lm", BOTH, "compact", no_layout, "facebook/Perception-LM-1B", run_sizes),
-    Family("video_llama_3", BOTH, "compact", no_layout, "lkhl/VideoLLaMA3-2B-Image-HF"),
-    Family("exaone4_5", BOTH, "compact", qwen_layout, "LGAI-EXAONE/EXAONE-4.5-33B", takes_positions=False),
+    Family("llava", IMAGE, llava_layout, "llava-hf/llava-1.5-7b-hf"),
+    Family("llava_next", IMAGE, anyres_layout, "llava-hf/llava-v1.6-mistral-7b-hf"),
+    Family("llava_next_video", BOTH, next_video_layout, "llava-hf/LLaVA-NeXT-Video-7B-hf"),
+    Family("llava_onevision", BOTH, onevision_layout, "llava-hf/llava-onevision-qwen2-7b-ov-hf"),
+    Family("vipllava", IMAGE, llava_layout, "llava-hf/vip-llava-7b-hf"),
+    Family("video_llava", BOTH, video_llava_layout, "LanguageBind/Video-LLaVA-7B-hf", video_sizes),
+    Family("mistral3", IMAGE, ragged_layout, "mistralai/Mistral-Small-3.1-24B-Instruct-2503"),
+    Family("internvl", IMAGE, tiled_layout, "OpenGVLab/InternVL3-1B-hf", run_sizes),
+    Family("aya_vision", IMAGE, tiled_layout, "CohereForAI/aya-vision-8b", tile_sizes),
+    Family("cohere2_vision", IMAGE, tiled_layout, "CohereLabs/command-a-vision-07-2025", run_sizes),
+    Family("deepseek_vl", IMAGE, square_layout, "deepseek-community/deepseek-vl-1.3b-chat"),
+    Family("lighton_ocr", IMAGE, ragged_layout, "lightonai/LightOnOCR-1B-1025"),
+    Family("lfm2_vl", IMAGE, no_layout, "LiquidAI/LFM2-VL-1.6B"),
+    Family("idefics2", IMAGE, no_layout, "HuggingFaceM4/idefics2-8b", run_sizes),
+    Family("idefics3", IMAGE, tiled_layout, "HuggingFaceM4/Idefics3-8B-Llama3", tile_sizes),
+    Family("smolvlm", IMAGE, tiled_layout, "HuggingFaceTB/SmolVLM2-2.2B-Instruct", tile_sizes),
+    Family("paligemma", IMAGE, square_layout, "google/paligemma2-3b-mix-224", first_position=1),
+    Family("gemma3", IMAGE, square_layout, "google/gemma-3-4b-it", has_typed_blocks=True),
+    Family("gemma4", BOTH, gemma4_layout, "google/gemma-4-e2b-it"),
+    Family("qwen2_vl", BOTH, qwen_layout, "Qwen/Qwen2-VL-7B-Instruct", has_coordinates=True),
+    Family("qwen2_5_vl", BOTH, qwen_layout, "Qwen/Qwen2.5-VL-7B-Instruct", has_coordinates=True),
+    Family("qwen3_vl", BOTH, qwen_layout, "Qwen/Qwen3-VL-4B-Instruct", has_coordinates=True),
+    Family("qwen3_vl_moe", BOTH, qwen_layout, "Qwen/Qwen3-VL-30B-A3B-Instruct", has_coordinates=True),
+    Family("qwen3_5", BOTH, qwen_layout, "Qwen/Qwen3.5-27B", has_coordinates=True),
+    Family("qwen3_5_moe", BOTH, qwen_layout, "Qwen/Qwen3.5-35B-A3B", has_coordinates=True),
+    Family(
+        "glm4v", BOTH, qwen_layout, "zai-org/GLM-4.1V-9B-Thinking", placeholders=ONE_PLACEHOLDER, has_coordinates=True
+    ),
+    Family("glm4v_moe", BOTH, qwen_layout, "zai-org/GLM-4.5V", placeholders=ONE_PLACEHOLDER, has_coordinates=True),
+    Family("glm46v", BOTH, qwen_layout, "zai-org/GLM-4.6V", placeholders=ONE_PLACEHOLDER, has_coordinates=True),
+    Family("aria", IMAGE, no_layout, "rhymes-ai/Aria", run_sizes),
+    Family("ovis2", IMAGE, no_layout, "thisisiron/Ovis2-1B-hf", spaced_run_sizes),
+    Family("got_ocr2", IMAGE, square_layout, "stepfun-ai/GOT-OCR-2.0-hf"),
+    Family("deepseek_vl_hybrid", IMAGE, square_layout, "deepseek-community/deepseek-vl-7b-chat"),
+    Family("qianfan_ocr", IMAGE, tiled_layout, "baidu/Qianfan-OCR", run_sizes),
+    Family("fast_vlm", IMAGE, square_layout, "KamilaMila/FastVLM-7B"),
+    Family("perception_lm", BOTH, no_layout, "facebook/Perception-LM-1B", run_sizes),
+    Family("video_llama_3", BOTH, no_layout, "lkhl/VideoLLaMA3-2B-Image-HF"),
+    Family("exaone4_5", BOTH, qwen_layout, "LGAI-EXAONE/EXAONE-4.5-33B", takes_positions=False),
     Family(
         "hyperclovax_vision_v2",
         BOTH,
-        "compact",
         qwen_layout,
         "naver-hyperclovax/HyperCLOVAX-SEED-Think-32B",
         takes_positions=False,
     ),
-    Family("kimi_k25", IMAGE, "compact", no_layout, "moonshotai/Kimi-K2.6"),
-    Family("lfm3_vl", BOTH, "compact", qwen_layout, "LiquidAI/LFM3-VL-2B"),
-    Family("muse_glimmer", BOTH, "compact", no_layout, "meta-models/Muse-Glimmer-30B"),
-    Family("paddleocr_vl", IMAGE, "original", no_layout, "PaddlePaddle/PaddleOCR-VL"),
-    Family("cosmos3_edge", BOTH, "original", no_layout, "nvidia/Cosmos3-Edge", since="5.23"),
-    Family("cosmos3_omni", BOTH, "original", qwen_layout, "nvidia/Cosmos3-Nano"),
-    Family("cohere_compass", BOTH, "original", qwen_layout, "CohereLabs/North-Micro-Vision-Instruct"),
-    Family("ernie4_5_vl_moe", BOTH, "original", no_layout, "baidu/ERNIE-4.5-VL-28B-A3B-PT"),
-    Family("qwen2_5_omni_thinker", BOTH, "original", qwen_layout, "Qwen/Qwen2.5-Omni-7B"),
-    Family("qwen3_omni_moe_thinker", BOTH, "original", qwen_layout, "Qwen/Qwen3-Omni-30B-A3B-Instruct"),
-    Family("deepseek_ocr2", IMAGE, "compact", no_layout, "deepseek-community/DeepSeek-OCR-2"),
-    Family("unlimited_ocr", IMAGE, "compact", no_layout, "baidu/Unlimited-OCR"),
-    Family("step3p7", IMAGE, "compact", no_layout, "stepfun-ai/Step-3.7-Flash"),
-    Family("granite_docling", IMAGE, "compact", no_layout, "ibm-granite/granite-for-docling-500m", tile_sizes),
-    Family("minicpmv4_6", IMAGE, "compact", no_layout, "openbmb/MiniCPM-V-4.6", slice_sizes, since="5.23"),
-    Family("minicpm_ocr", IMAGE, "compact", no_layout, "openbmb/MiniCPM-OCR-1.0", slice_sizes),
-    Family("minicpmv4_7", IMAGE, "original", no_layout, "openbmb/MiniCPM-V-4.7-1B", slice_sizes),
+    Family("kimi_k25", IMAGE, no_layout, "moonshotai/Kimi-K2.6"),
+    Family("lfm3_vl", BOTH, qwen_layout, "LiquidAI/LFM3-VL-2B"),
+    Family("muse_glimmer", BOTH, no_layout, "meta-models/Muse-Glimmer-30B"),
+    Family("paddleocr_vl", IMAGE, no_layout, "PaddlePaddle/PaddleOCR-VL", has_coordinates=True),
+    Family("cosmos3_edge", BOTH, no_layout, "nvidia/Cosmos3-Edge", since="5.23", has_coordinates=True),
+    Family("cosmos3_omni", BOTH, qwen_layout, "nvidia/Cosmos3-Nano", has_coordinates=True),
+    Family("cohere_compass", BOTH, qwen_layout, "CohereLabs/North-Micro-Vision-Instruct", has_coordinates=True),
+    Family("ernie4_5_vl_moe", BOTH, no_layout, "baidu/ERNIE-4.5-VL-28B-A3B-PT", has_coordinates=True),
+    Family("qwen2_5_omni_thinker", BOTH, qwen_layout, "Qwen/Qwen2.5-Omni-7B", has_coordinates=True),
+    Family("qwen3_omni_moe_thinker", BOTH, qwen_layout, "Qwen/Qwen3-Omni-30B-A3B-Instruct", has_coordinates=True),
+    Family("deepseek_ocr2", IMAGE, no_layout, "deepseek-community/DeepSeek-OCR-2"),
+    Family("unlimited_ocr", IMAGE, no_layout, "baidu/Unlimited-OCR"),
+    Family("step3p7", IMAGE, no_layout, "stepfun-ai/Step-3.7-Flash"),
+    Family("granite_docling", IMAGE, no_layout, "ibm-granite/granite-for-docling-500m", tile_sizes),
+    Family("minicpmv4_6", IMAGE, no_layout, "openbmb/MiniCPM-V-4.6", slice_sizes, since="5.23"),
+    Family("minicpm_ocr", IMAGE, no_layout, "openbmb/MiniCPM-OCR-1.0", slice_sizes),
+    Family("minicpmv4_7", IMAGE, no_layout, "openbmb/MiniCPM-V-4.7-1B", slice_sizes, has_coordinates=True),
     Family(
         "hunyuan_vl",
         IMAGE,
-        "original",
         no_layout,
         "tencent/HunyuanOCR",
         run_sizes,
+        has_coordinates=True,
         fresh_images_only="it numbers the images of a call from 0, and a cache does not say how many it holds",
     ),
-    Family("gemma3n", IMAGE, "compact", square_layout, "google/gemma-3n-E4B"),
-    Family("gemma4_unified", BOTH, "compact", no_layout, "google/gemma-4-12B-it"),
-    Family("molmo2", BOTH, "compact", no_layout, "allenai/Molmo2-8B", placeholders=ONE_PLACEHOLDER),
-    Family("mistral_large4", IMAGE, "compact", ragged_layout, "mistralai/Mistral-Large-4-1T-A52B"),
-    Family("dots3_note", BOTH, "compact", no_layout, "dots-studio/dots3-note-prev"),
-    Family("muse_spark", BOTH, "compact", no_layout, "meta-models/Muse-Spark-Open-816B-A42B"),
+    Family("gemma3n", IMAGE, square_layout, "google/gemma-3n-E4B"),
+    Family("gemma4_unified", BOTH, no_layout, "google/gemma-4-12B-it"),
+    Family("molmo2", BOTH, no_layout, "allenai/Molmo2-8B", placeholders=ONE_PLACEHOLDER),
+    Family("mistral_large4", IMAGE, ragged_layout, "mistralai/Mistral-Large-4-1T-A52B"),
+    Family("dots3_note", BOTH, no_layout, "dots-studio/dots3-note-prev"),
+    Family("muse_spark", BOTH, no_layout, "meta-models/Muse-Spark-Open-816B-A42B"),
     Family(
         "glm5_next",
         BOTH,
-        "compact",
         qwen_layout,
         "zai-org/GLM-5.3-Flash",
         placeholders=ONE_PLACEHOLDER,
         takes_positions=False,
     ),
-    Family("qwen4_exp", BOTH, "original", qwen_layout, "Qwen/Qwen4-Exp"),
-    Family(
-        "inkling_mm_model", IMAGE, "compact", no_layout, "thinkingmachines/Inkling", run_sizes, takes_positions=False
-    ),
-    Family("inkling2", IMAGE, "compact", no_layout, "thinkingmachines/Inkling-2-Small-MXFP8", takes_positions=False),
-    Family("inkling2_loop", IMAGE, "compact", no_layout, "thinkingmachines/Inkling-2-Mini", takes_positions=False),
-    Family("apertus1p5", IMAGE, "compact", ragged_layout, "swiss-ai/Apertus-v1.5-8B"),
-    Family("hy_v4_vl", BOTH, "original", row_break_layout, "tencent/Hy4"),
-    Family("glm_ocr", BOTH, "original", qwen_layout, "zai-org/GLM-OCR", placeholders=ONE_PLACEHOLDER),
+    Family("qwen4_exp", BOTH, qwen_layout, "Qwen/Qwen4-Exp", has_coordinates=True),
+    Family("inkling_mm_model", IMAGE, no_layout, "thinkingmachines/Inkling", run_sizes, takes_positions=False),
+    Family("inkling2", IMAGE, no_layout, "thinkingmachines/Inkling-2-Small-MXFP8", takes_positions=False),
+    Family("inkling2_loop", IMAGE, no_layout, "thinkingmachines/Inkling-2-Mini", takes_positions=False),
+    Family("apertus1p5", IMAGE, ragged_layout, "swiss-ai/Apertus-v1.5-8B"),
+    Family("hy_v4_vl", BOTH, row_break_layout, "tencent/Hy4", has_coordinates=True),
+    Family("glm_ocr", BOTH, qwen_layout, "zai-org/GLM-OCR", placeholders=ONE_PLACEHOLDER, has_coordinates=True),
 )
 
 

@@ -111,16 +111,25 @@ def require_typed_blocks(adapter: ModelAdapter, inputs: Mapping[str, Any]) -> No
         )
 
 
-def require_packable_positions(adapter: ModelAdapter) -> None:
-    """Refuse positions with gaps on a kept cache under flash attention.
+def has_gaps(position_ids: Tensor | None) -> bool:
+    """Tell whether positions that count tokens, (B, n), leave numbers out; coordinates have none."""
+    return position_ids is not None and position_ids.ndim == 2 and bool((position_ids.diff(dim=-1) != 1).any())
+
+
+def require_unpacked_positions(adapter: ModelAdapter, position_ids: Tensor | None) -> None:
+    """Refuse positions with gaps that flash attention would read as borders between packed sequences.
+
+    Args:
+        adapter: the model.
+        position_ids: (..., B, n) of the tokens that the cache does not hold; None where the model counts.
 
     Raises:
-        PruningError: they would be read as borders between sequences.
+        PruningError: it uses flash attention, and they do not begin with 0, where it would see that they are one.
     """
-    if "flash" in adapter.attention_implementation:
+    if adapter.has_flash_attention and has_gaps(position_ids) and bool(cast(Tensor, position_ids)[:, :1].any()):
         raise PruningError(
-            "positions must be 'compact' to continue from a kept cache under flash attention, which reads gaps in the "
-            "position ids as borders between sequences"
+            "positions must be 'compact' for these tokens under flash attention, which reads gaps in the position ids "
+            "as borders between sequences; or attend by sdpa"
         )
 
 

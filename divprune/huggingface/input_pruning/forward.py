@@ -11,7 +11,7 @@ from divprune.config import PruningConfig
 from divprune.huggingface.call import Call
 from divprune.huggingface.gather_tokens import compact_positions, places_of
 from divprune.huggingface.input_pruning.cache import keep_prompt
-from divprune.huggingface.input_pruning.checks import require_integer_on_a_kept_cache
+from divprune.huggingface.input_pruning.checks import require_integer_on_a_kept_cache, require_unpacked_positions
 from divprune.huggingface.input_pruning.prompt import PrunedPrompt, text_prompt
 
 NEW_TOKENS_ONLY = ("input_ids", "position_ids", "labels", "moe_mm_token_type_ids")
@@ -24,6 +24,8 @@ def forward_arguments(call: Call, pruned: PrunedPrompt) -> dict[str, Any]:
         arguments["position_ids"] = compact_positions(arguments["attention_mask"])
     if "position_ids" in arguments and arguments["position_ids"].ndim == 2 and not prompt.positions_given:
         arguments["position_ids"] = arguments["position_ids"] + call.adapter.family.first_position
+        if not prompt.is_pruned:  # as without pruning, where models count padding too
+            del arguments["position_ids"]
     if isinstance(arguments.get("logits_to_keep"), Tensor):
         require_integer_on_a_kept_cache("logits_to_keep", call.past)
         wanted, length = arguments["logits_to_keep"], pruned.keep_mask.shape[1]
@@ -32,6 +34,8 @@ def forward_arguments(call: Call, pruned: PrunedPrompt) -> dict[str, Any]:
         for name in NEW_TOKENS_ONLY:
             if name in arguments:
                 arguments[name] = arguments[name][..., call.past.pruned_length :]
+    if bool(arguments["attention_mask"].all()):  # padding tells flash attention where a sequence ends
+        require_unpacked_positions(call.adapter, arguments.get("position_ids"))
     return arguments
 
 

@@ -29,7 +29,7 @@ from divprune.huggingface.call import Call
 from divprune.huggingface.encoding.encoder_output import whole_rows_repeated
 from divprune.huggingface.gather_tokens import restore_sequences
 from divprune.huggingface.input_pruning.cache import CachedPrompt, Past, keep_prompt, unlocked
-from divprune.huggingface.input_pruning.checks import require_packable_positions, require_typed_blocks
+from divprune.huggingface.input_pruning.checks import has_gaps, require_typed_blocks, require_unpacked_positions
 from divprune.huggingface.input_pruning.continuation import with_new_types
 from divprune.huggingface.input_pruning.prompt import PrunedPrompt
 
@@ -113,14 +113,12 @@ def _with_living_mask(adapter: ModelAdapter, inputs: dict[str, Any], past: Past 
     gap in 1-D position ids for the border of two sequences and stops attention there. One padded token keeps the mask.
     """
     positions = inputs.get("position_ids")
-    has_gaps = positions is not None and positions.ndim == 2 and bool((positions.diff(dim=-1) != 1).any())
-    if not has_gaps:
-        return inputs
     if past is not None:
-        require_packable_positions(adapter)
+        require_unpacked_positions(adapter, None if positions is None else positions[..., past.pruned_length :])
         return inputs
-    is_flash = "flash" in adapter.attention_implementation
-    is_unmasked = adapter.generation_setting(inputs, "use_cache") is False or is_flash
+    if not has_gaps(positions):
+        return inputs
+    is_unmasked = adapter.generation_setting(inputs, "use_cache") is False or adapter.has_flash_attention
     if not (is_unmasked and bool(inputs["attention_mask"].all())):
         return inputs
     shape = inputs["input_ids"].shape

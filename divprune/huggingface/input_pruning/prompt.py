@@ -161,7 +161,7 @@ def text_prompt(call: Call, config: PruningConfig, attention_mask: Tensor) -> Ca
         types={name: call.inputs[name] for name in TYPE_INPUTS if isinstance(call.inputs.get(name), Tensor)},
         positions=config.positions or family.positions,
         positions_given=call.inputs.get("position_ids") is not None,
-        next_position=attention_mask.bool().sum(dim=-1) if family.positions == "original" else None,
+        next_position=attention_mask.bool().sum(dim=-1) if family.has_coordinates else None,
     )
 
 

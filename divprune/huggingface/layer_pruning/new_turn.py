@@ -78,7 +78,7 @@ def turn_positions(adapter: ModelAdapter, turn: Turn, inputs: dict[str, Any]) ->
 
     Also sets the model's `rope_deltas`, by which it goes on counting.
     """
-    if adapter.family.positions != "original" or inputs.get("position_ids") is not None:
+    if not adapter.family.has_coordinates or inputs.get("position_ids") is not None:
         return None
     # From the turn's own ids and images, as if it began here.
     own = without_cache(inputs)

@@ -134,5 +134,6 @@ class ModelPool:
 
 
 def _refuse_options_of_prune(run: EvaluationRun, backend: str) -> None:
-    if run.positions is not None or run.order != "sorted":
-        raise EvaluationError(f"`backend` {backend} takes no positions and no order of its own")
+    # Served prompts whose positions count tokens are numbered anew.
+    if run.positions == "original" or run.order != "sorted":
+        raise EvaluationError(f"`backend` {backend} takes no original positions and no order of its own")

@@ -81,7 +81,7 @@ class Case:
     mixed: bool = True
     embeds: Callable[[PreTrainedModel, Tensor], Tensor] = embedded
     adds: bool = False
-    positions: tuple[str, ...] = ("compact", "original")
+    positions: tuple[str, ...] = ("original", "compact")
 
 
 def reactive(model: PreTrainedModel) -> PreTrainedModel:
