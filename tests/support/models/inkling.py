@@ -29,7 +29,7 @@ def inkling_mm_model() -> PreTrainedModel:
         logits_mup_width_multiplier=1.0,
         **DENSE_FIRST,
     )
-    vision = {"patch_size": 40, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4}
+    vision = {"patch_size": 4, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4}
     audio = {"n_mel_bins": 4, "mel_vocab_size": 8}
     return build_model(
         config_of("Inkling")(
@@ -71,7 +71,7 @@ def inkling2_loop() -> PreTrainedModel:
 
 def folded_patches(model: PreTrainedModel, kind: str, counts: list[int]) -> Media:
     """(patches, frames, height, width, 3), 12 patches a picture."""
-    return {"pixel_values": noise(12 * sum(counts), 2, 40, 40, 3, seed=sum(counts))}
+    return {"pixel_values": noise(12 * sum(counts), 2, 4, 4, 3, seed=sum(counts))}
 
 
 def twelve_each(model: PreTrainedModel, kind: str, inputs: Media, entries: Any) -> list[Tensor]:
