@@ -39,6 +39,13 @@ SCENES_LEGEND = (
 )
 
 
+class Numbered(StrEnum):
+    """What `--positions` takes."""
+
+    original = "original"
+    compact = "compact"
+
+
 class Matched(StrEnum):
     """What `--equal` takes."""
 
@@ -78,6 +85,15 @@ def evaluate(
         Matched | None,
         option("WHAT", "What is equal between methods: tokens, flops, or both.", "tokens; scenes: both"),
     ] = None,
+    positions: Annotated[
+        Numbered | None,
+        option(
+            "HOW",
+            "Kept tokens keep their position numbers (original), or are numbered anew as in the paper, whose scores "
+            "then stand beside (compact).",
+            "original where the model can",
+        ),
+    ] = None,
     visual_tokens: Annotated[
         int | None, option("M", "Visual tokens of an image, where --equal flops cannot tell from the config.", min=1)
     ] = None,
@@ -107,6 +123,7 @@ def evaluate(
     with command(json, debug, force) as console:
         names = None if methods is None else tuple(methods.split())
         ratios = None if not keep_ratios else keep_ratios_of(" ".join(keep_ratios))
+        numbered: Any = positions and positions.value
         running: dict[str, Any] = {
             "backend": backend and backend.value,
             "base_url": base_url,
@@ -124,7 +141,7 @@ def evaluate(
         }
         if suite.split() == ["scenes"]:
             _check_scenes(model, running | {"visual_tokens": visual_tokens})
-            _scenes(console, names, ratios, equal or Matched.both, limit, output, resume is not False)
+            _scenes(console, names, ratios, equal or Matched.both, numbered, limit, output, resume is not False)
             return
         with console.working("starting"):
             from divprune.experiments import HarnessOptions, SuiteOptions, run_suite
@@ -135,6 +152,7 @@ def evaluate(
             methods=names,
             keep_ratios=ratios,
             equal=matched,
+            positions=numbered,
             visual_tokens=visual_tokens,
             harness=HarnessOptions(
                 output or Path("results/eval"),
@@ -179,6 +197,7 @@ def _scenes(
     methods: tuple[str, ...] | None,
     keep_ratios: tuple[float, ...] | None,
     equal: Matched,
+    positions: Any,
     limit: int | None,
     output: Path | None,
     resume: bool,
@@ -189,6 +208,7 @@ def _scenes(
         methods=methods,
         keep_ratios=keep_ratios or SceneOptions.keep_ratios,
         matchings=tuple(each for each in SceneOptions.matchings if equal in (each, "both")),
+        positions=positions,
         num_scenes=limit or SceneOptions.num_scenes,
         output=output or SceneOptions.output,
         resume=resume,

@@ -8,6 +8,7 @@ from typing import Literal
 
 from divprune.budget import Budget, budget
 from divprune.checkpoints import EMBEDDED
+from divprune.config import Positions
 from divprune.errors import ArgumentError, argument_errors
 from divprune.evaluation.datasets import DATA_SETS, IMAGE_SETS, VIDEO_SETS
 from divprune.evaluation.harness_options import HarnessOptions
@@ -38,6 +39,8 @@ class SuiteOptions:
         methods: as `get_method` reads them; None for divprune and random. The unpruned model always runs.
         keep_ratios: fractions of the visual tokens kept, in (0, 1]; None for the paper's.
         equal: what is made equal between methods; None for tokens.
+        positions: of tokens that are kept before the LLM, as for `prune`; with "compact", the paper's numbers stand
+            beside.
         visual_tokens: of an image, where equal FLOPs cannot tell.
         harness: how lmms-eval runs them, and where records go.
     """
@@ -47,6 +50,7 @@ class SuiteOptions:
     methods: tuple[str, ...] | None = None
     keep_ratios: tuple[float, ...] | None = None
     equal: Equal | None = None
+    positions: Positions | None = None
     visual_tokens: int | None = None
     harness: HarnessOptions = field(default_factory=partial(HarnessOptions, Path("results/eval")))
 
@@ -157,18 +161,20 @@ class _Planner:
         self._subjects: dict[Modality, Subject] = {}
 
     def of_task(self, task: str) -> Iterator[PlannedRun]:
+        run_of = partial(EvaluationRun, self.model, task)
         if not self.options.harness.is_server or not self.methods:
-            yield PlannedRun(EvaluationRun(self.model, task))
+            yield PlannedRun(run_of())
         given, is_server = self.options.keep_ratios, self.options.harness.is_server
         for name, method in self.by_name.items():
+            positions = None if method.layers else self.options.positions
             for setting in settings_of(method, self.keep_ratios, self.matchings):
                 if setting is None:
                     # A server that was started with a keep ratio does not let a method decide.
                     if not (is_server and given):
-                        yield PlannedRun(EvaluationRun(self.model, task, name))
+                        yield PlannedRun(run_of(name, positions=positions))
                 elif given or not method.finds_count:
                     matching, keep_ratio = setting
-                    run = EvaluationRun(self.model, task, name, keep_ratio)
+                    run = run_of(name, keep_ratio, positions=positions)
                     yield self._flops(run, keep_ratio) if matching == "flops" else PlannedRun(run, *setting)
 
     def _flops(self, run: EvaluationRun, keep_ratio: float) -> PlannedRun:

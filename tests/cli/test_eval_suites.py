@@ -13,11 +13,17 @@ EMBEDDED = ("--model", "embedded", "--json")
 
 def test_the_table_ends_beside_the_paper(divprune: Command, harness: Harness, tmp_path: Path) -> None:
     arguments = ("--suite", "gqa my_task", "--model", "models/llava-1.5-7b-hf", "--output", tmp_path)
+    arguments += ("--positions", "compact")
     outcome = divprune("eval", *arguments, "--json")
     assert outcome.exit_code == 0, outcome.stderr
     assert "note: all done" in outcome.stderr
     rows = {(row["column"], row["method"]): row for row in outcome.json["rows"]}
     assert len(rows) == len(harness.runs) == 6
+    assert {run.method: run.positions for run in harness.runs} == {
+        "unpruned": None,
+        "divprune": "compact",
+        "random": "compact",
+    }
     ours = rows["gqa", "divprune"]
     assert (ours["task"], ours["keep_ratio"], ours["num_kept_mean"]) == ("divprune_paper_gqa", 0.098, 26)
     assert (ours["value"], ours["printed"], ours["unpruned_difference"]) == (62.5, 56.85, -12.5)
@@ -38,6 +44,16 @@ def test_the_table_ends_beside_the_paper(divprune: Command, harness: Harness, tm
         "only 8 samples",
     ):
         assert words in " ".join(shown.split())
+
+
+def test_original_positions_do_not_stand_beside_the_paper(divprune: Command, harness: Harness, tmp_path: Path) -> None:
+    arguments = ("--suite", "gqa", "--model", "models/llava-1.5-7b-hf", "--methods", "divprune fastv:layer=2")
+    rows = {row["method"]: row for row in divprune("eval", *arguments, "--output", tmp_path, "--json").json["rows"]}
+    assert {run.positions for run in harness.runs} == {None}
+    assert rows["divprune"]["printed"] is None
+    assert rows["unpruned"]["printed"] == 61.96
+    divprune("eval", *arguments, "--output", tmp_path, "--positions", "compact")
+    assert {run.method: run.positions for run in harness.runs}["fastv:layer=2"] is None
 
 
 def test_other_models_have_no_columns_of_the_paper(divprune: Command, harness: Harness, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """The paper's tables as runs: settings that cost what is printed, and other models, methods and shares."""
 
+from dataclasses import replace
+
 import pytest
 
 from divprune.errors import UnknownMethodError
@@ -62,6 +64,16 @@ def test_cells_are_the_settings_worked_out_from_the_ratios(llava: Subject) -> No
     large = {(run.method, run.num_keep) for run in runs(entries(get_preset("table1"), paper_subject("llava-1.5-13b")))}
     assert {("vtw:layer=4", None), ("fastv:layer=3", 13)} < large
     assert not any("fitprune" in method for method, _ in large)
+
+
+def test_prompts_are_numbered_as_in_the_paper_where_tokens_go_before_the_llm(llava: Subject) -> None:
+    for preset in PRESETS:
+        found = {run.method: run.positions for run in runs(entries(preset, llava))}
+        inside = {method for method in found if ":layer=" in method or "recipe=" in method}
+        assert {found[method] for method in found.keys() - inside - {"unpruned"}} == {"compact"}, preset.name
+        assert {found[method] for method in inside | {"unpruned"}} == {None}, preset.name
+    coordinates = replace(llava, renumbers=False)
+    assert {run.positions for run in runs(entries(get_preset("table1"), coordinates))} == {None}
 
 
 def test_both_activitynet_columns_come_from_one_cell() -> None:

@@ -75,6 +75,12 @@ class Case:
         return None if self.name in (UNPRUNED, WITHHELD) else get_method(self.name)
 
 
+def numbered(case: Case, positions: Positions | None) -> Case:
+    """Return a case with positions, if its method keeps tokens before the LLM."""
+    method = None if case.refusal else case.method
+    return case if method is None or method.layers else replace(case, positions=positions)
+
+
 def every_method() -> list[str]:
     """Name every registered method, with parameters that suit the embedded model."""
     return [name for info in available_methods() for name in _FOR_FEW_LAYERS.get(info.name, (info.name,))]

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 
 from divprune.checkpoints import EMBEDDED, LoadedModel, load_model
+from divprune.config import Positions
 from divprune.efficiency.shapes import model_shape
 from divprune.errors import MissingDependencyError, argument_errors
 from divprune.evaluation.cider import cider_scores
 from divprune.evaluation.matching import MATCHINGS, Matching
 from divprune.evaluation.resampling import CONFIDENCE, NUM_RESAMPLES
-from divprune.evaluation.scenes.cases import KEEP_RATIOS, Case, every_method, suite_cases
+from divprune.evaluation.scenes.cases import KEEP_RATIOS, Case, every_method, numbered, suite_cases
 from divprune.evaluation.scenes.fitprune_calibration import NUM_TRAINING_SCENES, recipe_tailor
 from divprune.evaluation.scenes.suite import SCENES_PER_BATCH, Suite, notice
 from divprune.jsonl_log import JsonlLog
@@ -33,6 +34,7 @@ class SceneOptions:
         methods: as `get_method` reads them; None for all.
         keep_ratios: fractions of the visual tokens kept, in (0, 1].
         matchings: what is made equal between methods: tokens, FLOPs, or one after the other.
+        positions: of tokens that are kept before the LLM, as for `prune`.
         num_scenes: how many scenes are asked about.
         output: the folder that gets the record.
         resume: whether to go on where an earlier run stopped.
@@ -41,9 +43,15 @@ class SceneOptions:
     methods: tuple[str, ...] | None = None
     keep_ratios: tuple[float, ...] = KEEP_RATIOS
     matchings: tuple[Matching, ...] = MATCHINGS
+    positions: Positions | None = None
     num_scenes: int = 500
     output: Path = Path("results")
     resume: bool = True
+
+    @property
+    def record_name(self) -> str:
+        """The record's name: each numbering has one of its own."""
+        return f"{RECORD_NAME}-compact" if self.positions == "compact" else RECORD_NAME
 
 
 @dataclass(frozen=True)
@@ -69,11 +77,11 @@ def run_scenes(options: SceneOptions, progress: Progress = SILENT) -> SceneScore
         RecordError: another file is where the record goes.
     """
     make_folder("output", options.output)
-    check_record_place(options.output, RECORD_NAME)
+    check_record_place(options.output, options.record_name)
     origin = provenance()
     with progress.working("loading the embedded model"):
         loaded = load_model(EMBEDDED, torch.device("cpu"), "float32")
-    log = JsonlLog(options.output, RECORD_NAME, _identity(origin))
+    log = JsonlLog(options.output, options.record_name, _identity(origin))
     if not options.resume:
         log.delete()
     suite = Suite(loaded.model, loaded.processor, options.num_scenes, log)
@@ -85,7 +93,7 @@ def run_scenes(options: SceneOptions, progress: Progress = SILENT) -> SceneScore
     with progress.counting("toy scenes", num_units) as advance:
         rows = suite.run(cases, lambda: advance(1), with_cider)
     config = _config(options, loaded, with_cider)
-    path = Record(RECORD_NAME, config, rows, origin | {"machine": provenance()["machine"]}).save(options.output)
+    path = Record(options.record_name, config, rows, origin | {"machine": provenance()["machine"]}).save(options.output)
     log.delete()
     return SceneScores(config, rows, path)
 
@@ -95,7 +103,8 @@ def _cases(options: SceneOptions, suite: Suite, loaded: LoadedModel, progress: P
     shape = model_shape(loaded.model.config)
     calibrators = {FitPrune.name: recipe_tailor(loaded.model, loaded.processor, suite.workload)}
     with argument_errors(), progress.working("planning"):
-        return suite_cases(names, shape, suite.workload, options.keep_ratios, options.matchings, calibrators)
+        cases = suite_cases(names, shape, suite.workload, options.keep_ratios, options.matchings, calibrators)
+    return [numbered(case, options.positions) for case in cases]
 
 
 def _identity(origin: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,7 +128,7 @@ def _config(options: SceneOptions, loaded: LoadedModel, with_cider: bool) -> dic
         "split": "test",
         "num_scenes": options.num_scenes,
         "num_calibration_scenes": NUM_TRAINING_SCENES,
-        "positions": "default",
+        "positions": options.positions or "original",
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
         "confidence": CONFIDENCE,
         "num_resamples": NUM_RESAMPLES,
