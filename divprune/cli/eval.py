@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from divprune.cli.console import Console, command
 from divprune.cli.shared_options import (
@@ -16,6 +16,7 @@ from divprune.cli.shared_options import (
     EgoschemaUrl,
     Force,
     Json,
+    Numbered,
     NumConcurrent,
     NumFrames,
     OtherDevice,
@@ -25,11 +26,15 @@ from divprune.cli.shared_options import (
     SystemPrompt,
     TasksFolder,
     given_of,
+    given_positions,
     keep_ratios_of,
     option,
 )
 from divprune.cli.tables import number_table
 from divprune.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from divprune.config import Positions
 
 TOKENS = "tokens: visual tokens kept of an image or video, on average."
 SCENES_HEADER = ("kept", "cost", "F1", "count", "color", "shape", "place", "CIDEr", "mean, 95 %")
@@ -37,13 +42,6 @@ SCENES_LEGEND = (
     "kept: visual tokens of {total:.0f}. cost: prefill FLOPs in percent (Eq. 5). F1: existence, as in POPE. CIDEr: "
     "captions, 10 at best. The other columns are right answers in percent; mean: of all kinds but captions."
 )
-
-
-class Numbered(StrEnum):
-    """What `--positions` takes."""
-
-    original = "original"
-    compact = "compact"
 
 
 class Matched(StrEnum):
@@ -123,7 +121,7 @@ def evaluate(
     with command(json, debug, force) as console:
         names = None if methods is None else tuple(methods.split())
         ratios = None if not keep_ratios else keep_ratios_of(" ".join(keep_ratios))
-        numbered: Any = positions and positions.value
+        numbered = given_positions(positions)
         running: dict[str, Any] = {
             "backend": backend and backend.value,
             "base_url": base_url,
@@ -197,7 +195,7 @@ def _scenes(
     methods: tuple[str, ...] | None,
     keep_ratios: tuple[float, ...] | None,
     equal: Matched,
-    positions: Any,
+    positions: "Positions | None",
     limit: int | None,
     output: Path | None,
     resume: bool,

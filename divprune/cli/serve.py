@@ -9,7 +9,7 @@ import typer
 
 from divprune.budget import Budget
 from divprune.cli.console import Console, command, one_line_errors
-from divprune.cli.shared_options import Debug, Force, Json, MethodName, option
+from divprune.cli.shared_options import Debug, Force, Json, MethodName, Numbered, given_positions, option
 from divprune.errors import ArgumentError, argument_errors
 
 if TYPE_CHECKING:
@@ -26,6 +26,14 @@ ServedKeepRatio = Annotated[
     option("FRACTION", "Fraction of each image's tokens that stays (not what goes), in (0, 1].", "0.098"),
 ]
 ServedNumKeep = Annotated[int | None, option("N", "Tokens kept of each image, instead of a fraction.")]
+ServedPositions = Annotated[
+    Numbered | None,
+    option(
+        "HOW",
+        "Kept tokens keep their position numbers (original), or are numbered anew (compact).",
+        "original where the model can",
+    ),
+]
 
 
 def serve(
@@ -34,6 +42,7 @@ def serve(
     method: MethodName = "divprune",
     keep_ratio: ServedKeepRatio = None,
     num_keep: ServedNumKeep = None,
+    positions: ServedPositions = None,
     allow_request_ratio: Annotated[
         bool, typer.Option("--allow-request-ratio", help="Let requests ask for fewer tokens than that.")
     ] = False,
@@ -54,6 +63,7 @@ def serve(
                 method=method,
                 keep_ratio=kept.keep_ratio,
                 num_keep=kept.num_keep,
+                positions=given_positions(positions),
                 allow_request_ratio=allow_request_ratio,
                 flags=tuple(flags or ()),
             )
@@ -97,6 +107,7 @@ def batch(
     method: MethodName = "divprune",
     keep_ratio: ServedKeepRatio = None,
     num_keep: ServedNumKeep = None,
+    positions: ServedPositions = None,
     max_new_tokens: Annotated[int, option("N", "Longest answer, in tokens.", min=1)] = 64,
     temperature: Annotated[float, option("T", "0: the likeliest answer.", min=0.0)] = 0.0,
     workers: Annotated[int, option("N", "Engines; more than one run under Ray.", min=1)] = 1,
@@ -122,6 +133,7 @@ def batch(
             method=method,
             keep_ratio=keep_ratio,
             num_keep=num_keep,
+            positions=given_positions(positions),
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             workers=workers,

@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from divprune.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from divprune.config import Positions
 
 
 def option(
@@ -56,6 +59,18 @@ class Dtype(StrEnum):
     bfloat16 = "bfloat16"
 
 
+class Numbered(StrEnum):
+    """What `--positions` takes."""
+
+    original = "original"
+    compact = "compact"
+
+
+def given_positions(positions: Numbered | None) -> "Positions | None":
+    """Return positions as `PruningConfig` takes them."""
+    return None if positions is None else ("compact" if positions is Numbered.compact else "original")
+
+
 class AccountingOption(StrEnum):
     """The ways of counting FLOPs that `--accounting` takes."""
 
@@ -99,6 +114,7 @@ Page = Annotated[int | None, option("N", "Which page or frame of image files tha
 AllowDownload = Annotated[bool, typer.Option("--allow-download", help="Fetch images that are http(s) URLs.")]
 Device = Annotated[str, option("NAME", "Where it runs: auto, cpu, cuda, cuda:1, mps.")]
 WeightsDtype = Annotated[Dtype, option("NAME", "Weights as auto, float32, float16 or bfloat16.")]
+
 MethodName = Annotated[str, option("NAME", "Which tokens to keep; see `divprune methods`.")]
 KeepRatio = Annotated[
     float | None,

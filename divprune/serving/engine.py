@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL.Image import Image
 
+from divprune.config import Positions
 from divprune.errors import BatchError, MediaError, MissingDependencyError
 from divprune.media import MAX_PIXELS_AT_ONCE, load_image, shown_name
 from divprune.serving.answers import Answer
@@ -28,6 +29,7 @@ class EngineSettings:
         max_new_tokens: longest answer.
         temperature: 0 for the likeliest answer.
         flags: vLLM's own flags, as on its command line.
+        positions: as for `pruned_overrides`.
     """
 
     model: str
@@ -37,11 +39,14 @@ class EngineSettings:
     max_new_tokens: int
     temperature: float
     flags: tuple[str, ...] = ()
+    positions: Positions | None = None
 
     def __str__(self) -> str:
         """Return what answers depend on besides the question, in one line."""
         # Every digit: rounded, two settings could pass for one.
         count = f"num_keep={self.num_keep}" if self.keep_ratio is None else f"keep_ratio={float(self.keep_ratio)}"
+        if self.positions is not None:
+            count += f", positions={self.positions}"
         parts = [self.model, self.method, count, f"max_new_tokens={self.max_new_tokens}"]
         return ", ".join([*parts, f"temperature={float(self.temperature)}", *filter(None, [shlex.join(self.flags)])])
 
@@ -153,7 +158,11 @@ def _engine_arguments(settings: EngineSettings) -> Any:
         raise BatchError(f"vLLM has no flag {unknown[0]!r}")
     arguments.model = settings.model
     overrides = pruned_overrides(
-        settings.model, keep_ratio=settings.keep_ratio, num_keep=settings.num_keep, method=settings.method
+        settings.model,
+        keep_ratio=settings.keep_ratio,
+        num_keep=settings.num_keep,
+        method=settings.method,
+        positions=settings.positions,
     )
     arguments.hf_overrides = {**(arguments.hf_overrides or {}), **overrides}
     return EngineArgs.from_cli_args(arguments)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from divprune.budget import budget_or_default
+from divprune.config import Positions
 from divprune.errors import argument_errors
 from divprune.outputs import files_of, locked, safe_output
 from divprune.progress import SILENT, Progress
@@ -28,6 +29,7 @@ class BatchOptions:
         method: as `get_method` reads it.
         keep_ratio: fraction of each image's tokens kept, in (0, 1]; 0.098 if `num_keep` is None too.
         num_keep: how many are kept of each image, instead.
+        positions: as for `pruned_overrides`.
         max_new_tokens: length limit of an answer.
         temperature: 0 for the likeliest answer.
         workers: engines; more than one run under Ray.
@@ -43,6 +45,7 @@ class BatchOptions:
     method: str = "divprune"
     keep_ratio: float | None = None
     num_keep: int | None = None
+    positions: Positions | None = None
     max_new_tokens: int = 64
     temperature: float = 0.0
     workers: int = 1
@@ -65,6 +68,7 @@ class BatchOptions:
             self.max_new_tokens,
             self.temperature,
             self.flags,
+            self.positions,
         )
 
 

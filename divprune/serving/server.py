@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from divprune.config import Positions
 from divprune.errors import ServerError
 from divprune.serving.engine import require_vllm
 
@@ -38,6 +39,7 @@ def pruned_server(
     method: str,
     keep_ratio: float | None,
     num_keep: int | None,
+    positions: Positions | None = None,
     allow_request_ratio: bool = False,
     flags: Sequence[str] = (),
 ) -> Server:
@@ -48,6 +50,7 @@ def pruned_server(
         method: which tokens are kept, as `divprune.get_method` reads it.
         keep_ratio: fraction of each image's visual tokens that is kept; None if `num_keep` is given.
         num_keep: how many are kept; None if `keep_ratio` is given.
+        positions: as for `pruned_overrides`.
         allow_request_ratio: whether a request may ask for fewer tokens than that.
         flags: vLLM's own flags. Without `--host` the server listens on the loopback address alone.
 
@@ -63,7 +66,12 @@ def pruned_server(
         if flag.partition("=")[0].replace("_", "-") in OWN_FLAGS:
             raise ServerError(f"{flag.partition('=')[0]} is set by divprune serve itself; leave it out")
     overrides = pruned_overrides(
-        model, keep_ratio=keep_ratio, num_keep=num_keep, method=method, allow_request_ratio=allow_request_ratio
+        model,
+        keep_ratio=keep_ratio,
+        num_keep=num_keep,
+        method=method,
+        positions=positions,
+        allow_request_ratio=allow_request_ratio,
     )
     host, port = _value(flags, "--host", LOOPBACK), _value(flags, "--port", str(DEFAULT_PORT))
     command = [sys.executable, "-m", "divprune.serving.watch", *_entry_point(model)]

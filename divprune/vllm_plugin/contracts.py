@@ -111,7 +111,8 @@ REGISTRATION = (
     Contract(f"{_MODELS}interfaces:SupportsMultiModal.embed_input_ids", **_EMBED_ARGUMENTS),
     Contract(f"{_MODELS}interfaces:SupportsMRoPE.get_mrope_input_positions", ("input_tokens", "mm_features")),
     Contract("vllm.multimodal.inputs:MultiModalFeatureSpec", fields=("data", "modality", "mm_position")),
-    Contract("vllm.multimodal.inputs:PlaceholderRange", fields=("offset", "length")),
+    Contract("vllm.multimodal.inputs:PlaceholderRange", fields=("offset", "length", "is_embed")),
+    Contract("vllm.multimodal.inputs:MultiModalKwargsItems"),
     Contract("vllm.distributed:get_tp_group"),
     Contract("vllm.distributed.parallel_state:GroupCoordinator.broadcast", ("input_",)),
     # What is refused, and what buffers are sized by.
@@ -128,7 +129,12 @@ REGISTRATION = (
         "vllm.config:ParallelConfig",
         fields=("pipeline_parallel_size", "prefill_context_parallel_size", "use_ubatching"),
     ),
-    Contract("vllm.config:ModelConfig", fields=("architecture", "uses_mrope", "multimodal_config", "max_model_len")),
+    Contract(
+        "vllm.config:ModelConfig",
+        fields=(
+            "architecture", "uses_mrope", "multimodal_config", "max_model_len", "hf_config", "hf_text_config"
+        ),
+    ),
     Contract("vllm.config:MultiModalConfig", fields=("mm_processor_kwargs", "enable_mm_embeds")),
     Contract("vllm.config:MultiModalConfig.is_multimodal_pruning_enabled"),
     Contract("vllm.config:MultiModalConfig.get_limit_per_prompt", ("modality",)),
@@ -155,6 +161,8 @@ MODELS = (
         for model in (*_COUNTING, *_MROPE)
         for contract in (
             Contract(f"{_MODELS}{model}.embed_multimodal", keywords=("pixel_values",), is_ours=True),
+            Contract(f"{_MODELS}{model}.embed_input_ids", **_EMBED_ARGUMENTS),
+            Contract(f"{_MODELS}{model}.forward", ("input_ids", "positions"), is_ours=True),
             Contract(f"{_MODELS}{model}._processor_factory", fields=("info", "processor", "dummy_inputs")),
         )
     ),
@@ -162,9 +170,7 @@ MODELS = (
         contract
         for model in _MROPE
         for contract in (
-            Contract(f"{_MODELS}{model}.embed_input_ids", **_EMBED_ARGUMENTS),
             Contract(f"{_MODELS}{model}.get_mrope_input_positions", ("input_tokens", "mm_features")),
-            Contract(f"{_MODELS}{model}.forward", ("input_ids", "positions"), is_ours=True),
         )
     ),
     Contract(

@@ -15,8 +15,9 @@ from vllm.model_executor.models.qwen2_vl import Qwen2VLForConditionalGeneration
 
 from divprune.methods.base import Modality
 from divprune.methods.grids import Grid
+from divprune.vllm_plugin.counting import PrunedCountingModel
 from divprune.vllm_plugin.mrope import PrunedMRoPEModel
-from divprune.vllm_plugin.pruned_model import PrunedModel, with_pruned_processor
+from divprune.vllm_plugin.pruned_model import with_pruned_processor
 from divprune.vllm_plugin.qwen3 import PrunedQwen3VL
 
 __all__ = [
@@ -33,7 +34,7 @@ __all__ = [
 
 
 @with_pruned_processor
-class PrunedLlava(PrunedModel, LlavaForConditionalGeneration):
+class PrunedLlava(PrunedCountingModel, LlavaForConditionalGeneration):
     """LLaVA-1.5: one square of tokens an image."""
 
     def grids(self, kind: Modality, counts: Sequence[int], kwargs: Mapping[str, Any]) -> list[Grid | None]:
@@ -42,12 +43,12 @@ class PrunedLlava(PrunedModel, LlavaForConditionalGeneration):
 
 
 @with_pruned_processor
-class PrunedLlavaNext(PrunedModel, LlavaNextForConditionalGeneration):
+class PrunedLlavaNext(PrunedCountingModel, LlavaNextForConditionalGeneration):
     """LLaVA-NeXT: the whole image, its tiles and their image newline tokens are one item."""
 
 
 @with_pruned_processor
-class PrunedLlavaNextVideo(PrunedModel, LlavaNextVideoForConditionalGeneration):
+class PrunedLlavaNextVideo(PrunedCountingModel, LlavaNextVideoForConditionalGeneration):
     """LLaVA-NeXT-Video: vLLM's model reads videos only, frame by frame a square of tokens."""
 
     def grids(self, kind: Modality, counts: Sequence[int], kwargs: Mapping[str, Any]) -> list[Grid | None]:
@@ -56,17 +57,17 @@ class PrunedLlavaNextVideo(PrunedModel, LlavaNextVideoForConditionalGeneration):
 
 
 @with_pruned_processor
-class PrunedLlavaOnevision(PrunedModel, LlavaOnevisionForConditionalGeneration):
+class PrunedLlavaOnevision(PrunedCountingModel, LlavaOnevisionForConditionalGeneration):
     """LLaVA-OneVision: tiles as LLaVA-NeXT's; a video is its frames and one newline token."""
 
 
 @with_pruned_processor
-class PrunedInternVL(PrunedModel, InternS1ForConditionalGeneration):
+class PrunedInternVL(PrunedCountingModel, InternS1ForConditionalGeneration):
     """InternVL in transformers' layout: the tiles of an image are one item."""
 
 
 @with_pruned_processor
-class PrunedInternVLChat(PrunedModel, InternVLChatModel):
+class PrunedInternVLChat(PrunedCountingModel, InternVLChatModel):
     """InternVL in the layout of its remote code."""
 
 

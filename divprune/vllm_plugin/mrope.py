@@ -1,4 +1,4 @@
-"""M-RoPE: kept tokens stand at their own (frame, row, column) in the image, text behind it where it always stood.
+"""Positions: kept tokens stand where they stood, at their (frame, row, column) or number, and so does text behind them.
 
 vLLM wants the positions of a prompt when the request arrives, before the vision encoder has run and anything is chosen.
 So all placeholders of an item first get the position of its first token, and the distance of each kept token from there
@@ -8,12 +8,15 @@ Thus it does not matter which part of a prompt comes from the prefix cache, or w
 The language model may run as a replayed CUDA graph, where no Python runs and tensors must stay where they are. So
 `embed_input_ids`, which is never part of a graph, writes the distances into a buffer, and `forward` adds the buffer to
 the positions in place and clears it.
+
+Where positions count tokens, vLLM would number a short prompt anew, and can be told otherwise by M-RoPE alone. So such
+a model gets three equal coordinates a token, and its language model reads the first: `PrunedCountingModel`.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -23,7 +26,7 @@ from divprune.errors import UnsupportedVersionError
 from divprune.methods.base import Modality
 from divprune.methods.grids import Grid
 from divprune.vllm_plugin.contracts import refusal
-from divprune.vllm_plugin.processor import POSITIONS_FACTOR
+from divprune.vllm_plugin.positions import num_positions
 from divprune.vllm_plugin.pruned_model import PrunedModel
 
 AXES = 3
@@ -50,15 +53,15 @@ def fields_of(kind: Modality, kwargs: Mapping[str, Any], index: int) -> dict[str
     return {name: SimpleNamespace(data=kwargs[name][index]) for name in names if name in kwargs}
 
 
-def require_angles(language_model: torch.nn.Module, max_positions: int) -> None:
+def require_angles(language_model: torch.nn.Module, num_positions: int) -> None:
     """Check that vLLM's tables of angles reach as far as the positions of a pruned prompt.
 
     Behind their end, an answer would be wrong or the engine would fall. That they reach so far is not a symbol that
     could be looked up, so it is measured on the model that was built.
 
     Args:
-        language_model: The part that reads M-RoPE positions; its tables are called `cos_sin_cache`, one row a position.
-        max_positions: The longest prompt that the model was trained with.
+        language_model: The part that reads positions; its tables are called `cos_sin_cache`, one row a position.
+        num_positions: How far they must reach.
 
     Raises:
         UnsupportedVersionError: They do not, or there are none of this name.
@@ -67,28 +70,65 @@ def require_angles(language_model: torch.nn.Module, max_positions: int) -> None:
         module.cos_sin_cache for module in language_model.modules() if hasattr(module, "cos_sin_cache")
     ]
     rows = min((len(table) for table in tables), default=0)
-    if rows < POSITIONS_FACTOR * max_positions:
+    if rows < num_positions:
         raise UnsupportedVersionError(
             refusal(
                 [
-                    f"tables of M-RoPE angles (cos_sin_cache) must have {POSITIONS_FACTOR} x {max_positions} rows, "
-                    f"found {rows} in {len(tables)} tables"
+                    f"tables of angles (cos_sin_cache) must have {num_positions} rows, found {rows} in {len(tables)} "
+                    "tables"
                 ]
             )
         )
 
 
-class PrunedMRoPEModel(PrunedModel):
-    """Comes in front of a family's model with M-RoPE positions."""
+class PlacedModel(PrunedModel):
+    """Kept tokens carry their places through the encoder cache, and stand there when the language model reads them."""
 
+    has_places: bool
+    """Whether vLLM asks the model for positions; without, it numbers short prompts anew."""
     place_buffer: Tensor
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         """Build the model and the buffer."""
         super().__init__(vllm_config=vllm_config, prefix=prefix)
-        require_angles(self.language_model, vllm_config.model_config.hf_text_config.max_position_embeddings)
+        self.has_places = vllm_config.model_config.uses_mrope
+        if self.has_places:
+            require_angles(self.language_model, num_positions(vllm_config.model_config))
         size = (AXES, vllm_config.scheduler_config.max_num_batched_tokens)
         self.register_buffer("place_buffer", torch.zeros(size, dtype=torch.int64), persistent=False)
+
+    def embed_input_ids(
+        self,
+        input_ids: Tensor,
+        multimodal_embeddings: Sequence[Tensor] | None = None,
+        *,
+        is_multimodal: Tensor | None = None,
+    ) -> Tensor:
+        """Take the coordinates off the visual tokens and put them into the buffer."""
+        if self.has_places and multimodal_embeddings is not None and len(multimodal_embeddings):
+            columns = torch.cat([rows[:, -NUM_COLUMNS:] for rows in multimodal_embeddings])
+            multimodal_embeddings = [rows[:, :-NUM_COLUMNS] for rows in multimodal_embeddings]
+            where = cast(Tensor, is_multimodal).nonzero().squeeze(1).to(self.place_buffer.device, non_blocking=True)
+            self.place_buffer[:, where] = from_columns(columns)
+        return super().embed_input_ids(input_ids, multimodal_embeddings, is_multimodal=is_multimodal)
+
+    def forward(self, input_ids: Tensor | None, positions: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Move the visual tokens of this step to their places, and run the language model."""
+        if self.has_places:
+            # Without control flow that depends on a request: these lines may be captured in a graph.
+            places = self.place_buffer[:, : positions.shape[-1]]
+            positions += places
+            places.zero_()
+            positions = self.read_positions(positions)
+        return super().forward(input_ids, positions, *args, **kwargs)
+
+    def read_positions(self, positions: Tensor) -> Tensor:
+        """Return what the language model reads of the coordinates (3, n)."""
+        return positions
+
+
+class PrunedMRoPEModel(PlacedModel):
+    """Comes in front of a family's model with M-RoPE positions."""
 
     def grids(self, kind: Modality, counts: Sequence[int], kwargs: Mapping[str, Any]) -> list[Grid | None]:
         """Return the grids; patches are merged before the LLM reads them."""
@@ -149,26 +189,3 @@ class PrunedMRoPEModel(PrunedModel):
         """
         grid = data[f"{kind}_grid_thw"].data
         return [first] * (int(grid.prod()) // self.config.vision_config.spatial_merge_size**2)
-
-    def embed_input_ids(
-        self,
-        input_ids: Tensor,
-        multimodal_embeddings: Sequence[Tensor] | None = None,
-        *,
-        is_multimodal: Tensor | None = None,
-    ) -> Tensor:
-        """Take the coordinates off the visual tokens and put them into the buffer."""
-        if multimodal_embeddings is not None and is_multimodal is not None and len(multimodal_embeddings):
-            columns = torch.cat([rows[:, -NUM_COLUMNS:] for rows in multimodal_embeddings])
-            multimodal_embeddings = [rows[:, :-NUM_COLUMNS] for rows in multimodal_embeddings]
-            where = is_multimodal.nonzero().squeeze(1).to(self.place_buffer.device, non_blocking=True)
-            self.place_buffer[:, where] = from_columns(columns)
-        return super().embed_input_ids(input_ids, multimodal_embeddings, is_multimodal=is_multimodal)
-
-    def forward(self, input_ids: Tensor | None, positions: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Move the visual tokens of this step to their places, and run the language model."""
-        # Without Python control flow: both lines may be captured in a graph.
-        places = self.place_buffer[:, : positions.shape[-1]]
-        positions += places
-        places.zero_()
-        return super().forward(input_ids, positions, *args, **kwargs)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from divprune.config import Positions
 from divprune.errors import UnsupportedModelError
 from divprune.vllm_plugin.families import SERVED_FAMILIES, served_family
 from divprune.vllm_plugin.settings import PruningSettings
@@ -18,6 +19,7 @@ def pruned_overrides(
     method: str = "divprune",
     allow_request_ratio: bool = False,
     allow_untested_vllm: bool = False,
+    positions: Positions | None = None,
     revision: str | None = None,
 ) -> dict[str, Any]:
     """Return what `vllm.LLM(hf_overrides=...)` or `--hf-overrides` takes to serve a model pruned.
@@ -29,6 +31,8 @@ def pruned_overrides(
         method: A method and its parameters: "divprune", "random:seed=3".
         allow_request_ratio: Whether requests may ask for less by their mm_processor_kwargs.
         allow_untested_vllm: Whether to say nothing of a vLLM outside the tested range.
+        positions: "original" lets kept tokens keep their position numbers, "compact" numbers short prompts anew; None
+            is "original" wherever the model can.
         revision: Branch, tag or commit on the hub.
 
     Returns:
@@ -39,7 +43,7 @@ def pruned_overrides(
         ValueError: A value is out of range, or no method has this name.
         TypeError: A value has the wrong type.
     """
-    settings = PruningSettings(keep_ratio, num_keep, method, allow_request_ratio, allow_untested_vllm)
+    settings = PruningSettings(keep_ratio, num_keep, method, allow_request_ratio, allow_untested_vllm, positions)
     names = _config(model, revision).get("architectures") or []
     family = next(filter(None, map(served_family, names)), None)
     if family is None:

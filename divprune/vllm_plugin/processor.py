@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from vllm.multimodal.inputs import MultiModalFieldConfig
+from vllm.multimodal.inputs import MultiModalFieldConfig, MultiModalKwargsItems
 from vllm.multimodal.parse import MultiModalDataItems
 from vllm.multimodal.processing import (
     BaseMultiModalProcessor,
@@ -27,15 +27,14 @@ from divprune.errors import UnsupportedModelError
 from divprune.methods.base import Modality
 from divprune.vllm_plugin.families import ServedFamily, served_family
 from divprune.vllm_plugin.given import BUDGET, Given, holds_budget
+from divprune.vllm_plugin.positions import num_positions
 from divprune.vllm_plugin.settings import REQUEST_KEYS, PruningSettings, allowed_count, as_integers
 
-POSITIONS_FACTOR = 4
-"""vLLM's tables of M-RoPE angles reach so many times as far as the longest prompt that a model was trained with."""
 MODALITIES: tuple[Modality, ...] = ("image", "video")
 
 
 def budget_field(kind: str) -> str:
-    """Return the name of the field that carries the budgets of a batch's items, (n, 2) int64, to the workers."""
+    """Return the name of the field that tells workers of a batch's items, (n, 3) int64: the budget, then M."""
     return f"divprune_{kind}_budget"
 
 
@@ -80,8 +79,9 @@ class PrunedInfo(BaseProcessingInfo):
 
 @dataclass
 class ShortDetails(PromptUpdateDetails):
-    """An item's part of the prompt, and how many placeholders are gone from it."""
+    """An item's part of the prompt, how many placeholders it had, and how many are gone."""
 
+    num_visual_tokens: int = 0
     num_dropped: int = 0
 
 
@@ -109,7 +109,8 @@ class PrunedProcessor(BaseMultiModalProcessor[PrunedInfo]):
         processed = super()._apply_hf_processor_main(*args, **kwargs)
         for kind, count in items.get_all_counts().items():
             if count:
-                processed[budget_field(kind)] = torch.tensor([as_integers(budget)] * count)
+                # How many visual tokens an item has is known when its part of the prompt is made.
+                processed[budget_field(kind)] = torch.tensor([[*as_integers(budget), 0]] * count)
         return processed
 
     def _get_mm_fields_config(self, *args: Any, **kwargs: Any) -> Mapping[str, MultiModalFieldConfig]:
@@ -123,8 +124,13 @@ class PrunedProcessor(BaseMultiModalProcessor[PrunedInfo]):
         return fields
 
     def _get_prompt_updates(self, *args: Any, **kwargs: Any) -> Sequence[PromptUpdate]:
-        args, kwargs, budget = Given(args, kwargs).without_budget()
-        return [self._pruned_update(update, budget) for update in super()._get_prompt_updates(*args, **kwargs)]
+        given = Given(args, kwargs)
+        _, made = given.find(lambda value: isinstance(value, MultiModalKwargsItems), "what the processor made")
+        args, kwargs, budget = given.without_budget()
+        return [
+            self._pruned_update(update, budget, made.get(update.modality, ()))
+            for update in super()._get_prompt_updates(*args, **kwargs)
+        ]
 
     def _maybe_apply_prompt_updates(self, *args: Any, **kwargs: Any) -> Any:
         _, processed = Given(args, kwargs).find(lambda value: hasattr(value, "prompt_updates"), "a processed prompt")
@@ -134,32 +140,31 @@ class PrunedProcessor(BaseMultiModalProcessor[PrunedInfo]):
         return ids, placeholders
 
     def _require_positions(self, unpruned_length: int) -> None:
-        """Refuse prompts in which M-RoPE positions, which dropped tokens keep occupied, could leave vLLM's tables."""
+        """Refuse prompts in which positions, which dropped tokens keep occupied, could leave vLLM's tables."""
         model = self.info.ctx.model_config
         if not model.uses_mrope:
             return
-        most = POSITIONS_FACTOR * model.hf_text_config.max_position_embeddings - model.max_model_len
+        most = num_positions(model) - model.max_model_len
         if unpruned_length > most:
             raise ValueError(
                 f"a prompt must have at most {most} tokens before pruning, got {unpruned_length}: kept tokens keep "
                 "their positions, and this model's do not reach further; send fewer or smaller images"
             )
 
-    def _pruned_update(self, update: PromptUpdate, budget: Budget) -> PromptUpdate:
+    def _pruned_update(self, update: PromptUpdate, budget: Budget, made: Sequence[Any]) -> PromptUpdate:
+        """Shorten each item's part of the prompt, and note how long it was in what the processor made of the item."""
         if not isinstance(update, PromptReplacement):
             raise TypeError(f"a pruned family must replace its placeholders, got {type(update).__name__}")
-
-        def replacement(item_index: int) -> PromptUpdateDetails:
-            content = update.replacement(item_index) if callable(update.replacement) else update.replacement
+        is_video, short = update.modality == "video", []
+        for index, item in enumerate(made):
+            content = update.replacement(index) if callable(update.replacement) else update.replacement
             details = content if isinstance(content, PromptUpdateDetails) else PromptUpdateDetails.from_seq(content)
-            is_video = update.modality == "video"
             if is_video:
                 self._require_room(details)
-            return shortened(
-                details, budget, self.info.pruning.budget, has_text=is_video and self.info.family.has_video_text
-            )
-
-        return replace(update, replacement=replacement)
+            has_text = is_video and self.info.family.has_video_text
+            short.append(shortened(details, budget, self.info.pruning.budget, has_text=has_text))
+            item[budget_field(update.modality)].data[-1] = short[-1].num_visual_tokens
+        return replace(update, replacement=short.__getitem__)
 
     def _require_room(self, details: PromptUpdateDetails) -> None:
         """Refuse videos that the vision encoder was not profiled with: unpruned, they would not fit the context."""
@@ -195,7 +200,7 @@ def shortened(details: PromptUpdateDetails, budget: Budget, server: Budget, has_
     count = allowed_count(budget, server, total)
     gone = set(places[count:])
     short = [token for place, token in enumerate(full) if place not in gone]
-    return ShortDetails(short, None if has_text else details.is_embed, total - count)
+    return ShortDetails(short, None if has_text else details.is_embed, total, total - count)
 
 
 def pruned_class(mixin: type[Any], base: type[Any]) -> type[Any]:

@@ -46,9 +46,11 @@ def _check_at_startup() -> None:
     class PrunedModelConfig(VerifyAndUpdateConfig):
         @staticmethod
         def verify_and_update_config(vllm_config: Any) -> None:
+            from divprune.vllm_plugin.positions import keep_positions
             from divprune.vllm_plugin.refusals import refuse_unsupported
 
             settings = refuse_unsupported(vllm_config)
+            keep_positions(vllm_config.model_config, settings)
             warn_if_untested(settings.allow_untested_vllm)
 
     for family in SERVED_FAMILIES:

@@ -6,9 +6,10 @@ every process of the engine sees. A budget travels as two integers, because vLLM
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 from divprune.budget import KEEP_RATIO_STEPS, Budget
+from divprune.config import Positions
 from divprune.methods import Method, get_method
 
 REQUEST_KEYS = ("keep_ratio", "num_keep")
@@ -24,6 +25,8 @@ class PruningSettings:
         method: A method and its parameters, as on the command line: "divprune", "random:seed=3".
         allow_request_ratio: Whether requests may ask for less by their mm_processor_kwargs.
         allow_untested_vllm: Whether to say nothing of a vLLM outside the tested range.
+        positions: "original" lets kept tokens keep their position numbers, "compact" numbers short prompts anew; None
+            is "original" wherever the model can.
 
     Raises:
         ValueError: A value is out of range, or no method has this name.
@@ -35,6 +38,7 @@ class PruningSettings:
     method: str = "divprune"
     allow_request_ratio: bool = False
     allow_untested_vllm: bool = False
+    positions: Positions | None = None
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -43,6 +47,8 @@ class PruningSettings:
         for name in ("allow_request_ratio", "allow_untested_vllm"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be true or false, got {getattr(self, name)!r}")
+        if self.positions not in (*get_args(Positions), None):
+            raise ValueError(f"positions must be one of {get_args(Positions)}, got {self.positions!r}")
 
     @classmethod
     def of(cls, hf_config: object) -> "PruningSettings":
@@ -110,8 +116,8 @@ def as_integers(budget: Budget) -> list[int]:
 
 
 def from_integers(values: list[int]) -> Budget:
-    """Return the budget that `as_integers` wrote."""
-    millionths, num_keep = values
+    """Return the budget that `as_integers` wrote, whatever stands behind it."""
+    millionths, num_keep = values[:2]
     return Budget(num_keep=num_keep) if num_keep else Budget(keep_ratio=millionths / KEEP_RATIO_STEPS)
 
 

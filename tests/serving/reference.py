@@ -71,12 +71,14 @@ class Reference:
         folder: Path,
         items: Callable[[str, Any, list[Tensor]], list[Tensor]] | None = None,
         processor: Any = None,
+        compact: bool = False,
     ) -> None:
         loaded = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
         self.model: PreTrainedModel = loaded[0].eval()
         assert not loaded[1]["missing_keys"]
         self.processor = processor or AutoProcessor.from_pretrained(folder)
         self.items = items or (lambda kind, inputs, entries: entries)
+        self.compact = compact
 
     @torch.no_grad()
     def answer(self, prompt: str, media: Media, keep: KeepRule, num_tokens: int) -> tuple[int, list[int]]:
@@ -98,11 +100,11 @@ class Reference:
             if items:
                 self._place(kind, inputs, ids, embeddings, stays, is_visual, deepstack, keep)
         positions, next_position = self._positions(inputs)
-        if positions.ndim == 2:  # tokens are counted, and the short prompt counts its own
+        if self.compact:
             next_position = int(stays.sum())
             positions = torch.arange(next_position)[None]
         else:
-            positions = positions[:, :, stays]
+            positions = positions[..., stays]
         layers = [layer[stays] for layer in deepstack]
         return Short(embeddings[None, stays], positions, next_position, is_visual[None, stays], layers)
 
@@ -129,17 +131,19 @@ class Reference:
         """(1, L), or (3, 1, L) coordinates of the whole prompt, and what follows."""
         find = getattr(self.model.model, "get_rope_index", None)
         if find is None:
-            return torch.arange(inputs["input_ids"].shape[1])[None], 0
+            length = inputs["input_ids"].shape[1]
+            return torch.arange(length)[None], length
         names = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts", "mm_token_type_ids")
         known = {name: inputs[name] for name in names if name in inputs}
         positions, _ = find(inputs["input_ids"], **known)
         return positions, int(positions.max()) + 1
 
     def _next(self, short: Short) -> int:
-        extra: dict[str, Any] = {}
+        # Without a mask, gaps in the positions would be read as borders between packed sequences.
+        extra: dict[str, Any] = {"attention_mask": torch.ones_like(short.is_visual, dtype=torch.int64)}
         if short.deepstack:
             features = [layer[short.is_visual[0]] for layer in short.deepstack]
-            extra = {"visual_pos_masks": short.is_visual, "deepstack_visual_embeds": features}
+            extra |= {"visual_pos_masks": short.is_visual, "deepstack_visual_embeds": features}
         hidden = self.model.model.language_model(
             inputs_embeds=short.embeddings, position_ids=short.positions, use_cache=False, **extra
         ).last_hidden_state

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from divprune import prune
-from divprune.huggingface.families.registry import family_of
 from tests.serving.cases import CASES, RATIO, SMALL_RATIO, Case, expected, prompts, reference
 from tests.serving.engines import NUM_TOKENS, answers, ask
 from tests.serving.reference import arguments, divprune_rule, first_rows
@@ -56,12 +55,11 @@ def test_the_choice_of_rows_matters(case: Case, checkpoint: Checkpoint) -> None:
 
 
 def test_transformers_pruned_agrees(case: Case, checkpoint: Checkpoint) -> None:
-    """The reference is also what `prune` does under transformers, with the positions that vLLM gives."""
+    """The reference is also what `prune` does under transformers."""
     own = reference(case.name, checkpoint(case.name))
-    positions = None if family_of(own.model).has_coordinates else "compact"
     asked = [prompt for prompt in prompts(case) if prompt[1]["image"]]
     found = []
-    with prune(own.model, keep_ratio=RATIO, positions=positions):
+    with prune(own.model, keep_ratio=RATIO):
         for text, media in asked:
             inputs = own.processor(text=text, **arguments(media), return_tensors="pt")
             inputs = {name: value for name, value in inputs.items() if name != "image_num_patches"}

@@ -88,13 +88,17 @@ class ModelPool:
         from divprune.vllm_plugin import pruned_overrides
 
         _refuse_options_of_prune(run, "vllm")
-        wanted = (run.model, run.method, run.keep_ratio, run.num_keep)
+        wanted = (run.model, run.method, run.keep_ratio, run.num_keep, run.positions)
         if self._loaded != wanted:
             self.close()
             overrides = {}
             if run.method != UNPRUNED:
                 overrides["hf_overrides"] = pruned_overrides(
-                    run.model, method=run.method, keep_ratio=run.keep_ratio, num_keep=run.num_keep
+                    run.model,
+                    method=run.method,
+                    keep_ratio=run.keep_ratio,
+                    num_keep=run.num_keep,
+                    positions=run.positions,
                 )
             self._model = TasksLengthVLLM(
                 model=run.model,
@@ -134,6 +138,5 @@ class ModelPool:
 
 
 def _refuse_options_of_prune(run: EvaluationRun, backend: str) -> None:
-    # Served prompts whose positions count tokens are numbered anew.
-    if run.positions == "original" or run.order != "sorted":
-        raise EvaluationError(f"`backend` {backend} takes no original positions and no order of its own")
+    if run.order != "sorted":
+        raise EvaluationError(f"`backend` {backend} takes no order of its own")
