@@ -10,6 +10,7 @@ from torch import Tensor
 
 from divprune.budget import Budget, equal_shares
 from divprune.config import Newlines, PruningConfig, Scope
+from divprune.errors import SelectionError
 from divprune.huggingface.encoding.items import VisualItem
 from divprune.huggingface.families.token_layout import Layout, tile_piece
 from divprune.methods.base import Piece
@@ -40,7 +41,7 @@ def groups_of(items: list[VisualItem], config: PruningConfig) -> list[Group]:
         config: how to prune; its `scope` says what a group is, its `newlines` whether newline tokens are in any.
 
     Raises:
-        ValueError: the frames, tiles or newline tokens of an item are not known.
+        SelectionError: the frames, tiles or newline tokens of an item are not known.
     """
     budgets = _budgets(items, config)
     if config.scope != "sample":
@@ -148,7 +149,9 @@ def _tiles(item: VisualItem) -> Tensor:
     """(M,) int64 the tile of each token."""
     total = len(item.placeholders)
     if item.modality == "video":
-        raise ValueError("scope must be 'frame', 'item' or 'sample' for a video, got 'tile': its frames are not cut")
+        raise SelectionError(
+            "scope must be 'frame', 'item' or 'sample' for a video, got 'tile': its frames are not cut"
+        )
     if item.layout is None and item.tile_size:
         return torch.arange(total) // item.tile_size
     layout = _known(item, "scope must be 'item' or 'sample' here, got 'tile': the tiles of this input")
@@ -158,7 +161,7 @@ def _tiles(item: VisualItem) -> Tensor:
 def _known(item: VisualItem, message: str) -> Layout:
     """Return the layout of an item; if there is none, that is an error."""
     if item.layout is None:
-        raise ValueError(f"{message} are not known")
+        raise SelectionError(f"{message} are not known")
     return item.layout
 
 

@@ -37,6 +37,7 @@ def test_a_model_that_is_not_served_is_refused() -> None:
         ({"keep_ratio": 0.5, "num_keep": 3}, "exactly one"),
         ({"keep_ratio": 0.5, "method": "divprun"}, "did you mean 'divprune'"),
         ({"keep_ratio": 0.5, "keepratio": 0.5}, "knows keep_ratio, .* got 'keepratio'"),
+        ({"num_keep": 64, "scope": "tile", "newlines": "keep"}, "knows keep_ratio, .* got 'newlines', 'scope'"),
     ],
 )
 def test_wrong_settings_are_refused(given: dict[str, Any], error: str) -> None:
