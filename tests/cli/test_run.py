@@ -165,6 +165,18 @@ def test_clips(divprune: Command, checkpoints: Path, clip: Path, family: str) ->
     assert row["num_kept"] == round(0.5 * row["num_visual_tokens"])
 
 
+def test_a_method_reads_a_clip_checkpoint(divprune: Command, checkpoints: Path, llava: Path, picture: Path) -> None:
+    clip = checkpoint_writers.write_clip(checkpoints / "whole-clip")
+    model = checkpoint_writers.write_llava_with_tower(checkpoints / "clip-llava", clip)
+    arguments = ("--image", picture, "--method", f"cdpruner:clip={clip}", "--num-keep", 5, "--json", *SHORT)
+    outcome = divprune("run", "--model", model, *arguments)
+    assert outcome.exit_code == 0, outcome.stderr
+    assert outcome.json["rows"][0]["num_kept"] == 5
+    outcome = divprune("run", "--model", llava, *arguments)
+    assert outcome.exit_code == 2
+    assert "clip must be the checkpoint whose vision tower the model has" in outcome.stderr
+
+
 def test_tiles_and_newlines(divprune: Command, checkpoints: Path, clip: Path, picture: Path, tmp_path: Path) -> None:
     pytest.importorskip("torchvision")
     model = checkpoint_writers.write_llava_next_video(checkpoints / "tiles")

@@ -89,6 +89,8 @@ def test_methods_that_need_only_the_encoders_output_are_served(spec: str, family
         ("fastv", "acts inside the LLM"),
         ("divprune:layer=2", "acts inside the LLM"),
         ("cdpruner", "needs text_embeddings"),
+        ("cdpruner:clip=folder", "needs clip_embeddings, clip_text"),
+        ("divprune:distance_dtype=as-published", "finds its own count"),
         ("visionzip", "needs patch_features, vision_attention, vision_keys"),
         ("pooling", "needs pieces"),
         ("evs", "cannot choose from this model's images"),

@@ -25,6 +25,7 @@ from divprune.huggingface.encoding.items import Encoding, VisualItem
 from divprune.huggingface.encoding.method_inputs import (
     capturing,
     downsampled_inputs,
+    with_clip_text,
     with_text_embeddings,
     with_vision_inputs,
 )
@@ -63,6 +64,8 @@ def encode(adapter: ModelAdapter, config: PruningConfig, inputs: Mapping[str, An
         encoding = with_vision_inputs(adapter, method, inputs, encoding, captured)
     if "text_embeddings" in method.needs:
         encoding = replace(encoding, items=with_text_embeddings(adapter, encoding.items, inputs))
+    if "clip_text" in method.needs:
+        encoding = replace(encoding, items=with_clip_text(adapter, method, encoding.items, inputs))
     return encoding
 
 
