@@ -1,4 +1,4 @@
-"""Items -> groups that share a budget -> the method's selection -> each item's kept tokens in both orders.
+"""Groups that share a budget -> the method's selection of each -> each item's kept tokens in both orders.
 
 The same for methods before the LLM and inside it; which k tokens stay is asked here and nowhere else.
 """
@@ -9,27 +9,14 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from divprune.budget import Budget
-from divprune.config import PruningConfig, Scope
+from divprune.config import Newlines, PruningConfig
 from divprune.errors import PruningError, SelectionError
 from divprune.huggingface.encoding.encode import seconds_now
 from divprune.huggingface.encoding.items import ItemSelection, VisualItem
+from divprune.huggingface.groups import Group, groups_of, newlines_on_top
 from divprune.methods.base import ItemContext, Method
 from divprune.methods.checks import checked_picks, state_of
 from divprune.methods.merging import MergingMethod, checked_merge
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Tokens that compete for one budget: `tokens[i]` of item `items[i]`, as indices into what is left of the item.
-
-    `total` counts the tokens that are gone, too; `budget` says how many of them stay, None if the method does.
-    """
-
-    items: list[int]
-    tokens: list[Tensor]
-    total: int
-    budget: Budget | None
 
 
 @dataclass(frozen=True)
@@ -45,7 +32,7 @@ def select_items(items: list[VisualItem], config: PruningConfig, layer: int = 0)
 
     Args:
         items: the call's images and videos.
-        config: how to prune; its `scope` says what a group is: an item, a frame of an item, or all items of a row.
+        config: how to prune; its `scope` says what a group is: an item, a frame or tile of one, or all items of a row.
         layer: the decoder layer that the tokens are about to enter; 0 before the LLM.
 
     Returns:
@@ -57,8 +44,7 @@ def select_items(items: list[VisualItem], config: PruningConfig, layer: int = 0)
     """
     parts: list[list[_Kept]] = [[] for _ in items]
     seconds = [0.0] * len(items)
-    budgets = _budgets(items, config)
-    for number, group in enumerate(_groups(items, config.scope, budgets)):
+    for number, group in enumerate(groups_of(items, config)):
         visual_tokens = _visual_tokens(items, group)
         started = seconds_now(visual_tokens.device)
         kept = _Kept(group.tokens[0], None)
@@ -73,10 +59,12 @@ def select_items(items: list[VisualItem], config: PruningConfig, layer: int = 0)
         for item, part in zip(group.items, _split(kept, group), strict=True):
             parts[item].append(part)
             seconds[item] += elapsed / len(group.items)
-    return [_item_selection(own, time) for own, time in zip(parts, seconds, strict=True)]
+    return [
+        _item_selection(item, own, config.newlines, time) for item, own, time in zip(items, parts, seconds, strict=True)
+    ]
 
 
-def _select(visual_tokens: Tensor, method: Method, context: ItemContext, group: _Group) -> _Kept:
+def _select(visual_tokens: Tensor, method: Method, context: ItemContext, group: Group) -> _Kept:
     """Ask the method about tokens (M, d) that are all candidates."""
     _require(method, context)
     if group.budget is not None:
@@ -97,7 +85,7 @@ def _select(visual_tokens: Tensor, method: Method, context: ItemContext, group: 
     return _Kept(merged.anchors, context.project(mixed))
 
 
-def _select_patches(visual_tokens: Tensor, method: Method, context: ItemContext, group: _Group) -> _Kept:
+def _select_patches(visual_tokens: Tensor, method: Method, context: ItemContext, group: Group) -> _Kept:
     """Ask a method that reads the vision encoder about the tokens that come from a patch.
 
     Others (image newline tokens) are dropped, but for as many as there is room for when every patch is kept.
@@ -124,14 +112,17 @@ def _require(method: Method, context: ItemContext) -> None:
         raise PruningError(f"method {method.name!r} needs {need}, which is not known of these tokens")
 
 
-def _item_selection(parts: list[_Kept], seconds: float) -> ItemSelection:
-    """Join what is kept of one item, one part a group."""
+def _item_selection(item: VisualItem, parts: list[_Kept], newlines: Newlines, seconds: float) -> ItemSelection:
+    """Join what is kept of one item, one part a group, and the newline tokens that stay besides."""
     order = torch.cat([part.order for part in parts])
     merged = [part.merged for part in parts if part.merged is not None]
-    return ItemSelection(order, order.sort().values, seconds, torch.cat(merged) if merged else None)
+    extra = newlines_on_top(item, order, newlines)
+    order = torch.cat([order, extra])
+    joined = torch.cat([*merged, item.visual_tokens[extra]]) if merged else None
+    return ItemSelection(order, order.sort().values, seconds, joined)
 
 
-def _visual_tokens(items: list[VisualItem], group: _Group) -> Tensor:
+def _visual_tokens(items: list[VisualItem], group: Group) -> Tensor:
     """(M, d) tokens of a group, without a copy if it is one whole item."""
     if _is_whole_item(items, group):
         return items[group.items[0]].visual_tokens
@@ -139,7 +130,7 @@ def _visual_tokens(items: list[VisualItem], group: _Group) -> Tensor:
     return torch.cat([items[item].visual_tokens[tokens] for item, tokens in members])
 
 
-def _split(kept: _Kept, group: _Group) -> list[_Kept]:
+def _split(kept: _Kept, group: Group) -> list[_Kept]:
     """Split what a group keeps into what each member keeps, as indices into its item, in pick order."""
     local = torch.cat(group.tokens)[kept.order]
     if len(group.items) == 1:
@@ -152,60 +143,11 @@ def _split(kept: _Kept, group: _Group) -> list[_Kept]:
     ]
 
 
-def _is_whole_item(items: list[VisualItem], group: _Group) -> bool:
+def _is_whole_item(items: list[VisualItem], group: Group) -> bool:
     return len(group.items) == 1 and len(group.tokens[0]) == len(items[group.items[0]].visual_tokens)
 
 
-def _budgets(items: list[VisualItem], config: PruningConfig) -> list[Budget | None]:
-    """Return how many tokens stay of each item."""
-    if config.is_uniform:
-        return [config.budget] * len(items)
-    order = sorted(range(len(items)), key=lambda index: (items[index].row, int(items[index].placeholders[0])))
-    budgets = dict(zip(order, config.budgets([items[index].modality for index in order]), strict=True))
-    return [budgets[index] for index in range(len(items))]
-
-
-def _groups(items: list[VisualItem], scope: Scope, budgets: list[Budget | None]) -> list[_Group]:
-    every_token = [torch.arange(len(item.visual_tokens), device=item.visual_tokens.device) for item in items]
-    if scope == "item":
-        return [
-            _Group([index], [tokens], len(items[index].placeholders), budgets[index])
-            for index, tokens in enumerate(every_token)
-        ]
-    if scope == "frame":
-        return [
-            _Group([index], [tokens], total, budgets[index])
-            for index, item in enumerate(items)
-            for tokens, total in _frames(item)
-        ]
-    rows = sorted({item.row for item in items})
-    # Within a row, in the order in which the items stand in the prompt.
-    members = {row: [index for index, item in enumerate(items) if item.row == row] for row in rows}
-    for indices in members.values():
-        indices.sort(key=lambda index: int(items[index].placeholders[0]))
-    return [
-        _Group(
-            indices,
-            [every_token[index] for index in indices],
-            sum(len(items[index].placeholders) for index in indices),
-            budgets[indices[0]],
-        )
-        for indices in members.values()
-    ]
-
-
-def _frames(item: VisualItem) -> list[tuple[Tensor, int]]:
-    """For each frame its tokens among those that are left, and how many it had."""
-    if item.layout is None:
-        raise ValueError("scope must be 'item' or 'sample' here, got 'frame': the frames of this input are not known")
-    frame = item.layout.frame.to(item.visual_tokens.device)
-    left = frame if item.left is None else frame[item.left]
-    return [
-        ((left == number).nonzero().squeeze(-1), int((frame == number).sum())) for number in sorted(set(frame.tolist()))
-    ]
-
-
-def _group_context(items: list[VisualItem], group: _Group, number: int, method: Method, layer: int) -> ItemContext:
+def _group_context(items: list[VisualItem], group: Group, number: int, method: Method, layer: int) -> ItemContext:
     first, is_whole = items[group.items[0]], _is_whole_item(items, group)
     context = first.context
     if not is_whole:
@@ -214,5 +156,8 @@ def _group_context(items: list[VisualItem], group: _Group, number: int, method: 
     context = replace(context, modality=first.modality, index=number, layer=layer)
     if first.left is None and is_whole and (method.needs | method.reads) & {"grid", "pieces"}:
         grid = None if first.layout is None else first.layout.grid
-        context = replace(context, grid=grid, pieces=first.pieces)
+        return replace(context, grid=grid, pieces=first.pieces)
+    if first.left is None and group.piece is not None:
+        rows, columns, stride = group.piece[1:]
+        return replace(context, grid=(1, rows, columns) if columns == stride else None, pieces=(group.piece,))
     return context

@@ -18,7 +18,9 @@ Modality = Literal["image", "video"]
 Need = str
 """Name of a field of `ItemContext`."""
 
-QUERY_NEEDS: frozenset[Need] = frozenset({"text_embeddings", "attention", "text_attention", "text_keys", "text_states"})
+QUERY_NEEDS: frozenset[Need] = frozenset(
+    {"text_embeddings", "attention", "text_attention", "text_keys", "text_states", "clip_text"}
+)
 """The needs that let the question have a say."""
 
 
@@ -73,6 +75,9 @@ class ItemContext:
             on average. One head if the method sets `joins_heads`.
         vision_keys: (heads, M, d_head) float32, the keys of the same layer.
         patch_features: (M, d_vision) float32, what the projector makes the tokens from.
+        clip_embeddings: (M, d_clip) float32, what the vision encoder's last layer makes of each token's patches, in the
+            space of the CLIP checkpoint `Method.clip_folder`.
+        clip_text: (S, d_clip) float32, segments of the text in that space.
         text_embeddings: (T, d) float32, the embeddings of the text after the prompt's last image (of all its text, if
             nothing follows), as the language model reads them. "The text" below is the same T tokens.
         input_tokens: (N, d) all visual tokens of the prompt as they entered the language model, dropped ones too.
@@ -102,6 +107,8 @@ class ItemContext:
     vision_attention: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[1])
     vision_keys: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[1])
     patch_features: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[0])
+    clip_embeddings: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[0])
+    clip_text: Tensor | None = None
     text_embeddings: Tensor | None = None
     input_tokens: Tensor | None = None
     attention: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[1])
@@ -214,6 +221,11 @@ class Method(ABC):
     def calibrated_on(self) -> str | None:
         """Fingerprint of the one model that the method's parameters were found on; None if it fits any."""
         return None
+
+    @property
+    def clip_folder(self) -> str:
+        """Folder of the CLIP checkpoint that `clip_embeddings` and `clip_text` come from; empty if it needs neither."""
+        return ""
 
     def for_sample(self, index: int) -> Self:
         """Return the method with its seed varied, to draw anew for each sample; itself if it has no seed."""

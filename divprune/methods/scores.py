@@ -29,6 +29,13 @@ def relevance(visual_tokens: Tensor, context: ItemContext, method: str) -> Tenso
     return unit_range(text_similarity(visual_tokens, context, method).mean(dim=0))
 
 
+def clip_irrelevance(context: ItemContext, method: str) -> Tensor:
+    """Return (M,) minus the mean cosine similarity of each token's patches and the text's segments in CLIP's space."""
+    tokens = unit_rows(given(context, "clip_embeddings", method))
+    text = unit_rows(given(context, "clip_text", method).to(tokens.device))
+    return -(text @ tokens.mT).mean(dim=0)
+
+
 def ranked(scores: Tensor) -> Tensor:
     """Return the indices of scores (M,) from the highest down; ties go to the lowest index."""
     return scores.sort(descending=True, stable=True).indices

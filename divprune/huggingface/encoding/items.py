@@ -31,6 +31,7 @@ class VisualItem:
             `visual_tokens` and `context` are theirs, `placeholders` and `layout` those of all M.
         context: what else the method asked for.
         entry_size: tokens of each of the encoder's entries, which are tiles if an item has several; 0 if they differ.
+        tile_size: tokens of each tile, where the encoder works tile by tile; 0 if it does not, or they differ.
         find_layout: works out `layout`, from shapes; it holds no pixels.
     """
 
@@ -42,6 +43,7 @@ class VisualItem:
     left: Tensor | None = None
     context: ItemContext = field(default_factory=ItemContext)
     entry_size: int = 0
+    tile_size: int = 0
     find_layout: Callable[[], Layout | None] = no_layout_known
 
     @cached_property

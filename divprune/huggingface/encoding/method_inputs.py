@@ -6,7 +6,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 from divprune.budget import Budget
 from divprune.errors import PruningError, UnsupportedModelError
 from divprune.huggingface.adapter import ModelAdapter
+from divprune.huggingface.encoding.clip_space import clip_space
 from divprune.huggingface.encoding.items import Encoding, VisualItem
 from divprune.huggingface.encoding.vision_capture import VISION_NEEDS, CapturedVision, capture_encoder
 from divprune.huggingface.families.vision_towers import NO_PATCH, TOWERS, Tower, tower_of
@@ -30,8 +31,12 @@ def require_vision_needs(adapter: ModelAdapter, method: Method) -> None:
     Raises:
         UnsupportedModelError: nothing is known of the family's vision encoder.
         ValueError: the encoder has no layer `method.vision_layer`.
+        CheckpointError: the method's CLIP checkpoint is none, or not that of the encoder.
     """
-    _required_tower(adapter, method).attention(adapter.model, method.vision_layer)
+    tower = _required_tower(adapter, method)
+    tower.attention(adapter.model, method.vision_layer)
+    if method.clip_folder:
+        clip_space(adapter.model, tower, method.clip_folder)
 
 
 @contextmanager
@@ -60,7 +65,7 @@ def with_vision_inputs(
     tower, model = _required_tower(adapter, method), adapter.model
     device = next(iter(encoding.outputs.values()))["pooler_output"][0].device
     contexts = {
-        modality: _all_tokens_context(adapter, tower, inputs, modality, each, device)
+        modality: _all_tokens_context(adapter, tower, method, inputs, modality, each, device)
         for modality, each in zip(encoding.outputs, captured, strict=True)
     }
     if isinstance(method, MergingMethod) and method.merges == "patch_features" and tower.projects_patches:
@@ -79,6 +84,17 @@ def with_text_embeddings(
     embed = adapter.model.get_input_embeddings()
     texts = {row: embed(ids[row, own]).float() for row, own in indices.items()}
     return [replace(item, context=replace(item.context, text_embeddings=texts[item.row])) for item in items]
+
+
+def with_clip_text(
+    adapter: ModelAdapter, method: Method, items: Sequence[VisualItem], inputs: Mapping[str, Any]
+) -> list[VisualItem]:
+    """Hand its row's instruction tokens, read by CLIP's text tower, to every item."""
+    ids: Tensor = inputs["input_ids"]
+    space = clip_space(adapter.model, _required_tower(adapter, method), method.clip_folder)
+    indices = instruction_tokens(adapter, items, ids, inputs.get("attention_mask"))
+    texts = {row: space.embed_text(ids[row, own]) for row, own in indices.items()}
+    return [replace(item, context=replace(item.context, clip_text=texts[item.row])) for item in items]
 
 
 def instruction_tokens(
@@ -149,6 +165,7 @@ def _own_tokens(item: VisualItem) -> Tensor:
 def _all_tokens_context(
     adapter: ModelAdapter,
     tower: Tower,
+    method: Method,
     inputs: Mapping[str, Any],
     modality: Modality,
     captured: CapturedVision,
@@ -160,8 +177,10 @@ def _all_tokens_context(
         num_patches = keys.shape[1]
     elif attention is not None:
         num_patches = attention.shape[1]
+    elif features is not None:
+        num_patches = len(features) * tower.patches_per_feature(adapter.model)
     else:
-        num_patches = len(cast(Tensor, features)) * tower.patches_per_feature(adapter.model)
+        num_patches = sum(map(len, captured.last_states))
     patches = tower.patches(adapter.model, inputs, modality, num_patches)
     if features is not None and tower.patches_per_feature(adapter.model) == 1:
         features = _of_tokens(features, patches)
@@ -170,7 +189,18 @@ def _all_tokens_context(
         vision_attention=None if attention is None else _of_tokens(attention.mT, patches).mT,
         vision_keys=None if keys is None else _of_tokens(keys.transpose(0, 1), patches).transpose(0, 1),
         patch_features=features,
+        clip_embeddings=_clip_embeddings(adapter, tower, method, captured, patches, device),
     )
+
+
+def _clip_embeddings(
+    adapter: ModelAdapter, tower: Tower, method: Method, captured: CapturedVision, patches: Tensor, device: torch.device
+) -> Tensor | None:
+    """(total, d_clip) what was captured of the last layer, in CLIP's space; None if the method needs no such thing."""
+    if not captured.last_states:
+        return None
+    space = clip_space(adapter.model, tower, method.clip_folder)
+    return _of_tokens(space.embed_patches(torch.cat(captured.last_states).to(device)), patches)
 
 
 def _of_tokens(values: Tensor, patches: Tensor) -> Tensor:

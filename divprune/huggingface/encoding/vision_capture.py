@@ -17,7 +17,7 @@ from divprune.huggingface.encoding.attention_capture import AttentionCapture
 from divprune.huggingface.families.vision_towers import Tower
 from divprune.methods.base import Method, Need
 
-VISION_NEEDS: frozenset[Need] = frozenset({"vision_attention", "vision_keys", "patch_features"})
+VISION_NEEDS: frozenset[Need] = frozenset({"vision_attention", "vision_keys", "patch_features", "clip_embeddings"})
 """The needs that are met by capturing in the vision encoder."""
 READ_AT_ONCE = 2**26
 """Largest number of attention probabilities computed in one piece."""
@@ -31,11 +31,13 @@ class CapturedVision:
         attention: (heads, P) pieces.
         keys: (heads, P, d_head) pieces.
         features: what the projector read, (P or M, d).
+        last_states: what the last layer gave, (P, d) pieces.
     """
 
     attention: list[Tensor] = field(default_factory=list)
     keys: list[Tensor] = field(default_factory=list)
     features: list[Tensor] = field(default_factory=list)
+    last_states: list[Tensor] = field(default_factory=list)
 
     def on(self, device: torch.device) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Attention (heads, P), keys (heads, P, d_head) and features (P or M, d), float32; None if not captured."""
@@ -90,6 +92,10 @@ def capture_encoder(model: PreTrainedModel, tower: Tower, method: Method) -> Ite
     def read(_: nn.Module, args: tuple[Any, ...]) -> None:
         passes[-1].features.append(args[0].flatten(0, -2))
 
+    def read_last(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        states = output if isinstance(output, Tensor) else output[0]
+        passes[-1].last_states.append(states[:, int(tower.has_cls_token(model)) :].flatten(0, 1))
+
     with ExitStack() as stack:
         stack.callback(tower.of(model).register_forward_pre_hook(begin).remove)
         if method.needs & {"vision_attention", "vision_keys"}:
@@ -97,4 +103,6 @@ def capture_encoder(model: PreTrainedModel, tower: Tower, method: Method) -> Ite
             stack.callback(VisionCapture(attention, method, tower.has_cls_token(model), passes).stop)
         if "patch_features" in method.needs:
             stack.callback(tower.projector_of(model).register_forward_pre_hook(read).remove)
+        if "clip_embeddings" in method.needs:
+            stack.callback(tower.layers(model)[-1].register_forward_hook(read_last).remove)
         yield passes

@@ -12,6 +12,7 @@ from transformers import GenerationMixin, PreTrainedModel
 
 from divprune.config import Positions
 from divprune.errors import UnsupportedModelError
+from divprune.huggingface.families.anyres_layouts import anyres_layout, next_video_layout, onevision_layout
 from divprune.huggingface.families.item_sizes import (
     ItemSizes,
     run_sizes,
@@ -22,12 +23,9 @@ from divprune.huggingface.families.item_sizes import (
 )
 from divprune.huggingface.families.layout_rules import (
     LayoutRule,
-    anyres_layout,
     gemma4_layout,
     llava_layout,
-    next_video_layout,
     no_layout,
-    onevision_layout,
     qwen_layout,
     ragged_layout,
     row_break_layout,
@@ -79,9 +77,23 @@ class Family:
         """The default of `prune(positions=...)`: tokens keep their numbers wherever `generate` takes position ids."""
         return "original" if self.takes_positions else "compact"
 
+    @property
+    def cuts_tiles(self) -> bool:
+        """Whether images may be several tiles, and layouts or the encoder's entries tell which token is of which."""
+        return self.name in CUT_INTO_TILES
+
+    @property
+    def tells_newlines(self) -> bool:
+        """Whether its layout tells image newline tokens from others."""
+        return self.layout in (anyres_layout, next_video_layout, onevision_layout, row_break_layout)
+
 
 IMAGE: tuple[Modality, ...] = ("image",)
 BOTH: tuple[Modality, ...] = ("image", "video")
+CUT_INTO_TILES = (
+    "llava_next", "llava_next_video", "llava_onevision", "internvl", "aya_vision", "cohere2_vision",
+    "idefics3", "smolvlm", "aria", "ovis2", "qianfan_ocr", "perception_lm", "granite_docling",
+)  # fmt: skip
 ONE_PLACEHOLDER: dict[Modality, str] = {"image": "image_token_id", "video": "image_token_id"}
 
 FAMILIES = (

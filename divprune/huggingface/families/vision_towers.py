@@ -58,6 +58,10 @@ class Tower:
         """Count how many patches are in one feature that the projector is given."""
         return round(1 / model.config.downsample_ratio) ** 2 if self.groups_patches else 1
 
+    def layers(self, model: PreTrainedModel) -> nn.ModuleList:
+        """Return the encoder's layers."""
+        return next(module for module in self.of(model).modules() if isinstance(module, nn.ModuleList))
+
     def attention(self, model: PreTrainedModel, layer: int) -> nn.Module:
         """Return the attention module of a layer; negative numbers count from the last.
 
@@ -66,7 +70,7 @@ class Tower:
         Raises:
             ValueError: there is no such layer.
         """
-        layers = next(module for module in self.of(model).modules() if isinstance(module, nn.ModuleList))
+        layers = self.layers(model)
         if not -len(layers) <= layer < len(layers):
             raise ValueError(f"vision_layer must be between {-len(layers)} and {len(layers) - 1}, got {layer}")
         index = layer % len(layers)
