@@ -3,34 +3,16 @@
 image -> visual tokens -> **groups** -> selection of each -> prompt -> LLM. Asked by `selecting.select_items` alone.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from divprune.budget import Budget, equal_shares
 from divprune.config import Newlines, PruningConfig, Scope
 from divprune.errors import SelectionError
-from divprune.huggingface.encoding.items import VisualItem
+from divprune.huggingface.encoding.items import Group, VisualItem
 from divprune.huggingface.families.token_layout import Layout, tile_piece
-from divprune.methods.base import Piece
 
 NO_PART = -1
-
-
-@dataclass(frozen=True)
-class Group:
-    """Tokens that compete for one budget: `tokens[i]` of item `items[i]`, as indices into what is left of the item.
-
-    `total` counts the tokens that are gone, too; `budget` says how many of them stay, None if the method does. `piece`
-    is the grid that the tokens of a tile form, None if they form none.
-    """
-
-    items: list[int]
-    tokens: list[Tensor]
-    total: int
-    budget: Budget | None
-    piece: Piece | None = None
 
 
 def groups_of(items: list[VisualItem], config: PruningConfig) -> list[Group]:

@@ -12,8 +12,8 @@ from torch import Tensor
 from divprune.config import Newlines, PruningConfig
 from divprune.errors import PruningError, SelectionError
 from divprune.huggingface.encoding.encode import seconds_now
-from divprune.huggingface.encoding.items import ItemSelection, VisualItem
-from divprune.huggingface.groups import Group, groups_of, newlines_on_top
+from divprune.huggingface.encoding.items import Group, ItemSelection, VisualItem
+from divprune.huggingface.groups import groups_of, newlines_on_top
 from divprune.methods.base import ItemContext, Method
 from divprune.methods.checks import checked_picks, state_of
 from divprune.methods.merging import MergingMethod, checked_merge
@@ -44,7 +44,8 @@ def select_items(items: list[VisualItem], config: PruningConfig, layer: int = 0)
     """
     parts: list[list[_Kept]] = [[] for _ in items]
     seconds = [0.0] * len(items)
-    for number, group in enumerate(groups_of(items, config)):
+    is_plain = config.scope == "item" and config.newlines == "budget" and config.is_uniform
+    for number, group in enumerate(_whole_items(items, config) if is_plain else groups_of(items, config)):
         visual_tokens = _visual_tokens(items, group)
         started = seconds_now(visual_tokens.device)
         kept = _Kept(group.tokens[0], None)
@@ -61,6 +62,19 @@ def select_items(items: list[VisualItem], config: PruningConfig, layer: int = 0)
             seconds[item] += elapsed / len(group.items)
     return [
         _item_selection(item, own, config.newlines, time) for item, own, time in zip(items, parts, seconds, strict=True)
+    ]
+
+
+def _whole_items(items: list[VisualItem], config: PruningConfig) -> list[Group]:
+    """Return one group an item, of all its tokens: what is asked for by default."""
+    return [
+        Group(
+            [index],
+            [torch.arange(len(item.visual_tokens), device=item.visual_tokens.device)],
+            len(item.placeholders),
+            config.budget,
+        )
+        for index, item in enumerate(items)
     ]
 
 
@@ -116,10 +130,11 @@ def _item_selection(item: VisualItem, parts: list[_Kept], newlines: Newlines, se
     """Join what is kept of one item, one part a group, and the newline tokens that stay besides."""
     order = torch.cat([part.order for part in parts])
     merged = [part.merged for part in parts if part.merged is not None]
-    extra = newlines_on_top(item, order, newlines)
-    order = torch.cat([order, extra])
-    joined = torch.cat([*merged, item.visual_tokens[extra]]) if merged else None
-    return ItemSelection(order, order.sort().values, seconds, joined)
+    if newlines != "budget":
+        extra = newlines_on_top(item, order, newlines)
+        order = torch.cat([order, extra])
+        merged += [item.visual_tokens[extra]] if merged else []
+    return ItemSelection(order, order.sort().values, seconds, torch.cat(merged) if merged else None)
 
 
 def _visual_tokens(items: list[VisualItem], group: Group) -> Tensor:

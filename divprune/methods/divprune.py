@@ -52,7 +52,6 @@ class DivPrune(Method):
             raise ValueError(f"min_distance must be a distance of at least 0, got {self.min_distance}")
         if self.metric not in METRICS:
             raise ValueError(f"metric must be one of {', '.join(map(repr, METRICS))}, got {self.metric!r}")
-        checked_layer(self.layer, 0)
         if self.distance_dtype not in DISTANCE_DTYPES:
             allowed = " or ".join(map(repr, DISTANCE_DTYPES))
             raise ValueError(f"distance_dtype must be {allowed}, got {self.distance_dtype!r}")
@@ -63,6 +62,7 @@ class DivPrune(Method):
                 f"distance_dtype must be 'full' beside {seen}, got 'as-published': the published procedure knows the "
                 "cosine distance alone, and neither swaps tokens nor stops early"
             )
+        checked_layer(self.layer, 0)
 
     @property
     def _is_as_published(self) -> bool:

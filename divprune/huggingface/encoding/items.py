@@ -7,6 +7,7 @@ from functools import cached_property
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
+from divprune.budget import Budget
 from divprune.huggingface.families.token_layout import Layout, pieces_of
 from divprune.methods.base import ItemContext, Modality, Piece
 
@@ -55,6 +56,21 @@ class VisualItem:
     def pieces(self) -> tuple[Piece, ...] | None:
         """The grids that the tokens form, None if unknown."""
         return pieces_of(self.layout, len(self.placeholders), self.entry_size)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tokens that compete for one budget: `tokens[i]` of item `items[i]`, as indices into what is left of the item.
+
+    `total` counts the tokens that are gone, too; `budget` says how many of them stay, None if the method does. `piece`
+    is the grid that the tokens of a tile form, None if they form none.
+    """
+
+    items: list[int]
+    tokens: list[Tensor]
+    total: int
+    budget: Budget | None
+    piece: Piece | None = None
 
 
 @dataclass(frozen=True)

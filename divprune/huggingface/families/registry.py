@@ -57,6 +57,7 @@ class Family:
         first_position: the number of a prompt's first token where positions count tokens.
         has_typed_blocks: whether `token_type_ids` say which visual tokens see each other both ways.
         fresh_images_only: why images cannot come in on a kept cache; empty if they can.
+        positions: the default of `prune(positions=...)`.
     """
 
     name: str
@@ -71,11 +72,11 @@ class Family:
     first_position: int = 0
     has_typed_blocks: bool = False
     fresh_images_only: str = ""
+    positions: Positions = field(init=False)
 
-    @property
-    def positions(self) -> Positions:
-        """The default of `prune(positions=...)`: tokens keep their numbers wherever `generate` takes position ids."""
-        return "original" if self.takes_positions else "compact"
+    def __post_init__(self) -> None:
+        """Let tokens keep their numbers wherever `generate` takes position ids."""
+        object.__setattr__(self, "positions", "original" if self.takes_positions else "compact")
 
     @property
     def cuts_tiles(self) -> bool:

@@ -116,10 +116,8 @@ def _with_living_mask(adapter: ModelAdapter, inputs: dict[str, Any], past: Past 
     if past is not None:
         require_unpacked_positions(adapter, None if positions is None else positions[..., past.pruned_length :])
         return inputs
-    if not has_gaps(positions):
-        return inputs
     is_unmasked = adapter.generation_setting(inputs, "use_cache") is False or adapter.has_flash_attention
-    if not (is_unmasked and bool(inputs["attention_mask"].all())):
+    if not (is_unmasked and bool(inputs["attention_mask"].all()) and has_gaps(positions)):
         return inputs
     shape = inputs["input_ids"].shape
     per_token = [name for name, value in inputs.items() if isinstance(value, Tensor) and value.shape == shape]
