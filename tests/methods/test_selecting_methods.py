@@ -87,21 +87,39 @@ def test_mmr_balances_importance_and_redundancy() -> None:
 def test_id_selection_suppresses_neighbours() -> None:
     context = ItemContext(vision_attention=torch.tensor([[1.0, 0.9, 0.3, 0.2]]))
     tokens = angles(0, 10, 90, 180)
-    # d(0, 1) = 0.0152: 0.9 - 0.9954 = -0.095; 2 and 3 are out of reach.
+    # Scaled: 1, .875, .125, 0. d(0, 1) = .0152 gives exp(-20 d^2) = .9954: after 0, .875 - .9954 is 0 at least; 90 and
+    # 180 degrees are out of reach. After 2 (.125) all are 0, and 1 follows before 3 by its attention.
     assert exp(-20 * (1 - torch.tensor(10.0).deg2rad().cos().item()) ** 2) == pytest.approx(0.9954, abs=1e-4)
-    assert get_method("id-selection").select(tokens, 4, context).tolist() == [0, 2, 3, 1]
+    assert get_method("id-selection").select(tokens, 4, context).tolist() == [0, 2, 1, 3]
     assert get_method("id-selection:gamma=100000").select(tokens, 2, context).tolist() == [0, 1]
+
+
+def test_id_selection_picks_never_attract_their_neighbours() -> None:
+    # Scaled: 1, .95, .9, .5, 0; 0, 1 and 2 are one place, 3 and 4 places of their own. After 0 scores are 0, 0, .5, 0;
+    # after 3 all are 0: 1 and 2 follow by attention, then 4. Without the bound 1 has -.05 and 2 -.1, and 4 has 0: it
+    # would be third, then 1, whose score of -.05 would raise 2 to -.05.
+    context = ItemContext(vision_attention=torch.tensor([[1.0, 0.95, 0.9, 0.5, 0.0]]))
+    assert get_method("id-selection").select(angles(0, 0, 0, 90, 180), 5, context).tolist() == [0, 3, 1, 2, 4]
+
+
+def test_otprune_scales_columns_and_squares_the_gram_matrix() -> None:
+    # Every column is 5 long: V = (.6, 0, 0), (.8, .8, .8), (0, .6, .6), G = V V^T = (.36, .48, 0), (.48, 1.92, .96),
+    # (0, .96, .72). I + G G^T has 1.36, 5.8384, 2.44 on its diagonal: 1 is first. Beside it, 1.0944 for 0 and 2.5344
+    # for 2: 1.36 - 1.0944^2 / 5.8384 = 1.15 and 2.44 - 2.5344^2 / 5.8384 = 1.34.
+    tokens = torch.tensor([[3.0, 0, 0], [4, 4, 4], [0, 3, 3]], dtype=torch.float64)
+    assert get_method("otprune:gamma=1").select(tokens, 3, IMAGE).tolist() == [1, 2, 0]
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_otprune_is_the_greedy_maximum_of_its_formula(seed: int) -> None:
-    tokens = noise(14, 9, seed=seed).double()
-    scaled = tokens / tokens.std(dim=1, correction=0, keepdim=True)
+    tokens = noise(14, 9, seed=seed).double() * torch.logspace(-2, 2, 9)
+    scaled = tokens / tokens.norm(dim=0)
+    gram = scaled @ scaled.T
     chosen: list[int] = []
     while len(chosen) < 8:
 
         def value(token: int) -> float:
-            rows = scaled[[*chosen, token]]
+            rows = gram[[*chosen, token]]
             return float(torch.logdet(torch.eye(len(rows), dtype=torch.float64) + 0.01 * rows @ rows.T))
 
         chosen.append(max((token for token in range(14) if token not in chosen), key=value))
