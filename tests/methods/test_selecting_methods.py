@@ -54,11 +54,27 @@ def test_vispruner_weeds_out_duplicates_of_the_unattended() -> None:
     context = ItemContext(vision_attention=attention, patch_features=features.float())
     # 4 and 7 are attended; left are 0 1 2 3 5 6. Those at even places, 0 (0 degrees), 2 (200) and 5 (60), are 99, 1 and
     # 39 degrees from the nearest at an odd place (100, 201, 99): 2 is the first to go, then 5.
-    assert VisPruner(important_ratio=0.3).select(features, 7, context).tolist() == [4, 7, 0, 1, 3, 5, 6]
+    assert VisPruner(important_ratio=0.3).select(features, 7, context).tolist() == [4, 7, 5, 0, 1, 3, 6]
     assert VisPruner(important_ratio=0.4).select(features, 6, context).tolist() == [4, 7, 0, 1, 3, 6]
     # Eight at once take all the even ones; then of 1 3 6, with 3 at the odd place, 1 is nearer to it than 6.
-    assert VisPruner().select(features, 4, context).tolist() == [4, 7, 3, 6]
+    assert VisPruner().select(features, 4, context).tolist() == [4, 7, 6, 3]
     assert VisPruner(important_ratio=1.0).select(features, 2, context).tolist() == [4, 7]
+
+
+def test_vispruner_lists_the_rest_by_attention_and_goes_on_with_the_most_similar() -> None:
+    # Attention rises with the index, so that token 19 - p stands at place p of the list. At odd places 1, 3, ..., 19:
+    # e0, ..., e9. At even places 0, 2, ..., 14: e0, ..., e7 again; at 16: .6 e8 + .8 e10; at 18: .8 e9 + .6 e11.
+    rows = torch.zeros(20, 12, dtype=torch.float64)
+    odd = torch.arange(10)
+    rows[2 * odd + 1, odd] = 1.0
+    rows[2 * odd[:8], odd[:8]] = 1.0
+    rows[16, [8, 10]], rows[18, [9, 11]] = torch.tensor([[0.6, 0.8], [0.8, 0.6]], dtype=torch.float64)
+    context = ItemContext(vision_attention=torch.arange(20.0)[None], patch_features=rows.flip(0))
+    # Eight go, the copies at places 0 to 14. The next list: place 18 (similarity .8), 16 (.6), then 1, 3, ..., 19. Now
+    # 18, 1, 5, 9, 13, 17 are at even places; 18 is .8 like 19, and 17 is .6 like 16: one more goes, 18. Going on with 16
+    # before 18, nobody at an even place would be like anybody at an odd one, and 16 would go.
+    kept = VisPruner(important_ratio=0.0).select(rows, 11, context)
+    assert sorted(19 - kept) == [1, 3, 5, 7, 9, 11, 13, 15, 16, 17, 19]
 
 
 def test_scope_multiplies_saliency_and_coverage() -> None:
