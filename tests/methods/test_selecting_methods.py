@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from divprune.methods import ItemContext, get_method
+from divprune.methods import CDPruner, ItemContext, get_method
 from divprune.methods.agile_pruner import AgilePruner, effective_rank
 from divprune.methods.divprune_star import DivPruneStar
 from divprune.methods.eadp import EADP, smoothed
@@ -71,7 +71,7 @@ def test_vispruner_lists_the_rest_by_attention_and_goes_on_with_the_most_similar
     rows[16, [8, 10]], rows[18, [9, 11]] = torch.tensor([[0.6, 0.8], [0.8, 0.6]], dtype=torch.float64)
     context = ItemContext(vision_attention=torch.arange(20.0)[None], patch_features=rows.flip(0))
     # Eight go, the copies at places 0 to 14. The next list: place 18 (similarity .8), 16 (.6), then 1, 3, ..., 19. Now
-    # 18, 1, 5, 9, 13, 17 are at even places; 18 is .8 like 19, and 17 is .6 like 16: one more goes, 18. Going on with 16
+    # 18, 1, 5, 9, 13, 17 are at even places; 18 is .8 like 19, and 17 is .6 like 16: one more goes, 18. If 16 were
     # before 18, nobody at an even place would be like anybody at an odd one, and 16 would go.
     kept = VisPruner(important_ratio=0.0).select(rows, 11, context)
     assert sorted(19 - kept) == [1, 3, 5, 7, 9, 11, 13, 15, 16, 17, 19]
@@ -148,13 +148,35 @@ def test_relevance_is_the_mean_cosine_with_the_text() -> None:
     assert relevance(tokens, context, "x").tolist() == pytest.approx([1.0, 0.0, 0.5**0.5])
 
 
+def test_cdpruner_adds_its_epsilon_before_it_divides() -> None:
+    # Relevance 0, 1e-6 and .5e-6, a range of 1e-6: weights 1, 2 and 1.5. Squared: 1 is first (4). Token 0 is at a right
+    # angle to it (1), token 2 at a cosine of .8: 2.25 (1 - .64) = .81. Added behind the division, weights would be
+    # 1e-6, 1 and .5, and 2 second.
+    tokens = torch.tensor([[0, 1, 0], [1e-6, 0, 1], [0.5e-6, 0.6, 0.8]], dtype=torch.float64)
+    context = ItemContext(text_embeddings=torch.tensor([[1.0, 0.0, 0.0]]))
+    assert get_method("cdpruner").select(tokens, 3, context).tolist() == [1, 0, 2]
+    assert CDPruner().weights(torch.ones(3)).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_cdpruner_weighs_relevance_against_diversity_by_theta() -> None:
+    # theta .8 is a factor of .8 / (2 * .2) = 2: weights exp(2 r), here over their largest, for r = 0, 1/2 and 1.
+    weights = get_method("cdpruner:theta=0.8").weights(torch.tensor([0.0, 4.0, 8.0], dtype=torch.float64))  # type: ignore[attr-defined]
+    assert weights.tolist() == pytest.approx([exp(-2), exp(-1), 1.0])
+    # Relevance 1, .96 and 0. As it is, 1 (.96^2 (1 - .96^2) = .07) comes before 2, with weight 1e-6. theta 0 leaves
+    # diversity, in which 0 and 1 are the worst pair.
+    tokens = torch.tensor([[2.0, 0.0], [0.96, 0.28], [0.0, 1.0]], dtype=torch.float64)
+    context = ItemContext(text_embeddings=torch.tensor([[1.0, 0.0]]))
+    assert get_method("cdpruner").select(tokens, 2, context).tolist() == [0, 1]
+    assert 2 in get_method("cdpruner:theta=0").select(tokens, 2, context)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_cdpruner_is_the_greedy_maximum_of_the_determinant(seed: int) -> None:
     tokens, context = full_item((1, 3, 4), seed)
     text, rows = context.text_embeddings, tokens.double()
     assert text is not None
     similar = torch.nn.functional.cosine_similarity(text[:, None].double(), rows[None], dim=-1).mean(dim=0)
-    weight = (similar - similar.min()) / (similar.max() - similar.min()) + 1e-6
+    weight = (similar - similar.min() + 1e-6) / (similar.max() - similar.min())
     kernel = weight[:, None] * cosines(tokens) * weight
     chosen: list[int] = []
     while len(chosen) < 6:
@@ -257,6 +279,8 @@ def test_evs_keeps_the_first_frame_and_what_changes() -> None:
         ("agilepruner:average_rank=nan", "average_rank must be at least 1, got nan"),
         ("vispruner:important_ratio=1.5", "important_ratio must be between 0 and 1, got 1.5"),
         ("tops:diversity=-1", "diversity must be at least 0"),
+        ("cdpruner:theta=1", r"theta must be in \[0, 1\), or None, got 1.0"),
+        ("cdpruner:theta=x", "parameter 'theta' of method 'cdpruner' must be of type float, got 'x'"),
         ("eadp:mix=2", "mix must be between 0 and 1"),
     ],
 )
