@@ -106,7 +106,7 @@ def test_methods_tell_what_they_need_and_where_they_come_from(divprune: Command)
         "citation": "Yang, Chen, Tian, Wang, Li, Yu, Jia, CVPR 2025",
         "paper": "https://arxiv.org/abs/2412.04467",
     }
-    assert {name for name, row in rows.items() if row["query_aware"]} >= {"fastv", "cdpruner", "mmtok", "eadp", "tops"}
+    assert {name for name, row in rows.items() if row["query_aware"]} >= {"fastv", "cdpruner", "mmtok", "eadp"}
     assert (rows["prumerge"]["count"], rows["pooling"]["count"], rows["vtw"]["count"]) == (
         "adaptive",
         "at_most",
