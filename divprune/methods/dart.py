@@ -33,7 +33,7 @@ class DART(Method):
     Multimodal Language Models: Duplication Matters More", EMNLP 2025, https://arxiv.org/abs/2502.11494
 
     Attributes:
-        layer: K, at least 1; the default is the one that LightCompress runs it with.
+        layer: K, at least 1; the default is that of the authors' script (LightCompress runs it with 5).
     """
 
     name: ClassVar[str] = "dart"
@@ -45,7 +45,7 @@ class DART(Method):
         citation="Wen, Gao, Wang, Zhang, Zhang, Li, He, Zhang, EMNLP 2025",
     )
     needs: ClassVar[frozenset[Need]] = frozenset({"keys", "text_keys", "text_states", "final_norm"})
-    layer: int = 5
+    layer: int = 2
 
     def __post_init__(self) -> None:
         """Check the layer: there must be one before it, whose keys show the pivots."""

@@ -24,10 +24,10 @@ class EADP(Method):
 
     Greedy maximum of sum_j w_j max over chosen i of (s_ij + 1) / 2, s the cosine similarities of the visual tokens.
     Relevance r is made of MINUS the cosines of visual and text tokens: mix * (that with the mean text embedding) +
-    (1 - mix) * (a weighted sum of those with each telling text token). w is r, scaled to (r - min + 1e-6) / (max - min +
-    1e-6), smoothed on the grid by a 3 x 3 Gaussian (sigma 1, reflected at the edges), to the power of beta. H is the
-    entropy of a text token's softmax(values / temperature) over the visual tokens; telling are the max(1, int(0.2 T)) of
-    the T text tokens with the lowest H, weighted by softmax(-H / temperature).
+    (1 - mix) * (a weighted sum of those with each telling text token). w is r, scaled to
+    (r - min + 1e-6) / (max - min + 1e-6), smoothed on the grid by a 3 x 3 Gaussian (sigma 1, reflected at the edges),
+    to the power of beta. H is the entropy of a text token's softmax(values / temperature) over the visual tokens;
+    telling are the max(1, int(0.2 T)) of the T text tokens with the lowest H, weighted by softmax(-H / temperature).
 
     This is the authors' variant without CLIP, in the language model's space. Deviations: tiles share one budget, where
     the paper gives each a part by its summed weights; nothing is smoothed where the tokens' places are not known.
@@ -79,7 +79,8 @@ class EADP(Method):
         """Return (M,) the weighted sum of the rows of `words` (T, M) that single out some tokens."""
         entropy = torch.special.entr((words / self.temperature).softmax(dim=-1)).sum(dim=-1)
         telling = entropy.sort(stable=True).indices[: max(1, int(TELLING_FRACTION * len(words)))]
-        return (-entropy[telling] / self.temperature).softmax(dim=0) @ words[telling]
+        weights: Tensor = (-entropy[telling] / self.temperature).softmax(dim=0)
+        return weights @ words[telling]
 
 
 def grids_of(context: ItemContext) -> tuple[Piece, ...]:
