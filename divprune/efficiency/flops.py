@@ -141,7 +141,8 @@ def selection_flop(shape: LanguageShape, method: Method, schedule: DropSchedule,
             total += 2 * (2 * PIVOTS) * before * shape.hidden_size
         if isinstance(method, MergingMethod) and method.layers:
             total += 2 * left * before * shape.hidden_size
-        rows_read = {"attention": 1, "text_attention": num_text_tokens, "visual_attention": before}
+        rows_read = {"attention": 1, "text_attention": num_text_tokens}
+        rows_read |= dict.fromkeys(("visual_attention", "visual_peak_attention"), before)
         rows = sum(count for need, count in rows_read.items() if need in method.needs)
         total += 2 * rows * (before + num_text_tokens) * shape.head_size * shape.num_heads
         before = left

@@ -80,6 +80,8 @@ class ItemContext:
         text_attention: (heads, T, M) float32, how much each token of the text attends to each of the tokens.
         visual_attention: (heads, M) float32, how much the prompt's visual tokens that are left, those of all its
             images, attend to each of the tokens on average.
+        visual_peak_attention: (M,) float32, the same with the maximum over the heads taken first, for each attending
+            token, then the mean.
         keys: (key heads, M, d_head) float32, the tokens' keys in decoder layer `layer` - 1, after rotary embedding.
         text_keys: (key heads, T, d_head) float32, the text's.
         text_states: (T, d) the text's hidden states, entering `layer`.
@@ -107,6 +109,7 @@ class ItemContext:
     attention: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[1])
     text_attention: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[2])
     visual_attention: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[1])
+    visual_peak_attention: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[0])
     keys: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[1])
     text_keys: Tensor | None = None
     text_states: Tensor | None = None

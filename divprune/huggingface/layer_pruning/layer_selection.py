@@ -140,6 +140,7 @@ class LayerSelector:
             "attention": lambda: own["attention"][:, at],
             "text_attention": lambda: own["text_attention"][:, : len(text), at],
             "visual_attention": lambda: own["visual_attention"][:, at],
+            "visual_peak_attention": lambda: own["visual_peak_attention"][at],
             "keys": lambda: own["keys"][:, at],
             "text_keys": lambda: own["keys"][:, text],
             "text_states": lambda: hidden[item.row, text],
