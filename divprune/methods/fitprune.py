@@ -87,7 +87,7 @@ class FitPrune(Method):
 
 
 def received(context: ItemContext, method: str) -> tuple[Tensor, Tensor]:
-    """Return the attention that each token receives on average, each time from the head that gives most: self and cross.
+    """Return the attention that each token receives on average, from the head that gives most: self and cross.
 
     Args:
         context: of the tokens.

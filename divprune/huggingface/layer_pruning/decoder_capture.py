@@ -47,8 +47,8 @@ class Requested:
 CapturedLayer = dict[Need, Tensor]
 """What was captured of the q tokens that went in, float32, whatever of it was requested:
 
-"attention" and "visual_attention" (B, heads, q), "visual_peak_attention" (B, q), "text_attention" (B, heads, T, q), 0 at
-padding, and "keys" (B, key heads, q, d_head), which are the text's too."""
+"attention" and "visual_attention" (B, heads, q), "visual_peak_attention" (B, q), "text_attention" (B, heads, T, q), 0
+at padding, and "keys" (B, key heads, q, d_head), which are the text's too."""
 
 
 def index_at(pruned_index: Tensor, indices: Tensor) -> Tensor:
