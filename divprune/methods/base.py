@@ -82,7 +82,7 @@ class ItemContext:
             images, attend to each of the tokens on average.
         visual_peak_attention: (M,) float32, the same with the maximum over the heads taken first, for each attending
             token, then the mean.
-        keys: (key heads, M, d_head) float32, the tokens' keys in decoder layer `layer` - 1, after rotary embedding.
+        keys: (key heads, M, d_head) float32, the tokens' keys in the decoder layer, after rotary embedding.
         text_keys: (key heads, T, d_head) float32, the text's.
         text_states: (T, d) the text's hidden states, entering `layer`.
         final_norm: (n, d) -> (n, d), the norm behind the last decoder layer.
@@ -91,8 +91,8 @@ class ItemContext:
         project: (n, d_vision) -> (n, d), the model's projector, if it works on each patch alone.
 
     A token that stands for several patches gets their mean. Attention and keys without "vision" in their name are of
-    the decoder layer before `layer`; attention is given as probabilities over all that a token attends. What no method
-    asks for by `Method.needs` or `Method.reads` is None.
+    the decoder layer before `layer`, or of `layer` itself if `Method.decoder_layer` says so; attention is given as
+    probabilities over all that a token attends. What no method asks for by `Method.needs` or `Method.reads` is None.
     """
 
     modality: Modality = "image"
@@ -168,6 +168,8 @@ class Method(ABC):
         vision_layer: The layer of the vision encoder that `vision_attention` and `vision_keys` come from; negative
             numbers count from the last.
         joins_heads: Whether `vision_attention` is one softmax over the products of whole queries and keys.
+        decoder_layer: Which decoder layer attention and keys are of: the one before each of `layers`, or the one that
+            the tokens are about to enter, by its own queries and keys of all that enters it.
     """
 
     name: ClassVar[str]
@@ -178,6 +180,7 @@ class Method(ABC):
     reads: ClassVar[frozenset[Need]] = frozenset()
     vision_layer: ClassVar[int] = -2
     joins_heads: ClassVar[bool] = False
+    decoder_layer: ClassVar[Literal["before", "entering"]] = "before"
 
     def __init_subclass__(cls) -> None:
         """Refuse needs that are no field of `ItemContext`.
@@ -194,7 +197,8 @@ class Method(ABC):
     def layers(self) -> tuple[int, ...]:
         """The decoder layers at whose entrance tokens are dropped, ascending from 1; empty to act before the LLM.
 
-        Attention and keys are of the layer before each: (4,) reads those of layer 3. A class attribute does as well.
+        Attention and keys are of the layer before each: (4,) reads those of layer 3, unless `decoder_layer` says
+        otherwise. A class attribute does as well.
         """
         return ()
 

@@ -24,9 +24,9 @@ def clusters(tokens: Tensor, num_clusters: int, num_neighbours: int | None = Non
     """Cluster tokens by density peaks with k-nearest-neighbour density.
 
     The density of a token is exp(-mean of the squared distances to the nearest tokens, itself among them), distances
-    being Euclidean and divided by sqrt(d). A centre is one of the tokens with the largest density times distance to the nearest denser
-    token; to the farthest token, for the densest of all. Every other token goes to its nearest centre. Ties go to the
-    lowest index: of two tokens of equal density, it counts as the denser.
+    being Euclidean and divided by sqrt(d). A centre is one of the tokens with the largest density times distance to the
+    nearest denser token; to the farthest token, for the densest of all. Every other token goes to its nearest centre.
+    Ties go to the lowest index: of two tokens of equal density, it counts as the denser.
 
     M. Du, S. Ding, H. Jia, "Study on density peaks clustering based on k-nearest neighbors and principal component
     analysis", Knowledge-Based Systems 99, 2016; after A. Rodriguez, A. Laio, Science 344, 2014.

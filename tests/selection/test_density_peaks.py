@@ -6,8 +6,8 @@ import torch
 from divprune.selection.density_peaks import clusters
 
 # Means of squared distances to all four, itself included: 5.56, 2.81, 3.31, 4.69, so that the second is the densest.
-# Distances to anything denser: 1, 2.5 (to the farthest), 2, 0.5. The products of exp(-mean) and these: .0038, .150, .073,
-# .0046.
+# Distances to anything denser: 1, 2.5 (to the farthest), 2, 0.5. The products of exp(-mean) and these: .0038, .150,
+# .073, .0046.
 LINE = torch.tensor([0.0, 1.0, 3.0, 3.5], dtype=torch.float64)
 
 

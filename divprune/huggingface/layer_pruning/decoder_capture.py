@@ -16,7 +16,7 @@ from divprune.methods.base import Need
 ATTENTION: frozenset[Need] = frozenset({"attention", "text_attention", "visual_attention", "visual_peak_attention"})
 KEYS: frozenset[Need] = frozenset({"keys", "text_keys"})
 CAPTURED = ATTENTION | KEYS
-"""The needs that are met by capturing in the layer before one that drops tokens."""
+"""The needs that are met by capturing in the layer before one that drops tokens, or in that one itself."""
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,19 @@ class Requested:
         last: (B, 1) int64 each row's last token.
         text: (B, T) int64 its text.
         visual: (B, V) int64 its visual tokens.
+        entering: whether the layer is the one that the tokens are about to enter, not the one before.
     """
 
     needs: frozenset[Need]
     last: Tensor
     text: Tensor
     visual: Tensor
+    entering: bool = False
 
     def at(self, pruned_index: Tensor) -> "Requested":
         """Return the same, with each index of the prompt replaced by its entry in `pruned_index` (B, L)."""
-        return Requested(
-            self.needs, *(index_at(pruned_index, indices) for indices in (self.last, self.text, self.visual))
-        )
+        indices = (index_at(pruned_index, each) for each in (self.last, self.text, self.visual))
+        return Requested(self.needs, *indices, self.entering)
 
 
 CapturedLayer = dict[Need, Tensor]
