@@ -72,7 +72,10 @@ class ItemContext:
             token in layer `Method.vision_layer`; in encoders without a CLS token, how much all patches attend to them
             on average. One head if the method sets `joins_heads`.
         vision_keys: (heads, M, d_head) float32, the keys of the same layer.
+        early_vision_attention: (heads, M) float32, as `vision_attention`, in layer `Method.early_vision_layer`.
         patch_features: (M, d_vision) float32, what the projector makes the tokens from.
+        cls_features: (M, d_vision) float32, what the projector would make a token of the CLS token from, that of each
+            token's image or tile.
         text_embeddings: (T, d) float32, the embeddings of the text after the prompt's last image (of all its text, if
             nothing follows), as the language model reads them. "The text" below is the same T tokens.
         input_tokens: (N, d) all visual tokens of the prompt as they entered the language model, dropped ones too.
@@ -103,7 +106,9 @@ class ItemContext:
     layer: int = 0
     vision_attention: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[1])
     vision_keys: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[1])
+    early_vision_attention: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[1])
     patch_features: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[0])
+    cls_features: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[0])
     text_embeddings: Tensor | None = None
     input_tokens: Tensor | None = None
     attention: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[1])
@@ -164,9 +169,12 @@ class Method(ABC):
             upper limit; "adaptive" if the method finds the number of each item by `adaptive_count`, unless the caller
             says one; "schedule" if the method says it for each layer, by `schedule`.
         needs: The fields of `ItemContext` that it cannot do without.
-        reads: Further fields that it reads where they are known: "grid", "pieces".
+        reads: Further fields that it reads where they are known: "grid", "pieces", "cls_features".
         vision_layer: The layer of the vision encoder that `vision_attention` and `vision_keys` come from; negative
             numbers count from the last.
+        early_vision_layer: The same for `early_vision_attention`, for methods that read two layers.
+        attending: Whose attention these are: "cls" for the CLS token's where there is one, "all" for the mean over all
+            tokens of the encoder.
         joins_heads: Whether `vision_attention` is one softmax over the products of whole queries and keys.
         decoder_layer: Which decoder layer attention and keys are of: the one before each of `layers`, or the one that
             the tokens are about to enter, by its own queries and keys of all that enters it.
@@ -179,6 +187,8 @@ class Method(ABC):
     needs: ClassVar[frozenset[Need]] = frozenset()
     reads: ClassVar[frozenset[Need]] = frozenset()
     vision_layer: ClassVar[int] = -2
+    early_vision_layer: ClassVar[int] = -2
+    attending: ClassVar[Literal["cls", "all"]] = "cls"
     joins_heads: ClassVar[bool] = False
     decoder_layer: ClassVar[Literal["before", "entering"]] = "before"
 

@@ -74,7 +74,7 @@ class Before:
 
 @dataclass
 class Own:
-    """Of layer K itself: attention weights (heads, m, m), worked out when asked for, of the places (m,) that it sees."""
+    """Of layer K itself: weights (heads, m, m), worked out when asked for, of the places (m,) that it sees."""
 
     places: Tensor
     weights: Callable[[], Tensor]

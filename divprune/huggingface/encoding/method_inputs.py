@@ -29,9 +29,12 @@ def require_vision_needs(adapter: ModelAdapter, method: Method) -> None:
 
     Raises:
         UnsupportedModelError: nothing is known of the family's vision encoder.
-        ValueError: the encoder has no layer `method.vision_layer`.
+        ValueError: the encoder has no layer `method.vision_layer`, or `method.early_vision_layer`.
     """
-    _required_tower(adapter, method).attention(adapter.model, method.vision_layer)
+    tower = _required_tower(adapter, method)
+    tower.attention(adapter.model, method.vision_layer)
+    if "early_vision_attention" in method.needs:
+        tower.attention(adapter.model, method.early_vision_layer)
 
 
 @contextmanager
@@ -155,22 +158,18 @@ def _all_tokens_context(
     device: torch.device,
 ) -> ItemContext:
     """Join the context of all items of a modality: what was captured of patches, as values of tokens."""
-    attention, keys, features = captured.on(device)
-    if keys is not None:
-        num_patches = keys.shape[1]
-    elif attention is not None:
-        num_patches = attention.shape[1]
-    else:
-        num_patches = len(cast(Tensor, features)) * tower.patches_per_feature(adapter.model)
+    found = captured.on(device)
+    by_heads = {need: found[need].transpose(0, 1) for need in found.keys() - {"patch_features", "cls_features"}}
+    features, per_feature = found.get("patch_features"), tower.patches_per_feature(adapter.model)
+    num_patches = len(next(iter(by_heads.values()))) if by_heads else len(cast(Tensor, features)) * per_feature
     patches = tower.patches(adapter.model, inputs, modality, num_patches)
-    if features is not None and tower.patches_per_feature(adapter.model) == 1:
-        features = _of_tokens(features, patches)
-    return ItemContext(
-        has_patch=(patches[:, 0] != NO_PATCH).to(device),
-        vision_attention=None if attention is None else _of_tokens(attention.mT, patches).mT,
-        vision_keys=None if keys is None else _of_tokens(keys.transpose(0, 1), patches).transpose(0, 1),
-        patch_features=features,
-    )
+    fields: dict[str, Any] = {need: _of_tokens(each, patches).transpose(0, 1) for need, each in by_heads.items()}
+    if features is not None:
+        fields["patch_features"] = _of_tokens(features, patches) if per_feature == 1 else features
+    if "cls_features" in found:
+        of_patches = found["cls_features"].repeat_interleave(num_patches // len(found["cls_features"]), dim=0)
+        fields["cls_features"] = _of_tokens(of_patches, patches)
+    return ItemContext(has_patch=(patches[:, 0] != NO_PATCH).to(device), **fields)
 
 
 def _of_tokens(values: Tensor, patches: Tensor) -> Tensor:

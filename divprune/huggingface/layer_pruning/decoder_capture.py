@@ -1,7 +1,7 @@
 """Capture attention rows and keys of one decoder layer, whatever computes its attention: read from its queries."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -41,8 +41,8 @@ class Requested:
 
     def at(self, pruned_index: Tensor) -> "Requested":
         """Return the same, with each index of the prompt replaced by its entry in `pruned_index` (B, L)."""
-        indices = (index_at(pruned_index, each) for each in (self.last, self.text, self.visual))
-        return Requested(self.needs, *indices, self.entering)
+        last, text, visual = (index_at(pruned_index, each) for each in (self.last, self.text, self.visual))
+        return replace(self, last=last, text=text, visual=visual)
 
 
 CapturedLayer = dict[Need, Tensor]

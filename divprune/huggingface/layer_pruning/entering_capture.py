@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from divprune.huggingface.layer_pruning.decoder_capture import CapturedLayer, DecoderCapture, Requested
 
