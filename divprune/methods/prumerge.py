@@ -73,9 +73,13 @@ class PruMerge(MergingMethod):
 class PruMergePlus(PruMerge):
     """PruMerge with evenly spaced tokens beside the attended ones.
 
-    With r the fraction of attended tokens, those at every int(int(1 / r) / 3)-th place are kept too. With `num_keep`, a
-    quarter of the kept are the most attended, which is the share that this rule tends to, and the others are spread
-    evenly over the places between. The rest as in PruMerge; batches are no different from single images.
+    With r the fraction of attended tokens, the others at every int(int(1 / r) / 3)-th place from 0 to M - 2 are kept too.
+    Where more than a sixth of an image's tokens are attended that step is 1, and its own count is M: nothing is pruned
+    without `num_keep`. With `num_keep`, a quarter of the kept are the most attended, which is the share that this rule
+    tends to, and the others are spread evenly over the places between.
+
+    Deviations, besides those of PruMerge: the paper has no rule for a given count; where its own count is M, tokens stay
+    as they are, and do not take in their neighbours; above a third, where the paper's step is 0 and no rule, it is 1.
 
     Y. Shang, M. Cai, B. Xu, Y. J. Lee, Y. Yan, "LLaVA-PruMerge: Adaptive Token Reduction for Efficient Large Multimodal
     Models", 2024, https://arxiv.org/abs/2403.15388
