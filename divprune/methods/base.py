@@ -8,35 +8,21 @@ decides that, and the integration asks for exactly so many. A method that names 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 import torch
 from torch import Tensor
 
+from divprune.methods.papers import Paper as Paper
+
 Count = Literal["exact", "at_most", "adaptive", "schedule"]
 Modality = Literal["image", "video"]
+Fidelity = Literal["exact", "documented", "stand-in", "unverified"]
 Need = str
 """Name of a field of `ItemContext`."""
 
 QUERY_NEEDS: frozenset[Need] = frozenset({"text_embeddings", "attention", "text_attention", "text_keys", "text_states"})
 """The needs that let the question have a say."""
-
-
-@dataclass(frozen=True, slots=True)
-class Paper:
-    """The paper a method comes from.
-
-    Attributes:
-        title: Title of the paper.
-        year: Year of publication; None where we know the method's rule and not where it was published.
-        url: Where to read it, or None.
-        citation: Authors and venue, in one line.
-    """
-
-    title: str
-    year: int | None
-    url: str | None
-    citation: str
 
 
 class Piece(NamedTuple):
@@ -165,6 +151,10 @@ class Method(ABC):
         name: How the command line, evaluation and serving call it.
         acts: Where it acts, in words: "inside the LLM" beside `layers`.
         paper: The paper it comes from; None for a baseline without one.
+        fidelity: How near the rule is to its paper's: "exact" if its picks were compared with the authors' public code,
+            index for index; "documented" if the docstring names a deviation; "stand-in" if an input is missing that we
+            cannot have, such as CLIP's text encoder or a trained scorer; "unverified" if there is nothing public to
+            compare with, or nobody has since the rule was written.
         count: "exact" if the caller says how many tokens stay (`keep_ratio`, `num_keep`); "at_most" if that is the
             upper limit; "adaptive" if the method finds the number of each item by `adaptive_count`, unless the caller
             says one; "schedule" if the method says it for each layer, by `schedule`.
@@ -183,6 +173,7 @@ class Method(ABC):
     name: ClassVar[str]
     acts: ClassVar[str] = "before the LLM"
     paper: ClassVar[Paper | None] = None
+    fidelity: ClassVar[Fidelity] = "unverified"
     count: ClassVar[Count] = "exact"
     needs: ClassVar[frozenset[Need]] = frozenset()
     reads: ClassVar[frozenset[Need]] = frozenset()
@@ -193,15 +184,18 @@ class Method(ABC):
     decoder_layer: ClassVar[Literal["before", "entering"]] = "before"
 
     def __init_subclass__(cls) -> None:
-        """Refuse needs that are no field of `ItemContext`.
+        """Refuse needs that are no field of `ItemContext`, and an unknown `fidelity`.
 
         Raises:
-            TypeError: There is such a need.
+            TypeError: There is such a need, or such a word.
         """
         super().__init_subclass__()
         unknown = (cls.needs | cls.reads) - {entry.name for entry in fields(ItemContext)}
         if unknown:
             raise TypeError(f"{cls.__name__}.needs and reads must name fields of ItemContext, got {sorted(unknown)}")
+        if cls.fidelity not in get_args(Fidelity):
+            choices = ", ".join(map(repr, get_args(Fidelity)))
+            raise TypeError(f"{cls.__name__}.fidelity must be one of {choices}, got {cls.fidelity!r}")
 
     @property
     def layers(self) -> tuple[int, ...]:

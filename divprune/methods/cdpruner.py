@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Method, Need, Paper
+from divprune.methods.base import Fidelity, ItemContext, Method, Need, Paper
 from divprune.methods.scores import text_similarity
 from divprune.selection.distances import cosine_similarities
 from divprune.selection.greedy import greedy_picks
@@ -39,6 +39,7 @@ class CDPruner(Method):
         url="https://arxiv.org/abs/2506.10967",
         citation="Zhang, Liu, Li, Lu, Zhang, Pan, She, Zhang, NeurIPS 2025",
     )
+    fidelity: ClassVar[Fidelity] = "stand-in"
     needs: ClassVar[frozenset[Need]] = frozenset({"text_embeddings"})
 
     theta: float | None = None

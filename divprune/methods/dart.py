@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Method, Need, Paper, checked_layer, given
+from divprune.methods.base import Fidelity, ItemContext, Method, Need, Paper, checked_layer, given
 from divprune.methods.scores import picked_by, ranked
 from divprune.selection.distances import unit_rows
 
@@ -44,6 +44,7 @@ class DART(Method):
         url="https://arxiv.org/abs/2502.11494",
         citation="Wen, Gao, Wang, Zhang, Zhang, Li, He, Zhang, EMNLP 2025",
     )
+    fidelity: ClassVar[Fidelity] = "documented"
     needs: ClassVar[frozenset[Need]] = frozenset({"keys", "text_keys", "text_states", "final_norm"})
     layer: int = 2
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from divprune.methods.base import ItemContext, Method, Need, Paper, Piece, given
+from divprune.methods.base import Fidelity, ItemContext, Method, Need, Paper, Piece, given
 from divprune.methods.scores import checked_number, text_similarity
 from divprune.selection.distances import cosine_similarities
 from divprune.selection.greedy import greedy_picks
@@ -32,7 +32,8 @@ class EADP(Method):
     This is the authors' variant without CLIP, in the language model's space. Deviations: tiles share one budget, where
     the paper gives each a part by its summed weights; nothing is smoothed where the tokens' places are not known.
 
-    Wang, Yang, Shen, ECCV 2026, https://arxiv.org/abs/2607.02484
+    Wang, Yang, Shen, "Combating Textual Noise and Redundancy: Entropy-Aware Dense Visual Token Pruning", ECCV 2026,
+    https://arxiv.org/abs/2607.02484
 
     Attributes:
         beta: Exponent of the relevance, at least 0; the paper's: 1 for LLaVA, 2 for Qwen.
@@ -41,7 +42,13 @@ class EADP(Method):
     """
 
     name: ClassVar[str] = "eadp"
-    paper: ClassVar[Paper | None] = Paper("EADP", None, None, "EADP")
+    paper: ClassVar[Paper | None] = Paper(
+        title="Combating Textual Noise and Redundancy: Entropy-Aware Dense Visual Token Pruning",
+        year=2026,
+        url="https://arxiv.org/abs/2607.02484",
+        citation="Wang, Yang, Shen, ECCV 2026",
+    )
+    fidelity: ClassVar[Fidelity] = "documented"
     needs: ClassVar[frozenset[Need]] = frozenset({"text_embeddings"})
     reads: ClassVar[frozenset[Need]] = frozenset({"grid", "pieces"})
     beta: float = 1.0

@@ -6,7 +6,7 @@ from typing import ClassVar, cast
 
 from torch import Tensor
 
-from divprune.methods.base import Count, ItemContext, Method, Need, Paper, Stage, given
+from divprune.methods.base import Count, Fidelity, ItemContext, Method, Need, Paper, Stage, given
 from divprune.methods.fitprune_recipe import FitPruneRecipe
 from divprune.methods.scores import ranked
 
@@ -41,6 +41,7 @@ class FitPrune(Method):
         url="https://arxiv.org/abs/2409.10197",
         citation="Ye, Wu, Lin, Zhou, AAAI 2025",
     )
+    fidelity: ClassVar[Fidelity] = "documented"
     count: ClassVar[Count] = "schedule"
     needs: ClassVar[frozenset[Need]] = frozenset({"text_attention", "visual_peak_attention"})
     recipe: FitPruneRecipe | str | Path | None = None

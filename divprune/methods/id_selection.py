@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Method, Need, Paper
+from divprune.methods.base import Fidelity, ItemContext, Method, Need, Paper
 from divprune.methods.scores import checked_number, importance
 from divprune.selection.distances import cosine_similarities, unit_range
 from divprune.selection.greedy import greedy_picks
@@ -23,14 +23,21 @@ class IDSelection(Method):
     Ours: scaling and the bound at 0, which the paper does not name. Without them scores fall below 0, and a pick with a
     negative score raises those of its neighbours. No code of the authors is known to us.
 
-    Huang, Liu, Zhang, Chao, Ji, 2026, https://arxiv.org/abs/2604.05601
+    Huang, Liu, Zhang, Chao, Ji, "ID-Selection: Importance-Diversity Based Visual Token Selection for Efficient LVLM
+    Inference", 2026, https://arxiv.org/abs/2604.05601
 
     Attributes:
         gamma: How fast suppression fades with the distance, at least 0.
     """
 
     name: ClassVar[str] = "id-selection"
-    paper: ClassVar[Paper | None] = Paper("ID-Selection", None, None, "ID-Selection")
+    paper: ClassVar[Paper | None] = Paper(
+        title="ID-Selection: Importance-Diversity Based Visual Token Selection for Efficient LVLM Inference",
+        year=2026,
+        url="https://arxiv.org/abs/2604.05601",
+        citation="Huang, Liu, Zhang, Chao, Ji, 2026",
+    )
+    fidelity: ClassVar[Fidelity] = "unverified"
     needs: ClassVar[frozenset[Need]] = frozenset({"vision_attention"})
     gamma: float = 20.0
 

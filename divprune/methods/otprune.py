@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Method, Paper
+from divprune.methods.base import Fidelity, ItemContext, Method, Paper
 from divprune.methods.scores import checked_number
 from divprune.selection.distances import full_precision, unit_rows
 from divprune.selection.greedy import greedy_picks
@@ -19,14 +19,21 @@ class OTPrune(Method):
     G = V V^T, and V holds the visual tokens with each column (feature dimension) scaled to unit norm over the item's
     tokens; a column of zeros stays. In float64 throughout: the greedy loop works on I + gamma G G^T (M, M).
 
-    Chen, Zhu, Li, Dong, Xiong, Wang, Qiu, Song, Wang, Tang, Wang, Razi, CVPR 2026, https://arxiv.org/abs/2602.20205
+    Chen, Zhu, Li, Dong, Xiong, Wang, Qiu, Song, Wang, Tang, Wang, Razi, "OTPrune: Distribution-Aligned Visual Token
+    Pruning via Optimal Transport", CVPR 2026, https://arxiv.org/abs/2602.20205
 
     Attributes:
         gamma: Weight of the tokens against the identity, above 0.
     """
 
     name: ClassVar[str] = "otprune"
-    paper: ClassVar[Paper | None] = Paper("OTPrune", None, None, "OTPrune")
+    paper: ClassVar[Paper | None] = Paper(
+        title="OTPrune: Distribution-Aligned Visual Token Pruning via Optimal Transport",
+        year=2026,
+        url="https://arxiv.org/abs/2602.20205",
+        citation="Chen, Zhu, Li, Dong, Xiong, Wang, Qiu, Song, Wang, Tang, Wang, Razi, CVPR 2026",
+    )
+    fidelity: ClassVar[Fidelity] = "unverified"
     gamma: float = 0.01
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Method, Need, Paper, Stage, checked_layer, given
+from divprune.methods.base import Fidelity, ItemContext, Method, Need, Paper, Stage, checked_layer, given
 from divprune.methods.scores import ranked
 
 
@@ -38,6 +38,7 @@ class PyramidDrop(Method):
         url="https://arxiv.org/abs/2410.17247",
         citation="Xing, Huang, Dong, Lu, Zhang, Zang, Cao, He, Wang, Wu, Lin, CVPR 2025",
     )
+    fidelity: ClassVar[Fidelity] = "unverified"
     count: ClassVar[Literal["exact", "schedule"]] = "schedule"
     needs: ClassVar[frozenset[Need]] = frozenset({"attention"})
     decoder_layer: ClassVar[Literal["before", "entering"]] = "entering"

@@ -13,7 +13,7 @@ from types import NoneType
 from typing import Any, get_args
 
 from divprune.errors import UnknownMethodError
-from divprune.methods.base import QUERY_NEEDS, Count, Method, Paper
+from divprune.methods.base import QUERY_NEEDS, Count, Fidelity, Method, Paper
 from divprune.methods.merging import MergingMethod
 
 ENTRY_POINT_GROUP = "divprune.methods"
@@ -36,6 +36,7 @@ class MethodInfo:
         acts: Where it acts.
         parameters: Names of its parameters and their defaults.
         paper: The paper it comes from, or None.
+        fidelity: How near it is to the paper's rule, see `Method.fidelity`.
         count: How the number of kept tokens is found, see `Method.count`.
         needs: What it needs to know besides the visual tokens: fields of `ItemContext`.
         merges: Whether dropped tokens are merged into the kept ones.
@@ -48,6 +49,7 @@ class MethodInfo:
     acts: str
     parameters: dict[str, Any]
     paper: Paper | None
+    fidelity: Fidelity = "unverified"
     count: Count = "exact"
     needs: tuple[str, ...] = ()
     merges: bool = False
@@ -65,6 +67,7 @@ class MethodInfo:
             "name": self.name,
             "summary": self.summary,
             "acts": self.acts,
+            "fidelity": self.fidelity,
             "count": self.count,
             "needs": list(self.needs),
             "vision_layer": self.vision_layer,
@@ -111,6 +114,7 @@ def _info(name: str, method: type[Method]) -> MethodInfo:
         acts=method.acts,
         parameters=_defaults(method),
         paper=method.paper,
+        fidelity=method.fidelity,
         count=method.count,
         needs=tuple(sorted(method.needs)),
         merges=issubclass(method, MergingMethod),

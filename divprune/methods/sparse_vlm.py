@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Count, ItemContext, Need, Paper, Stage, checked_layer, given
+from divprune.methods.base import Count, Fidelity, ItemContext, Need, Paper, Stage, checked_layer, given
 from divprune.methods.merging import Merged, MergingMethod, merged
 from divprune.methods.scores import ranked
 from divprune.selection.density_peaks import clusters
@@ -58,6 +58,7 @@ class SparseVLM(MergingMethod):
         url="https://arxiv.org/abs/2410.04417",
         citation="Zhang, Fan, Ma, Zheng, Huang, Cheng, Gudovskiy, Okuno, Nakata, Keutzer, Zhang, ICML 2025",
     )
+    fidelity: ClassVar[Fidelity] = "documented"
     count: ClassVar[Count] = "schedule"
     needs: ClassVar[frozenset[Need]] = frozenset({"text_attention", "text_embeddings", "input_tokens"})
     tokens: int = 192

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Method, Need, Paper
+from divprune.methods.base import Fidelity, ItemContext, Method, Need, Paper
 from divprune.methods.scores import checked_number, importance
 from divprune.selection.distances import cosine_similarities
 from divprune.selection.greedy import greedy_picks
@@ -22,7 +22,8 @@ class TOPS(Method):
     tokens left. The first pick is the one of the largest r. The text has no say. Deviations: this is the paper's first
     stage, before the LLM, alone; the second, inside it, ranks by the attention of SparseVLM's text raters.
 
-    T. Wang, Guo, Huang and 11 others, 2026, https://arxiv.org/abs/2606.27161
+    T. Wang, Guo, Huang and 11 others, "TOPS: First-Principles Visual Token Pruning via Constructing Token Optimal
+    Preservation Sets for Efficient MLLM Inference", 2026, https://arxiv.org/abs/2606.27161
 
     Attributes:
         coverage: Weight of the coverage gain, at least 0; the paper's lambda, there in [0.5, 1].
@@ -30,7 +31,14 @@ class TOPS(Method):
     """
 
     name: ClassVar[str] = "tops"
-    paper: ClassVar[Paper | None] = Paper("TOPS", None, None, "TOPS")
+    paper: ClassVar[Paper | None] = Paper(
+        title="TOPS: First-Principles Visual Token Pruning via Constructing Token Optimal Preservation "
+        "Sets for Efficient MLLM Inference",
+        year=2026,
+        url="https://arxiv.org/abs/2606.27161",
+        citation="Wang, Guo, Huang, Lu, Zhang, Li, Zhang, Cao, Shen, Du, Gan, Wang, Cong, Zhang, 2026",
+    )
+    fidelity: ClassVar[Fidelity] = "documented"
     needs: ClassVar[frozenset[Need]] = frozenset({"vision_attention"})
     coverage: float = 1.0
     diversity: float = 1.0

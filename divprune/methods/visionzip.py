@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Need, Paper, given
+from divprune.methods.base import Fidelity, ItemContext, Need, Paper, given
 from divprune.methods.merging import Merged, MergingMethod, merged
 from divprune.methods.scores import checked_number, importance, picked_by, ranked
 from divprune.selection.distances import unit_rows
@@ -42,6 +42,7 @@ class VisionZip(MergingMethod):
         url="https://arxiv.org/abs/2412.04467",
         citation="Yang, Chen, Tian, Wang, Li, Yu, Jia, CVPR 2025",
     )
+    fidelity: ClassVar[Fidelity] = "documented"
     needs: ClassVar[frozenset[Need]] = frozenset({"vision_attention", "vision_keys", "patch_features"})
     merges: ClassVar[Literal["patch_features", "visual_tokens"]] = "patch_features"
     reads: ClassVar[frozenset[Need]] = frozenset({"cls_features"})

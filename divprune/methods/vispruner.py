@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Method, Need, Paper, given
+from divprune.methods.base import Fidelity, ItemContext, Method, Need, Paper, given
 from divprune.methods.scores import checked_number, importance, ranked
 from divprune.selection.distances import cosine_similarities
 
@@ -36,6 +36,7 @@ class VisPruner(Method):
         url="https://arxiv.org/abs/2412.01818",
         citation="Zhang, Cheng, Lu, Zhang, Zhuo, Cao, Guo, She, Zhang, ICCV 2025",
     )
+    fidelity: ClassVar[Fidelity] = "unverified"
     needs: ClassVar[frozenset[Need]] = frozenset({"vision_attention", "patch_features"})
     important_ratio: float = 0.5
 

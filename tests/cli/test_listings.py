@@ -90,12 +90,20 @@ def test_help_imports_nothing_heavy() -> None:
     assert time.perf_counter() - started < 20  # a hang, not a speed test
 
 
+def test_papers_of_the_methods_come_as_bibtex(divprune: Command) -> None:
+    outcome = divprune("methods", "--bibtex").stdout
+    assert outcome.startswith("@inproceedings{alvar2025divprune,\n  title = {{DivPrune: Diversity-based")
+    assert outcome.count("alvar2025divprune") == 1
+    assert divprune("methods", "--bibtex", "--json").json["bibtex"] == outcome.rstrip("\n")
+
+
 def test_methods_tell_what_they_need_and_where_they_come_from(divprune: Command) -> None:
     rows = {row["name"]: row for row in divprune("methods", "--json").json["rows"]}
     assert rows["visionzip"] | {"summary": "", "parameters": {}} == {
         "name": "visionzip",
         "summary": "",
         "acts": "before the LLM",
+        "fidelity": "documented",
         "count": "exact",
         "needs": ["patch_features", "vision_attention", "vision_keys"],
         "vision_layer": -2,
@@ -112,7 +120,8 @@ def test_methods_tell_what_they_need_and_where_they_come_from(divprune: Command)
         "at_most",
         "schedule",
     )
-    assert rows["random"]["year"] is rows["random"]["citation"] is rows["otprune"]["year"] is None
+    assert rows["random"]["year"] is rows["random"]["citation"] is None
     table = divprune("methods").stdout
     assert "Needs vision keys (vision layer -2)." in " ".join(table.split())
+    assert table.count("Fidelity: exact.") == sum(row["fidelity"] == "exact" for row in rows.values())
     assert max(map(len, table.splitlines())) <= 80

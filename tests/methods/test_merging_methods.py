@@ -131,10 +131,10 @@ def test_prumerge_counts_by_itself() -> None:
 
 
 def test_prumerge_plus_keeps_everything_where_more_than_a_sixth_is_attended() -> None:
-    # 8 of 48 are a sixth: int(int(6) / 3) = 2, every second place of 0 to 46, 24 in all, of which 40, 42, 44, 46 are among
-    # the attended 40 to 47: 24 + 4, and the extra one.
+    # 8 of 48 are a sixth: int(int(6) / 3) = 2, every second place of 0 to 46, 24 in all, of which 40, 42, 44, 46 are
+    # among the attended 40 to 47: 24 + 4, and the extra one.
     assert prumerge_count([0.0] * 40 + [1.0] * 8) == (9, 29)
-    # 9 of 48: int(int(5.3) / 3) = 1, every place of 0 to 46, and 47 is attended. 16 of 48, and more, would be 0.
+    # 9 of 48: int(int(5.3) / 3) = 1, every place of 0 to 46, and 47 is attended or the extra one.
     assert prumerge_count([0.0] * 39 + [1.0] * 9) == (10, 48)
     assert prumerge_count([1.0] * 9 + [0.0] * 39) == (10, 48)
 
