@@ -190,7 +190,8 @@ def cosine_similarities(tokens: Tensor) -> Tensor:
         ValueError: A token holds NaN or infinity.
     """
     with full_precision(tokens.device):
-        unit = Distances(tokens, "cosine").unit_tokens()
+        # Which checks the values, and changes them only where their squares would not be safe.
+        unit = unit_rows(Distances(tokens, "cosine").tokens)
         return unit @ unit.mT
 
 

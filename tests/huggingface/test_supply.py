@@ -47,6 +47,13 @@ class CuriousOfClsTokens(Curious):
 
 
 @dataclass(frozen=True)
+class CuriousOfNothingElse(Curious):
+    """CLS features alone, without which it cannot do."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"cls_features"})
+
+
+@dataclass(frozen=True)
 class CuriousOfTwoLayers(Curious):
     """Attention of two layers, of all tokens of the encoder."""
 
@@ -135,6 +142,18 @@ def test_cls_features_are_those_of_each_tokens_image_or_tile(name: str) -> None:
             assert rows == {tuple(first[number].float().tolist())}
         with torch.no_grad():
             assert projector(own[None]).shape[-1] == item.visual_tokens.shape[-1]
+
+
+def test_a_method_that_cannot_do_without_cls_tokens_is_refused_where_there_are_none() -> None:
+    _, _, items = supplied("llava", CuriousOfNothingElse())
+    assert all(item.context.cls_features is not None for item in items)
+    model = CASES["paligemma"].build()
+    inputs = make_inputs(CASES["paligemma"], model, ONE_AND_TWO)
+    with (
+        prune(model, CuriousOfNothingElse(), keep_ratio=0.5),
+        pytest.raises(PruningError, match="'curious' needs cls_features, which is not known of these tokens"),
+    ):
+        model.generate(**inputs, max_new_tokens=1)
 
 
 @pytest.mark.parametrize("name", [name for name in TOWER_CASES if "qwen" in name or name == "internvl"])

@@ -18,7 +18,7 @@ from divprune.huggingface.families.vision_towers import Tower
 from divprune.methods.base import Method, Need
 
 VISION_NEEDS: frozenset[Need] = frozenset(
-    {"vision_attention", "vision_keys", "early_vision_attention", "patch_features"}
+    {"vision_attention", "vision_keys", "early_vision_attention", "patch_features", "cls_features"}
 )
 """The needs that are met by capturing in the vision encoder."""
 READ_AT_ONCE = 2**26
@@ -121,8 +121,10 @@ def capture_encoder(model: PreTrainedModel, tower: Tower, method: Method) -> Ite
             if own := needs & method.needs:
                 attention = tower.attention(model, layer)
                 stack.callback(VisionCapture(attention, method, own, tower.has_cls_token(model), passes).stop)
-        if "patch_features" in method.needs:
+        # CLS features need these too, to know how many patches there are.
+        wanted = method.needs | (method.reads & {"cls_features"})
+        if wanted & {"patch_features", "cls_features"}:
             stack.callback(tower.projector_of(model).register_forward_pre_hook(read).remove)
-        if "cls_features" in method.reads and tower.has_cls_token(model):
+        if "cls_features" in wanted and tower.has_cls_token(model):
             stack.callback(tower.of(model).register_forward_hook(read_cls_tokens).remove)
         yield passes
