@@ -95,7 +95,7 @@ def _select(visual_tokens: Tensor, method: Method, context: ItemContext, group: 
         merged = checked_merge(method, visual_tokens, num_keep, context)
     if context.project is None or context.patch_features is None:
         return _Kept(merged.anchors, merged.tokens(visual_tokens))
-    mixed = merged.tokens(context.patch_features).to(visual_tokens.dtype)
+    mixed = merged.tokens(context.patch_features, context.cls_features).to(visual_tokens.dtype)
     return _Kept(merged.anchors, context.project(mixed))
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Method, Paper, checked_layer
+from divprune.methods.base import Fidelity, ItemContext, Method, Paper, checked_layer
 from divprune.selection import METRICS, refine, select
 from divprune.selection.as_published import as_published_picks
 
@@ -40,6 +40,7 @@ class DivPrune(Method):
         url="https://arxiv.org/abs/2503.02175",
         citation="Alvar, Singh, Akbari, Zhang, CVPR 2025",
     )
+    fidelity: ClassVar[Fidelity] = "exact"
     metric: str = "cosine"
     layer: int = 0
     refine: bool = False

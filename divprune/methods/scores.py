@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from divprune.methods.base import ItemContext, given
-from divprune.selection.distances import unit_range, unit_rows
+from divprune.selection.distances import unit_rows
 
 
 def importance(context: ItemContext, method: str) -> Tensor:
@@ -22,11 +22,6 @@ def text_similarity(visual_tokens: Tensor, context: ItemContext, method: str) ->
     text = given(context, "text_embeddings", method).to(visual_tokens.device)
     text, tokens = unit_rows(text), unit_rows(visual_tokens)
     return text.to(tokens.dtype) @ tokens.mT
-
-
-def relevance(visual_tokens: Tensor, context: ItemContext, method: str) -> Tensor:
-    """Return (M,) the mean of `text_similarity` over the text, scaled to [0, 1] within the item."""
-    return unit_range(text_similarity(visual_tokens, context, method).mean(dim=0))
 
 
 def clip_irrelevance(context: ItemContext, method: str) -> Tensor:

@@ -7,9 +7,6 @@ from torch import Tensor
 
 from divprune.selection.distances import full_precision
 
-NUM_NEIGHBOURS = 5
-"""As is usual; the papers that use the rule for visual tokens do not all say."""
-
 
 class Clusters(NamedTuple):
     """Tokens in clusters.
@@ -23,13 +20,13 @@ class Clusters(NamedTuple):
     members: Tensor
 
 
-def clusters(tokens: Tensor, num_clusters: int) -> Clusters:
+def clusters(tokens: Tensor, num_clusters: int, num_neighbours: int | None = None) -> Clusters:
     """Cluster tokens by density peaks with k-nearest-neighbour density.
 
-    The density of a token is exp(-mean of the squared distances to its 5 nearest others), distances being Euclidean and
-    divided by sqrt(d). A centre is one of the tokens with the largest density times distance to the nearest denser
-    token; to the farthest token, for the densest of all. Every other token goes to its nearest centre. Ties go to the
-    lowest index: of two tokens of equal density, it counts as the denser.
+    The density of a token is exp(-mean of the squared distances to the nearest tokens, itself among them), distances
+    being Euclidean and divided by sqrt(d). A centre is one of the tokens with the largest density times distance to the
+    nearest denser token; to the farthest token, for the densest of all. Every other token goes to its nearest centre.
+    Ties go to the lowest index: of two tokens of equal density, it counts as the denser.
 
     M. Du, S. Ding, H. Jia, "Study on density peaks clustering based on k-nearest neighbors and principal component
     analysis", Knowledge-Based Systems 99, 2016; after A. Rodriguez, A. Laio, Science 344, 2014.
@@ -37,11 +34,13 @@ def clusters(tokens: Tensor, num_clusters: int) -> Clusters:
     Args:
         tokens: (n, d) floating point, taken in float32 at least.
         num_clusters: k, between 1 and n.
+        num_neighbours: over how many distances the mean is taken, the token's own of 0 included, at least 1 (at most n
+            count); by default as many as there are clusters, as in SparseVLM.
     """
     precise = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
     with full_precision(tokens.device):
         distance = torch.cdist(precise, precise, compute_mode="donot_use_mm_for_euclid_dist") / tokens.shape[-1] ** 0.5
-    density = _log_density(distance)
+    density = _log_density(distance, num_clusters if num_neighbours is None else num_neighbours)
     # In logarithms, since the densities of large hidden states are too small for a float.
     peak = density + _distance_to_denser(distance, density).log()
     centres = peak.sort(descending=True, stable=True).indices[:num_clusters].sort().values
@@ -51,13 +50,10 @@ def clusters(tokens: Tensor, num_clusters: int) -> Clusters:
     return Clusters(centres, members)
 
 
-def _log_density(distance: Tensor) -> Tensor:
+def _log_density(distance: Tensor, num_neighbours: int) -> Tensor:
     """(n,) logarithms of the densities of tokens with distances (n, n)."""
-    others = min(NUM_NEIGHBOURS, len(distance) - 1)
-    if others == 0:
-        return distance.new_zeros(len(distance))
-    apart = distance.square().fill_diagonal_(torch.inf)
-    return -apart.topk(others, largest=False).values.mean(dim=1)
+    nearest = distance.square().topk(min(num_neighbours, len(distance)), largest=False)
+    return -nearest.values.mean(dim=1)
 
 
 def _distance_to_denser(distance: Tensor, density: Tensor) -> Tensor:

@@ -176,14 +176,19 @@ def test_the_model_reads_the_weighted_sums(family: str, name: str) -> None:
         candidates = item.context.has_patch.nonzero().squeeze(1)
         own = item.context.at(candidates)
         context = ItemContext(
-            vision_attention=own.vision_attention, vision_keys=own.vision_keys, patch_features=own.patch_features
-        )
+            vision_attention=own.vision_attention, vision_keys=own.vision_keys, patch_features=own.patch_features,
+            cls_features=own.cls_features, project=own.project,
+        )  # fmt: skip
         merged = method.merge(item.visual_tokens[candidates], 6, context)
         expected = merged.tokens(item.visual_tokens[candidates])
         if tower.projects_patches and method.merges == "patch_features":
             assert own.patch_features is not None
             with torch.no_grad():
-                projected = tower.projector_of(model)((merged.weights @ own.patch_features)[None])[0]
+                features = merged.weights @ own.patch_features
+                if merged.cls_weights is not None:
+                    assert own.cls_features is not None
+                    features = features + merged.cls_weights @ own.cls_features
+                projected = tower.projector_of(model)(features[None])[0]
             assert is_different((projected - expected).abs().max())  # it does matter where
             expected = projected
         assert report.kept_indices.equal(candidates[merged.anchors])

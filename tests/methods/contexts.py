@@ -36,6 +36,7 @@ def full_item(
         attention=noise(2, total, seed=seed + 6).softmax(dim=-1),
         text_attention=noise(2, 5, total, seed=seed + 7).softmax(dim=-1),
         visual_attention=noise(2, total, seed=seed + 8).softmax(dim=-1),
+        visual_peak_attention=noise(total, seed=seed + 12).softmax(dim=-1),
         keys=noise(2, total, 4, seed=seed + 9),
         text_keys=noise(2, 5, 4, seed=seed + 10),
         text_states=noise(5, 8, seed=seed + 11),

@@ -6,7 +6,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -30,11 +30,13 @@ def require_vision_needs(adapter: ModelAdapter, method: Method) -> None:
 
     Raises:
         UnsupportedModelError: nothing is known of the family's vision encoder.
-        ValueError: the encoder has no layer `method.vision_layer`.
+        ValueError: the encoder has no layer `method.vision_layer`, or `method.early_vision_layer`.
         CheckpointError: the method's CLIP checkpoint is none, or not that of the encoder.
     """
     tower = _required_tower(adapter, method)
     tower.attention(adapter.model, method.vision_layer)
+    if "early_vision_attention" in method.needs:
+        tower.attention(adapter.model, method.early_vision_layer)
     if method.clip_folder:
         clip_space(adapter.model, tower, method.clip_folder)
 
@@ -172,35 +174,25 @@ def _all_tokens_context(
     device: torch.device,
 ) -> ItemContext:
     """Join the context of all items of a modality: what was captured of patches, as values of tokens."""
-    attention, keys, features = captured.on(device)
-    if keys is not None:
-        num_patches = keys.shape[1]
-    elif attention is not None:
-        num_patches = attention.shape[1]
-    elif features is not None:
-        num_patches = len(features) * tower.patches_per_feature(adapter.model)
+    found = captured.on(device)
+    states = found.pop("clip_embeddings", None)
+    by_heads = {need: found[need].transpose(0, 1) for need in found.keys() - {"patch_features", "cls_features"}}
+    features, per_feature = found.get("patch_features"), tower.patches_per_feature(adapter.model)
+    if by_heads:
+        num_patches = len(next(iter(by_heads.values())))
     else:
-        num_patches = sum(map(len, captured.last_states))
+        num_patches = len(cast(Tensor, states)) if features is None else len(features) * per_feature
     patches = tower.patches(adapter.model, inputs, modality, num_patches)
-    if features is not None and tower.patches_per_feature(adapter.model) == 1:
-        features = _of_tokens(features, patches)
-    return ItemContext(
-        has_patch=(patches[:, 0] != NO_PATCH).to(device),
-        vision_attention=None if attention is None else _of_tokens(attention.mT, patches).mT,
-        vision_keys=None if keys is None else _of_tokens(keys.transpose(0, 1), patches).transpose(0, 1),
-        patch_features=features,
-        clip_embeddings=_clip_embeddings(adapter, tower, method, captured, patches, device),
-    )
-
-
-def _clip_embeddings(
-    adapter: ModelAdapter, tower: Tower, method: Method, captured: CapturedVision, patches: Tensor, device: torch.device
-) -> Tensor | None:
-    """(total, d_clip) what was captured of the last layer, in CLIP's space; None if the method needs no such thing."""
-    if not captured.last_states:
-        return None
-    space = clip_space(adapter.model, tower, method.clip_folder)
-    return _of_tokens(space.embed_patches(torch.cat(captured.last_states).to(device)), patches)
+    fields: dict[str, Any] = {need: _of_tokens(each, patches).transpose(0, 1) for need, each in by_heads.items()}
+    if features is not None:
+        fields["patch_features"] = _of_tokens(features, patches) if per_feature == 1 else features
+    if "cls_features" in found:
+        of_patches = found["cls_features"].repeat_interleave(num_patches // len(found["cls_features"]), dim=0)
+        fields["cls_features"] = _of_tokens(of_patches, patches)
+    if states is not None:
+        space = clip_space(adapter.model, tower, method.clip_folder)
+        fields["clip_embeddings"] = _of_tokens(space.embed_patches(states), patches)
+    return ItemContext(has_patch=(patches[:, 0] != NO_PATCH).to(device), **fields)
 
 
 def _of_tokens(values: Tensor, patches: Tensor) -> Tensor:

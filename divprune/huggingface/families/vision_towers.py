@@ -54,6 +54,22 @@ class Tower:
         """Tell whether the first of the tokens in the encoder stands for the whole image."""
         return any(name.endswith(("class_embedding", "cls_token")) for name, _ in self.of(model).named_parameters())
 
+    def cls_features(self, model: PreTrainedModel, output: Any) -> Tensor | None:
+        """Read what the projector would make a token of each image's CLS token from, (n, d).
+
+        Args:
+            model: the model.
+            output: of its encoder.
+
+        Returns:
+            None where the projector works on several patches at once, or the encoder's output does not show it.
+        """
+        layers = getattr(model.config, "vision_feature_layer", None)
+        states = getattr(output, "hidden_states", None)
+        if not self.projects_patches or layers is None or states is None:
+            return None
+        return torch.cat([states[layer][:, 0] for layer in ([layers] if isinstance(layers, int) else layers)], dim=-1)
+
     def patches_per_feature(self, model: PreTrainedModel) -> int:
         """Count how many patches are in one feature that the projector is given."""
         return round(1 / model.config.downsample_ratio) ** 2 if self.groups_patches else 1

@@ -59,7 +59,8 @@ def require_droppable_layers(adapter: ModelAdapter, config: PruningConfig) -> No
             f"order must be 'sorted' for {method.name!r} at layer {layers[0]}, got 'selection': the tokens have been "
             "read in their order"
         )
-    _require_ordinary_attention(adapter.model, layers[0], int(bool(method.needs & CAPTURED)))
+    reads_before = bool(method.needs & CAPTURED) and method.decoder_layer == "before"
+    _require_ordinary_attention(adapter.model, layers[0], int(reads_before))
     if "final_norm" in method.needs and final_norm(adapter.decoder) is None:
         raise UnsupportedModelError(
             f"method {method.name!r} needs the norm behind the last decoder layer, which is not known of this "

@@ -23,7 +23,7 @@ class LayerSelector:
     """Which visual tokens of a call are still there; called by each layer that drops some.
 
     Attributes:
-        requested: what the method wants captured of the layer before; None if nothing.
+        requested: what the method wants captured of a layer; None if nothing.
         selections: for each item, indices into its original tokens.
         kept_tokens: for each item, (k, d) the hidden states by which its kept tokens were chosen.
     """
@@ -118,7 +118,8 @@ class LayerSelector:
             torch.cat([nothing, *(item.placeholders for item in self._items if item.row == row)])
             for row in range(len(mask))
         ]
-        return Requested(needs, last, _padded(texts), _padded(visual))
+        entering = self._config.method.decoder_layer == "entering"
+        return Requested(needs, last, _padded(texts), _padded(visual), entering)
 
     def _of_prompt(self, row: int, final_norm: Callable[[Tensor], Tensor] | None) -> dict[str, Any]:
         """Look up what the method needs to know of a row's prompt, whatever the layer."""
@@ -140,6 +141,7 @@ class LayerSelector:
             "attention": lambda: own["attention"][:, at],
             "text_attention": lambda: own["text_attention"][:, : len(text), at],
             "visual_attention": lambda: own["visual_attention"][:, at],
+            "visual_peak_attention": lambda: own["visual_peak_attention"][at],
             "keys": lambda: own["keys"][:, at],
             "text_keys": lambda: own["keys"][:, text],
             "text_states": lambda: hidden[item.row, text],

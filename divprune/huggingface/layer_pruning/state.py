@@ -19,7 +19,7 @@ import copy
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -84,6 +84,16 @@ class DroppedPrompt:
         held = self.held[len(self.gather_indices)]
         self.gather_indices.append(gather_index)
         self.ragged.append(bool((gather_index == PADDING).any()) or bool((held == PADDING).any()))
+
+    def entering(self, stage: int) -> "DroppedPrompt":
+        """Return the prompt as the first layer of a stage would hold it if no token of the turn were dropped there.
+
+        Its entry for the stage before joins what this stage's layers hold of earlier turns with what is about to enter.
+        """
+        held, ragged = list(self.held), list(self.ragged)
+        held[stage - 1] = held[stage]
+        ragged[stage - 1] |= bool((held[stage] == PADDING).any())
+        return replace(self, held=held, ragged=ragged)
 
     @property
     def length(self) -> int:
