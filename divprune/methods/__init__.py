@@ -43,3 +43,8 @@ from divprune.methods.agile_pruner import AgilePruner as AgilePruner
 from divprune.methods.eadp import EADP as EADP
 from divprune.methods.tops import TOPS as TOPS
 from divprune.methods.evs import EVS as EVS
+from divprune.methods.dycoke import DyCoke as DyCoke
+from divprune.methods.prunevid import PruneVid as PruneVid
+from divprune.methods.holitom import HoliTom as HoliTom
+from divprune.methods.fastvid import FastVID as FastVID
+from divprune.methods.flashvid import FlashVID as FlashVID

@@ -9,6 +9,9 @@ from divprune.methods.base import Piece
 CALIBRATED: dict[str, Method] = {"fitprune": FitPrune(FitPruneRecipe((20, 10, 5), 60))}
 """Methods that have no defaults."""
 
+VIDEO = {"evs", "dycoke", "prunevid", "holitom", "fastvid", "flashvid"}
+"""Methods that refuse images."""
+
 
 def made(name: str) -> Method:
     """Any registered method."""

@@ -8,7 +8,7 @@ import torch
 from divprune.methods import ItemContext, available_methods
 from divprune.methods.base import Method
 from divprune.methods.merging import MergingMethod
-from tests.methods.contexts import full_item, made
+from tests.methods.contexts import VIDEO, full_item, made
 
 NAMES = [info.name for info in available_methods()]
 MERGING = [name for name in NAMES if isinstance(made(name), MergingMethod)]
@@ -18,12 +18,14 @@ NESTED = {
     "otprune", "eadp", "tops", "evs", "agilepruner", "fastv", "vtw", "pyramiddrop",
     "fitprune",
 }  # fmt: skip
-KEEPS_SUMS = {"pooling", "downsampling", "m3", "tome", "sparsevlm"}
+KEEPS_SUMS = {"pooling", "downsampling", "m3", "tome", "sparsevlm", "prunevid"}
 """Merging methods whose merged tokens are averages."""
 
 
-def item(name: str, grid: tuple[int, int, int] = (1, 6, 10), seed: int = 0) -> tuple[torch.Tensor, ItemContext]:
-    return full_item(grid, seed, "video" if name == "evs" else "image")
+def item(name: str, grid: tuple[int, int, int] | None = None, seed: int = 0) -> tuple[torch.Tensor, ItemContext]:
+    if name in VIDEO:
+        return full_item(grid or (4, 3, 5), seed, "video")
+    return full_item(grid or (1, 6, 10), seed, "image")
 
 
 def counts(method: Method, grid: tuple[int, int, int]) -> list[int]:
@@ -169,5 +171,10 @@ def test_the_lists_above_are_complete() -> None:
         "vispruner",
         "sparsevlm",
         "dart",
+        "dycoke",
+        "prunevid",
+        "holitom",
+        "fastvid",
+        "flashvid",
     }
-    assert set(MERGING) - KEEPS_SUMS == {"prumerge", "prumerge-plus", "visionzip"}
+    assert set(MERGING) - KEEPS_SUMS == {"prumerge", "prumerge-plus", "visionzip", "holitom", "fastvid", "flashvid"}
