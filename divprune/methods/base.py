@@ -72,6 +72,7 @@ class ItemContext:
             token in layer `Method.vision_layer`; in encoders without a CLS token, how much all patches attend to them
             on average. One head if the method sets `joins_heads`.
         vision_keys: (heads, M, d_head) float32, the keys of the same layer.
+        early_vision_attention: (heads, M) float32, the same as `vision_attention` in layer `Method.early_vision_layer`.
         patch_features: (M, d_vision) float32, what the projector makes the tokens from.
         text_embeddings: (T, d) float32, the embeddings of the text after the prompt's last image (of all its text, if
             nothing follows), as the language model reads them. "The text" below is the same T tokens.
@@ -101,6 +102,7 @@ class ItemContext:
     layer: int = 0
     vision_attention: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[1])
     vision_keys: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[1])
+    early_vision_attention: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[1])
     patch_features: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[0])
     text_embeddings: Tensor | None = None
     input_tokens: Tensor | None = None
@@ -165,6 +167,7 @@ class Method(ABC):
         vision_layer: The layer of the vision encoder that `vision_attention` and `vision_keys` come from; negative
             numbers count from the last.
         joins_heads: Whether `vision_attention` is one softmax over the products of whole queries and keys.
+        asks_all_patches: Whether `vision_attention` is that of all patches even where there is a CLS token.
     """
 
     name: ClassVar[str]
@@ -175,6 +178,7 @@ class Method(ABC):
     reads: ClassVar[frozenset[Need]] = frozenset()
     vision_layer: ClassVar[int] = -2
     joins_heads: ClassVar[bool] = False
+    asks_all_patches: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         """Refuse needs that are no field of `ItemContext`.
@@ -194,6 +198,11 @@ class Method(ABC):
         Attention and keys are of the layer before each: (4,) reads those of layer 3. A class attribute does as well.
         """
         return ()
+
+    @property
+    def early_vision_layer(self) -> int:
+        """The layer that `early_vision_attention` comes from, counted as `vision_layer`."""
+        return 0
 
     @property
     def takes_budget(self) -> bool:

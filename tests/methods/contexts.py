@@ -32,6 +32,7 @@ def full_item(
         grid=grid,
         pieces=tuple(Piece(frame * grid[1] * grid[2], *grid[1:], grid[2]) for frame in range(grid[0])),
         vision_attention=noise(2, total, seed=seed + 1).softmax(dim=-1),
+        early_vision_attention=noise(2, total, seed=seed + 12).softmax(dim=-1),
         vision_keys=noise(2, total, 4, seed=seed + 2),
         patch_features=noise(total, 12, seed=seed + 3),
         text_embeddings=noise(5, 8, seed=seed + 4),

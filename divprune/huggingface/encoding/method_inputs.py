@@ -15,7 +15,7 @@ from divprune.budget import Budget
 from divprune.errors import PruningError, UnsupportedModelError
 from divprune.huggingface.adapter import ModelAdapter
 from divprune.huggingface.encoding.items import Encoding, VisualItem
-from divprune.huggingface.encoding.vision_capture import VISION_NEEDS, CapturedVision, capture_encoder
+from divprune.huggingface.encoding.vision_capture import EARLY, VISION_NEEDS, CapturedVision, capture_encoder
 from divprune.huggingface.families.vision_towers import NO_PATCH, TOWERS, Tower, tower_of
 from divprune.methods.base import ItemContext, Method, Modality
 from divprune.methods.image_downsampling import ImageDownsampling
@@ -29,9 +29,12 @@ def require_vision_needs(adapter: ModelAdapter, method: Method) -> None:
 
     Raises:
         UnsupportedModelError: nothing is known of the family's vision encoder.
-        ValueError: the encoder has no layer `method.vision_layer`.
+        ValueError: the encoder has no layer `method.vision_layer` or, if it is needed, `method.early_vision_layer`.
     """
-    _required_tower(adapter, method).attention(adapter.model, method.vision_layer)
+    tower = _required_tower(adapter, method)
+    tower.attention(adapter.model, method.vision_layer)
+    if EARLY in method.needs:
+        tower.attention(adapter.model, method.early_vision_layer, "early_layer")
 
 
 @contextmanager
@@ -155,22 +158,19 @@ def _all_tokens_context(
     device: torch.device,
 ) -> ItemContext:
     """Join the context of all items of a modality: what was captured of patches, as values of tokens."""
-    attention, keys, features = captured.on(device)
-    if keys is not None:
-        num_patches = keys.shape[1]
-    elif attention is not None:
-        num_patches = attention.shape[1]
+    found = captured.on(device)
+    features = found.pop("patch_features", None)
+    if found:
+        num_patches = next(iter(found.values())).shape[1]
     else:
         num_patches = len(cast(Tensor, features)) * tower.patches_per_feature(adapter.model)
     patches = tower.patches(adapter.model, inputs, modality, num_patches)
     if features is not None and tower.patches_per_feature(adapter.model) == 1:
         features = _of_tokens(features, patches)
-    return ItemContext(
-        has_patch=(patches[:, 0] != NO_PATCH).to(device),
-        vision_attention=None if attention is None else _of_tokens(attention.mT, patches).mT,
-        vision_keys=None if keys is None else _of_tokens(keys.transpose(0, 1), patches).transpose(0, 1),
-        patch_features=features,
-    )
+    of_tokens: dict[str, Any] = {
+        name: _of_tokens(values.transpose(0, 1), patches).transpose(0, 1) for name, values in found.items()
+    }
+    return ItemContext(has_patch=(patches[:, 0] != NO_PATCH).to(device), patch_features=features, **of_tokens)
 
 
 def _of_tokens(values: Tensor, patches: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Capture attention and keys of one layer of the vision encoder while it runs, and what the projector reads.
+"""Capture attention and keys of layers of the vision encoder while it runs, and what the projector reads.
 
 Nothing is computed that no method asks for, and every other layer keeps its own attention.
 """
@@ -17,7 +17,8 @@ from divprune.huggingface.encoding.attention_capture import AttentionCapture
 from divprune.huggingface.families.vision_towers import Tower
 from divprune.methods.base import Method, Need
 
-VISION_NEEDS: frozenset[Need] = frozenset({"vision_attention", "vision_keys", "patch_features"})
+EARLY: Need = "early_vision_attention"
+VISION_NEEDS: frozenset[Need] = frozenset({"vision_attention", "vision_keys", EARLY, "patch_features"})
 """The needs that are met by capturing in the vision encoder."""
 READ_AT_ONCE = 2**26
 """Largest number of attention probabilities computed in one piece."""
@@ -29,29 +30,41 @@ class CapturedVision:
 
     Attributes:
         attention: (heads, P) pieces.
+        early_attention: (heads, P) pieces of an earlier layer.
         keys: (heads, P, d_head) pieces.
         features: what the projector read, (P or M, d).
     """
 
     attention: list[Tensor] = field(default_factory=list)
+    early_attention: list[Tensor] = field(default_factory=list)
     keys: list[Tensor] = field(default_factory=list)
     features: list[Tensor] = field(default_factory=list)
 
-    def on(self, device: torch.device) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Attention (heads, P), keys (heads, P, d_head) and features (P or M, d), float32; None if not captured."""
-        attention = torch.cat(self.attention, dim=1).to(device) if self.attention else None
-        keys = torch.cat(self.keys, dim=1).to(device) if self.keys else None
-        return attention, keys, torch.cat(self.features).to(device, torch.float32) if self.features else None
+    def on(self, device: torch.device) -> dict[Need, Tensor]:
+        """Attention (heads, P), keys (heads, P, d_head) and features (P or M, d), float32, what of it was captured."""
+        of_patches = {"vision_attention": self.attention, EARLY: self.early_attention, "vision_keys": self.keys}
+        captured = {name: torch.cat(pieces, dim=1).to(device) for name, pieces in of_patches.items() if pieces}
+        if self.features:
+            captured["patch_features"] = torch.cat(self.features).to(device, torch.float32)
+        return captured
 
 
 class VisionCapture(AttentionCapture):
     """Captures attention and keys of one attention module of a vision encoder."""
 
-    def __init__(self, attention: nn.Module, method: Method, has_cls_token: bool, passes: list[CapturedVision]) -> None:
-        """Start capturing, into the last of `passes`."""
+    def __init__(
+        self,
+        attention: nn.Module,
+        method: Method,
+        has_cls_token: bool,
+        passes: list[CapturedVision],
+        is_early: bool = False,
+    ) -> None:
+        """Start capturing, into the last of `passes`; of an earlier layer only its attention."""
         self._method = method
         self._has_cls_token = has_cls_token
         self._passes = passes
+        self._is_early = is_early
         super().__init__(attention)
 
     def capture(self, query: Tensor, key: Tensor, mask: Tensor | None, options: Mapping[str, Any]) -> None:
@@ -60,16 +73,23 @@ class VisionCapture(AttentionCapture):
             raise PruningError(f"method {self._method.name!r} cannot read a vision encoder that masks its attention")
         query, key = query.float(), key.float()
         captured, first = self._passes[-1], int(self._has_cls_token)
+        if self._is_early:
+            captured.early_attention.append(self._attention_of(query, key, first, options))
+            return
         if "vision_keys" in self._method.needs:
             captured.keys.append(key[:, :, first:].transpose(0, 1).flatten(1, 2))
-        if "vision_attention" not in self._method.needs:
-            return
+        if "vision_attention" in self._method.needs:
+            captured.attention.append(self._attention_of(query, key, first, options))
+
+    def _attention_of(self, query: Tensor, key: Tensor, first: int, options: Mapping[str, Any]) -> Tensor:
+        """(heads, n * P) attention that the patches, from token `first` on, receive in n images."""
         scale = options.get("scaling") or query.shape[-1] ** -0.5
         if self._method.joins_heads:
             query, key = (part.transpose(1, 2).flatten(2).unsqueeze(1) for part in (query, key))
             scale = query.shape[-1] ** -0.5
-        queries = query[:, :, :1] if self._has_cls_token else query
-        captured.attention.append(received_attention(queries * scale, key)[:, :, first:].transpose(0, 1).flatten(1))
+        of_cls = self._has_cls_token and not self._method.asks_all_patches
+        queries = query[:, :, :1] if of_cls else query[:, :, first:]
+        return received_attention(queries * scale, key)[:, :, first:].transpose(0, 1).flatten(1)
 
 
 def received_attention(queries: Tensor, keys: Tensor) -> Tensor:
@@ -95,6 +115,9 @@ def capture_encoder(model: PreTrainedModel, tower: Tower, method: Method) -> Ite
         if method.needs & {"vision_attention", "vision_keys"}:
             attention = tower.attention(model, method.vision_layer)
             stack.callback(VisionCapture(attention, method, tower.has_cls_token(model), passes).stop)
+        if EARLY in method.needs:
+            attention = tower.attention(model, method.early_vision_layer)
+            stack.callback(VisionCapture(attention, method, tower.has_cls_token(model), passes, is_early=True).stop)
         if "patch_features" in method.needs:
             stack.callback(tower.projector_of(model).register_forward_pre_hook(read).remove)
         yield passes

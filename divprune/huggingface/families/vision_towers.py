@@ -58,8 +58,8 @@ class Tower:
         """Count how many patches are in one feature that the projector is given."""
         return round(1 / model.config.downsample_ratio) ** 2 if self.groups_patches else 1
 
-    def attention(self, model: PreTrainedModel, layer: int) -> nn.Module:
-        """Return the attention module of a layer; negative numbers count from the last.
+    def attention(self, model: PreTrainedModel, layer: int, name: str = "vision_layer") -> nn.Module:
+        """Return the attention module of a layer; negative numbers count from the last, and errors call it `name`.
 
         Where layers look at windows of the image only, the next one that looks at all of it, or the last such one.
 
@@ -68,7 +68,7 @@ class Tower:
         """
         layers = next(module for module in self.of(model).modules() if isinstance(module, nn.ModuleList))
         if not -len(layers) <= layer < len(layers):
-            raise ValueError(f"vision_layer must be between {-len(layers)} and {len(layers) - 1}, got {layer}")
+            raise ValueError(f"{name} must be between {-len(layers)} and {len(layers) - 1}, got {layer}")
         index = layer % len(layers)
         whole = getattr(model.config.vision_config, "fullatt_block_indexes", None)
         if whole:
