@@ -11,7 +11,8 @@ from divprune.methods.base import ItemContext, Need, Paper
 from divprune.methods.dart import shares
 from divprune.methods.merging import Merged, MergingMethod
 from divprune.methods.scores import checked_number, importance
-from divprune.methods.token_groups import TokenGroups, proportional_shares
+from divprune.methods.shares import proportional_shares
+from divprune.methods.token_groups import TokenGroups
 from divprune.methods.video import frame_similarity, in_video, video_frames
 from divprune.selection.density_peaks import centres_of
 from divprune.selection.distances import cosine_similarities, full_precision, unit_rows

@@ -9,7 +9,8 @@ from torch import Tensor
 from divprune.methods.base import ItemContext, Need, Paper
 from divprune.methods.merging import Merged, MergingMethod
 from divprune.methods.scores import checked_number, importance
-from divprune.methods.token_groups import TokenGroups, proportional_shares
+from divprune.methods.shares import proportional_shares
+from divprune.methods.token_groups import TokenGroups
 from divprune.methods.video import first_of, in_video, place_similarity, video_frames
 from divprune.selection.density_peaks import centres_of
 from divprune.selection.segments import segments_by_static_places

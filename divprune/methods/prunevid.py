@@ -10,7 +10,8 @@ from divprune.methods.base import ItemContext, Need, Paper
 from divprune.methods.holitom import left_tokens
 from divprune.methods.merging import Merged, MergingMethod
 from divprune.methods.scores import checked_number
-from divprune.methods.token_groups import TokenGroups, proportional_shares
+from divprune.methods.shares import proportional_shares
+from divprune.methods.token_groups import TokenGroups
 from divprune.methods.video import in_video, video_frames
 from divprune.selection.density_peaks import centres_of
 from divprune.selection.distances import full_precision, unit_rows

@@ -69,18 +69,3 @@ class TokenGroups:
         weights = torch.zeros(len(anchors), len(kept), device=kept.device)
         weights[rows, kept.nonzero().squeeze(1)] = self.weights[kept].float()
         return Merged(weights, anchors)
-
-
-def proportional_shares(total: int, sizes: Tensor) -> Tensor:
-    """Share `total` among groups in proportion to their sizes (G,) int64, of at least `total` together.
-
-    Each gets its part rounded down; what remains goes one each to the largest fractions, of equal ones to the first.
-    No share is larger than its size.
-
-    Returns:
-        (G,) int64 shares, `total` together.
-    """
-    parts, everything = sizes * total, max(1, int(sizes.sum()))
-    shares, rest = parts // everything, parts % everything
-    favoured = rest.sort(descending=True, stable=True).indices[: total - int(shares.sum())]
-    return shares.index_add(0, favoured, torch.ones_like(favoured))

@@ -15,16 +15,18 @@ MERGING = [name for name in NAMES if isinstance(made(name), MergingMethod)]
 GRIDS = [(1, 6, 10), (3, 4, 5), (1, 1, 1), (1, 1, 2), (2, 7, 7)]
 NESTED = {
     "divprune", "divprune-star", "random", "norm", "minmax", "cdpruner", "scope", "mmtok", "mmr", "id-selection",
-    "otprune", "eadp", "tops", "evs", "agilepruner", "fastv", "vtw", "pyramiddrop",
+    "otprune", "eadp", "tops", "evs", "cls-attention", "agilepruner", "fastv", "vtw", "pyramiddrop",
     "fitprune",
 }  # fmt: skip
-KEEPS_SUMS = {"pooling", "downsampling", "m3", "tome", "sparsevlm", "prunevid"}
+KEEPS_SUMS = {"pooling", "downsampling", "m3", "tome", "sparsevlm", "prunevid", "vscan"}
 """Merging methods whose merged tokens are averages."""
 
 
 def item(name: str, grid: tuple[int, int, int] | None = None, seed: int = 0) -> tuple[torch.Tensor, ItemContext]:
     if name in VIDEO:
         return full_item(grid or (4, 3, 5), seed, "video")
+    if name == "globalcom2" and grid is not None:  # reads one grid, or a thumbnail and its tiles
+        grid = (1, grid[0] * grid[1], grid[2])
     return full_item(grid or (1, 6, 10), seed, "image")
 
 
@@ -176,5 +178,9 @@ def test_the_lists_above_are_complete() -> None:
         "holitom",
         "fastvid",
         "flashvid",
+        "holov",
+        "hiprune",
+        "vscan",
+        "globalcom2",
     }
     assert set(MERGING) - KEEPS_SUMS == {"prumerge", "prumerge-plus", "visionzip", "holitom", "fastvid", "flashvid"}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from divprune.methods.token_groups import DROPPED, TokenGroups, proportional_shares
+from divprune.methods.token_groups import DROPPED, TokenGroups
 
 TOKENS = torch.tensor([[1.0], [2.0], [6.0], [8.0], [20.0]], dtype=torch.float64)
 
@@ -30,11 +30,3 @@ def test_groups_are_grouped_again_by_their_anchors() -> None:
     # 0.75 of the mean of 2 and 3, 0.25 of that of 0 and 1.
     assert both.anchor_of.tolist() == [2, 2, 2, 2, DROPPED]
     assert both.weights.tolist() == [0.125, 0.125, 0.375, 0.375, 0.0]
-
-
-def test_shares_are_in_proportion_and_add_up() -> None:
-    # 5 of 3, 4 and 2: 15/9, 20/9 and 10/9, rounded down 1, 2, 1; the largest fraction, 6/9, gets the one that is left.
-    assert proportional_shares(5, torch.tensor([3, 4, 2])).tolist() == [2, 2, 1]
-    assert proportional_shares(1, torch.tensor([2, 2, 0])).tolist() == [1, 0, 0]
-    assert proportional_shares(9, torch.tensor([3, 4, 2])).tolist() == [3, 4, 2]
-    assert proportional_shares(0, torch.tensor([0, 0])).tolist() == [0, 0]
