@@ -13,7 +13,7 @@ from divprune.errors import PruningError, UnsupportedModelError
 from divprune.huggingface.encoding.items import VisualItem
 from divprune.huggingface.encoding.vision_capture import received_attention
 from divprune.huggingface.families.vision_towers import TOWERS, tower_of
-from divprune.methods.base import Method
+from divprune.methods.base import Method, Need
 from tests.support.encoding import Curious, encoded_for
 from tests.support.models.every_family import CASES, Row, make_inputs
 
@@ -36,6 +36,15 @@ class CuriousAsOne(Curious):
 
     vision_layer: ClassVar[int] = -1
     joins_heads: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class AskingAllPatches(Curious):
+    """Attention of the first and the last layer, on average over the patches."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"vision_attention", "early_vision_attention"})
+    vision_layer: ClassVar[int] = -1
+    asks_all_patches: ClassVar[bool] = True
 
 
 def supplied(name: str, method: Method | None = None) -> tuple[PreTrainedModel, dict[str, Any], list[VisualItem]]:
@@ -125,6 +134,25 @@ def test_attention_is_that_of_the_cls_token_or_of_all_patches(name: str) -> None
     expected = expected[:, patches].mean(dim=-1)
     heard = torch.cat([item.context.vision_attention for item in items if item.context], dim=1)
     assert (heard - expected).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("name", ["llava", "internvl", "paligemma"])
+def test_an_early_layer_is_captured_beside_the_other_and_all_patches_may_be_asked(name: str) -> None:
+    model, inputs, items = supplied(name, AskingAllPatches())
+    first = int(name != "paligemma")  # behind the CLS token
+    for layer, captured in ((0, "early_vision_attention"), (-1, "vision_attention")):
+        probabilities = eager_attention(model, inputs, layer)[:, :, first:, first:]
+        expected = probabilities.mean(dim=2).transpose(0, 1).flatten(1)
+        patches = TOWERS[model.config.model_type].patches(model, inputs, "image", expected.shape[1])
+        expected = expected[:, patches].mean(dim=-1)
+        found = torch.cat([getattr(item.context, captured) for item in items], dim=1)
+        assert (found - expected).abs().max() < 1e-6
+
+
+def test_an_early_layer_that_is_not_there_is_refused() -> None:
+    model = CASES["llava"].build()
+    with pytest.raises(ValueError, match="early_layer must be between -3 and 2, got 9"), prune(model, "hiprune"):
+        pass
 
 
 def test_attention_of_tiles_is_that_of_their_tile() -> None:
