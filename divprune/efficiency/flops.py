@@ -15,7 +15,7 @@ from divprune.efficiency.schedule import DropSchedule, schedule_of
 from divprune.efficiency.shapes import GATED_DECODERS, LanguageShape, ModelShape, TowerShape
 from divprune.efficiency.workloads import Workload
 from divprune.errors import UnsupportedModelError
-from divprune.methods import DART, DivPrune, MergingMethod, Method
+from divprune.methods import DART, PACT, DivPrune, MergingMethod, Method
 from divprune.methods.dart import PIVOTS
 
 Accounting = Literal["paper", "exact"]
@@ -130,8 +130,8 @@ def encoder_flop(shape: TowerShape) -> float:
 def selection_flop(shape: LanguageShape, method: Method, schedule: DropSchedule, num_text_tokens: int) -> float:
     """Return the operations of a choice, at most: all pairwise products for DivPrune, one row of attention for FastV.
 
-    Methods inside the LLM pay for the attention that they read, and for merging. Comparisons and sorting are
-    no floating-point products and count as none.
+    Methods inside the LLM pay for the attention that they read, for merging, and for comparing keys (PACT). Comparisons
+    of numbers and sorting are no floating-point products and count as none.
     """
     total, before = 0, schedule.num_visual_tokens
     for _, left in schedule.drops:
@@ -139,6 +139,8 @@ def selection_flop(shape: LanguageShape, method: Method, schedule: DropSchedule,
             total += 2 * before**2 * shape.hidden_size
         if isinstance(method, DART):
             total += 2 * (2 * PIVOTS) * before * shape.hidden_size
+        if isinstance(method, PACT):
+            total += 2 * before**2 * shape.head_size * shape.num_key_value_heads
         if isinstance(method, MergingMethod) and method.layers:
             total += 2 * left * before * shape.hidden_size
         rows_read = {"attention": 1, "text_attention": num_text_tokens, "visual_attention": before}

@@ -48,6 +48,7 @@ from divprune.methods.holov import HoloV as HoloV
 from divprune.methods.hiprune import HiPrune as HiPrune
 from divprune.methods.vscan import VScan as VScan
 from divprune.methods.globalcom2 import GlobalCom2 as GlobalCom2
+from divprune.methods.pact import PACT as PACT
 from divprune.methods.dycoke import DyCoke as DyCoke
 from divprune.methods.prunevid import PruneVid as PruneVid
 from divprune.methods.holitom import HoliTom as HoliTom

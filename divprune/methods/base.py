@@ -83,6 +83,8 @@ class ItemContext:
             images, attend to each of the tokens on average.
         keys: (key heads, M, d_head) float32, the tokens' keys in decoder layer `layer` - 1, after rotary embedding.
         text_keys: (key heads, T, d_head) float32, the text's.
+        visual_query: (heads, d_head) float32, the mean query in the same layer of the prompt's visual tokens that are
+            left, those of all its images, after rotary embedding.
         text_states: (T, d) the text's hidden states, entering `layer`.
         final_norm: (n, d) -> (n, d), the norm behind the last decoder layer.
         has_patch: (M,) bool, False at tokens that come from no patch of the image (image newline tokens), where the
@@ -111,6 +113,7 @@ class ItemContext:
     visual_attention: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[1])
     keys: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[1])
     text_keys: Tensor | None = None
+    visual_query: Tensor | None = None
     text_states: Tensor | None = None
     final_norm: Callable[[Tensor], Tensor] | None = None
     has_patch: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[0])

@@ -34,6 +34,7 @@ INSIDE = {
     "sparsevlm": "sparsevlm:tokens=64,first_layer=1,second_layer=2,third_layer=3",
     "dart": "dart:layer=1",
     "fitprune": "fitprune",
+    "pact": "pact:layer=1",
 }
 """Methods that act inside the LLM, at layers that the tiny models have; FitPrune's are those of `made`."""
 SHALLOW = {"hiprune": "hiprune:early_layer=0", "vscan": "vscan:early_layer=0"}
@@ -98,7 +99,7 @@ def test_every_method_is_there_once() -> None:
     assert set(INSIDE) == {info.name for info in available_methods()} - set(BEFORE)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if made(name).count == "adaptive"])
+@pytest.mark.parametrize("name", [name for name in BEFORE if made(name).count == "adaptive"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_adaptive_methods_find_a_count_for_each_picture(family: str, name: str) -> None:
     model, inputs = model_of(family), inputs_of(family, "image")

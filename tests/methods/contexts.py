@@ -42,6 +42,7 @@ def full_item(
         visual_attention=noise(2, total, seed=seed + 8).softmax(dim=-1),
         keys=noise(2, total, 4, seed=seed + 9),
         text_keys=noise(2, 5, 4, seed=seed + 10),
+        visual_query=noise(4, 4, seed=seed + 13),
         text_states=noise(5, 8, seed=seed + 11),
         final_norm=lambda states: states * torch.linspace(0.5, 2, 8).to(states),
     )

@@ -142,6 +142,7 @@ class LayerSelector:
             "visual_attention": lambda: own["visual_attention"][:, at],
             "keys": lambda: own["keys"][:, at],
             "text_keys": lambda: own["keys"][:, text],
+            "visual_query": lambda: own["visual_query"],
             "text_states": lambda: hidden[item.row, text],
         }
         found: dict[str, Any] = {name: known[name]() for name in known.keys() & self._config.method.needs}
