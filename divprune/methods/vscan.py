@@ -14,7 +14,7 @@ from divprune.methods.shares import weighted_shares
 from divprune.methods.token_groups import TokenGroups
 from divprune.selection.distances import full_precision, unit_rows
 
-WINDOW = 6
+WINDOW_SIDE = 6
 """Tokens along each side."""
 
 
@@ -59,7 +59,7 @@ class VScan(MergingMethod):
     def merge(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Merged:
         early = given(context, "early_vision_attention", self.name).mean(dim=0).to(visual_tokens.device)
         late = importance(context, self.name).to(early.device)
-        windows = windows_on_grid(given_pieces(context, self.name), len(early), WINDOW).to(early.device)
+        windows = windows_on_grid(given_pieces(context, self.name), len(early), WINDOW_SIDE).to(early.device)
         kept = _highest_in_windows(early, windows, num_keep // 2)
         spare = late.masked_fill(kept, -torch.inf)
         kept = kept.index_fill(0, ranked(spare)[: num_keep - num_keep // 2], True)
