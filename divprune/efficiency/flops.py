@@ -134,7 +134,7 @@ def selection_flop(shape: LanguageShape, method: Method, schedule: DropSchedule,
     of numbers and sorting are no floating-point products and count as none.
     """
     total, before = 0, schedule.num_visual_tokens
-    for _, left in schedule.drops:
+    for layer, left in schedule.drops:
         if isinstance(method, DivPrune):
             total += 2 * before**2 * shape.hidden_size
         if isinstance(method, DART):
@@ -144,7 +144,7 @@ def selection_flop(shape: LanguageShape, method: Method, schedule: DropSchedule,
         if isinstance(method, MergingMethod) and method.layers:
             total += 2 * left * before * shape.hidden_size
         rows_read = {"attention": 1, "text_attention": num_text_tokens, "visual_attention": before}
-        rows = sum(count for need, count in rows_read.items() if need in method.needs)
+        rows = sum(count for need, count in rows_read.items() if need in method.needs_at(layer))
         total += 2 * rows * (before + num_text_tokens) * shape.head_size * shape.num_heads
         before = left
     return float(total)

@@ -81,7 +81,8 @@ def _select(visual_tokens: Tensor, method: Method, context: ItemContext, group: 
     """Ask the method about tokens (M, d) that are all candidates."""
     _require(method, context)
     if group.budget is not None:
-        num_keep = min(group.budget.count(group.total), len(visual_tokens))
+        stages = method.stages(group.budget.count(group.total), group.total)
+        num_keep = min(dict(stages)[context.layer], len(visual_tokens))
     elif method.takes_budget:
         num_keep = method.adaptive_count(visual_tokens, context)
     else:
@@ -123,7 +124,7 @@ def _without_newlines(pieces: tuple[Piece, ...] | None, num_patches: int) -> tup
 
 
 def _require(method: Method, context: ItemContext) -> None:
-    for need in sorted(method.needs):
+    for need in sorted(method.needs_at(context.layer)):
         if getattr(context, need) is not None:
             continue
         if need in ("grid", "pieces"):

@@ -166,6 +166,7 @@ class Method(ABC):
             upper limit; "adaptive" if the method finds the number of each item by `adaptive_count`, unless the caller
             says one; "schedule" if the method says it for each layer, by `schedule`.
         needs: The fields of `ItemContext` that it cannot do without.
+        layer_needs: Those of a method that acts both before the LLM, by `needs`, and inside it, by these.
         reads: Further fields that it reads where they are known: "grid", "pieces".
         vision_layer: The layer of the vision encoder that `vision_attention` and `vision_keys` come from; negative
             numbers count from the last.
@@ -178,6 +179,7 @@ class Method(ABC):
     paper: ClassVar[Paper | None] = None
     count: ClassVar[Count] = "exact"
     needs: ClassVar[frozenset[Need]] = frozenset()
+    layer_needs: ClassVar[frozenset[Need]] = frozenset()
     reads: ClassVar[frozenset[Need]] = frozenset()
     vision_layer: ClassVar[int] = -2
     joins_heads: ClassVar[bool] = False
@@ -190,7 +192,7 @@ class Method(ABC):
             TypeError: There is such a need.
         """
         super().__init_subclass__()
-        unknown = (cls.needs | cls.reads) - {entry.name for entry in fields(ItemContext)}
+        unknown = (cls.needs | cls.layer_needs | cls.reads) - {entry.name for entry in fields(ItemContext)}
         if unknown:
             raise TypeError(f"{cls.__name__}.needs and reads must name fields of ItemContext, got {sorted(unknown)}")
 
@@ -199,8 +201,26 @@ class Method(ABC):
         """The decoder layers at whose entrance tokens are dropped, ascending from 1; empty to act before the LLM.
 
         Attention and keys are of the layer before each: (4,) reads those of layer 3. A class attribute does as well.
+        A method with a stage before the LLM and further ones inside it names 0 first, and reads `needs` there and
+        `layer_needs` later: (0, 20).
         """
         return ()
+
+    def needs_at(self, layer: int) -> frozenset[Need]:
+        """Return what it needs at decoder layer `layer`, 0 before the LLM."""
+        return self.layer_needs if layer and 0 in self.layers else self.needs
+
+    def stages(self, num_keep: int, num_visual_tokens: int) -> tuple[Stage, ...]:
+        """Return how many of an item's tokens stay where the caller says `num_keep`, for each of `layers`.
+
+        Args:
+            num_keep: between 1 and M.
+            num_visual_tokens: M, all tokens of the item before anything was dropped.
+
+        Returns:
+            One stage for each of `layers`, or one at layer 0; all `num_keep`, unless a method gives it another meaning.
+        """
+        return tuple(Stage(layer, num_keep) for layer in self.layers or (0,))
 
     @property
     def early_vision_layer(self) -> int:
