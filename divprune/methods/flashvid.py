@@ -9,10 +9,11 @@ from torch import Tensor
 
 from divprune.methods.base import ItemContext, Need, Paper
 from divprune.methods.dart import shares
-from divprune.methods.merging import Merged, MergingMethod
+from divprune.methods.merging import Merged
 from divprune.methods.scores import checked_number, importance
 from divprune.methods.shares import proportional_shares
 from divprune.methods.token_groups import TokenGroups
+from divprune.methods.two_stages import TwoStages
 from divprune.methods.video import frame_similarity, in_video, video_frames
 from divprune.selection.density_peaks import centres_of
 from divprune.selection.distances import cosine_similarities, full_precision, unit_rows
@@ -25,7 +26,7 @@ MOST_NEIGHBOURS = 7
 
 
 @dataclass(frozen=True)
-class FlashVID(MergingMethod):
+class FlashVID(TwoStages):
     """Video only: attended and diverse tokens of each frame stay, the others are merged along trees through time.
 
     Of a frame's budget B, ceil(0.7 B) tokens are chosen by max-min greedy on d_ij = (1 - cosine_ij) a_j, the distance
@@ -35,15 +36,17 @@ class FlashVID(MergingMethod):
     above 0.8, and the tokens of a tree become their mean, in its first frame. What then is left is clustered in each
     frame by density peaks (as many neighbours as clusters, at most 7), a cluster becoming its mean.
 
-    Only the stage before the LLM. In the paper it has 1.25 times the tokens, and 0.3 of them stay from decoder layer 20
-    on. Deviations: B is the caller's number divided by the frames, one more for the first if it does not divide; the
-    threshold of 0.8 rises so far that links leave as many tokens as are to stay; clusters are shared among the frames
-    in proportion to what is left of them.
+    With a `layer` (the paper's is 20, of 28) that is the first stage, which has 1.25 times the tokens that the caller
+    asks for; from that layer on 0.3 of them stay, those of the highest attention from the prompt's last token in the
+    layer before. Deviations: B is the caller's number divided by the frames, one more for the first if it does not
+    divide; the threshold of 0.8 rises so far that links leave as many tokens as are to stay; clusters are shared among
+    the frames in proportion to what is left of them.
 
     Z. Fan, K. Chen, R. Xing, Y. Li, L. Jiang, Z. Tian, "FlashVID: Efficient Video Large Language Models via
     Training-free Tree-based Spatiotemporal Token Merging", ICLR 2026, https://arxiv.org/abs/2602.08024
 
     Attributes:
+        layer: decoder layer of the second stage; 0 for none.
         chosen_ratio: Fraction of a frame's budget that is chosen by attention and diversity, in [0, 1].
         threshold: cosine similarity above which tokens of neighbouring frames are linked, in [-1, 1].
     """
@@ -58,15 +61,18 @@ class FlashVID(MergingMethod):
     )
     needs: ClassVar[frozenset[Need]] = frozenset({"grid", "vision_attention"})
     vision_layer: ClassVar[int] = -1
+    budget_ratio: ClassVar[float] = 1.25
+    kept_inside: ClassVar[float] = 0.3
     chosen_ratio: float = 0.7
     threshold: float = 0.8
 
     def __post_init__(self) -> None:
-        """Check ratio and threshold."""
+        """Check layer, ratio and threshold."""
+        super().__post_init__()
         checked_number("chosen_ratio", self.chosen_ratio, 0, 1)
         checked_number("threshold", self.threshold, -1, 1)
 
-    def merge(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Merged:
+    def merge_before(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Merged:
         frames = video_frames(visual_tokens, context, self.name)
         attention = importance(context, self.name).to(frames.device).view(frames.shape[:2])
         # Rounded, so that 0.7 of ten is seven on every machine.

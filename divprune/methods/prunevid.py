@@ -6,12 +6,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Need, Paper
+from divprune.methods.base import ItemContext, Need, Paper, given
 from divprune.methods.holitom import left_tokens
-from divprune.methods.merging import Merged, MergingMethod
+from divprune.methods.merging import Merged
 from divprune.methods.scores import checked_number
 from divprune.methods.shares import proportional_shares
 from divprune.methods.token_groups import TokenGroups
+from divprune.methods.two_stages import TwoStages
 from divprune.methods.video import in_video, video_frames
 from divprune.selection.density_peaks import centres_of
 from divprune.selection.distances import full_precision, unit_rows
@@ -22,7 +23,7 @@ FRAME_NEIGHBOURS = 7
 
 
 @dataclass(frozen=True)
-class PruneVid(MergingMethod):
+class PruneVid(TwoStages):
     """Video only: static places are averaged over a segment, then static and other tokens are clustered.
 
     The frames (their mean tokens) are clustered by density peaks (7 neighbours) to a quarter of their number, rounded
@@ -31,14 +32,16 @@ class PruneVid(MergingMethod):
     What is left is clustered to the same fraction everywhere, the static tokens of a segment together and the others of
     each frame (density peaks, 7 neighbours), each cluster becoming its mean.
 
-    Only the stage before the LLM, which in the paper merges to a half; the second one keeps 0.4 of that at decoder
-    layer 10 by the question's attention. Deviations: fractions are rounded so that the number is the caller's; where
+    With a `layer` (the paper's is 10) that is the first stage, which in the paper merges to a half; from that layer on
+    0.4 of the tokens stay, those that a token of the question attends to most in the layer before, on average over the
+    heads. Deviations: fractions are rounded so that the number is the caller's; where
     averaging leaves fewer tokens than are to stay, only the most static places are averaged.
 
     X. Huang, H. Zhou, K. Han, "PruneVid: Visual Token Pruning for Efficient Video Large Language Models", Findings of
     ACL 2025, https://arxiv.org/abs/2412.16117
 
     Attributes:
+        layer: decoder layer of the second stage; 0 for none.
         threshold: cosine similarity above which a place is static, in [-1, 1].
         segment_ratio: clusters of frames as a fraction of the frames, in [0, 1].
     """
@@ -51,15 +54,18 @@ class PruneVid(MergingMethod):
         citation="Huang, Zhou, Han, Findings of ACL 2025",
     )
     needs: ClassVar[frozenset[Need]] = frozenset({"grid"})
+    layer_needs: ClassVar[frozenset[Need]] = frozenset({"text_attention"})
+    kept_inside: ClassVar[float] = 0.4
     threshold: float = 0.8
     segment_ratio: float = 0.25
 
     def __post_init__(self) -> None:
-        """Check threshold and ratio."""
+        """Check layer, threshold and ratio."""
+        super().__post_init__()
         checked_number("threshold", self.threshold, -1, 1)
         checked_number("segment_ratio", self.segment_ratio, 0, 1)
 
-    def merge(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Merged:
+    def merge_before(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Merged:
         frames = video_frames(visual_tokens, context, self.name)
         segments = _segments(frames, max(1, int(self.segment_ratio * len(frames))))
         is_static = static_tokens(_closeness(frames, segments), self.threshold, segments, num_keep)
@@ -70,6 +76,10 @@ class PruneVid(MergingMethod):
         centres = centres_of(torch.cat([means, means]), counts, FRAME_NEIGHBOURS, sets)
         static, dynamic = (in_video(part) for part in centres.split(len(frames)))
         return averaged.then(TokenGroups.around(torch.maximum(static, dynamic))).merged()
+
+    def attention_inside(self, context: ItemContext) -> Tensor:
+        """Return (M,) the largest attention of a token of the question."""
+        return given(context, "text_attention", self.name).mean(dim=0).amax(dim=0)
 
 
 def _segments(frames: Tensor, num_clusters: int) -> Tensor:

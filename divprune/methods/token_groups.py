@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from divprune.methods.merging import Merged
+from divprune.selection.distances import full_precision, unit_rows
 
 DROPPED = -1
 
@@ -69,3 +70,11 @@ class TokenGroups:
         weights = torch.zeros(len(anchors), len(kept), device=kept.device)
         weights[rows, kept.nonzero().squeeze(1)] = self.weights[kept].float()
         return Merged(weights, anchors)
+
+
+def nearest_kept(tokens: Tensor, kept: Tensor) -> Tensor:
+    """Return (M,) the most similar of the kept tokens (M,) bool, of (M, d); a kept one is its own."""
+    unit, numbers = unit_rows(tokens), kept.nonzero().squeeze(1)
+    with full_precision(tokens.device):
+        nearest = numbers[(unit @ unit[numbers].mT).max(dim=1).indices]
+    return torch.where(kept, torch.arange(len(kept), device=kept.device), nearest)

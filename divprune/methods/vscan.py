@@ -8,33 +8,35 @@ from torch import Tensor
 
 from divprune.methods.base import ItemContext, Need, Paper, checked_layer, given
 from divprune.methods.grids import given_pieces, windows_on_grid
-from divprune.methods.merging import Merged, MergingMethod
+from divprune.methods.merging import Merged
 from divprune.methods.scores import importance, ranked
 from divprune.methods.shares import weighted_shares
-from divprune.methods.token_groups import TokenGroups
-from divprune.selection.distances import full_precision, unit_rows
+from divprune.methods.token_groups import TokenGroups, nearest_kept
+from divprune.methods.two_stages import TwoStages
 
 WINDOW_SIDE = 6
 """Tokens along each side."""
 
 
 @dataclass(frozen=True)
-class VScan(MergingMethod):
+class VScan(TwoStages):
     """Half of the tokens by an early vision layer, window by window, half by a late one; the rest is merged into them.
 
     Half of k tokens, rounded down, have the highest CLS attention of an early layer of the vision encoder in their
     window of 6 x 6 tokens, equally many from each; the others have the highest of the last layer but one among the
     rest. Every other token joins the most similar one that is kept (cosine), which becomes the mean of them all.
 
-    Only the stage before the LLM; in the paper it keeps 1.5 times the tokens, and a third of them from decoder layer 16
-    on, by the last token's attention. Choices where the paper leaves one: what does not divide goes one each to the
-    first windows, and what a small window at the edge cannot give, to those that have room; tokens that lie on no grid
-    are one window; tokens are compared and merged after the projector.
+    With a `layer` (the paper's is 16, of 32) that is the first stage, which has 1.5 times the tokens that the caller
+    asks for; from that layer on a third of them stay, those of the highest attention from the prompt's last token in
+    the layer before. Choices where the paper leaves one: what does not divide goes one each to the first windows, and
+    what a small window at the edge cannot give, to those that have room; tokens that lie on no grid are one window;
+    tokens are compared and merged after the projector.
 
     C. Zhang, K. Ma, T. Fang, W. Yu, H. Zhang, Z. Zhang, Y. Xie, K. Sycara, H. Mi, D. Yu, "VScan: Rethinking Visual
     Token Reduction for Efficient Large Vision-Language Models", TMLR 2026, https://arxiv.org/abs/2505.22654
 
     Attributes:
+        layer: decoder layer of the second stage; 0 for none.
         early_layer: the early layer, counted from 0; the paper's is 6 of 24.
     """
 
@@ -46,24 +48,27 @@ class VScan(MergingMethod):
         citation="Zhang, Ma, Fang, Yu, Zhang, Zhang, Xie, Sycara, Mi, Yu, TMLR 2026",
     )
     needs: ClassVar[frozenset[Need]] = frozenset({"vision_attention", "early_vision_attention", "pieces"})
+    budget_ratio: ClassVar[float] = 1.5
+    kept_inside: ClassVar[float] = 1 / 3
     early_layer: int = 6
 
     def __post_init__(self) -> None:
-        """Check the layer."""
+        """Check the layers."""
+        super().__post_init__()
         checked_layer(self.early_layer, 0, "early_layer")
 
     @property
     def early_vision_layer(self) -> int:
         return self.early_layer
 
-    def merge(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Merged:
+    def merge_before(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Merged:
         early = given(context, "early_vision_attention", self.name).mean(dim=0).to(visual_tokens.device)
         late = importance(context, self.name).to(early.device)
         windows = windows_on_grid(given_pieces(context, self.name), len(early), WINDOW_SIDE).to(early.device)
         kept = _highest_in_windows(early, windows, num_keep // 2)
         spare = late.masked_fill(kept, -torch.inf)
         kept = kept.index_fill(0, ranked(spare)[: num_keep - num_keep // 2], True)
-        return TokenGroups.around(_nearest_kept(visual_tokens, kept)).merged()
+        return TokenGroups.around(nearest_kept(visual_tokens, kept)).merged()
 
 
 def _highest_in_windows(scores: Tensor, windows: Tensor, count: int) -> Tensor:
@@ -75,11 +80,3 @@ def _highest_in_windows(scores: Tensor, windows: Tensor, count: int) -> Tensor:
     firsts = sizes.cumsum(dim=0) - sizes
     place = torch.arange(len(order), device=order.device) - firsts[windows[order]]
     return torch.zeros_like(scores, dtype=torch.bool).scatter(0, order, place < counts[windows[order]])
-
-
-def _nearest_kept(tokens: Tensor, kept: Tensor) -> Tensor:
-    """(M,) the most similar of the kept tokens (M,) bool, of (M, d); a kept one is its own."""
-    unit, numbers = unit_rows(tokens), kept.nonzero().squeeze(1)
-    with full_precision(tokens.device):
-        nearest = numbers[(unit @ unit[numbers].mT).max(dim=1).indices]
-    return torch.where(kept, torch.arange(len(kept), device=kept.device), nearest)
