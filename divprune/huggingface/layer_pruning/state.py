@@ -40,7 +40,7 @@ class DroppedPrompt:
     A *stage* is a run of layers that hold the same: stage 0 holds everything, stage s begins at `layers[s - 1]`.
 
     Attributes:
-        layers: the layers at whose entrance tokens are dropped, ascending. If the first is 0, no layer holds all tokens,
+        layers: the layers at whose entrance tokens are dropped, ascending. If the first is 0, no layer holds all,
             and the cache tells the full length only while a call is under way, see `sized_at_full_length`.
         held: for each stage (B, n) int64: the full indices that the cache held when the turn began.
         start: the full index at which the turn's prompt begins.
