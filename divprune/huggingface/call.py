@@ -21,7 +21,7 @@ from divprune.errors import PruningError
 from divprune.huggingface.adapter import ModelAdapter
 from divprune.huggingface.input_pruning.cache import Past, is_continued, past_of
 from divprune.huggingface.input_pruning.checks import require_no_placeholders
-from divprune.huggingface.layer_pruning.state import DroppedPrompt, dropped_prompt
+from divprune.huggingface.layer_pruning.state import DroppedPrompt, dropped_prompt, full_length
 from divprune.huggingface.model_inputs import NAMES, cache_in, has_visual_inputs, with_installed_name
 from divprune.huggingface.report import CACHED_ITEMS, ItemReport
 
@@ -121,7 +121,7 @@ class Call:
         """(B, L) the mask over the whole conversation, ones if the call brings none."""
         if self.attention_mask is not None:
             return self.attention_mask
-        cached = 0 if self.cache is None else int(self.cache.get_seq_length())
+        cached = full_length(self.cache)
         rows, new = self.input_ids.shape
         return torch.ones(rows, cached + new, dtype=torch.int64, device=self.input_ids.device)
 

@@ -4,6 +4,7 @@ The same for methods before the LLM and inside it; which k tokens stay is asked 
 """
 
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import cast
 
 import torch
@@ -14,7 +15,7 @@ from divprune.errors import PruningError, SelectionError
 from divprune.huggingface.encoding.encode import seconds_now
 from divprune.huggingface.encoding.items import Group, ItemSelection, VisualItem
 from divprune.huggingface.groups import groups_of, newlines_on_top
-from divprune.methods.base import ItemContext, Method
+from divprune.methods.base import ItemContext, Method, Piece
 from divprune.methods.checks import checked_picks, state_of
 from divprune.methods.merging import MergingMethod, checked_merge
 
@@ -82,7 +83,8 @@ def _select(visual_tokens: Tensor, method: Method, context: ItemContext, group: 
     """Ask the method about tokens (M, d) that are all candidates."""
     _require(method, context)
     if group.budget is not None:
-        num_keep = min(group.budget.count(group.total), len(visual_tokens))
+        stages = method.stages(group.budget.count(group.total), group.total)
+        num_keep = min(dict(stages)[context.layer], len(visual_tokens))
     elif method.takes_budget:
         num_keep = method.adaptive_count(visual_tokens, context)
     else:
@@ -106,15 +108,25 @@ def _select_patches(visual_tokens: Tensor, method: Method, context: ItemContext,
     """
     has_patch = cast(Tensor, context.has_patch)
     candidates, others = has_patch.nonzero().squeeze(1), (~has_patch).nonzero().squeeze(1)
-    some = replace(context.at(candidates), grid=None, pieces=None)
+    some = replace(context.at(candidates), grid=None, pieces=_without_newlines(context.pieces, len(candidates)))
     kept = _select(visual_tokens[candidates], method, some, group)
     room = 0 if group.budget is None else max(0, group.budget.count(group.total) - len(candidates))
     merged = None if kept.merged is None else torch.cat([kept.merged, visual_tokens[others[:room]]])
     return _Kept(torch.cat([candidates[kept.order], others[:room]]), merged)
 
 
+def _without_newlines(pieces: tuple[Piece, ...] | None, num_patches: int) -> tuple[Piece, ...] | None:
+    """Return the grids of an item's `num_patches` patches alone; None if they are not known."""
+    if pieces is None or sum(piece.rows * piece.columns for piece in pieces) != num_patches:
+        return None
+    starts = accumulate((piece.rows * piece.columns for piece in pieces), initial=0)
+    return tuple(
+        Piece(start, piece.rows, piece.columns, piece.columns) for start, piece in zip(starts, pieces, strict=False)
+    )
+
+
 def _require(method: Method, context: ItemContext) -> None:
-    for need in sorted(method.needs):
+    for need in sorted(method.needs_at(context.layer)):
         if getattr(context, need) is not None:
             continue
         if need in ("grid", "pieces"):

@@ -44,3 +44,14 @@ from divprune.methods.agile_pruner import AgilePruner as AgilePruner
 from divprune.methods.eadp import EADP as EADP
 from divprune.methods.tops import TOPS as TOPS
 from divprune.methods.evs import EVS as EVS
+from divprune.methods.cls_attention import CLSAttention as CLSAttention
+from divprune.methods.holov import HoloV as HoloV
+from divprune.methods.hiprune import HiPrune as HiPrune
+from divprune.methods.vscan import VScan as VScan
+from divprune.methods.globalcom2 import GlobalCom2 as GlobalCom2
+from divprune.methods.pact import PACT as PACT
+from divprune.methods.dycoke import DyCoke as DyCoke
+from divprune.methods.prunevid import PruneVid as PruneVid
+from divprune.methods.holitom import HoliTom as HoliTom
+from divprune.methods.fastvid import FastVID as FastVID
+from divprune.methods.flashvid import FlashVID as FlashVID

@@ -78,6 +78,8 @@ class ItemContext:
             token, then the mean.
         keys: (key heads, M, d_head) float32, the tokens' keys in the decoder layer, after rotary embedding.
         text_keys: (key heads, T, d_head) float32, the text's.
+        visual_query: (heads, d_head) float32, the mean query in the same layer of the prompt's visual tokens that are
+            left, those of all its images, after rotary embedding.
         text_states: (T, d) the text's hidden states, entering `layer`.
         final_norm: (n, d) -> (n, d), the norm behind the last decoder layer.
         has_patch: (M,) bool, False at tokens that come from no patch of the image (image newline tokens), where the
@@ -110,6 +112,7 @@ class ItemContext:
     visual_peak_attention: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[0])
     keys: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[1])
     text_keys: Tensor | None = None
+    visual_query: Tensor | None = None
     text_states: Tensor | None = None
     final_norm: Callable[[Tensor], Tensor] | None = None
     has_patch: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[0])
@@ -166,10 +169,10 @@ class Method(ABC):
             upper limit; "adaptive" if the method finds the number of each item by `adaptive_count`, unless the caller
             says one; "schedule" if the method says it for each layer, by `schedule`.
         needs: The fields of `ItemContext` that it cannot do without.
+        layer_needs: Those of a method that acts both before the LLM, by `needs`, and inside it, by these.
         reads: Further fields that it reads where they are known: "grid", "pieces", "cls_features".
         vision_layer: The layer of the vision encoder that `vision_attention` and `vision_keys` come from; negative
             numbers count from the last.
-        early_vision_layer: The same for `early_vision_attention`, for methods that read two layers.
         attending: Whose attention these are: "cls" for the CLS token's where there is one, "all" for the mean over all
             tokens of the encoder.
         joins_heads: Whether `vision_attention` is one softmax over the products of whole queries and keys.
@@ -183,9 +186,9 @@ class Method(ABC):
     fidelity: ClassVar[Fidelity] = "unverified"
     count: ClassVar[Count] = "exact"
     needs: ClassVar[frozenset[Need]] = frozenset()
+    layer_needs: ClassVar[frozenset[Need]] = frozenset()
     reads: ClassVar[frozenset[Need]] = frozenset()
     vision_layer: ClassVar[int] = -2
-    early_vision_layer: ClassVar[int] = -2
     attending: ClassVar[Literal["cls", "all"]] = "cls"
     joins_heads: ClassVar[bool] = False
     decoder_layer: ClassVar[Literal["before", "entering"]] = "before"
@@ -197,7 +200,7 @@ class Method(ABC):
             TypeError: There is such a need, or such a word.
         """
         super().__init_subclass__()
-        unknown = (cls.needs | cls.reads) - {entry.name for entry in fields(ItemContext)}
+        unknown = (cls.needs | cls.layer_needs | cls.reads) - {entry.name for entry in fields(ItemContext)}
         if unknown:
             raise TypeError(f"{cls.__name__}.needs and reads must name fields of ItemContext, got {sorted(unknown)}")
         if cls.fidelity not in get_args(Fidelity):
@@ -209,9 +212,31 @@ class Method(ABC):
         """The decoder layers at whose entrance tokens are dropped, ascending from 1; empty to act before the LLM.
 
         Attention and keys are of the layer before each: (4,) reads those of layer 3, unless `decoder_layer` says
-        otherwise. A class attribute does as well.
+        otherwise. A class attribute does as well. A method with a stage before the LLM and further ones inside it names
+        0 first, and reads `needs` there and `layer_needs` later: (0, 20).
         """
         return ()
+
+    def needs_at(self, layer: int) -> frozenset[Need]:
+        """Return what it needs at decoder layer `layer`, 0 before the LLM."""
+        return self.layer_needs if layer and 0 in self.layers else self.needs
+
+    def stages(self, num_keep: int, num_visual_tokens: int) -> tuple[Stage, ...]:
+        """Return how many of an item's tokens stay where the caller says `num_keep`, for each of `layers`.
+
+        Args:
+            num_keep: between 1 and M.
+            num_visual_tokens: M, all tokens of the item before anything was dropped.
+
+        Returns:
+            One stage for each of `layers`, or one at layer 0; all `num_keep`, unless a method gives it another meaning.
+        """
+        return tuple(Stage(layer, num_keep) for layer in self.layers or (0,))
+
+    @property
+    def early_vision_layer(self) -> int:
+        """The layer that `early_vision_attention` comes from, counted as `vision_layer`; an attribute does as well."""
+        return 0
 
     @property
     def takes_budget(self) -> bool:

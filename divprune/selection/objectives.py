@@ -122,6 +122,27 @@ class Determinant:
         self._gains = (self._gains - column.square()).clamp(min=0)
 
 
+class Dispersion:
+    """The smallest distance to the chosen (max-min diversity), for distances that need not be symmetric.
+
+    Gain: min over chosen s of distance_si; for the first pick, the second smallest distance_si over all s.
+    """
+
+    def __init__(self, distance: Tensor) -> None:
+        """Take (B, M, M) distances, row by row from each token to the candidates."""
+        self._distance = distance
+        self._smallest = distance.kthvalue(min(2, distance.shape[1]), dim=1).values
+        self._is_first = True
+
+    def gains(self) -> Tensor:
+        return self._smallest
+
+    def add(self, picks: Tensor) -> None:
+        row = batch_rows(self._distance, picks)
+        self._smallest = row if self._is_first else torch.minimum(self._smallest, row)
+        self._is_first = False
+
+
 class Closeness:
     """The largest distance to the chosen, made small: the opposite of diversity.
 

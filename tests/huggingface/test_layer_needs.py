@@ -1,8 +1,12 @@
 """What methods inside the LLM are told of the layer before is what an unpruned eager run computes."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, ClassVar, Literal
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -33,6 +37,7 @@ NEEDS: frozenset[Need] = frozenset(
         "visual_peak_attention",
         "keys",
         "text_keys",
+        "visual_query",
         "text_states",
         "final_norm",
     }
@@ -71,6 +76,8 @@ class CuriousOnEntering(Curious):
 class Seen:
     """An eager run: attention (B, heads, n, n) of a layer, its keys (B, key heads, n, d_head), and what comes out.
 
+    `queries` (B, heads, n, d_head).
+
     `entering` the next layer: the hidden states and, in some models, features added to those of visual tokens.
     """
 
@@ -78,6 +85,7 @@ class Seen:
     keys: Tensor
     states: Tensor
     entering: Tensor
+    queries: Tensor
 
 
 def eager_run(model: PreTrainedModel, inputs: dict[str, Any], layer: int, read: int | None = None) -> Seen:
@@ -95,10 +103,27 @@ def eager_run(model: PreTrainedModel, inputs: dict[str, Any], layer: int, read: 
                 lambda _, args, kwargs: entering.append((*args, *kwargs.values())[0]), with_kwargs=True
             )
         )
-        output = model(**inputs, output_attentions=True, output_hidden_states=True, **{CACHE: cache})
+        with queries_seen(model.get_decoder().layers[layer - 1].self_attn) as queries:
+            output = model(**inputs, output_attentions=True, output_hidden_states=True, **{CACHE: cache})
     model.set_attn_implementation({"text_config": before})
     hook.remove()
-    return Seen(output.attentions[read], cache.layers[read].keys, output.hidden_states[layer], entering[0])
+    states, keys = output.hidden_states[layer], cache.layers[read].keys
+    return Seen(output.attentions[read], keys, states, entering[0], queries[0])
+
+
+@contextmanager
+def queries_seen(attention: Any) -> Iterator[list[Tensor]]:
+    """What an attention module hands over to transformers' eager attention."""
+    module, seen = sys.modules[type(attention).__module__], []
+    eager = module.eager_attention_forward
+
+    def seeing(owner: Any, query: Tensor, *args: Any, **options: Any) -> Any:
+        if owner is attention:
+            seen.append(query)
+        return eager(owner, query, *args, **options)
+
+    with patch.object(module, "eager_attention_forward", seeing):
+        yield seen
 
 
 @dataclass
@@ -162,6 +187,7 @@ def assert_told(
             "visual_peak_attention": attention[:, at.visual].amax(dim=0).mean(dim=0)[at.tokens],
             "keys": keys[:, at.tokens],
             "text_keys": keys[:, at.text],
+            "visual_query": seen.queries[row][:, at.visual].mean(dim=1),
             "text_states": states[at.text],
             "text_embeddings": model.get_input_embeddings()(at.text_ids),
             "input_tokens": at.input_tokens,

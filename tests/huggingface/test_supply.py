@@ -215,6 +215,12 @@ def test_two_layers_may_be_read_and_all_tokens_may_attend(name: str) -> None:
         attach(model, CuriousOfLayers99(), keep_ratio=0.5)
 
 
+def test_an_early_layer_that_is_not_there_is_refused() -> None:
+    model = CASES["llava"].build()
+    with pytest.raises(ValueError, match="early_layer must be between -3 and 2, got 9"), prune(model, "hiprune"):
+        pass
+
+
 def test_attention_of_tiles_is_that_of_their_tile() -> None:
     model, inputs, items = supplied("llava_next")
     tiles = inputs["pixel_values"][0]  # the first picture: the whole one, then its tiles

@@ -16,7 +16,7 @@ from divprune.errors import PruningError, UnsupportedModelError
 from divprune.huggingface.adapter import ModelAdapter
 from divprune.huggingface.encoding.clip_space import clip_space
 from divprune.huggingface.encoding.items import Encoding, VisualItem
-from divprune.huggingface.encoding.vision_capture import VISION_NEEDS, CapturedVision, capture_encoder
+from divprune.huggingface.encoding.vision_capture import EARLY, VISION_NEEDS, CapturedVision, capture_encoder
 from divprune.huggingface.families.vision_towers import NO_PATCH, TOWERS, Tower, tower_of
 from divprune.methods.base import ItemContext, Method, Modality
 from divprune.methods.image_downsampling import ImageDownsampling
@@ -35,8 +35,8 @@ def require_vision_needs(adapter: ModelAdapter, method: Method) -> None:
     """
     tower = _required_tower(adapter, method)
     tower.attention(adapter.model, method.vision_layer)
-    if "early_vision_attention" in method.needs:
-        tower.attention(adapter.model, method.early_vision_layer)
+    if EARLY in method.needs:
+        tower.attention(adapter.model, method.early_vision_layer, "early_layer")
     if method.clip_folder:
         clip_space(adapter.model, tower, method.clip_folder)
 

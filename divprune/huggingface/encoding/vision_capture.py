@@ -17,8 +17,9 @@ from divprune.huggingface.encoding.attention_capture import AttentionCapture
 from divprune.huggingface.families.vision_towers import Tower
 from divprune.methods.base import Method, Need
 
+EARLY: Need = "early_vision_attention"
 VISION_NEEDS: frozenset[Need] = frozenset(
-    {"vision_attention", "vision_keys", "early_vision_attention", "patch_features", "cls_features", "clip_embeddings"}
+    {"vision_attention", "vision_keys", EARLY, "patch_features", "cls_features", "clip_embeddings"}
 )
 """The needs that are met by capturing in the vision encoder."""
 _WITHOUT_HEADS: frozenset[Need] = frozenset({"patch_features", "cls_features", "clip_embeddings"})

@@ -78,8 +78,8 @@ class Tower:
         """Return the encoder's layers."""
         return next(module for module in self.of(model).modules() if isinstance(module, nn.ModuleList))
 
-    def attention(self, model: PreTrainedModel, layer: int) -> nn.Module:
-        """Return the attention module of a layer; negative numbers count from the last.
+    def attention(self, model: PreTrainedModel, layer: int, name: str = "vision_layer") -> nn.Module:
+        """Return the attention module of a layer; negative numbers count from the last, and errors call it `name`.
 
         Where layers look at windows of the image only, the next one that looks at all of it, or the last such one.
 
@@ -88,7 +88,7 @@ class Tower:
         """
         layers = self.layers(model)
         if not -len(layers) <= layer < len(layers):
-            raise ValueError(f"vision_layer must be between {-len(layers)} and {len(layers) - 1}, got {layer}")
+            raise ValueError(f"{name} must be between {-len(layers)} and {len(layers) - 1}, got {layer}")
         index = layer % len(layers)
         whole = getattr(model.config.vision_config, "fullatt_block_indexes", None)
         if whole:

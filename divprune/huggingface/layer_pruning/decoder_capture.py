@@ -15,7 +15,8 @@ from divprune.methods.base import Need
 
 ATTENTION: frozenset[Need] = frozenset({"attention", "text_attention", "visual_attention", "visual_peak_attention"})
 KEYS: frozenset[Need] = frozenset({"keys", "text_keys"})
-CAPTURED = ATTENTION | KEYS
+VISUAL_QUERY: Need = "visual_query"
+CAPTURED = ATTENTION | KEYS | {VISUAL_QUERY}
 """The needs that are met by capturing in the layer before one that drops tokens, or in that one itself."""
 
 
@@ -49,7 +50,7 @@ CapturedLayer = dict[Need, Tensor]
 """What was captured of the q tokens that went in, float32, whatever of it was requested:
 
 "attention" and "visual_attention" (B, heads, q), "visual_peak_attention" (B, q), "text_attention" (B, heads, T, q), 0
-at padding, and "keys" (B, key heads, q, d_head), which are the text's too."""
+at padding, "keys" (B, key heads, q, d_head), which are the text's too, and "visual_query" (B, heads, d_head)."""
 
 
 def index_at(pruned_index: Tensor, indices: Tensor) -> Tensor:
@@ -95,6 +96,8 @@ class DecoderCapture(AttentionCapture):
             self.captured["visual_peak_attention"] = rows.peak(requested.visual)[..., own]
         if requested.needs & KEYS:
             self.captured["keys"] = rows.keys[:, :, own]
+        if VISUAL_QUERY in requested.needs:
+            self.captured[VISUAL_QUERY] = rows.mean_query(requested.visual)
 
 
 def _require_readable(options: Mapping[str, Any]) -> None:
@@ -120,8 +123,7 @@ class _Rows:
     def of(self, queries: Tensor) -> Tensor:
         """(B, heads, m, n) of the queries (B, m); 0 at padding."""
         queries = queries.to(self._query.device)
-        rows = torch.arange(len(queries), device=queries.device)[:, None]
-        chosen = self._query.transpose(1, 2)[rows, queries.clamp(min=0)].transpose(1, 2).float()  # (B, heads, m, d)
+        chosen = self._chosen(queries)
         groups = chosen.unflatten(1, (self.keys.shape[1], -1))  # (B, key heads, heads a key head, m, d)
         logits = (groups @ self.keys[:, :, None].mT).flatten(1, 2) * self._scale
         if self._softcap is not None:
@@ -148,6 +150,17 @@ class _Rows:
     def peak(self, queries: Tensor) -> Tensor:
         """(B, n) the same of the head that attends most, which may be another one for each query."""
         return self.mean(queries, lambda each: each.amax(dim=1, keepdim=True))[:, 0]
+
+    def mean_query(self, queries: Tensor) -> Tensor:
+        """(B, heads, d) the mean of the queries (B, m) that are no padding."""
+        queries = queries.to(self._query.device)
+        chosen = self._chosen(queries).masked_fill((queries == PADDING)[:, None, :, None], 0.0)
+        return chosen.sum(dim=2) / (queries != PADDING).sum(dim=-1).clamp(min=1)[:, None, None]
+
+    def _chosen(self, queries: Tensor) -> Tensor:
+        """(B, heads, m, d) the queries (B, m), float32; any at padding."""
+        rows = torch.arange(len(queries), device=queries.device)[:, None]
+        return self._query.transpose(1, 2)[rows, queries.clamp(min=0)].transpose(1, 2).float()
 
     def _masked(self, logits: Tensor, queries: Tensor) -> Tensor:
         """Logits (B, heads, m, n) with the keys masked that the queries do not attend."""

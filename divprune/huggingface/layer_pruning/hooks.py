@@ -101,6 +101,8 @@ class DroppingHooks:
                 stage = sum(layer <= index for layer in layers)
                 self._hook(index, partial(self._enter, index, stage))
             for stage, index in enumerate(layers if captures_before else (), start=1):
+                if index == 0:
+                    continue  # no layer before it could be captured
                 self._hook(index - 1, partial(self._start_capture, index - 1, stage))
             if hasattr(self._decoder, DEEPSTACK):
                 self._undo.enter_context(replaced(self._decoder, DEEPSTACK, self._deepstack))

@@ -50,6 +50,7 @@ class LayerSelector:
         self.kept_tokens = [item.visual_tokens for item in items]
         self._items = items
         self._config = config
+        self._needs = config.method.needs | config.method.layer_needs
         self._attention_mask = attention_mask
         self._merged: dict[int, list[tuple[int, Tensor, Tensor]]] = {}
         self._instructions = instructions
@@ -69,7 +70,7 @@ class LayerSelector:
             (B, L') int64 gather_index, see `gather_index_of`.
         """
         left = [
-            self._left(item, selection.kept_indices, hidden, pruned_index, captured)
+            self._left(item, selection.kept_indices, layer, hidden, pruned_index, captured)
             for item, selection in zip(self._items, self.selections, strict=True)
         ]
         chosen = select_items(left, self._config, layer)
@@ -106,7 +107,7 @@ class LayerSelector:
         return keep
 
     def _requested(self) -> Requested | None:
-        needs = self._config.method.needs & CAPTURED
+        needs = self._needs & CAPTURED
         if not needs:
             return None
         mask = self._attention_mask
@@ -128,10 +129,16 @@ class LayerSelector:
             "input_tokens": lambda: torch.cat(tokens),
             "final_norm": lambda: final_norm,
         }
-        return {name: everything[name]() for name in everything.keys() & self._config.method.needs}
+        return {name: everything[name]() for name in everything.keys() & self._needs}
 
     def _left(
-        self, item: VisualItem, tokens: Tensor, hidden: Tensor, pruned_index: Tensor, captured: CapturedLayer
+        self,
+        item: VisualItem,
+        tokens: Tensor,
+        layer: int,
+        hidden: Tensor,
+        pruned_index: Tensor,
+        captured: CapturedLayer,
     ) -> VisualItem:
         """Describe what is left of an item, as it enters a layer."""
         at = pruned_index[item.row, item.placeholders[tokens]].to(hidden.device)
@@ -144,9 +151,10 @@ class LayerSelector:
             "visual_peak_attention": lambda: own["visual_peak_attention"][at],
             "keys": lambda: own["keys"][:, at],
             "text_keys": lambda: own["keys"][:, text],
+            "visual_query": lambda: own["visual_query"],
             "text_states": lambda: hidden[item.row, text],
         }
-        found: dict[str, Any] = {name: known[name]() for name in known.keys() & self._config.method.needs}
+        found: dict[str, Any] = {name: known[name]() for name in known.keys() & self._config.method.needs_at(layer)}
         return replace(
             item,
             visual_tokens=hidden[item.row, at],
