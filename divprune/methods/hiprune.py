@@ -17,8 +17,9 @@ class HiPrune(Method):
 
     Of k tokens, round(alpha k / 5) anchors have the highest attention in a middle layer, averaged over the heads and
     over all tokens of the encoder; each brings the tokens above, below, left and right of it. The others have the
-    highest such attention in the last layer. The order is anchors, their neighbours, the others. Choices where the paper
-    leaves one: neighbours lie on the token's own grid (tile); if anchors and neighbours are more than k, the first k stay.
+    highest such attention in the last layer. The order is anchors, their neighbours, the others. Choices where the
+    paper leaves one: neighbours lie on the token's own grid (tile); if anchors and neighbours are more than k, the
+    first k stay.
 
     J. Liu, F. Du, G. Zhu, N. Lian, J. Li, B. Chen, "HiPrune: Training-Free Visual Token Pruning via Hierarchical
     Attention in Vision-Language Models", 2025, https://arxiv.org/abs/2508.00553
