@@ -81,10 +81,13 @@ def _whole_items(items: list[VisualItem], config: PruningConfig) -> list[Group]:
 
 def _select(visual_tokens: Tensor, method: Method, context: ItemContext, group: Group) -> _Kept:
     """Ask the method about tokens (M, d) that are all candidates."""
-    _require(method, context)
+    if method.needs:
+        _require(method, context)
     if group.budget is not None:
-        stages = method.stages(group.budget.count(group.total), group.total)
-        num_keep = min(dict(stages)[context.layer], len(visual_tokens))
+        num_keep = group.budget.count(group.total)
+        if method.layer_needs:  # a method of two stages
+            num_keep = dict(method.stages(num_keep, group.total))[context.layer]
+        num_keep = min(num_keep, len(visual_tokens))
     elif method.takes_budget:
         num_keep = method.adaptive_count(visual_tokens, context)
     else:
@@ -126,7 +129,7 @@ def _without_newlines(pieces: tuple[Piece, ...] | None, num_patches: int) -> tup
 
 
 def _require(method: Method, context: ItemContext) -> None:
-    for need in sorted(method.needs_at(context.layer)):
+    for need in sorted(method.layer_needs if context.layer and method.layer_needs else method.needs):
         if getattr(context, need) is not None:
             continue
         if need in ("grid", "pieces"):

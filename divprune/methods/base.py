@@ -176,6 +176,8 @@ class Method(ABC):
         attending: Whose attention these are: "cls" for the CLS token's where there is one, "all" for the mean over all
             tokens of the encoder.
         joins_heads: Whether `vision_attention` is one softmax over the products of whole queries and keys.
+        calibrated_on: Fingerprint of the one model that the method's parameters were found on, which an instance knows;
+            None if it fits any.
         decoder_layer: Which decoder layer attention and keys are of: the one before each of `layers`, or the one that
             the tokens are about to enter, by its own queries and keys of all that enters it.
     """
@@ -191,6 +193,7 @@ class Method(ABC):
     vision_layer: ClassVar[int] = -2
     attending: ClassVar[Literal["cls", "all"]] = "cls"
     joins_heads: ClassVar[bool] = False
+    calibrated_on: ClassVar[str | None] = None
     decoder_layer: ClassVar[Literal["before", "entering"]] = "before"
 
     def __init_subclass__(cls) -> None:
@@ -219,7 +222,7 @@ class Method(ABC):
 
     def needs_at(self, layer: int) -> frozenset[Need]:
         """Return what it needs at decoder layer `layer`, 0 before the LLM."""
-        return self.layer_needs if layer and 0 in self.layers else self.needs
+        return self.layer_needs if layer and self.layer_needs else self.needs
 
     def stages(self, num_keep: int, num_visual_tokens: int) -> tuple[Stage, ...]:
         """Return how many of an item's tokens stay where the caller says `num_keep`, for each of `layers`.
@@ -252,11 +255,6 @@ class Method(ABC):
     def may_keep_fewer(self) -> bool:
         """Whether the method may keep fewer tokens than it is asked for."""
         return self.count == "at_most"
-
-    @property
-    def calibrated_on(self) -> str | None:
-        """Fingerprint of the one model that the method's parameters were found on; None if it fits any."""
-        return None
 
     @property
     def clip_folder(self) -> str:

@@ -63,10 +63,7 @@ class FitPrune(Method):
             object.__setattr__(self, "recipe", FitPruneRecipe.load(self.recipe))
         elif not isinstance(self.recipe, FitPruneRecipe):
             raise TypeError(f"recipe must be a FitPruneRecipe or the path of a file, got {self.recipe!r}")
-
-    @property
-    def calibrated_on(self) -> str | None:
-        return self._recipe.model
+        object.__setattr__(self, "calibrated_on", self._recipe.model)
 
     @property
     def layers(self) -> tuple[int, ...]:

@@ -36,10 +36,11 @@ def first_positions(
     positions: Tensor | None = inputs.get("position_ids")
     if positions is None and mode == "compact":
         return None, None
-    if positions is None and adapter.family.has_coordinates:
-        positions = adapter.own_positions({**inputs, "attention_mask": attention_mask})
-    elif positions is None:
+    if positions is None and not adapter.family.has_coordinates:
         positions = compact_positions(attention_mask)
+        return positions, gather_tokens(positions, gather_index, 0)
+    if positions is None:
+        positions = adapter.own_positions({**inputs, "attention_mask": attention_mask})
     return positions, _taken(adapter, positions, attention_mask, gather_index)
 
 

@@ -114,7 +114,7 @@ def prune_prompt(
     ids, attention_mask = inputs["input_ids"], inputs["attention_mask"]
     if any(selection.merged is not None for selection in selections):
         encoding = with_merged_tokens(encoding, selections)
-    fills = {"input_ids": adapter.padding_id, **PADDING_VALUES}
+    fills = {"input_ids": call.padding_id, **PADDING_VALUES}
     keep, gather_index = _keep_and_gather_index(ids, attention_mask, encoding.items, selections, config.order, past)
     if past is not None and not encoding.outputs:
         require_no_placeholders(adapter, ids[:, past.length + 1 :])

@@ -45,7 +45,7 @@ from divprune.huggingface.gather_tokens import (
     shifted,
     with_later_tokens,
 )
-from divprune.huggingface.layer_pruning.decoder_capture import CapturedLayer, DecoderCapture
+from divprune.huggingface.layer_pruning.decoder_capture import CapturedLayer, DecoderCapture, Requested
 from divprune.huggingface.layer_pruning.entering_capture import captured_on_entering, set_aside
 from divprune.huggingface.layer_pruning.layer_selection import LayerSelector
 from divprune.huggingface.layer_pruning.state import (
@@ -164,12 +164,9 @@ class DroppingHooks:
         return capture.captured
 
     def _captured_entering(
-        self, index: int, stage: int, hidden: Tensor, cache: Any, inputs: dict[str, Any]
+        self, requested: Requested, index: int, stage: int, hidden: Tensor, cache: Any, inputs: dict[str, Any]
     ) -> CapturedLayer:
         """Capture what the method requested of layer `index` itself, of all the `hidden` states that are left."""
-        requested = None if self._selector is None else self._selector.requested
-        if requested is None or not requested.entering:
-            return {}
         # What is cut here serves no other layer.
         cuts, self._cuts = self._cuts, {}
         cut = self._cut(self._prompt.entering(stage), index, stage - 1, hidden, cache, dict(inputs))
@@ -187,7 +184,8 @@ class DroppingHooks:
         if len(prompt.gather_indices) == stage:
             if selector is None or hidden.shape[1] < int(pruned_index.max()) + 1:
                 raise PruningError("the whole prompt must pass the model at once while tokens are dropped inside it")
-            captured |= self._captured_entering(index, stage, hidden, cache, inputs)
+            if selector.requested is not None and selector.requested.entering:
+                captured |= self._captured_entering(selector.requested, index, stage, hidden, cache, inputs)
             prompt.add(selector.select(index, hidden[::copies], pruned_index, captured))
             if cache is not None:
                 setattr(cache, DROPPED_PROMPT, prompt)

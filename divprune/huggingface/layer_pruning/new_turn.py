@@ -44,7 +44,7 @@ def turn_of(call: Call) -> Turn:
         PruningError: there are no ids, the cache was pruned before the LLM, or the lengths do not fit.
     """
     ids, attention_mask = call.input_ids, call.conversation_mask()
-    start = full_length(call.cache)
+    start = 0 if call.cache is None else full_length(call.cache)
     if start == 0:
         return Turn(ids, attention_mask, 0, None)
     if call.past is not None and call.past.prompt.is_pruned:
