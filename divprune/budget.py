@@ -5,6 +5,7 @@ runs, and a mismatch of one breaks a prompt, so every integration calls `budget`
 """
 
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import SupportsIndex
@@ -70,6 +71,29 @@ def budget(num_visual_tokens: int, *, keep_ratio: float | None = None, num_keep:
         TypeError: A value has the wrong type.
     """
     return Budget(keep_ratio, num_keep).count(num_visual_tokens)
+
+
+def equal_shares(count: int, sizes: Sequence[int]) -> list[int]:
+    """Deal `count` tokens out to parts of an image in equal numbers, the remainder to the first.
+
+    What a part is too small for goes to the others in the same way.
+
+    Args:
+        count: At most the sum of `sizes`.
+        sizes: Tokens of each part.
+
+    Returns:
+        How many tokens each part keeps; they add up to `count`.
+    """
+    shares = [0] * len(sizes)
+    while count:
+        roomy = [part for part, size in enumerate(sizes) if shares[part] < size]
+        each, remainder = divmod(count, len(roomy))
+        for place, part in enumerate(roomy):
+            dealt = min(each + (place < remainder), sizes[part] - shares[part])
+            shares[part] += dealt
+            count -= dealt
+    return shares
 
 
 def budget_or_default(keep_ratio: float | None, num_keep: int | None) -> Budget:

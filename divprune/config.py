@@ -13,12 +13,18 @@ from divprune.budget import DEFAULT_KEEP_RATIO, Budget
 from divprune.methods.base import Method, Modality
 from divprune.methods.registry import get_method
 
-Scope = Literal["item", "frame", "sample"]
+Scope = Literal["item", "frame", "tile", "sample"]
+Newlines = Literal["budget", "keep", "rows"]
 Order = Literal["sorted", "selection"]
 Positions = Literal["compact", "original"]
 KeepRatioLike = float | Mapping[Modality, float] | Sequence[float]
 
-_CHOICES = {"scope": get_args(Scope), "order": get_args(Order), "positions": (*get_args(Positions), None)}
+_CHOICES = {
+    "scope": get_args(Scope),
+    "newlines": get_args(Newlines),
+    "order": get_args(Order),
+    "positions": (*get_args(Positions), None),
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,12 @@ class PruningConfig:
         num_keep: Number of visual tokens kept, at least 1; items with fewer tokens keep all. With neither of the two,
             the method decides, or 0.098 of them are kept, as in the paper.
         scope: What shares one budget: each "item" (one image with all its tiles, one video), each "frame" of a video,
-            or the whole "sample" (all items of a row).
+            each "tile" of an image, or the whole "sample" (all items of a row). Each frame or tile keeps `num_keep`;
+            under "tile" a `keep_ratio` is of the image, and what it keeps is dealt out to its tiles in equal numbers,
+            the remainder to the first.
+        newlines: What becomes of image newline tokens: "budget" treats them as any other token; "keep" keeps them all
+            and "rows" those whose row keeps a token, in both cases on top of `keep_ratio` or `num_keep`, which then
+            count the other tokens alone.
         order: "sorted" feeds the kept tokens in their original order, "selection" in the order they were picked.
         positions: "original" keeps each token's own position, "compact" numbers the pruned prompt 0..n'-1 as the
             paper's code does; None is "original" wherever the family takes position ids.
@@ -49,6 +60,7 @@ class PruningConfig:
     scope: Scope = "item"
     order: Order = "sorted"
     positions: Positions | None = None
+    newlines: Newlines = "budget"
 
     def __post_init__(self) -> None:
         """Check the fields, and fill in the paper's keep ratio where nothing says how many tokens stay."""

@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "selection": {"budget", "errors"},
     "methods": {"budget", "errors", "records", "selection"},
     "config": {"budget", "errors", "methods"},
-    "huggingface": {"budget", "config", "errors", "methods", "records", "selection"},
+    "huggingface": {"budget", "checkpoint_checks", "config", "errors", "methods", "records", "selection"},
     "vllm_plugin": {"budget", "config", "errors", "methods", "selection"},
     "embedded": _ENGINES,
     "efficiency": _MODELS,

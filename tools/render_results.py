@@ -72,8 +72,9 @@ def methods_table() -> str:
         parameters = ", ".join(f"`{name}={value}`" for name, value in info.parameters.items())
         cells = (f"`{info.name}`", info.summary.rstrip("."), info.acts.replace("language model", "LLM"))
         reads = ", ".join(need.replace("_", " ") for need in info.needs)
-        rows.append((*cells, reads, "yes" if info.merges else "", parameters, _paper(info)))
-    header = ("method", "keeps", "acts", "reads besides the tokens", "merges", "parameters", "from")
+        merges = "yes" if info.merges else ""
+        rows.append((*cells, reads, merges, parameters, _paper(info), info.fidelity))
+    header = ("method", "keeps", "acts", "reads besides the tokens", "merges", "parameters", "from", "fidelity")
     return markdown_table(header, rows, numbers_from=len(header))
 
 

@@ -40,7 +40,7 @@ class _Listener(Method):
 
     name: ClassVar[str] = "listener"
     count: ClassVar[Count] = "schedule"
-    needs: ClassVar[frozenset[Need]] = frozenset({"text_attention", "visual_attention"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"text_attention", "visual_peak_attention"})
     first_layer: int
     last_layer: int
     heard: dict[int, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)

@@ -33,7 +33,7 @@ class VTWCalibration:
         layer: the first layer whose mean divergence is at most `threshold`.
         threshold: in nats.
         num_samples: prompts that were compared.
-        divergences: for each layer tried: mean over the samples of KL(all tokens || withdrawn) of the next token.
+        divergences: for each layer tried: mean over the samples of KL(withdrawn || all tokens) of the next token.
     """
 
     model: str
@@ -81,7 +81,7 @@ def calibrate_vtw(
 ) -> VTWCalibration:
     """Find the lowest layer from which on the visual tokens no longer matter.
 
-    For layer K = `first_layer`, `first_layer` + 1, ... the mean over the samples of KL(p || p_K) is taken, where p is
+    For layer K = `first_layer`, `first_layer` + 1, ... the mean over the samples of KL(p_K || p) is taken, where p is
     the model's distribution of the next token after the prompt and p_K the same with all visual tokens withdrawn at
     layer K. The search stops at the first K with a mean of at most `threshold` (VTW, arXiv 2405.05803; about 20
     samples). Every layer costs one forward pass a sample.
@@ -111,7 +111,7 @@ def calibrate_vtw(
     for layer in range(first_layer, last_layer + 1):
         with prune(model, VTW(layer=layer)):
             withdrawn = _next_tokens(model, prompts, after_call)
-        parts = list(map(_divergence, expected, withdrawn))
+        parts = list(map(divergence, expected, withdrawn))
         divergences[layer] = float(torch.cat(parts).mean())
         if divergences[layer] <= threshold:
             return VTWCalibration(fingerprint(model), layer, threshold, len(torch.cat(parts)), divergences)
@@ -131,6 +131,6 @@ def _next_tokens(model: PreTrainedModel, prompts: list[dict[str, Any]], after_ca
     return found
 
 
-def _divergence(full: Tensor, withdrawn: Tensor) -> Tensor:
-    """(B,) KL(full || withdrawn) in nats, of log-probabilities (B, vocabulary)."""
-    return (full.exp() * (full - withdrawn)).sum(dim=-1)
+def divergence(full: Tensor, withdrawn: Tensor) -> Tensor:
+    """Return (B,) KL(withdrawn || full) in nats, of log-probabilities (B, vocabulary)."""
+    return (withdrawn.exp() * (withdrawn - full)).sum(dim=-1)

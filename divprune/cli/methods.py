@@ -14,18 +14,34 @@ if TYPE_CHECKING:
     from divprune.methods import MethodInfo
 
 
-def methods(json: Json = False, debug: Debug = False) -> None:
+FIDELITY = (
+    "Fidelity: exact (the picks of the authors' code), documented (a deviation that the docstring names), stand-in (an "
+    "input we cannot have), unverified (not compared with public code)"
+)
+
+
+def methods(
+    bibtex: Annotated[bool, typer.Option("--bibtex", help="Print BibTeX entries of the papers instead.")] = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
     """List the pruning methods, built in and installed."""
     with command(json, debug) as console:
-        from divprune.methods import available_methods
+        from divprune.methods import available_methods, bibliography
 
         infos = available_methods()
+        if bibtex:
+            entries = bibliography(info.paper for info in infos if info.paper)
+            console.line(entries)
+            console.result({"bibtex": entries})
+            return
         rows = [
             (info.name, _year(info), _acts(info), _yes(info.is_query_aware), _yes(info.merges), _keeps(info))
             for info in infos
         ]
         console.show(listing(("method", "year", "acts", "query-aware", "merges", "what it keeps"), rows))
         console.show("Set parameters after a colon: --method random:seed=3")
+        console.show(FIDELITY)
         console.result({"rows": [info.as_json() for info in infos]})
 
 
@@ -67,8 +83,9 @@ def _family_row(family: "FamilySupport", positions: str) -> dict[str, Any]:
 
 
 def _keeps(info: "MethodInfo") -> str:
-    """Return what a method keeps, what it needs to know, its parameters and its paper."""
+    """Return what a method keeps, its paper, how near it is to it, what it needs to know and its parameters."""
     parts = [info.summary if info.paper is None else f"{info.summary} ({info.paper.citation})"]
+    parts.append(f"Fidelity: {info.fidelity}.")
     if info.needs:
         layer = "" if info.vision_layer is None else f" (vision layer {info.vision_layer})"
         parts.append("Needs " + ", ".join(need.replace("_", " ") for need in info.needs) + f"{layer}.")

@@ -20,8 +20,12 @@ from divprune.cli.shared_options import (
     KeepRatio,
     MethodName,
     ModelOption,
+    NewlinesName,
+    NewlinesOption,
     NumFramesSampled,
     Page,
+    ScopeName,
+    ScopeOption,
     WeightsDtype,
     option,
 )
@@ -50,6 +54,8 @@ def run(
     num_keep: Annotated[
         int | None, option("N", "Visual tokens kept of each image or video, instead of a fraction.")
     ] = None,
+    scope: ScopeOption = ScopeName.item,
+    newlines: NewlinesOption = NewlinesName.budget,
     compare: Annotated[bool, typer.Option(help="Also answer from all visual tokens.")] = True,
     report: Annotated[Path | None, option("FILE", "Write an HTML report, images included, to this file.")] = None,
     max_new_tokens: Annotated[int, option("N", "Longest answer, in tokens.", min=1)] = 64,
@@ -75,6 +81,8 @@ def run(
             method=method,
             keep_ratio=keep_ratio,
             num_keep=num_keep,
+            scope=scope.value,
+            newlines=newlines.value,
             compare=compare,
             report=report,
             max_new_tokens=max_new_tokens,

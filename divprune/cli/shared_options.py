@@ -78,6 +78,23 @@ class AccountingOption(StrEnum):
     exact = "exact"
 
 
+class ScopeName(StrEnum):
+    """What `--scope` takes."""
+
+    item = "item"
+    frame = "frame"
+    tile = "tile"
+    sample = "sample"
+
+
+class NewlinesName(StrEnum):
+    """What `--newlines` takes."""
+
+    budget = "budget"
+    keep = "keep"
+    rows = "rows"
+
+
 class LocalBackendName(StrEnum):
     """Who answers, if it must be pruned anew for each run."""
 
@@ -121,6 +138,12 @@ KeepRatio = Annotated[
     option("FRACTION", "Fraction of the visual tokens that stays (not what goes), in (0, 1].", "0.098"),
 ]
 NumKeep = Annotated[int | None, option("N", "Visual tokens kept, instead of a fraction.")]
+ScopeOption = Annotated[
+    ScopeName, option("NAME", "What shares one budget: each item, frame or tile, or the whole sample.")
+]
+NewlinesOption = Annotated[
+    NewlinesName, option("NAME", "Newline tokens: part of the budget, or on top: keep (all), rows (of kept tokens).")
+]
 NumFramesSampled = Annotated[int, option("N", "Frames sampled from each video.", min=1)]
 AccountingName = Annotated[
     AccountingOption, option("NAME", "paper (its Eq. 5) or exact (every product, encoder included).")

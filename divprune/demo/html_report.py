@@ -112,5 +112,8 @@ def _setup(loaded: LoadedModel) -> dict[str, str]:
 
 def _budget_text(config: PruningConfig) -> str:
     if config.budget is None:
-        return "as many as the method says"
-    return f"num_keep {config.num_keep}" if config.keep_ratio is None else f"keep_ratio {config.keep_ratio}"
+        text = "as many as the method says"
+    else:
+        text = f"num_keep {config.num_keep}" if config.keep_ratio is None else f"keep_ratio {config.keep_ratio}"
+    others = {"scope": config.scope != "item", "newlines": config.newlines != "budget"}
+    return ", ".join([text, *(f"{name} {getattr(config, name)}" for name, differs in others.items() if differs)])

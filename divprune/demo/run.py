@@ -17,7 +17,7 @@ from divprune.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from divprune.checkpoints import LoadedModel
-    from divprune.config import PruningConfig
+    from divprune.config import Newlines, PruningConfig, Scope
     from divprune.demo.answering import AnswerPair
     from divprune.demo.summary import Summary
 
@@ -38,6 +38,8 @@ class DemoOptions:
         method: as `get_method` reads it.
         keep_ratio: fraction of the visual tokens kept, in (0, 1]; 0.098 if `num_keep` is None too.
         num_keep: how many are kept of each item, instead.
+        scope: as for `prune`.
+        newlines: as for `prune`.
         compare: also answer from all visual tokens.
         report: an HTML file to write.
         max_new_tokens: length limit of an answer.
@@ -56,6 +58,8 @@ class DemoOptions:
     method: str = "divprune"
     keep_ratio: float | None = None
     num_keep: int | None = None
+    scope: "Scope" = "item"
+    newlines: "Newlines" = "budget"
     compare: bool = True
     report: Path | None = None
     max_new_tokens: int = 64
@@ -194,9 +198,10 @@ def _check_report(path: Path, inputs: Sequence[Path]) -> None:
 def _config(options: DemoOptions) -> "PruningConfig":
     from divprune.config import PruningConfig
 
+    names = ("keep_ratio", "num_keep", "scope", "newlines")
     try:
         with argument_errors():
-            return PruningConfig.parse(options.method, keep_ratio=options.keep_ratio, num_keep=options.num_keep)
+            return PruningConfig.parse(options.method, **{name: getattr(options, name) for name in names})
     except UnknownMethodError as error:
         raise ArgumentError(f"{error} (see `divprune methods`)") from None
 

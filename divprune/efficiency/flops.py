@@ -15,7 +15,7 @@ from divprune.efficiency.schedule import DropSchedule, schedule_of
 from divprune.efficiency.shapes import GATED_DECODERS, LanguageShape, ModelShape, TowerShape
 from divprune.efficiency.workloads import Workload
 from divprune.errors import UnsupportedModelError
-from divprune.methods import DART, DivPrune, MergingMethod, Method
+from divprune.methods import DART, PACT, DivPrune, MergingMethod, Method
 from divprune.methods.dart import PIVOTS
 
 Accounting = Literal["paper", "exact"]
@@ -130,19 +130,26 @@ def encoder_flop(shape: TowerShape) -> float:
 def selection_flop(shape: LanguageShape, method: Method, schedule: DropSchedule, num_text_tokens: int) -> float:
     """Return the operations of a choice, at most: all pairwise products for DivPrune, one row of attention for FastV.
 
-    Methods inside the LLM pay for the attention that they read, and for merging. Comparisons and sorting are
-    no floating-point products and count as none.
+    Methods inside the LLM pay for the attention that they read (its queries, keys and values too, where it is that of
+    the layer which drops), for merging, and for comparing keys (PACT). Comparisons of numbers and sorting are no
+    floating-point products and count as none.
     """
     total, before = 0, schedule.num_visual_tokens
-    for _, left in schedule.drops:
+    for layer, left in schedule.drops:
         if isinstance(method, DivPrune):
             total += 2 * before**2 * shape.hidden_size
         if isinstance(method, DART):
             total += 2 * (2 * PIVOTS) * before * shape.hidden_size
+        if isinstance(method, PACT):
+            total += 2 * before**2 * shape.head_size * shape.num_key_value_heads
         if isinstance(method, MergingMethod) and method.layers:
             total += 2 * left * before * shape.hidden_size
-        rows_read = {"attention": 1, "text_attention": num_text_tokens, "visual_attention": before}
-        rows = sum(count for need, count in rows_read.items() if need in method.needs)
+        rows_read = {"attention": 1, "text_attention": num_text_tokens}
+        rows_read |= dict.fromkeys(("visual_attention", "visual_peak_attention"), before)
+        rows = sum(count for need, count in rows_read.items() if need in method.needs_at(layer))
         total += 2 * rows * (before + num_text_tokens) * shape.head_size * shape.num_heads
+        if rows and method.decoder_layer == "entering":
+            projected = shape.head_size * (shape.num_heads + 2 * shape.num_key_value_heads)
+            total += 2 * (before + num_text_tokens) * shape.hidden_size * projected
         before = left
     return float(total)

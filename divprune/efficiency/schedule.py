@@ -70,8 +70,4 @@ def schedule_of(method: Method, budget: Budget | None, num_visual_tokens: int) -
         raise ValueError(f"budget must be {expected}, got {budget} for {method.name!r}")
     if budget is None:
         return DropSchedule(num_visual_tokens, method.schedule(num_visual_tokens))
-    left, drops = num_visual_tokens, []
-    for layer in method.layers or (0,):
-        left = budget.count(left)
-        drops.append((layer, left))
-    return DropSchedule(num_visual_tokens, tuple(drops))
+    return DropSchedule(num_visual_tokens, method.stages(budget.count(num_visual_tokens), num_visual_tokens))

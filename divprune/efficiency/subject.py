@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from divprune.budget import budget_or_default
 from divprune.checkpoints import EMBEDDED, choose_device, load_model
-from divprune.config import PruningConfig
+from divprune.config import Newlines, PruningConfig, Scope
 from divprune.efficiency.bench import UNPRUNED_VARIANT, Measurement, Variant, run_bench, run_once
 from divprune.efficiency.memory import in_own_process, peak_memory_bytes
 from divprune.efficiency.random_model import random_inputs, random_model
@@ -45,6 +45,8 @@ class BenchOptions:
         methods: as `get_method` reads them; the unpruned model and random tokens are always measured.
         keep_ratio: fraction of the visual tokens kept, in (0, 1]; 0.098 if `num_keep` is None too.
         num_keep: how many are kept of each item, instead.
+        scope: as for `prune`.
+        newlines: as for `prune`.
         new_tokens: generated in each call.
         repeats: rounds, after a warm-up.
         max_seconds: no new round starts after this; the first always does.
@@ -67,6 +69,8 @@ class BenchOptions:
     methods: tuple[str, ...] = ("divprune",)
     keep_ratio: float | None = None
     num_keep: int | None = None
+    scope: Scope = "item"
+    newlines: Newlines = "budget"
     new_tokens: int = 32
     repeats: int = 5
     max_seconds: float = 600.0
@@ -170,8 +174,9 @@ def _variants(options: BenchOptions) -> list[Variant]:
     rows = [UNPRUNED_VARIANT]
     for name in dict.fromkeys(("random", *options.methods)):
         method = get_method(name)
-        given = (options.keep_ratio, options.num_keep) if method.takes_budget else ()
-        rows.append(Variant(method_title(name), PruningConfig(method, *given)))
+        keep_ratio, num_keep = (options.keep_ratio, options.num_keep) if method.takes_budget else (None, None)
+        config = PruningConfig(method, keep_ratio, num_keep, scope=options.scope, newlines=options.newlines)
+        rows.append(Variant(method_title(name), config))
     return rows
 
 
@@ -238,6 +243,8 @@ def _config(options: BenchOptions, subject: BenchSubject, measurements: Sequence
         "num_prompt_tokens": subject.inputs["input_ids"].shape[1],
         "keep_ratio": kept.keep_ratio,
         "num_keep": kept.num_keep,
+        "scope": kept.scope,
+        "newlines": kept.newlines,
         "num_new_tokens": options.new_tokens,
         "warm_up": 1,
         "repeats": len(measurements[0].timings),

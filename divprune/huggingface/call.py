@@ -21,7 +21,7 @@ from divprune.errors import PruningError
 from divprune.huggingface.adapter import ModelAdapter
 from divprune.huggingface.input_pruning.cache import Past, is_continued, past_of
 from divprune.huggingface.input_pruning.checks import require_no_placeholders
-from divprune.huggingface.layer_pruning.state import DroppedPrompt, dropped_prompt
+from divprune.huggingface.layer_pruning.state import DroppedPrompt, dropped_prompt, full_length
 from divprune.huggingface.model_inputs import NAMES, cache_in, has_visual_inputs, with_installed_name
 from divprune.huggingface.report import CACHED_ITEMS, ItemReport
 
@@ -37,6 +37,7 @@ class Call:
             where the call has neither ids nor a mask, or a `forward` leaves the mask out.
         cache: the key/value cache that it continues from or fills; None without one.
         has_media: whether images or videos come with it, as pixels or encoded.
+        padding_id: stands at padding in ids.
         earlier_items: what was reported of the images and videos in the cache.
     """
 
@@ -45,6 +46,7 @@ class Call:
     attention_mask: Tensor | None
     cache: Any
     has_media: bool
+    padding_id: int
     earlier_items: tuple[ItemReport, ...] = ()
 
     @classmethod
@@ -66,14 +68,15 @@ class Call:
             # transformers would propose the prompt's placeholders, which no answer may hold.
             suppressed = adapter.generation_setting(inputs, "suppress_tokens") or []
             inputs["suppress_tokens"] = sorted({*suppressed, *adapter.placeholder_ids})
-        return cls(adapter, inputs, _full_mask(adapter, inputs), cache, has_media, _items_in(cache))
+        padding_id = adapter.padding_id
+        return cls(adapter, inputs, _full_mask(adapter, inputs), cache, has_media, padding_id, _items_in(cache))
 
     @classmethod
     def of_forward(cls, adapter: ModelAdapter, arguments: Mapping[str, Any]) -> "Call":
         """Read a call of `forward`."""
         inputs = with_installed_name(arguments)
         cache, mask = cache_in(inputs), inputs.get("attention_mask")
-        return cls(adapter, inputs, mask, cache, has_visual_inputs(inputs), _items_in(cache))
+        return cls(adapter, inputs, mask, cache, has_visual_inputs(inputs), adapter.padding_id, _items_in(cache))
 
     @property
     def is_fresh(self) -> bool:
@@ -121,7 +124,7 @@ class Call:
         """(B, L) the mask over the whole conversation, ones if the call brings none."""
         if self.attention_mask is not None:
             return self.attention_mask
-        cached = 0 if self.cache is None else int(self.cache.get_seq_length())
+        cached = full_length(self.cache)
         rows, new = self.input_ids.shape
         return torch.ones(rows, cached + new, dtype=torch.int64, device=self.input_ids.device)
 

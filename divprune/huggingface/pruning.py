@@ -34,20 +34,16 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from divprune.config import KeepRatioLike, Order, Positions, PruningConfig, Scope
+from divprune.config import KeepRatioLike, Newlines, Order, Positions, PruningConfig, Scope
 from divprune.errors import PruningError
 from divprune.huggingface.adapter import ModelAdapter
 from divprune.huggingface.call import Call
 from divprune.huggingface.encoding.encode import encode
-from divprune.huggingface.encoding.method_inputs import require_vision_needs
-from divprune.huggingface.encoding.vision_capture import VISION_NEEDS
-from divprune.huggingface.families.registry import Family
-from divprune.huggingface.fingerprint import require_same_model
+from divprune.huggingface.fitting import require_fitting
 from divprune.huggingface.input_pruning.cache import unlocked
 from divprune.huggingface.input_pruning.forward import forward_arguments, forward_text, remember_forward
 from divprune.huggingface.input_pruning.generation import generating, remember, restored
 from divprune.huggingface.input_pruning.prompt import prune_prompt, text_prompt, whole_conversation
-from divprune.huggingface.layer_pruning.checks import require_droppable_layers
 from divprune.huggingface.layer_pruning.layer_call import (
     LayerPruning,
     continuing,
@@ -55,7 +51,6 @@ from divprune.huggingface.layer_pruning.layer_call import (
     text_report,
     uncompiled,
 )
-from divprune.huggingface.layer_pruning.layer_selection import DECODER_NEEDS
 from divprune.huggingface.report import PruningReport, continued
 from divprune.huggingface.selecting import select_items
 from divprune.huggingface.wrapping import WrappedModel
@@ -72,7 +67,7 @@ class Pruning:
         """Check that the config fits the model, and wrap it; use `attach` or `prune`."""
         self._adapter = adapter
         self._config = config
-        self._drops_inside = _require_fitting(adapter, config)
+        self._drops_inside = require_fitting(adapter, config)
         self._of_thread = threading.local()
         self._model = WrappedModel(adapter.model, generate=self._generate, forward=self._forward)
 
@@ -105,7 +100,7 @@ class Pruning:
         if keep_ratio is not None or num_keep is not None:
             values |= {"keep_ratio": keep_ratio, "num_keep": num_keep}
         config = replace(self._config, **values)
-        _require_fitting(self._adapter, config)
+        require_fitting(self._adapter, config)
         before, self._of_thread.config = self._now, config
         try:
             yield
@@ -201,6 +196,7 @@ def attach(
     scope: Scope = "item",
     order: Order = "sorted",
     positions: Positions | None = None,
+    newlines: Newlines = "budget",
     **unknown: Any,
 ) -> Pruning:
     """Prune the visual tokens of every later call of `model.generate` and `model.forward`, until `detach()`.
@@ -215,10 +211,14 @@ def attach(
         num_keep: number of visual tokens kept, at least 1; items with fewer tokens keep all. With neither of the two,
             the method says itself how many tokens stay, or 0.098 of them are kept, as in the paper.
         scope: what shares one budget: each "item" (one image with all its tiles, one video), each "frame" of a video,
-            or the whole "sample" (all items of a row).
+            each "tile" of an image, or the whole "sample" (all items of a row). Each frame or tile keeps `num_keep`;
+            under "tile" a `keep_ratio` is of the image, and what it keeps is dealt out to its tiles in equal numbers,
+            the remainder to the first.
         order: "sorted" feeds the kept tokens in their original order, "selection" in the order they were picked.
         positions: "original" keeps each token's own position, "compact" numbers the pruned prompt 0..n'-1 as the
             paper's code does; None is "original" wherever the family takes position ids.
+        newlines: what becomes of image newline tokens: "budget" treats them as any other token; "keep" keeps them all
+            and "rows" those whose row keeps a token, in both cases on top of `keep_ratio` or `num_keep`.
         **unknown: refused; parameters of a method follow its name.
 
     Returns:
@@ -243,9 +243,8 @@ def attach(
             "model.compile() must not have been called, it would compile the pruning too; before pruning, write "
             "model.forward = torch.compile(model.forward)"
         )
-    config = PruningConfig.parse(
-        method, keep_ratio=keep_ratio, num_keep=num_keep, scope=scope, order=order, positions=positions
-    )
+    values = {"scope": scope, "order": order, "positions": positions, "newlines": newlines}
+    config = PruningConfig.parse(method, keep_ratio=keep_ratio, num_keep=num_keep, **values)
     return Pruning(adapter, config)
 
 
@@ -259,6 +258,7 @@ def prune(
     scope: Scope = "item",
     order: Order = "sorted",
     positions: Positions | None = None,
+    newlines: Newlines = "budget",
     **unknown: Any,
 ) -> Iterator[Pruning]:
     """Prune a model inside a `with` block; arguments, errors and handle as for `attach`.
@@ -269,41 +269,9 @@ def prune(
         >>> pruning.last.num_kept
         56
     """
-    options: dict[str, Any] = {"scope": scope, "order": order, "positions": positions, **unknown}
+    options: dict[str, Any] = {"scope": scope, "order": order, "positions": positions, "newlines": newlines, **unknown}
     pruning = attach(model, method, keep_ratio=keep_ratio, num_keep=num_keep, **options)
     try:
         yield pruning
     finally:
         pruning.detach()
-
-
-def _require_fitting(adapter: ModelAdapter, config: PruningConfig) -> bool:
-    """Refuse a config that does not fit the model; tell whether it drops tokens inside the LLM."""
-    method = config.method
-    _require_positions(adapter.family, config.positions)
-    if method.calibrated_on is not None:
-        require_same_model(adapter.model, method.calibrated_on, f"calibrate {method.name!r} again, on this model")
-    drops_inside = bool(method.layers)
-    if drops_inside:
-        require_droppable_layers(adapter, config)
-    elif method.needs & DECODER_NEEDS:
-        raise ValueError(
-            f"method {method.name!r} needs {', '.join(sorted(method.needs & DECODER_NEEDS))} of a decoder layer, so it "
-            "must name layers: layers = (4,) reads layer 3 and drops tokens at the entrance of layer 4"
-        )
-    if method.needs & VISION_NEEDS:
-        require_vision_needs(adapter, method)
-    return drops_inside
-
-
-def _require_positions(family: Family, positions: Positions | None) -> None:
-    if positions == "compact" and family.has_coordinates:
-        raise ValueError(
-            f"positions must be 'original' or None for {family.name!r}, got 'compact': its position ids are "
-            "(frame, row, column) coordinates, which must stay with their tokens"
-        )
-    if positions == "original" and not family.takes_positions:
-        raise ValueError(
-            f"positions must be 'compact' or None for {family.name!r}, got 'original': its generate() counts the "
-            "positions anew"
-        )

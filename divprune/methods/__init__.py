@@ -5,11 +5,12 @@ To add one, write its file and one import line here: its place is its place in `
 
 # ruff: noqa: I001
 
-from divprune.methods.base import Count as Count, ItemContext as ItemContext, Method as Method  # fmt: skip
-from divprune.methods.base import Need as Need, Paper as Paper, Stage as Stage, given as given  # fmt: skip
+from divprune.methods.base import Count as Count, Fidelity as Fidelity, ItemContext as ItemContext  # fmt: skip
+from divprune.methods.base import Method as Method, Need as Need, Stage as Stage, given as given
 from divprune.methods.fitprune_recipe import FitPruneRecipe as FitPruneRecipe
 from divprune.methods.image_downsampling import downsampled as downsampled
 from divprune.methods.merging import Merged as Merged, MergingMethod as MergingMethod
+from divprune.methods.papers import Paper as Paper, bibliography as bibliography
 from divprune.methods.registry import MethodInfo as MethodInfo, available_methods as available_methods  # fmt: skip
 from divprune.methods.registry import get_method as get_method, method_title as method_title  # fmt: skip
 
@@ -43,3 +44,14 @@ from divprune.methods.agile_pruner import AgilePruner as AgilePruner
 from divprune.methods.eadp import EADP as EADP
 from divprune.methods.tops import TOPS as TOPS
 from divprune.methods.evs import EVS as EVS
+from divprune.methods.cls_attention import CLSAttention as CLSAttention
+from divprune.methods.holov import HoloV as HoloV
+from divprune.methods.hiprune import HiPrune as HiPrune
+from divprune.methods.vscan import VScan as VScan
+from divprune.methods.globalcom2 import GlobalCom2 as GlobalCom2
+from divprune.methods.pact import PACT as PACT
+from divprune.methods.dycoke import DyCoke as DyCoke
+from divprune.methods.prunevid import PruneVid as PruneVid
+from divprune.methods.holitom import HoliTom as HoliTom
+from divprune.methods.fastvid import FastVID as FastVID
+from divprune.methods.flashvid import FlashVID as FlashVID

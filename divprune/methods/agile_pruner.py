@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Method, Need, Paper, given
+from divprune.methods.base import Fidelity, ItemContext, Method, Need, Paper, given
 from divprune.methods.scores import checked_number, importance, ranked
 from divprune.selection.distances import cosine_similarities
 
@@ -20,7 +20,10 @@ class AgilePruner(Method):
     Tokens are visited from the highest attention down, order = 1, 2, ... being the rank; a visited one is kept, and all
     others within cosine distance tau = min(tau_max, 0.01 * order * erank / erank_avg) of it go unvisited. erank is the
     effective rank of the features before the projector: exp of the entropy of their singular values, normalised
-    to a sum of 1. What is missing at the end is filled up by attention.
+    to a sum of 1. What is missing at the end is filled up by attention. Deviation: erank_avg and tau_max are ours.
+
+    Baek, Song, Kim, Kong, "AgilePruner: An Empirical Study of Attention and Diversity for Adaptive Visual Token Pruning
+    in Large Vision-Language Models", ICLR 2026, https://arxiv.org/abs/2603.01236
 
     Attributes:
         average_rank: erank_avg, the effective rank of an average image. It depends on the encoder; the default is
@@ -29,7 +32,14 @@ class AgilePruner(Method):
     """
 
     name: ClassVar[str] = "agilepruner"
-    paper: ClassVar[Paper | None] = Paper("AgilePruner", None, None, "AgilePruner")
+    paper: ClassVar[Paper | None] = Paper(
+        title="AgilePruner: An Empirical Study of Attention and Diversity for Adaptive Visual Token "
+        "Pruning in Large Vision-Language Models",
+        year=2026,
+        url="https://arxiv.org/abs/2603.01236",
+        citation="Baek, Song, Kim, Kong, ICLR 2026",
+    )
+    fidelity: ClassVar[Fidelity] = "documented"
     needs: ClassVar[frozenset[Need]] = frozenset({"vision_attention", "patch_features"})
     average_rank: float = 100.0
     largest_threshold: float = 0.5

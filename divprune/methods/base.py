@@ -8,35 +8,23 @@ decides that, and the integration asks for exactly so many. A method that names 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 import torch
 from torch import Tensor
 
+from divprune.methods.papers import Paper as Paper
+
 Count = Literal["exact", "at_most", "adaptive", "schedule"]
 Modality = Literal["image", "video"]
+Fidelity = Literal["exact", "documented", "stand-in", "unverified"]
 Need = str
 """Name of a field of `ItemContext`."""
 
-QUERY_NEEDS: frozenset[Need] = frozenset({"text_embeddings", "attention", "text_attention", "text_keys", "text_states"})
+QUERY_NEEDS: frozenset[Need] = frozenset(
+    {"text_embeddings", "attention", "text_attention", "text_keys", "text_states", "clip_text"}
+)
 """The needs that let the question have a say."""
-
-
-@dataclass(frozen=True, slots=True)
-class Paper:
-    """The paper a method comes from.
-
-    Attributes:
-        title: Title of the paper.
-        year: Year of publication; None where we know the method's rule and not where it was published.
-        url: Where to read it, or None.
-        citation: Authors and venue, in one line.
-    """
-
-    title: str
-    year: int | None
-    url: str | None
-    citation: str
 
 
 class Piece(NamedTuple):
@@ -72,7 +60,13 @@ class ItemContext:
             token in layer `Method.vision_layer`; in encoders without a CLS token, how much all patches attend to them
             on average. One head if the method sets `joins_heads`.
         vision_keys: (heads, M, d_head) float32, the keys of the same layer.
+        early_vision_attention: (heads, M) float32, as `vision_attention`, in layer `Method.early_vision_layer`.
         patch_features: (M, d_vision) float32, what the projector makes the tokens from.
+        clip_embeddings: (M, d_clip) float32, what the vision encoder's last layer makes of each token's patches, in the
+            space of the CLIP checkpoint `Method.clip_folder`.
+        clip_text: (S, d_clip) float32, segments of the text in that space.
+        cls_features: (M, d_vision) float32, what the projector would make a token of the CLS token from, that of each
+            token's image or tile.
         text_embeddings: (T, d) float32, the embeddings of the text after the prompt's last image (of all its text, if
             nothing follows), as the language model reads them. "The text" below is the same T tokens.
         input_tokens: (N, d) all visual tokens of the prompt as they entered the language model, dropped ones too.
@@ -80,8 +74,12 @@ class ItemContext:
         text_attention: (heads, T, M) float32, how much each token of the text attends to each of the tokens.
         visual_attention: (heads, M) float32, how much the prompt's visual tokens that are left, those of all its
             images, attend to each of the tokens on average.
-        keys: (key heads, M, d_head) float32, the tokens' keys in decoder layer `layer` - 1, after rotary embedding.
+        visual_peak_attention: (M,) float32, the same with the maximum over the heads taken first, for each attending
+            token, then the mean.
+        keys: (key heads, M, d_head) float32, the tokens' keys in the decoder layer, after rotary embedding.
         text_keys: (key heads, T, d_head) float32, the text's.
+        visual_query: (heads, d_head) float32, the mean query in the same layer of the prompt's visual tokens that are
+            left, those of all its images, after rotary embedding.
         text_states: (T, d) the text's hidden states, entering `layer`.
         final_norm: (n, d) -> (n, d), the norm behind the last decoder layer.
         has_patch: (M,) bool, False at tokens that come from no patch of the image (image newline tokens), where the
@@ -89,8 +87,8 @@ class ItemContext:
         project: (n, d_vision) -> (n, d), the model's projector, if it works on each patch alone.
 
     A token that stands for several patches gets their mean. Attention and keys without "vision" in their name are of
-    the decoder layer before `layer`; attention is given as probabilities over all that a token attends. What no method
-    asks for by `Method.needs` or `Method.reads` is None.
+    the decoder layer before `layer`, or of `layer` itself if `Method.decoder_layer` says so; attention is given as
+    probabilities over all that a token attends. What no method asks for by `Method.needs` or `Method.reads` is None.
     """
 
     modality: Modality = "image"
@@ -101,14 +99,20 @@ class ItemContext:
     layer: int = 0
     vision_attention: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[1])
     vision_keys: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[1])
+    early_vision_attention: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[1])
     patch_features: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[0])
+    clip_embeddings: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[0])
+    clip_text: Tensor | None = None
+    cls_features: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[0])
     text_embeddings: Tensor | None = None
     input_tokens: Tensor | None = None
     attention: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[1])
     text_attention: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[2])
     visual_attention: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[1])
+    visual_peak_attention: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[0])
     keys: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[1])
     text_keys: Tensor | None = None
+    visual_query: Tensor | None = None
     text_states: Tensor | None = None
     final_norm: Callable[[Tensor], Tensor] | None = None
     has_patch: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[0])
@@ -157,43 +161,85 @@ class Method(ABC):
         name: How the command line, evaluation and serving call it.
         acts: Where it acts, in words: "inside the LLM" beside `layers`.
         paper: The paper it comes from; None for a baseline without one.
+        fidelity: How near the rule is to its paper's: "exact" if its picks were compared with the authors' public code,
+            index for index; "documented" if the docstring names a deviation; "stand-in" if an input is missing that we
+            cannot have, such as CLIP's text encoder or a trained scorer; "unverified" if there is nothing public to
+            compare with, or nobody has since the rule was written.
         count: "exact" if the caller says how many tokens stay (`keep_ratio`, `num_keep`); "at_most" if that is the
             upper limit; "adaptive" if the method finds the number of each item by `adaptive_count`, unless the caller
             says one; "schedule" if the method says it for each layer, by `schedule`.
         needs: The fields of `ItemContext` that it cannot do without.
-        reads: Further fields that it reads where they are known: "grid", "pieces".
+        layer_needs: Those of a method that acts both before the LLM, by `needs`, and inside it, by these.
+        reads: Further fields that it reads where they are known: "grid", "pieces", "cls_features".
         vision_layer: The layer of the vision encoder that `vision_attention` and `vision_keys` come from; negative
             numbers count from the last.
+        attending: Whose attention these are: "cls" for the CLS token's where there is one, "all" for the mean over all
+            tokens of the encoder.
         joins_heads: Whether `vision_attention` is one softmax over the products of whole queries and keys.
+        calibrated_on: Fingerprint of the one model that the method's parameters were found on, which an instance knows;
+            None if it fits any.
+        decoder_layer: Which decoder layer attention and keys are of: the one before each of `layers`, or the one that
+            the tokens are about to enter, by its own queries and keys of all that enters it.
     """
 
     name: ClassVar[str]
     acts: ClassVar[str] = "before the LLM"
     paper: ClassVar[Paper | None] = None
+    fidelity: ClassVar[Fidelity] = "unverified"
     count: ClassVar[Count] = "exact"
     needs: ClassVar[frozenset[Need]] = frozenset()
+    layer_needs: ClassVar[frozenset[Need]] = frozenset()
     reads: ClassVar[frozenset[Need]] = frozenset()
     vision_layer: ClassVar[int] = -2
+    attending: ClassVar[Literal["cls", "all"]] = "cls"
     joins_heads: ClassVar[bool] = False
+    calibrated_on: ClassVar[str | None] = None
+    decoder_layer: ClassVar[Literal["before", "entering"]] = "before"
 
     def __init_subclass__(cls) -> None:
-        """Refuse needs that are no field of `ItemContext`.
+        """Refuse needs that are no field of `ItemContext`, and an unknown `fidelity`.
 
         Raises:
-            TypeError: There is such a need.
+            TypeError: There is such a need, or such a word.
         """
         super().__init_subclass__()
-        unknown = (cls.needs | cls.reads) - {entry.name for entry in fields(ItemContext)}
+        unknown = (cls.needs | cls.layer_needs | cls.reads) - {entry.name for entry in fields(ItemContext)}
         if unknown:
             raise TypeError(f"{cls.__name__}.needs and reads must name fields of ItemContext, got {sorted(unknown)}")
+        if cls.fidelity not in get_args(Fidelity):
+            choices = ", ".join(map(repr, get_args(Fidelity)))
+            raise TypeError(f"{cls.__name__}.fidelity must be one of {choices}, got {cls.fidelity!r}")
 
     @property
     def layers(self) -> tuple[int, ...]:
         """The decoder layers at whose entrance tokens are dropped, ascending from 1; empty to act before the LLM.
 
-        Attention and keys are of the layer before each: (4,) reads those of layer 3. A class attribute does as well.
+        Attention and keys are of the layer before each: (4,) reads those of layer 3, unless `decoder_layer` says
+        otherwise. A class attribute does as well. A method with a stage before the LLM and further ones inside it names
+        0 first, and reads `needs` there and `layer_needs` later: (0, 20).
         """
         return ()
+
+    def needs_at(self, layer: int) -> frozenset[Need]:
+        """Return what it needs at decoder layer `layer`, 0 before the LLM."""
+        return self.layer_needs if layer and self.layer_needs else self.needs
+
+    def stages(self, num_keep: int, num_visual_tokens: int) -> tuple[Stage, ...]:
+        """Return how many of an item's tokens stay where the caller says `num_keep`, for each of `layers`.
+
+        Args:
+            num_keep: between 1 and M.
+            num_visual_tokens: M, all tokens of the item before anything was dropped.
+
+        Returns:
+            One stage for each of `layers`, or one at layer 0; all `num_keep`, unless a method gives it another meaning.
+        """
+        return tuple(Stage(layer, num_keep) for layer in self.layers or (0,))
+
+    @property
+    def early_vision_layer(self) -> int:
+        """The layer that `early_vision_attention` comes from, counted as `vision_layer`; an attribute does as well."""
+        return 0
 
     @property
     def takes_budget(self) -> bool:
@@ -211,9 +257,9 @@ class Method(ABC):
         return self.count == "at_most"
 
     @property
-    def calibrated_on(self) -> str | None:
-        """Fingerprint of the one model that the method's parameters were found on; None if it fits any."""
-        return None
+    def clip_folder(self) -> str:
+        """Folder of the CLIP checkpoint that `clip_embeddings` and `clip_text` come from; empty if it needs neither."""
+        return ""
 
     def for_sample(self, index: int) -> Self:
         """Return the method with its seed varied, to draw anew for each sample; itself if it has no seed."""

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Method, Need, Paper, checked_layer, given
+from divprune.methods.base import Fidelity, ItemContext, Method, Need, Paper, checked_layer, given
 from divprune.methods.scores import picked_by, ranked
 from divprune.selection.distances import unit_rows
 
@@ -33,7 +33,7 @@ class DART(Method):
     Multimodal Language Models: Duplication Matters More", EMNLP 2025, https://arxiv.org/abs/2502.11494
 
     Attributes:
-        layer: K, at least 1; the default is the one that LightCompress runs it with.
+        layer: K, at least 1; the default is that of the authors' script (LightCompress runs it with 5).
     """
 
     name: ClassVar[str] = "dart"
@@ -44,8 +44,9 @@ class DART(Method):
         url="https://arxiv.org/abs/2502.11494",
         citation="Wen, Gao, Wang, Zhang, Zhang, Li, He, Zhang, EMNLP 2025",
     )
+    fidelity: ClassVar[Fidelity] = "documented"
     needs: ClassVar[frozenset[Need]] = frozenset({"keys", "text_keys", "text_states", "final_norm"})
-    layer: int = 5
+    layer: int = 2
 
     def __post_init__(self) -> None:
         """Check the layer: there must be one before it, whose keys show the pivots."""

@@ -6,8 +6,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Method, Paper, checked_layer
+from divprune.methods.base import Fidelity, ItemContext, Method, Paper, checked_layer
 from divprune.selection import METRICS, refine, select
+from divprune.selection.as_published import as_published_picks
+
+DISTANCE_DTYPES = ("full", "as-published")
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,9 @@ class DivPrune(Method):
             (`divprune.selection.local_search`). The max-min distance is never lower; it takes 3 to 20 times as long.
         min_distance: Stop before the first pick that is nearer than this to a kept token: an image of much that is
             alike keeps few tokens. `keep_ratio` or `num_keep`, if given, are then the most that stays.
+        distance_dtype: "full" computes half types in float32. "as-published" computes distances in the tokens' own
+            format and lets kept tokens compete, as the paper's numbers were made (`selection.as_published`): to
+            reproduce those. In half types it keeps another set, and where it would take a token twice, fewer tokens.
     """
 
     name: ClassVar[str] = "divprune"
@@ -34,10 +40,12 @@ class DivPrune(Method):
         url="https://arxiv.org/abs/2503.02175",
         citation="Alvar, Singh, Akbari, Zhang, CVPR 2025",
     )
+    fidelity: ClassVar[Fidelity] = "exact"
     metric: str = "cosine"
     layer: int = 0
     refine: bool = False
     min_distance: float = 0.0
+    distance_dtype: str = "full"
 
     def __post_init__(self) -> None:
         """Check the parameters."""
@@ -45,7 +53,21 @@ class DivPrune(Method):
             raise ValueError(f"min_distance must be a distance of at least 0, got {self.min_distance}")
         if self.metric not in METRICS:
             raise ValueError(f"metric must be one of {', '.join(map(repr, METRICS))}, got {self.metric!r}")
+        if self.distance_dtype not in DISTANCE_DTYPES:
+            allowed = " or ".join(map(repr, DISTANCE_DTYPES))
+            raise ValueError(f"distance_dtype must be {allowed}, got {self.distance_dtype!r}")
+        others = {"metric": self.metric != "cosine", "refine": self.refine, "min_distance": self.min_distance > 0}
+        if self._is_as_published and any(others.values()):
+            seen = ", ".join(f"{name}={getattr(self, name)!r}" for name, differs in others.items() if differs)
+            raise ValueError(
+                f"distance_dtype must be 'full' beside {seen}, got 'as-published': the published procedure knows the "
+                "cosine distance alone, and neither swaps tokens nor stops early"
+            )
         checked_layer(self.layer, 0)
+
+    @property
+    def _is_as_published(self) -> bool:
+        return self.distance_dtype == "as-published"
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -57,7 +79,7 @@ class DivPrune(Method):
 
     @property
     def may_keep_fewer(self) -> bool:
-        return self.min_distance > 0
+        return self.min_distance > 0 or self._is_as_published
 
     def adaptive_count(self, visual_tokens: Tensor, context: ItemContext) -> int:
         """Return M: `min_distance` is where the picks end."""
@@ -65,6 +87,8 @@ class DivPrune(Method):
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
         """Select; the picks are nested in `num_keep` unless they are refined."""
+        if self._is_as_published:
+            return as_published_picks(visual_tokens, num_keep)
         picks = select(visual_tokens, num_keep=num_keep, metric=self.metric, min_distance=self.min_distance or None)
         if self.refine:
             picks = refine(picks, visual_tokens, self.metric)

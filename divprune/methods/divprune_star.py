@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from divprune.methods.base import Count, ItemContext, Method, Need
+from divprune.methods.base import Count, Fidelity, ItemContext, Method, Need
 from divprune.methods.divprune import DivPrune
 from divprune.methods.prumerge import PruMerge
 
@@ -14,11 +14,13 @@ from divprune.methods.prumerge import PruMerge
 class DivPruneStar(Method):
     """DivPrune with the number of tokens that PruMerge finds for each image ("DivPrune*" of the paper's Table 1).
 
-    With `num_keep` or `keep_ratio` it is DivPrune itself.
+    With `num_keep` or `keep_ratio` it is DivPrune itself. Deviation: the number is that of our `PruMerge`, which takes
+    the quartiles of each image, not of the batch.
     """
 
     name: ClassVar[str] = "divprune-star"
     paper = DivPrune.paper
+    fidelity: ClassVar[Fidelity] = "documented"
     count: ClassVar[Count] = "adaptive"
     needs: ClassVar[frozenset[Need]] = frozenset({"vision_attention"})
     vision_layer: ClassVar[int] = PruMerge.vision_layer

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Method, Need, Paper
+from divprune.methods.base import Fidelity, ItemContext, Method, Need, Paper
 from divprune.methods.grids import grid_of
 from divprune.methods.scores import ranked
 from divprune.selection.distances import full_precision, unit_rows
@@ -20,8 +20,8 @@ class EVS(Method):
     Deviation: the count is the caller's, as for every method, so that less than the first frame may be kept; the paper
     keeps one frame's number of tokens at least.
 
-    "Efficient Video Sampling: Pruning Temporally Redundant Tokens for Faster VLM Inference", 2025,
-    https://arxiv.org/abs/2510.14624
+    Bagrov, Khvedchenia, Tymchenko and 9 others, "Efficient Video Sampling: Pruning Temporally Redundant Tokens for
+    Faster VLM Inference", 2025, https://arxiv.org/abs/2510.14624
     """
 
     name: ClassVar[str] = "evs"
@@ -29,8 +29,9 @@ class EVS(Method):
         title="Efficient Video Sampling: Pruning Temporally Redundant Tokens for Faster VLM Inference",
         year=2025,
         url="https://arxiv.org/abs/2510.14624",
-        citation="2025",
+        citation="Bagrov, Khvedchenia, Tymchenko and 9 others, 2025",
     )
+    fidelity: ClassVar[Fidelity] = "documented"
     needs: ClassVar[frozenset[Need]] = frozenset({"grid"})
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Method, Need, Paper, checked_layer, given
+from divprune.methods.base import Fidelity, ItemContext, Method, Need, Paper, checked_layer, given
 from divprune.methods.scores import ranked
 
 
@@ -33,6 +33,7 @@ class FastV(Method):
         url="https://arxiv.org/abs/2403.06764",
         citation="Chen, Zhao, Liu, Bai, Lin, Zhou, Chang, ECCV 2024",
     )
+    fidelity: ClassVar[Fidelity] = "unverified"
     needs: ClassVar[frozenset[Need]] = frozenset({"attention"})
     layer: int = 2
 

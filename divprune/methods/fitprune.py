@@ -6,7 +6,7 @@ from typing import ClassVar, cast
 
 from torch import Tensor
 
-from divprune.methods.base import Count, ItemContext, Method, Need, Paper, Stage, given
+from divprune.methods.base import Count, Fidelity, ItemContext, Method, Need, Paper, Stage, given
 from divprune.methods.fitprune_recipe import FitPruneRecipe
 from divprune.methods.scores import ranked
 
@@ -16,15 +16,15 @@ class FitPrune(Method):
     """Largest product of attention from text and from visual tokens, as many in each layer as calibration found.
 
     A recipe says how many visual tokens go behind the attention of each decoder layer. Those with the smallest
-    cross_i * self_i go, where cross_i is the largest over the heads of the mean attention that token i receives from
-    the text after the last image, and self_i the same from the visual tokens that are left. The method says itself
-    how many tokens stay, so `keep_ratio` and `num_keep` are left out. For items of another size than the recipe's, its
-    counts are scaled.
+    cross_i * self_i go, where cross_i is the attention that token i receives from the text after the last image: first
+    the maximum over the heads, for each text token, then the mean over the text; self_i is the same from the visual
+    tokens that are left. The method says itself how many tokens stay, so `keep_ratio` and `num_keep` are left out. For
+    items of another size than the recipe's, its counts are scaled.
 
     Deviations: the paper drops right after a layer's attention; here tokens go at the entrance of the next layer. The
     same tokens reach that layer, and the cost is one feed-forward block more for each dropped token; nothing can go
-    behind the last layer's attention. The paper's order of the maximum over heads and the mean over queries is not
-    clear; here the mean comes first.
+    behind the last layer's attention. Calibration reads one unpruned pass, where the authors run the pruned model again
+    for each threshold.
 
     W. Ye, Q. Wu, W. Lin, Y. Zhou, "Fit and Prune: Fast and Training-free Visual Token Pruning for Multi-modal Large
     Language Models", AAAI 2025, https://arxiv.org/abs/2409.10197
@@ -41,8 +41,9 @@ class FitPrune(Method):
         url="https://arxiv.org/abs/2409.10197",
         citation="Ye, Wu, Lin, Zhou, AAAI 2025",
     )
+    fidelity: ClassVar[Fidelity] = "documented"
     count: ClassVar[Count] = "schedule"
-    needs: ClassVar[frozenset[Need]] = frozenset({"text_attention", "visual_attention"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"text_attention", "visual_peak_attention"})
     recipe: FitPruneRecipe | str | Path | None = None
 
     def __post_init__(self) -> None:
@@ -62,10 +63,7 @@ class FitPrune(Method):
             object.__setattr__(self, "recipe", FitPruneRecipe.load(self.recipe))
         elif not isinstance(self.recipe, FitPruneRecipe):
             raise TypeError(f"recipe must be a FitPruneRecipe or the path of a file, got {self.recipe!r}")
-
-    @property
-    def calibrated_on(self) -> str | None:
-        return self._recipe.model
+        object.__setattr__(self, "calibrated_on", self._recipe.model)
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -87,7 +85,7 @@ class FitPrune(Method):
 
 
 def received(context: ItemContext, method: str) -> tuple[Tensor, Tensor]:
-    """Return the attention that each token receives on average, in the head that gives it most: self and cross.
+    """Return the attention that each token receives on average, from the head that gives most: self and cross.
 
     Args:
         context: of the tokens.
@@ -102,4 +100,4 @@ def received(context: ItemContext, method: str) -> tuple[Tensor, Tensor]:
     text = given(context, "text_attention", method)
     if not text.shape[1]:
         raise ValueError(f"the prompt must hold text for method {method!r}, which ranks tokens by its attention")
-    return given(context, "visual_attention", method).amax(dim=0), text.mean(dim=1).amax(dim=0)
+    return given(context, "visual_peak_attention", method), text.amax(dim=0).mean(dim=0)

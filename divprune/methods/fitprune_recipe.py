@@ -76,9 +76,10 @@ class FitPruneRecipe:
 
 
 class AttentionMass(NamedTuple):
-    """The attention that one item's visual tokens receive in an unpruned pass, the largest over the heads.
+    """The attention that one item's visual tokens receive in an unpruned pass.
 
-    `visual` and `text` (layers, M) float: from visual tokens and from the text, on average; layer by layer.
+    `visual` and `text` (layers, M) float: from visual tokens and from the text, layer by layer; the maximum over the
+    heads, then the mean over the attending tokens.
     """
 
     visual: Tensor

@@ -1,4 +1,4 @@
-"""Pooling a grid of tokens to a smaller one."""
+"""Grids of tokens: pooling them to smaller ones, and what lies where on them."""
 
 import torch
 from torch import Tensor
@@ -7,6 +7,7 @@ from divprune.methods.base import ItemContext, Piece
 from divprune.methods.merging import Merged
 
 Grid = tuple[int, int, int]
+NOWHERE = -1
 
 
 def spread(count: int, length: int) -> list[int]:
@@ -65,6 +66,44 @@ def given_pieces(context: ItemContext, method: str) -> tuple[Piece, ...]:
     if context.pieces is None:
         raise ValueError(f"context.pieces must be given to method {method!r}, got None: its tokens form no grids")
     return context.pieces
+
+
+def token_places(pieces: tuple[Piece, ...], total: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return for each of `total` tokens its piece, row and column (M,) int64; `NOWHERE` for tokens on no piece."""
+    places = torch.full((3, total), NOWHERE)
+    for number, piece in enumerate(pieces):
+        row, column = torch.meshgrid(torch.arange(piece.rows), torch.arange(piece.columns), indexing="ij")
+        tokens = piece.start + row * piece.stride + column
+        places[:, tokens] = torch.stack([torch.full_like(row, number), row, column])
+    piece_of, rows, columns = places
+    return piece_of, rows, columns
+
+
+def neighbours_on_grid(pieces: tuple[Piece, ...], total: int, device: torch.device) -> Tensor:
+    """Return for each of `total` tokens those above, below, left and right of it (M, 4) int64; `NOWHERE` at edges."""
+    found = torch.full((total, 4), NOWHERE)
+    for piece in pieces:
+        row, column = torch.meshgrid(torch.arange(piece.rows), torch.arange(piece.columns), indexing="ij")
+        tokens = piece.start + row * piece.stride + column
+        rows = torch.stack([row - 1, row + 1, row, row], dim=-1)
+        columns = torch.stack([column, column, column - 1, column + 1], dim=-1)
+        inside = (rows >= 0) & (rows < piece.rows) & (columns >= 0) & (columns < piece.columns)
+        found[tokens] = torch.where(inside, piece.start + rows * piece.stride + columns, NOWHERE)
+    return found.to(device)
+
+
+def windows_on_grid(pieces: tuple[Piece, ...], total: int, side: int) -> Tensor:
+    """Return (M,) int64 the window of side x side tokens of its piece that each of `total` tokens lies in.
+
+    Windows are numbered from 0 piece by piece and row by row; tokens on no piece are a last window together.
+    """
+    piece_of, row, column = token_places(pieces, total)
+    widest = max(piece.columns for piece in pieces) // side + 1
+    tallest = max(piece.rows for piece in pieces) // side + 1
+    number = (piece_of * tallest + row // side) * widest + column // side
+    number = torch.where(piece_of == NOWHERE, len(pieces) * tallest * widest, number)
+    windows: Tensor = number.unique(return_inverse=True)[1]
+    return windows
 
 
 def _axis(length: int, count: int) -> Tensor:

@@ -5,9 +5,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Method, Need, Paper
+from divprune.methods.base import Fidelity, ItemContext, Method, Need, Paper
 from divprune.methods.scores import checked_number, importance
-from divprune.selection.distances import cosine_similarities
+from divprune.selection.distances import cosine_similarities, unit_range
 from divprune.selection.greedy import greedy_picks
 from divprune.selection.objectives import Suppression
 
@@ -16,15 +16,28 @@ from divprune.selection.objectives import Suppression
 class IDSelection(Method):
     """Important tokens, each of which suppresses the importance of its neighbours.
 
-    Pick i = argmax of the scores; then score_j -= exp(-gamma d_ij^2) score_i for every other j, with d the cosine
-    distance of the visual tokens. The scores start as the CLS token's attention.
+    The scores are the CLS token's attention, scaled to [0, 1] within the item. Pick i = argmax of the scores; then
+    score_j = max(0, score_j - exp(-gamma d_ij^2) score_i) for every other j, with d the cosine distance of the visual
+    tokens. Tokens whose scores are 0 come last, by their attention.
+
+    Ours: scaling and the bound at 0, which the paper does not name. Without them scores fall below 0, and a pick with a
+    negative score raises those of its neighbours. No code of the authors is known to us.
+
+    Huang, Liu, Zhang, Chao, Ji, "ID-Selection: Importance-Diversity Based Visual Token Selection for Efficient LVLM
+    Inference", 2026, https://arxiv.org/abs/2604.05601
 
     Attributes:
         gamma: How fast suppression fades with the distance, at least 0.
     """
 
     name: ClassVar[str] = "id-selection"
-    paper: ClassVar[Paper | None] = Paper("ID-Selection", None, None, "ID-Selection")
+    paper: ClassVar[Paper | None] = Paper(
+        title="ID-Selection: Importance-Diversity Based Visual Token Selection for Efficient LVLM Inference",
+        year=2026,
+        url="https://arxiv.org/abs/2604.05601",
+        citation="Huang, Liu, Zhang, Chao, Ji, 2026",
+    )
+    fidelity: ClassVar[Fidelity] = "unverified"
     needs: ClassVar[frozenset[Need]] = frozenset({"vision_attention"})
     gamma: float = 20.0
 
@@ -36,5 +49,5 @@ class IDSelection(Method):
         """Select; the picks are nested in `num_keep`."""
         distance = 1 - cosine_similarities(visual_tokens.unsqueeze(0))
         nearness = (-self.gamma * distance.square()).exp()
-        scores = importance(context, self.name).to(nearness.dtype).unsqueeze(0)
+        scores = unit_range(importance(context, self.name)).to(nearness.dtype).unsqueeze(0)
         return greedy_picks(Suppression(scores, nearness), num_keep)[0]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from divprune.budget import Budget
-from divprune.methods.base import Need, Paper
+from divprune.methods.base import Fidelity, Need, Paper
 from divprune.methods.spatial_pooling import SpatialPooling
 
 if TYPE_CHECKING:
@@ -27,18 +27,19 @@ class ImageDownsampling(SpatialPooling):
     Sides are scaled by sqrt(keep_ratio), smoothly down and bicubically up, then the tokens are average-pooled as by
     `SpatialPooling`. Where the encoder takes images of any size, `downsampled` does it before the processor.
 
-    A strong control, see "Are We Using the Right Benchmark: An Evaluation Framework for Visual Token Compression
-    Methods", 2025, https://arxiv.org/abs/2510.07143
+    A strong control, see Liao, Wang, Wen and 10 others, "Are We Using the Right Benchmark: An Evaluation Framework for
+    Visual Token Compression Methods", ACL 2026, https://arxiv.org/abs/2510.07143
     """
 
     name: ClassVar[str] = "downsampling"
     acts: ClassVar[str] = "before the processor"
     paper: ClassVar[Paper | None] = Paper(
         title="Are We Using the Right Benchmark: An Evaluation Framework for Visual Token Compression Methods",
-        year=2025,
+        year=2026,
         url="https://arxiv.org/abs/2510.07143",
-        citation="a control; VTC-Bench, 2025",
+        citation="Liao, Wang, Wen, Zheng, Wang, He, Lyu, Jiang, Zou, Fu, Ren, Zhang, Hu, ACL 2026",
     )
+    fidelity: ClassVar[Fidelity] = "unverified"
 
     needs: ClassVar[frozenset[Need]] = frozenset({"grid", "pieces"})
 

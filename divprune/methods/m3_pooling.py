@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from divprune.methods.base import Count, ItemContext, Need, Paper
+from divprune.methods.base import Count, Fidelity, ItemContext, Need, Paper
 from divprune.methods.grids import Grid, given_pieces, pooled_pieces
 from divprune.methods.merging import Merged, MergingMethod, unmerged
 
@@ -14,9 +14,9 @@ from divprune.methods.merging import Merged, MergingMethod, unmerged
 class M3Pooling(MergingMethod):
     """M3's nested grids by repeated 2 x 2 average pooling, training-free: the paper's model is trained for it.
 
-    The largest grid of the series with at most `num_keep` cells: 576, 144, 36, 9, 1 of 24 x 24. Without M3's weights
-    this is pooling and nothing more; numbers do not compare with the paper's. Sides are halved, rounding down to 1 at
-    least. Frames of a video stay apart, so that there is one token for each at least.
+    The largest grid of the series with at most `num_keep` cells: 576, 144, 36, 9, 1 of 24 x 24. Stand-in: without M3's
+    weights this is pooling and nothing more; numbers do not compare with the paper's. Sides are halved, rounding down
+    to 1 at least. Frames of a video stay apart, so that there is one token for each at least.
 
     M. Cai, J. Yang, J. Gao, Y. J. Lee, "Matryoshka Multimodal Models", ICLR 2025, https://arxiv.org/abs/2405.17430
     """
@@ -28,6 +28,7 @@ class M3Pooling(MergingMethod):
         url="https://arxiv.org/abs/2405.17430",
         citation="Cai, Yang, Gao, Lee, ICLR 2025",
     )
+    fidelity: ClassVar[Fidelity] = "stand-in"
     count: ClassVar[Count] = "at_most"
     needs: ClassVar[frozenset[Need]] = frozenset({"pieces"})
 

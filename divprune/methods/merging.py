@@ -24,15 +24,26 @@ class Merged:
     Attributes:
         weights: (k, M) float32: how much of each token is in each merged one.
         anchors: (k,) int64, ascending and distinct: whose place each merged token takes.
+        cls_weights: (k, M) float32: how much of each token's `ItemContext.cls_features` is in each merged one, besides
+            its patch features; None for nothing. Only where these are known and the integration can project them.
     """
 
     weights: Tensor
     anchors: Tensor
+    cls_weights: Tensor | None = None
 
-    def tokens(self, values: Tensor) -> Tensor:
-        """Return the merged tokens (k, d) of `values` (M, d), in their dtype; computed in float32 at least."""
+    def tokens(self, values: Tensor, cls_values: Tensor | None = None) -> Tensor:
+        """Return the merged tokens (k, d) of `values` (M, d), in their dtype; computed in float32 at least.
+
+        Args:
+            values: (M, d) of the tokens.
+            cls_values: (M, d) of their CLS tokens, which `cls_weights` are for.
+        """
         precise = torch.promote_types(values.dtype, torch.float32)
-        return (self.weights.to(values.device, precise) @ values.to(precise)).to(values.dtype)
+        sums = self.weights.to(values.device, precise) @ values.to(precise)
+        if self.cls_weights is not None and cls_values is not None:
+            sums = sums + self.cls_weights.to(values.device, precise) @ cls_values.to(precise)
+        return sums.to(values.dtype)
 
 
 @dataclass(frozen=True)
@@ -67,10 +78,14 @@ def checked_merge(method: MergingMethod, visual_tokens: Tensor, num_keep: int, c
     """
     before = state_of(visual_tokens)
     merged = method.merge(visual_tokens, num_keep, context)
-    anchors, weights = checked_picks(method, merged.anchors, num_keep, visual_tokens, before), merged.weights
-    if weights.shape != (len(anchors), len(visual_tokens)) or not bool(weights.isfinite().all()):
-        shape, expected = tuple(weights.shape), (len(anchors), len(visual_tokens))
-        raise SelectionError(f"method {method.name!r} must return finite weights of shape {expected}, got {shape}")
+    anchors = checked_picks(method, merged.anchors, num_keep, visual_tokens, before)
+    expected = (len(anchors), len(visual_tokens))
+    for weights in (merged.weights, *(() if merged.cls_weights is None else (merged.cls_weights,))):
+        if weights.shape != expected or not bool(weights.isfinite().all()):
+            shape = tuple(weights.shape)
+            raise SelectionError(f"method {method.name!r} must return finite weights of shape {expected}, got {shape}")
+    if merged.cls_weights is not None and (context.project is None or context.cls_features is None):
+        raise SelectionError(f"method {method.name!r} must return cls_weights only where CLS features can be projected")
     return merged
 
 

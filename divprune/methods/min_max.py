@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Method
+from divprune.methods.base import Fidelity, ItemContext, Method
 from divprune.methods.divprune import DivPrune
 from divprune.selection.distances import Distances, full_precision
 from divprune.selection.greedy import greedy_picks
@@ -22,6 +22,7 @@ class MinMax(Method):
 
     name: ClassVar[str] = "minmax"
     paper = DivPrune.paper
+    fidelity: ClassVar[Fidelity] = "unverified"
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
         """Select; the picks are nested in `num_keep`."""

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Method, Need, Paper
+from divprune.methods.base import Fidelity, ItemContext, Method, Need, Paper
 from divprune.methods.scores import checked_number, importance
 from divprune.selection.distances import cosine_similarities, unit_range
 from divprune.selection.greedy import greedy_picks
@@ -18,14 +18,24 @@ class MMR(Method):
 
     Each pick is argmax_i weight * a_i - (1 - weight) * max over chosen s of s_is: a is the CLS token's attention,
     scaled to [0, 1] within the item, s are cosine similarities of the visual tokens. The first pick is the most
-    important.
+    important. Stand-in: IDPruner's own importance is a trained scorer, which we do not have.
+
+    Tan, Sun, Huang, Liu, Yu, Zhu, Deng, "IDPruner: Harmonizing Importance and Diversity in Visual Token Pruning for
+    MLLMs", 2026, https://arxiv.org/abs/2602.13315; the rule is J. Carbonell, J. Goldstein, "The Use of MMR,
+    Diversity-Based Reranking for Reordering Documents and Producing Summaries", SIGIR 1998.
 
     Attributes:
         weight: Of the importance, in [0, 1]; the paper's lambda.
     """
 
     name: ClassVar[str] = "mmr"
-    paper: ClassVar[Paper | None] = Paper("IDPruner", None, None, "IDPruner")
+    paper: ClassVar[Paper | None] = Paper(
+        title="IDPruner: Harmonizing Importance and Diversity in Visual Token Pruning for MLLMs",
+        year=2026,
+        url="https://arxiv.org/abs/2602.13315",
+        citation="Tan, Sun, Huang, Liu, Yu, Zhu, Deng, 2026",
+    )
+    fidelity: ClassVar[Fidelity] = "stand-in"
     needs: ClassVar[frozenset[Need]] = frozenset({"vision_attention"})
     weight: float = 0.5
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Method, Need, Paper, given
+from divprune.methods.base import Fidelity, ItemContext, Method, Need, Paper, given
 from divprune.methods.scores import checked_number, text_similarity
 from divprune.selection.distances import cosine_similarities
 from divprune.selection.greedy import greedy_picks
@@ -21,8 +21,8 @@ class MMTok(Method):
     z and tokens x, and the n visual tokens, Q = softmax(c . c / 0.2) / n with unit features c before the projector.
     Each pick is argmax_u of the sum over rows of max(0, C_ru - best so far) with C = [P; 0.5 Q].
 
-    S. Dong et al., "MMTok: Multimodal Coverage Maximization for Efficient Inference of VLMs", 2025,
-    https://arxiv.org/abs/2508.18264
+    Dong, Hu, Zhang, Yin, Fu, Qian, "MMTok: Multimodal Coverage Maximization for Efficient Inference of VLMs", ICLR
+    2026, https://arxiv.org/abs/2508.18264
 
     Attributes:
         text_temperature: Of the softmax in P, above 0.
@@ -33,10 +33,11 @@ class MMTok(Method):
     name: ClassVar[str] = "mmtok"
     paper: ClassVar[Paper | None] = Paper(
         title="MMTok: Multimodal Coverage Maximization for Efficient Inference of VLMs",
-        year=2025,
+        year=2026,
         url="https://arxiv.org/abs/2508.18264",
-        citation="Dong et al., 2025",
+        citation="Dong, Hu, Zhang, Yin, Fu, Qian, ICLR 2026",
     )
+    fidelity: ClassVar[Fidelity] = "unverified"
     needs: ClassVar[frozenset[Need]] = frozenset({"text_embeddings", "patch_features"})
     text_temperature: float = 0.02
     vision_temperature: float = 0.2

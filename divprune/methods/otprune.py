@@ -3,29 +3,37 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Method, Paper
+from divprune.methods.base import Fidelity, ItemContext, Method, Paper
 from divprune.methods.scores import checked_number
-from divprune.selection.distances import full_precision
+from divprune.selection.distances import full_precision, unit_rows
 from divprune.selection.greedy import greedy_picks
 from divprune.selection.objectives import Determinant
 
 
 @dataclass(frozen=True)
 class OTPrune(Method):
-    """Greedy maximum of log det(I + gamma V_C V_C^T): tokens whose distribution stays near that of all.
+    """Greedy maximum of log det(I + gamma G_C G_C^T): tokens whose distribution stays near that of all.
 
-    V holds the visual tokens, each divided by the standard deviation of its components; the greedy loop works on the
-    tokens' Gram matrix. Whether the paper also centres them is not known to us; they are not centred here.
+    G = V V^T, and V holds the visual tokens with each column (feature dimension) scaled to unit norm over the item's
+    tokens; a column of zeros stays. In float64 throughout: the greedy loop works on I + gamma G G^T (M, M).
+
+    Chen, Zhu, Li, Dong, Xiong, Wang, Qiu, Song, Wang, Tang, Wang, Razi, "OTPrune: Distribution-Aligned Visual Token
+    Pruning via Optimal Transport", CVPR 2026, https://arxiv.org/abs/2602.20205
 
     Attributes:
         gamma: Weight of the tokens against the identity, above 0.
     """
 
     name: ClassVar[str] = "otprune"
-    paper: ClassVar[Paper | None] = Paper("OTPrune", None, None, "OTPrune")
+    paper: ClassVar[Paper | None] = Paper(
+        title="OTPrune: Distribution-Aligned Visual Token Pruning via Optimal Transport",
+        year=2026,
+        url="https://arxiv.org/abs/2602.20205",
+        citation="Chen, Zhu, Li, Dong, Xiong, Wang, Qiu, Song, Wang, Tang, Wang, Razi, CVPR 2026",
+    )
+    fidelity: ClassVar[Fidelity] = "unverified"
     gamma: float = 0.01
 
     def __post_init__(self) -> None:
@@ -34,10 +42,9 @@ class OTPrune(Method):
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
         """Select; the picks are nested in `num_keep`."""
-        tokens = visual_tokens.to(torch.promote_types(visual_tokens.dtype, torch.float32))
-        deviation = tokens.std(dim=-1, correction=0, keepdim=True)
-        scaled = torch.where(deviation > 0, tokens / deviation, 0.0)
-        with full_precision(tokens.device):
-            kernel = (self.gamma * (scaled @ scaled.mT)).double()
+        columns = unit_rows(visual_tokens.double().mT)  # (d, M)
+        with full_precision(columns.device):
+            gram = columns.mT @ columns
+            kernel = self.gamma * (gram @ gram.mT)
         kernel.diagonal().add_(1.0)
         return greedy_picks(Determinant(kernel.unsqueeze(0), num_keep), num_keep)[0]

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Count, ItemContext, Need, Paper, given
+from divprune.methods.base import Count, Fidelity, ItemContext, Need, Paper, given
 from divprune.methods.merging import Merged, MergingMethod, merged, unmerged
 from divprune.methods.scores import importance, picked_by, ranked
 from divprune.selection.distances import cosine_similarities
@@ -26,16 +26,17 @@ class PruMerge(MergingMethod):
     attention; the extra token stands in the place of the most attended dropped one.
 
     Y. Shang, M. Cai, B. Xu, Y. J. Lee, Y. Yan, "LLaVA-PruMerge: Adaptive Token Reduction for Efficient Large Multimodal
-    Models", 2024, https://arxiv.org/abs/2403.15388
+    Models", ICCV 2025, https://arxiv.org/abs/2403.15388
     """
 
     name: ClassVar[str] = "prumerge"
     paper: ClassVar[Paper | None] = Paper(
         title="LLaVA-PruMerge: Adaptive Token Reduction for Efficient Large Multimodal Models",
-        year=2024,
+        year=2025,
         url="https://arxiv.org/abs/2403.15388",
-        citation="Shang, Cai, Xu, Lee, Yan, 2024",
+        citation="Shang, Cai, Xu, Lee, Yan, ICCV 2025",
     )
+    fidelity: ClassVar[Fidelity] = "documented"
     count: ClassVar[Count] = "adaptive"
     needs: ClassVar[frozenset[Need]] = frozenset({"vision_attention", "vision_keys", "patch_features"})
     vision_layer: ClassVar[int] = -1
@@ -73,15 +74,20 @@ class PruMerge(MergingMethod):
 class PruMergePlus(PruMerge):
     """PruMerge with evenly spaced tokens beside the attended ones.
 
-    With r the fraction of attended tokens, those at every int(int(1 / r) / 3)-th place are kept too. With `num_keep`, a
-    quarter of the kept are the most attended, which is the share that this rule tends to, and the others are spread
-    evenly over the places between. The rest as in PruMerge; batches are no different from single images.
+    With r the fraction of attended tokens, those at every int(int(1 / r) / 3)-th place from 0 to M - 2 are kept too.
+    Where more than a sixth of an image's tokens are attended that step is 1, and its own count is M: nothing is pruned
+    without `num_keep`. With `num_keep`, a quarter of the kept are the most attended, which is the share that this rule
+    tends to, and the others are spread evenly over the places between.
+
+    Deviations, besides those of PruMerge: the paper has no rule for a given count; where its own count is M, tokens
+    stay as they are and take in no neighbours.
 
     Y. Shang, M. Cai, B. Xu, Y. J. Lee, Y. Yan, "LLaVA-PruMerge: Adaptive Token Reduction for Efficient Large Multimodal
-    Models", 2024, https://arxiv.org/abs/2403.15388
+    Models", ICCV 2025, https://arxiv.org/abs/2403.15388
     """
 
     name: ClassVar[str] = "prumerge-plus"
+    fidelity: ClassVar[Fidelity] = "documented"
 
     def outstanding(self, attention: Tensor) -> Tensor:
         total = len(attention)

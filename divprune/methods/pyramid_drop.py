@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Method, Need, Paper, Stage, checked_layer, given
+from divprune.methods.base import Fidelity, ItemContext, Method, Need, Paper, Stage, checked_layer, given
 from divprune.methods.scores import ranked
 
 
@@ -14,12 +14,10 @@ class PyramidDrop(Method):
     """Largest attention from the prompt's last token, asked again after each quarter of the decoder layers.
 
     With the defaults and M tokens, layers 0-7 see all of them, 8-15 0.5 M, 16-23 0.25 M and the rest 0.125 M, each
-    count rounded down, at least 1. At the end of a stage, the attention probabilities of its last layer, averaged over
-    the heads, in the row of the prompt's last token, rank the tokens that are left. The method says itself how many
-    tokens stay, so `keep_ratio` and `num_keep` are left out.
-
-    Deviation: the paper recomputes this attention from the hidden states behind the layer; here it is the one that the
-    layer computed.
+    count rounded down, at least 1. Where a stage begins, the attention probabilities of its first layer, averaged over
+    the heads, in the row of the prompt's last token, rank the tokens that are left: by that layer's own queries and
+    keys of the hidden states that are about to enter it. The method says itself how many tokens stay, so `keep_ratio`
+    and `num_keep` are left out.
 
     L. Xing, Q. Huang, X. Dong, J. Lu, P. Zhang, Y. Zang, Y. Cao, C. He, J. Wang, F. Wu, D. Lin, "PyramidDrop:
     Accelerating Your Large Vision-Language Models via Pyramid Visual Redundancy Reduction", CVPR 2025,
@@ -40,8 +38,10 @@ class PyramidDrop(Method):
         url="https://arxiv.org/abs/2410.17247",
         citation="Xing, Huang, Dong, Lu, Zhang, Zang, Cao, He, Wang, Wu, Lin, CVPR 2025",
     )
+    fidelity: ClassVar[Fidelity] = "unverified"
     count: ClassVar[Literal["exact", "schedule"]] = "schedule"
     needs: ClassVar[frozenset[Need]] = frozenset({"attention"})
+    decoder_layer: ClassVar[Literal["before", "entering"]] = "entering"
     first_layer: int = 8
     layers_per_stage: int = 8
     num_drops: int = 3

@@ -7,7 +7,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Method
+from divprune.methods.base import Fidelity, ItemContext, Method
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class RandomTokens(Method):
     """
 
     name: ClassVar[str] = "random"
+    fidelity: ClassVar[Fidelity] = "unverified"
     seed: int = 0
 
     def __post_init__(self) -> None:

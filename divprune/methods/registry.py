@@ -9,10 +9,11 @@ from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from inspect import isabstract
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 from divprune.errors import UnknownMethodError
-from divprune.methods.base import QUERY_NEEDS, Count, Method, Paper
+from divprune.methods.base import QUERY_NEEDS, Count, Fidelity, Method, Paper
 from divprune.methods.merging import MergingMethod
 
 ENTRY_POINT_GROUP = "divprune.methods"
@@ -35,6 +36,7 @@ class MethodInfo:
         acts: Where it acts.
         parameters: Names of its parameters and their defaults.
         paper: The paper it comes from, or None.
+        fidelity: How near it is to the paper's rule, see `Method.fidelity`.
         count: How the number of kept tokens is found, see `Method.count`.
         needs: What it needs to know besides the visual tokens: fields of `ItemContext`.
         merges: Whether dropped tokens are merged into the kept ones.
@@ -47,6 +49,7 @@ class MethodInfo:
     acts: str
     parameters: dict[str, Any]
     paper: Paper | None
+    fidelity: Fidelity = "unverified"
     count: Count = "exact"
     needs: tuple[str, ...] = ()
     merges: bool = False
@@ -64,6 +67,7 @@ class MethodInfo:
             "name": self.name,
             "summary": self.summary,
             "acts": self.acts,
+            "fidelity": self.fidelity,
             "count": self.count,
             "needs": list(self.needs),
             "vision_layer": self.vision_layer,
@@ -110,6 +114,7 @@ def _info(name: str, method: type[Method]) -> MethodInfo:
         acts=method.acts,
         parameters=_defaults(method),
         paper=method.paper,
+        fidelity=method.fidelity,
         count=method.count,
         needs=tuple(sorted(method.needs)),
         merges=issubclass(method, MergingMethod),
@@ -144,25 +149,32 @@ def _defaults(method: type[Method]) -> dict[str, Any]:
 
 def _parsed(method: type[Method], pair: str) -> tuple[str, Any]:
     key, equals, text = (part.strip() for part in pair.partition("="))
-    defaults = _defaults(method)
+    defaults, types = _defaults(method), _types(method)
     if key not in defaults:
         raise ValueError(f"method {method.name!r} has no parameter {key!r}{_choices(key, list(defaults))}")
     if not equals or not text:
         raise ValueError(f"parameter {key!r} of method {method.name!r} needs a value: {key}=...")
     try:
-        return key, _converted(text, defaults[key])
+        return key, _converted(text, types[key])
     except (ValueError, KeyError, OverflowError):
-        kind = "bool (true or false)" if isinstance(defaults[key], bool) else type(defaults[key]).__name__
+        kind = "bool (true or false)" if types[key] is bool else types[key].__name__
         raise ValueError(
             f"parameter {key!r} of method {method.name!r} must be of type {kind}, got {text[:40]!r}"
         ) from None
 
 
-def _converted(text: str, default: object) -> object:
-    """Return `text` as a value of the type of `default`."""
-    if isinstance(default, bool):
+def _types(method: type[Method]) -> dict[str, type]:
+    """Return the type of each parameter: that of its default, or what `T | None` names beside None."""
+    types = {name: type(default) for name, default in _defaults(method).items()}
+    optional = {field.name: get_args(field.type) for field in dataclasses.fields(method) if field.default is None}
+    return types | {name: named[0] for name, named in optional.items() if len(named) == 2 and named[1] is NoneType}
+
+
+def _converted(text: str, wanted: type) -> object:
+    """Return `text` as a value of a type."""
+    if wanted is bool:
         return {"true": True, "false": False}[text.lower()]
-    return type(default)(text) if isinstance(default, (int, float)) else text
+    return wanted(text) if wanted in (int, float) else text
 
 
 def _choices(wrong: str, names: list[str]) -> str:

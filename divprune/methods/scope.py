@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Method, Need, Paper, given
+from divprune.methods.base import Fidelity, ItemContext, Method, Need, Paper, given
 from divprune.methods.scores import checked_number, importance
 from divprune.selection.distances import cosine_similarities
 from divprune.selection.greedy import greedy_picks
@@ -20,7 +20,7 @@ class SCOPE(Method):
     s are cosine similarities of the features before the projector, a the CLS token's attention in the vision encoder's
     last layer but one.
 
-    "SCOPE: Saliency-Coverage Oriented Token Pruning for Efficient Multimodal LLMs", NeurIPS 2025,
+    Deng, Li, Zhou, He, "SCOPE: Saliency-Coverage Oriented Token Pruning for Efficient Multimodal LLMs", NeurIPS 2025,
     https://arxiv.org/abs/2510.24214
 
     Attributes:
@@ -32,8 +32,9 @@ class SCOPE(Method):
         title="SCOPE: Saliency-Coverage Oriented Token Pruning for Efficient Multimodal LLMs",
         year=2025,
         url="https://arxiv.org/abs/2510.24214",
-        citation="NeurIPS 2025",
+        citation="Deng, Li, Zhou, He, NeurIPS 2025",
     )
+    fidelity: ClassVar[Fidelity] = "unverified"
     needs: ClassVar[frozenset[Need]] = frozenset({"vision_attention", "patch_features"})
     alpha: float = 1.0
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from divprune.methods.base import ItemContext, given
-from divprune.selection.distances import unit_range, unit_rows
+from divprune.selection.distances import unit_rows
 
 
 def importance(context: ItemContext, method: str) -> Tensor:
@@ -24,9 +24,11 @@ def text_similarity(visual_tokens: Tensor, context: ItemContext, method: str) ->
     return text.to(tokens.dtype) @ tokens.mT
 
 
-def relevance(visual_tokens: Tensor, context: ItemContext, method: str) -> Tensor:
-    """Return (M,) the mean of `text_similarity` over the text, scaled to [0, 1] within the item."""
-    return unit_range(text_similarity(visual_tokens, context, method).mean(dim=0))
+def clip_irrelevance(context: ItemContext, method: str) -> Tensor:
+    """Return (M,) minus the mean cosine similarity of each token's patches and the text's segments in CLIP's space."""
+    tokens = unit_rows(given(context, "clip_embeddings", method))
+    text = unit_rows(given(context, "clip_text", method).to(tokens.device))
+    return -(text @ tokens.mT).mean(dim=0)
 
 
 def ranked(scores: Tensor) -> Tensor:

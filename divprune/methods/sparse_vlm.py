@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Count, ItemContext, Need, Paper, Stage, checked_layer, given
+from divprune.methods.base import Count, Fidelity, ItemContext, Need, Paper, Stage, checked_layer, given
 from divprune.methods.merging import Merged, MergingMethod, merged
 from divprune.methods.scores import ranked
 from divprune.selection.density_peaks import clusters
@@ -21,17 +21,18 @@ class SparseVLM(MergingMethod):
     """Attention from the words that matter, at three decoder layers; the best of the dropped are merged.
 
     Raters are the text tokens that the visual ones resemble: softmax over the text of visual . text (input embeddings),
-    mean over all visual tokens of the prompt; above the mean of these, a token rates. At each of the three layers the
-    attention of the layer before, averaged over the heads and the raters, scores the visual tokens and the highest
-    stay. Of n dropped ones, the int(0.3 n) + 1 highest are recycled: clustered by density peaks of their hidden states
-    to a tenth of their number, rounded down, plus 1, each cluster averaged.
+    mean over all visual tokens of the prompt; above the mean of these, a token rates. The attention of layers 2, 6 and
+    15, averaged over the heads and the raters, scores the visual tokens and the highest stay from the next layer on. Of
+    n dropped ones, the int(0.3 n) + 1 highest are recycled: clustered by density peaks of their hidden states (as many
+    neighbours as clusters) to a tenth of their number, rounded down, plus 1, each cluster averaged.
 
     The published counts, for 576 tokens: 300, 200, 110 for a mean budget of 192 tokens, 303, 110, 36 for 128,
-    238, 48, 26 for 96, and 66, 30, 17 for 64. They leave out the recycled tokens, which the mean budget counts: 576
-    tokens in the layers before 2, 309 before 6, 204 before 15 and 113 in the rest are 192.0 on average over 32 layers.
-    `schedule` tells these true counts. With other numbers of tokens, the published ones are scaled, rounded, and at
-    least 1; with other layers the mean is another. Asked for a count, the method keeps as many by score as it can so
-    that kept and recycled ones together are so many.
+    238, 48, 26 for 96, and 66, 30, 17 for 64. They leave out the recycled tokens, which the mean budget counts; and it
+    counts the layer that scores as one with fewer tokens already. As executed, 576 tokens in layers 0 to 2, 309 in 3 to
+    6, 204 in 7 to 15 and 113 in the rest are 206.5 on average over 32 layers instead of 192, and 145.4, 114.1 and 82.3
+    instead of 128, 96 and 64. `schedule` tells these true counts. With other numbers of tokens, the published ones are
+    scaled, rounded, and at least 1; with other layers the mean is another. Asked for a count, the method keeps as many
+    by score as it can so that kept and recycled ones together are so many.
 
     Deviations: the paper appends recycled tokens behind the others and numbers all anew; here a merged token takes the
     place of its cluster's centre, and every token keeps its position, as in the paper's second version. A prompt that
@@ -42,8 +43,8 @@ class SparseVLM(MergingMethod):
     https://arxiv.org/abs/2410.04417
 
     Attributes:
-        tokens: the mean budget, one of 192, 128, 96 and 64 (of 576 tokens, in 32 layers).
-        first_layer: where tokens are dropped first, at least 1.
+        tokens: the published mean budget, one of 192, 128, 96 and 64 (of 576 tokens, in 32 layers).
+        first_layer: where tokens are dropped first, at least 1; the layer before it scores them.
         second_layer: a later one.
         third_layer: a later one still.
         recycle: whether the best of the dropped tokens are merged, or all lost.
@@ -57,12 +58,13 @@ class SparseVLM(MergingMethod):
         url="https://arxiv.org/abs/2410.04417",
         citation="Zhang, Fan, Ma, Zheng, Huang, Cheng, Gudovskiy, Okuno, Nakata, Keutzer, Zhang, ICML 2025",
     )
+    fidelity: ClassVar[Fidelity] = "documented"
     count: ClassVar[Count] = "schedule"
     needs: ClassVar[frozenset[Need]] = frozenset({"text_attention", "text_embeddings", "input_tokens"})
     tokens: int = 192
-    first_layer: int = 2
-    second_layer: int = 6
-    third_layer: int = 15
+    first_layer: int = 3
+    second_layer: int = 7
+    third_layer: int = 16
     recycle: bool = True
 
     def __post_init__(self) -> None:

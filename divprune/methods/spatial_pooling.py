@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from divprune.methods.base import Count, ItemContext, Need
+from divprune.methods.base import Count, Fidelity, ItemContext, Need
 from divprune.methods.grids import Grid, given_pieces, pooled, pooled_pieces
 from divprune.methods.merging import Merged, MergingMethod, unmerged
 
@@ -21,6 +21,7 @@ class SpatialPooling(MergingMethod):
     """
 
     name: ClassVar[str] = "pooling"
+    fidelity: ClassVar[Fidelity] = "unverified"
     count: ClassVar[Count] = "at_most"
     needs: ClassVar[frozenset[Need]] = frozenset({"pieces"})
     reads: ClassVar[frozenset[Need]] = frozenset({"grid"})

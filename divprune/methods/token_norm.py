@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Method
+from divprune.methods.base import Fidelity, ItemContext, Method
 
 
 @dataclass(frozen=True)
@@ -14,6 +14,7 @@ class TokenNorm(Method):
     """Largest Euclidean length of the visual tokens; a control without a paper."""
 
     name: ClassVar[str] = "norm"
+    fidelity: ClassVar[Fidelity] = "unverified"
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
         """Select; the picks are nested in `num_keep`, ties go to the lowest index."""

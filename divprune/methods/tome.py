@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Need, Paper, given
+from divprune.methods.base import Fidelity, ItemContext, Need, Paper, given
 from divprune.methods.merging import Merged, MergingMethod
 from divprune.methods.scores import ranked
 from divprune.selection.distances import unit_rows
@@ -33,6 +33,7 @@ class ToMe(MergingMethod):
         url="https://arxiv.org/abs/2210.09461",
         citation="Bolya, Fu, Dai, Zhang, Feichtenhofer, Hoffman, ICLR 2023",
     )
+    fidelity: ClassVar[Fidelity] = "documented"
     needs: ClassVar[frozenset[Need]] = frozenset({"vision_keys"})
 
     def merge(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Merged:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Method, Need
+from divprune.methods.base import Fidelity, ItemContext, Method, Need
 from divprune.methods.grids import spread
 
 
@@ -21,6 +21,7 @@ class UniformGrid(Method):
     """
 
     name: ClassVar[str] = "uniform"
+    fidelity: ClassVar[Fidelity] = "unverified"
     reads: ClassVar[frozenset[Need]] = frozenset({"grid"})
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:

@@ -6,8 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Method, Need, Paper, given
-from divprune.methods.scores import checked_number, importance, picked_by, ranked
+from divprune.methods.base import Fidelity, ItemContext, Method, Need, Paper, given
+from divprune.methods.scores import checked_number, importance, ranked
 from divprune.selection.distances import cosine_similarities
 
 DROPPED_AT_ONCE = 8
@@ -17,9 +17,10 @@ DROPPED_AT_ONCE = 8
 class VisPruner(Method):
     """Half of the tokens by the CLS token's attention, the other half diverse among the rest.
 
-    From the rest, again and again, the tokens at even places are compared with those at odd places, and the (at most 8)
-    even ones that are most similar to an odd one (cosine of the features before the projector) are dropped, until as
-    many are left as are wanted. The order is the attended ones from the highest, then the diverse ones ascending.
+    The rest is a list, from the highest attention down. Again and again, the tokens at its even places (0, 2, ...) are
+    compared with those at odd ones, and the (at most 8) even ones that are most similar to an odd one (cosine of the
+    features before the projector) are dropped, until as many are left as are wanted; the next list is the even ones
+    left, the most similar first, then the odd ones.
 
     Q. Zhang, A. Cheng, M. Lu, R. Zhang, Z. Zhuo, J. Cao, S. Guo, Q. She, S. Zhang, "Beyond Text-Visual Attention:
     Exploiting Visual Cues for Effective Token Pruning in VLMs", ICCV 2025, https://arxiv.org/abs/2412.01818
@@ -35,6 +36,7 @@ class VisPruner(Method):
         url="https://arxiv.org/abs/2412.01818",
         citation="Zhang, Cheng, Lu, Zhang, Zhuo, Cao, Guo, She, Zhang, ICCV 2025",
     )
+    fidelity: ClassVar[Fidelity] = "unverified"
     needs: ClassVar[frozenset[Need]] = frozenset({"vision_attention", "patch_features"})
     important_ratio: float = 0.5
 
@@ -44,19 +46,21 @@ class VisPruner(Method):
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
         attention = importance(context, self.name)
-        important = ranked(attention)[: int(self.important_ratio * num_keep)]
-        left = torch.ones(len(attention), dtype=torch.bool, device=attention.device).index_fill(0, important, False)
+        order, num_important = ranked(attention), int(self.important_ratio * num_keep)
         similarity = cosine_similarities(given(context, "patch_features", self.name).unsqueeze(0))[0]
-        return torch.cat([important, diverse(similarity, picked_by(left), num_keep - len(important))])
+        rest = diverse(similarity, order[num_important:].to(similarity.device), num_keep - num_important)
+        return torch.cat([order[:num_important].to(rest.device), rest])
 
 
 def diverse(similarity: Tensor, left: Tensor, count: int) -> Tensor:
-    """Drop tokens from `left` (n,) ascending, by `similarity` (M, M), until `count` are left."""
+    """Drop tokens from the list `left` (n,), by `similarity` (M, M), until `count` are left.
+
+    A loop over rounds of at most 8 dropped tokens: the next list follows from the last.
+    """
     while len(left) > count:
         even, odd = left[::2], left[1::2]
         if not len(odd):
             return left[:count]
-        nearest = similarity[even.unsqueeze(1), odd].amax(dim=1)
-        dropped = ranked(nearest)[: min(DROPPED_AT_ONCE, len(left) - count)]
-        left = left[~torch.isin(left, even[dropped])]
+        falling = even[ranked(similarity[even.unsqueeze(1), odd].amax(dim=1))]
+        left = torch.cat([falling[min(DROPPED_AT_ONCE, len(left) - count) :], odd])
     return left

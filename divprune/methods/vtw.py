@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Count, ItemContext, Method, Paper, Stage, checked_layer
+from divprune.methods.base import Count, Fidelity, ItemContext, Method, Paper, Stage, checked_layer
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class VTW(Method):
         url="https://arxiv.org/abs/2405.05803",
         citation="Lin, Lin, Lin, Ji, AAAI 2025",
     )
+    fidelity: ClassVar[Fidelity] = "unverified"
     count: ClassVar[Count] = "schedule"
     layer: int = 15
 

@@ -183,11 +183,16 @@ def _check_finite(tokens: Tensor) -> None:
 def cosine_similarities(tokens: Tensor) -> Tensor:
     """Return (B, M, M) cosine similarities of (B, M, d) tokens, in float32 at least; zero vectors are similar to none.
 
+    The product of unit vectors itself: 1 - (1 - product) rounds it to multiples of the dtype's step at 1, and a
+    near-tie that falls the other way changes all later picks of a greedy rule.
+
     Raises:
         ValueError: A token holds NaN or infinity.
     """
     with full_precision(tokens.device):
-        return 1 - Distances(tokens, "cosine").matrix()
+        # Which checks the values, and changes them only where their squares would not be safe.
+        unit = unit_rows(Distances(tokens, "cosine").tokens)
+        return unit @ unit.mT
 
 
 def unit_range(scores: Tensor) -> Tensor:

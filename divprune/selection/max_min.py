@@ -151,6 +151,8 @@ def _checked_mask(valid_mask: Tensor | None, visual_tokens: Tensor) -> Tensor | 
 
 def _counts(tokens: Tensor, keep_ratio: float | None, num_keep: int | None, mask: Tensor | None) -> list[int]:
     """Return how many tokens each row keeps."""
+    if keep_ratio is None and type(num_keep) is int and mask is None and 1 <= num_keep <= tokens.shape[1]:
+        return [num_keep] * len(tokens)
     budget = Budget(keep_ratio, num_keep)
     totals = [tokens.shape[1]] * tokens.shape[0] if mask is None else mask.sum(dim=1).tolist()
     if budget.num_keep is not None and budget.num_keep > min(totals):

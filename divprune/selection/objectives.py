@@ -67,22 +67,27 @@ def _improvement(rows: Tensor, best: Tensor) -> Tensor:
 
 
 class Suppression:
-    """A pick lowers the scores of the tokens near it.
+    """A pick lowers the scores of the tokens near it, to 0 at least.
 
-    Gain: score_j; after each pick i, score_j -= nearness_ij * score_i.
+    Gain: score_j; after each pick i, score_j = max(0, score_j - nearness_ij * score_i). Tokens whose score is 0 follow
+    the others by their first scores: a score below 0 would make a pick raise those near it.
     """
 
     def __init__(self, scores: Tensor, nearness: Tensor) -> None:
-        """Take (B, M) scores and (B, M, M) nearness in [0, 1]."""
+        """Take (B, M) scores of at least 0 and (B, M, M) nearness in [0, 1]."""
         self._scores = scores.clone()
         self._nearness = nearness
+        # -1 for the highest first score, -2 for the next: below every score, and exact.
+        order = scores.sort(dim=1, descending=True, stable=True).indices
+        self._rank = -1 - order.argsort(dim=1).to(scores.dtype)
 
     def gains(self) -> Tensor:
-        return self._scores
+        # Not `> 0`, which would hide NaN.
+        return torch.where(self._scores <= 0, self._rank, self._scores)
 
     def add(self, picks: Tensor) -> None:
         score = self._scores.gather(1, picks.unsqueeze(1))
-        self._scores = self._scores - batch_rows(self._nearness, picks) * score
+        self._scores = (self._scores - batch_rows(self._nearness, picks) * score).clamp(min=0)
 
 
 class Determinant:
@@ -115,6 +120,27 @@ class Determinant:
         self._factor[:, self._num_picked] = column
         self._num_picked += 1
         self._gains = (self._gains - column.square()).clamp(min=0)
+
+
+class Dispersion:
+    """The smallest distance to the chosen (max-min diversity), for distances that need not be symmetric.
+
+    Gain: min over chosen s of distance_si; for the first pick, the second smallest distance_si over all s.
+    """
+
+    def __init__(self, distance: Tensor) -> None:
+        """Take (B, M, M) distances, row by row from each token to the candidates."""
+        self._distance = distance
+        self._smallest = distance.kthvalue(min(2, distance.shape[1]), dim=1).values
+        self._is_first = True
+
+    def gains(self) -> Tensor:
+        return self._smallest
+
+    def add(self, picks: Tensor) -> None:
+        row = batch_rows(self._distance, picks)
+        self._smallest = row if self._is_first else torch.minimum(self._smallest, row)
+        self._is_first = False
 
 
 class Closeness:

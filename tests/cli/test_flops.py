@@ -61,7 +61,7 @@ def test_layer_and_schedule(divprune: Command) -> None:
     assert round(percent("--method", "fastv:layer=3", "--num-keep", 1), 2) == 15.69
 
 
-@pytest.mark.parametrize("options", [("vtw", 270.0), ("vtw:layer=8", 144.0), ("sparsevlm", 192.0)])
+@pytest.mark.parametrize("options", [("vtw", 270.0), ("vtw:layer=8", 144.0), ("sparsevlm", 206.5)])
 def test_a_schedule_shows_the_mean_tokens_of_a_layer(divprune: Command, options: tuple[str, float]) -> None:
     method, tokens = options
     arguments = ("flops", "--model", "llava-1.5-7b", "--method", method)

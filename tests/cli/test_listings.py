@@ -90,12 +90,20 @@ def test_help_imports_nothing_heavy() -> None:
     assert time.perf_counter() - started < 20  # a hang, not a speed test
 
 
+def test_papers_of_the_methods_come_as_bibtex(divprune: Command) -> None:
+    outcome = divprune("methods", "--bibtex").stdout
+    assert outcome.startswith("@inproceedings{alvar2025divprune,\n  title = {{DivPrune: Diversity-based")
+    assert outcome.count("alvar2025divprune") == 1
+    assert divprune("methods", "--bibtex", "--json").json["bibtex"] == outcome.rstrip("\n")
+
+
 def test_methods_tell_what_they_need_and_where_they_come_from(divprune: Command) -> None:
     rows = {row["name"]: row for row in divprune("methods", "--json").json["rows"]}
     assert rows["visionzip"] | {"summary": "", "parameters": {}} == {
         "name": "visionzip",
         "summary": "",
         "acts": "before the LLM",
+        "fidelity": "documented",
         "count": "exact",
         "needs": ["patch_features", "vision_attention", "vision_keys"],
         "vision_layer": -2,
@@ -106,13 +114,14 @@ def test_methods_tell_what_they_need_and_where_they_come_from(divprune: Command)
         "citation": "Yang, Chen, Tian, Wang, Li, Yu, Jia, CVPR 2025",
         "paper": "https://arxiv.org/abs/2412.04467",
     }
-    assert {name for name, row in rows.items() if row["query_aware"]} >= {"fastv", "cdpruner", "mmtok", "eadp", "tops"}
+    assert {name for name, row in rows.items() if row["query_aware"]} >= {"fastv", "cdpruner", "mmtok", "eadp"}
     assert (rows["prumerge"]["count"], rows["pooling"]["count"], rows["vtw"]["count"]) == (
         "adaptive",
         "at_most",
         "schedule",
     )
-    assert rows["random"]["year"] is rows["random"]["citation"] is rows["otprune"]["year"] is None
+    assert rows["random"]["year"] is rows["random"]["citation"] is None
     table = divprune("methods").stdout
     assert "Needs vision keys (vision layer -2)." in " ".join(table.split())
+    assert table.count("Fidelity: exact.") == sum(row["fidelity"] == "exact" for row in rows.values())
     assert max(map(len, table.splitlines())) <= 80

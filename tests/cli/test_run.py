@@ -165,6 +165,51 @@ def test_clips(divprune: Command, checkpoints: Path, clip: Path, family: str) ->
     assert row["num_kept"] == round(0.5 * row["num_visual_tokens"])
 
 
+def test_a_method_reads_a_clip_checkpoint(divprune: Command, checkpoints: Path, llava: Path, picture: Path) -> None:
+    clip = checkpoint_writers.write_clip(checkpoints / "whole-clip")
+    model = checkpoint_writers.write_llava_with_tower(checkpoints / "clip-llava", clip)
+    arguments = ("--image", picture, "--method", f"cdpruner:clip={clip}", "--num-keep", 5, "--json", *SHORT)
+    outcome = divprune("run", "--model", model, *arguments)
+    assert outcome.exit_code == 0, outcome.stderr
+    assert outcome.json["rows"][0]["num_kept"] == 5
+    outcome = divprune("run", "--model", llava, *arguments)
+    assert outcome.exit_code == 2
+    assert "clip must be the checkpoint whose vision tower the model has" in outcome.stderr
+
+
+def test_tiles_and_newlines(divprune: Command, checkpoints: Path, clip: Path, picture: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torchvision")
+    model = checkpoint_writers.write_llava_next_video(checkpoints / "tiles")
+    arguments = ("--model", model, "--num-keep", 2, "--scope", "tile", "--json", *SHORT)
+    # 451 x 300 on 2 x 2 tiles of 4 x 4 patches: 6 of 8 rows are left, each with a newline token.
+    for newlines, num_kept in (("budget", 5 * 2), ("keep", 5 * 2 + 6)):
+        page = tmp_path / f"{newlines}.html"
+        outcome = divprune("run", "--image", picture, "--newlines", newlines, "--report", page, *arguments)
+        assert outcome.exit_code == 0, outcome.stderr
+        (row,) = outcome.json["rows"]
+        assert (row["num_visual_tokens"], row["num_kept"]) == (16 + 6 * 9, num_kept)
+        assert "num_keep 2, scope tile" in page.read_text(encoding="utf-8")
+    outcome = divprune("run", "--video", clip, *arguments)
+    assert outcome.exit_code == 2
+    assert "for a video, got 'tile'" in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--scope", "tile"), "scope must be 'item', 'frame' or 'sample' for 'llava', got 'tile'"),
+        (("--newlines", "keep"), "newlines must be 'budget' for 'llava', got 'keep'"),
+    ],
+)
+@pytest.mark.parametrize("name", ["run", "bench"])
+def test_a_model_without_tiles_has_none(
+    divprune: Command, llava: Path, picture: Path, name: str, arguments: tuple[str, ...], reason: str
+) -> None:
+    outcome = divprune(name, "--model", llava, "--image", picture, "--repeats", 1, *arguments)
+    assert outcome.exit_code == 2
+    assert reason in outcome.stderr
+
+
 def test_picture_and_clip_in_one_prompt(divprune: Command, checkpoints: Path, clip: Path, picture: Path) -> None:
     pytest.importorskip("torchvision")
     model = checkpoint_writers.write_qwen2_5_vl(checkpoints / "both")

@@ -170,6 +170,7 @@ def test_half_a_batch_is_tried_where_memory_is_short(llava: Path, monkeypatch: p
         ({"method": "random", "keep_ratio": 0.1, "layer": 2}, "no such parameter"),
         ({"keep_ratio": 0.1, "batch_size": 0}, "at least 1"),
         ({"keep_ratio": 0.1, "order": "reversed"}, "order must be one of"),
+        ({"keep_ratio": 0.1, "scope": "tile"}, "scope must be 'item', 'frame' or 'sample' for 'llava'"),
         ({"keep_ratio": 0.1, "revision": "main"}, "no revision"),
     ],
 )
@@ -184,6 +185,19 @@ def test_a_layer_takes_the_place_of_the_methods_own(llava: Path) -> None:
     asked = [Document("word5 word6", tuple(pictures(1))), Document("word7", tuple(pictures(2)))]
     model = DivPruneChat(pretrained=str(llava), method="fastv", layer=1, keep_ratio=0.1, device="cpu")
     assert chat(model, asked) == list(by_hand(llava, asked, 0.1, FastV(layer=1)))
+
+
+def test_scope_and_newlines_are_those_of_prune(tmp_path: Path) -> None:
+    WRITERS["llava_next"](tmp_path)
+    asked = documents(tmp_path, with_clip=False)[:1]
+    settings: dict[str, Any] = {"num_keep": 3, "scope": "tile", "newlines": "keep"}
+    model = DivPruneChat(pretrained=str(tmp_path), device="cpu", **settings)
+    answers = chat(model, asked)
+    (measured,) = model.take_measurements()
+    assert measured.num_kept > 3
+    model.set_pruning("divprune", **settings)
+    assert chat(model, asked) == answers
+    assert [one.num_kept for one in model.take_measurements()] == [measured.num_kept]
 
 
 def test_random_tokens_are_drawn_by_document_whatever_the_batch(llava: Path) -> None:

@@ -1,6 +1,7 @@
 """VTW's layer is the first at which withdrawing the visual tokens changes little of what the model says next."""
 
 import json
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from divprune import VTW, prune
-from divprune.calibration.vtw import VTWCalibration, calibrate_vtw
+from divprune.calibration.vtw import VTWCalibration, calibrate_vtw, divergence
 from divprune.errors import CalibrationError
 from divprune.huggingface.fingerprint import fingerprint
 from tests.support.handmade_layers import full_rows, run
@@ -29,14 +30,21 @@ def samples(model: PreTrainedModel) -> list[dict[str, Any]]:
 
 
 def by_hand(model: PreTrainedModel, samples: list[dict[str, Any]], layer: int) -> float:
-    """Mean over all rows of KL(all tokens || none from `layer` on)."""
+    """Mean over all rows of KL(none from `layer` on || all tokens)."""
     divergences = []
     for row in [row for sample in samples for row in full_rows(model, sample)]:
         nothing = torch.arange(0)
         full = run(model, row, nothing, {}).logits[-1].log_softmax(-1)
         without = run(model, row, nothing, {layer: none_at_all}).logits[-1].log_softmax(-1)
-        divergences.append(torch.nn.functional.kl_div(without, full, log_target=True, reduction="sum"))
+        divergences.append(torch.nn.functional.kl_div(full, without, log_target=True, reduction="sum"))
     return float(torch.stack(divergences).mean())
+
+
+def test_the_divergence_is_taken_under_what_is_predicted_without_the_image() -> None:
+    # Two words, 1/2 and 1/2 with the image, 3/4 and 1/4 without: 3/4 log(3/2) + 1/4 log(1/2) = .1308. The other way
+    # round it would be 1/2 log(2/3) + 1/2 log(2) = .1438.
+    full, withdrawn = (torch.tensor([row], dtype=torch.float64).log() for row in ([0.5, 0.5], [0.75, 0.25]))
+    assert divergence(full, withdrawn).tolist() == pytest.approx([0.75 * log(1.5) - 0.25 * log(2)])
 
 
 def test_the_first_layer_under_the_threshold_is_taken(model: PreTrainedModel, samples: list[dict[str, Any]]) -> None:

@@ -1,8 +1,12 @@
 """What methods inside the LLM are told of the layer before is what an unpruned eager run computes."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -30,8 +34,10 @@ NEEDS: frozenset[Need] = frozenset(
         "attention",
         "text_attention",
         "visual_attention",
+        "visual_peak_attention",
         "keys",
         "text_keys",
+        "visual_query",
         "text_states",
         "final_norm",
     }
@@ -59,9 +65,18 @@ class Curious(Method):
         return torch.arange(len(visual_tokens) - num_keep, len(visual_tokens))
 
 
+@dataclass(frozen=True)
+class CuriousOnEntering(Curious):
+    """The same of the layer that the tokens are about to enter."""
+
+    decoder_layer: ClassVar[Literal["before", "entering"]] = "entering"
+
+
 @dataclass
 class Seen:
     """An eager run: attention (B, heads, n, n) of a layer, its keys (B, key heads, n, d_head), and what comes out.
+
+    `queries` (B, heads, n, d_head).
 
     `entering` the next layer: the hidden states and, in some models, features added to those of visual tokens.
     """
@@ -70,10 +85,12 @@ class Seen:
     keys: Tensor
     states: Tensor
     entering: Tensor
+    queries: Tensor
 
 
-def eager_run(model: PreTrainedModel, inputs: dict[str, Any], layer: int) -> Seen:
-    """The layer before `layer`, in the model as it is."""
+def eager_run(model: PreTrainedModel, inputs: dict[str, Any], layer: int, read: int | None = None) -> Seen:
+    """The layer before `layer`, or another one, in the model as it is."""
+    read = layer - 1 if read is None else read
     before = model.config.get_text_config()._attn_implementation
     model.set_attn_implementation({"text_config": "eager"})
     with torch.no_grad():
@@ -86,10 +103,27 @@ def eager_run(model: PreTrainedModel, inputs: dict[str, Any], layer: int) -> See
                 lambda _, args, kwargs: entering.append((*args, *kwargs.values())[0]), with_kwargs=True
             )
         )
-        output = model(**inputs, output_attentions=True, output_hidden_states=True, **{CACHE: cache})
+        with queries_seen(model.get_decoder().layers[layer - 1].self_attn) as queries:
+            output = model(**inputs, output_attentions=True, output_hidden_states=True, **{CACHE: cache})
     model.set_attn_implementation({"text_config": before})
     hook.remove()
-    return Seen(output.attentions[layer - 1], cache.layers[layer - 1].keys, output.hidden_states[layer], entering[0])
+    states, keys = output.hidden_states[layer], cache.layers[read].keys
+    return Seen(output.attentions[read], keys, states, entering[0], queries[0])
+
+
+@contextmanager
+def queries_seen(attention: Any) -> Iterator[list[Tensor]]:
+    """What an attention module hands over to transformers' eager attention."""
+    module, seen = sys.modules[type(attention).__module__], []
+    eager = module.eager_attention_forward
+
+    def seeing(owner: Any, query: Tensor, *args: Any, **options: Any) -> Any:
+        if owner is attention:
+            seen.append(query)
+        return eager(owner, query, *args, **options)
+
+    with patch.object(module, "eager_attention_forward", seeing):
+        yield seen
 
 
 @dataclass
@@ -150,8 +184,10 @@ def assert_told(
             "attention": attention[:, at.last, at.tokens],
             "text_attention": attention[:, at.text][:, :, at.tokens],
             "visual_attention": attention[:, at.visual].mean(dim=1)[:, at.tokens],
+            "visual_peak_attention": attention[:, at.visual].amax(dim=0).mean(dim=0)[at.tokens],
             "keys": keys[:, at.tokens],
             "text_keys": keys[:, at.text],
+            "visual_query": seen.queries[row][:, at.visual].mean(dim=1),
             "text_states": states[at.text],
             "text_embeddings": model.get_input_embeddings()(at.text_ids),
             "input_tokens": at.input_tokens,
@@ -176,6 +212,38 @@ def test_the_first_layer_that_drops_is_told_what_the_unpruned_model_computes(
     with prune(model, method, keep_ratio=0.5), torch.no_grad():
         model(**inputs)
     assert_told(model, method.told, eager_run(model, inputs, layer), places(model, inputs))
+
+
+@pytest.mark.parametrize(("name", "attention"), COMPUTED_BY)
+@pytest.mark.parametrize("layer", [1, 2])
+def test_a_method_may_read_the_layer_that_the_tokens_are_about_to_enter(name: str, layer: int, attention: str) -> None:
+    """All of them: what the unpruned model computes there. The cache and the configuration are as without it."""
+    model = build(name, attention)
+    inputs, method = inputs_of(name, model, ONE_AND_TWO), CuriousOnEntering((layer,))
+    with prune(model, method, keep_ratio=0.5), torch.no_grad():
+        cache = cache_in(model(**inputs, use_cache=True))
+    assert_told(model, method.told, eager_run(model, inputs, layer, read=layer), places(model, inputs))
+    with prune(model, Curious((layer,)), keep_ratio=0.5), torch.no_grad():
+        expected = cache_in(model(**inputs, use_cache=True))
+    for one, two in zip(cache.layers, expected.layers, strict=True):
+        assert one.get_seq_length() == two.get_seq_length()
+        assert one.keys.equal(two.keys)
+    assert not any(
+        "capture" in str(layer.self_attn.config._attn_implementation) for layer in model.get_decoder().layers
+    )
+
+
+@pytest.mark.parametrize("name", KINDS_OF_LAYERS)
+def test_beams_and_static_caches_are_told_the_same_of_the_layer_itself(name: str) -> None:
+    model = build(name)
+    inputs = inputs_of(name, model, ONE_AND_TWO)
+    positions = inputs["attention_mask"].cumsum(dim=-1).sub(1).clamp(min=0)
+    placed = inputs if "qwen" in name else inputs | {"position_ids": positions}
+    for settings in ({"num_beams": 3}, {"use_cache": False}, {"cache_implementation": "static"}):
+        method = CuriousOnEntering((1,))
+        with prune(model, method, keep_ratio=0.5):
+            model.generate(**inputs, **settings, **NO_PLACEHOLDERS, max_new_tokens=2)
+        assert_told(model, method.told, eager_run(model, placed, 1, read=1), places(model, inputs))
 
 
 @pytest.mark.parametrize("name", KINDS_OF_LAYERS)

@@ -38,8 +38,8 @@ def left(total: int, layer: int) -> int:
 
 def least_attended_go(layer: int) -> Rule:
     def rule(entering: Entering) -> Tensor:
-        cross = entering.text_attention.mean(dim=1).max(dim=0).values
-        own = entering.visual_attention.mean(dim=1).max(dim=0).values
+        cross = entering.text_attention.max(dim=0).values.mean(dim=0)
+        own = entering.visual_attention.max(dim=0).values.mean(dim=0)
         # Stable: what lies outside a sliding window gets no attention at all.
         order = (cross * own).sort(descending=True, stable=True).indices
         return order[: left(entering.total, layer)].sort().values
@@ -49,7 +49,7 @@ def least_attended_go(layer: int) -> Rule:
 
 def by_text_alone(layer: int) -> Rule:
     return lambda entering: (
-        entering.text_attention.mean(dim=1).max(dim=0).values.sort(descending=True, stable=True)
+        entering.text_attention.max(dim=0).values.mean(dim=0).sort(descending=True, stable=True)
         .indices[: left(entering.total, layer)].sort().values
     )  # fmt: skip
 
@@ -101,7 +101,7 @@ def test_masses_are_those_of_an_unpruned_eager_run(name: str) -> None:
 
             def keeps_all(entering: Entering, layer: int = layer, waiting: Any = waiting) -> Tensor:
                 parts = (entering.visual_attention, entering.text_attention)
-                next(waiting)[layer] = tuple(part.mean(dim=1).max(dim=0).values for part in parts)  # type: ignore[assignment]
+                next(waiting)[layer] = tuple(part.max(dim=0).values.mean(dim=0) for part in parts)  # type: ignore[assignment]
                 return torch.arange(entering.total)
 
             run(model, row, torch.arange(0), {layer: keeps_all})

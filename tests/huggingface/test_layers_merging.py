@@ -59,18 +59,15 @@ def attention_of_raters(entering: Entering) -> Tensor:
 
 def grouped(hidden: Tensor, tokens: list[int]) -> dict[int, list[int]]:
     """Density peaks, token by token: the members of each centre."""
-    apart = torch.cdist(hidden[tokens], hidden[tokens]) / hidden.shape[1] ** 0.5
-    density = [
-        torch.exp(-apart[one][[two for two in range(len(tokens)) if two != one]].sort().values[:5].square().mean())
-        if len(tokens) > 1
-        else torch.tensor(1.0)
-        for one in range(len(tokens))
-    ]
+    apart = (hidden[tokens][:, None] - hidden[tokens][None]).norm(dim=-1) / hidden.shape[1] ** 0.5
+    count = int(len(tokens) / 10) + 1
+    density = [float(torch.exp(-apart[one].sort().values[:count].square().mean())) for one in range(len(tokens))]
     peaks = []
     for one in range(len(tokens)):
-        denser = [two for two in range(len(tokens)) if density[two] > density[one]]
-        peaks.append(float(density[one] * (apart[one, denser].min() if denser else apart[one].max())))
-    centres = sorted(range(len(tokens)), key=lambda one: -peaks[one])[: int(len(tokens) / 10) + 1]
+        # Of equals the first counts as the denser.
+        denser = [two for two in range(len(tokens)) if (density[two], -two) > (density[one], -one)]
+        peaks.append(density[one] * float(apart[one, denser].min() if denser else apart[one].max()))
+    centres = sorted(range(len(tokens)), key=lambda one: -peaks[one])[:count]
     groups: dict[int, list[int]] = {tokens[centre]: [] for centre in centres}
     for one, token in enumerate(tokens):
         groups[tokens[min(centres, key=lambda centre: float(apart[one, centre]))]].append(token)

@@ -30,7 +30,7 @@ PYRAMID = PyramidDrop(first_layer=1, layers_per_stage=1, num_drops=2, stage_rati
 
 def most_attended(share: float) -> Rule:
     def rule(entering: Entering) -> Tensor:
-        ranked = entering.attention.mean(dim=0).sort(descending=True, stable=True).indices
+        ranked = entering.own_attention().mean(dim=0).sort(descending=True, stable=True).indices
         return ranked[: max(1, int(entering.total * share))].sort().values
 
     return rule
@@ -67,6 +67,21 @@ def test_pyramid_drop_equals_the_reference(name: str, settings: dict[str, Any]) 
     assert [item.num_kept for item in pruning.last.items] == [
         max(1, int(item.num_visual_tokens * 0.5**2)) for item in pruning.last.items
     ]
+
+
+def test_pyramid_drop_does_not_read_the_layer_before() -> None:
+    """Neighbouring layers attend to other tokens: with the layer before, the reference says something else."""
+    model = build("llava_next_video")
+    inputs = inputs_of("llava_next_video", model, ONE_AND_TWO)
+    with prune(model, PYRAMID):
+        tokens, logits, _ = generate_logits(model, inputs, **NO_PLACEHOLDERS)
+
+    def of_the_layer_before(entering: Entering) -> Tensor:
+        ranked = entering.attention.mean(dim=0).sort(descending=True, stable=True).indices
+        return ranked[: max(1, int(entering.total * 0.5))].sort().values
+
+    rules = {1: of_the_layer_before, 2: most_attended(0.5**2)}
+    assert is_different(error(model, rows_of("llava_next_video", model, inputs), rules, tokens, logits))
 
 
 @pytest.mark.parametrize("name", KINDS_OF_LAYERS)

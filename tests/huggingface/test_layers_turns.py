@@ -87,7 +87,7 @@ def test_a_new_picture_after_several_drops(name: str) -> None:
         said, tokens, logits = talk.run(new_ids_only=True)
 
     def kept(entering: Any, share: float) -> Tensor:
-        ranked = entering.attention.mean(dim=0).sort(descending=True, stable=True).indices
+        ranked = entering.own_attention().mean(dim=0).sort(descending=True, stable=True).indices
         return ranked[: int(entering.total * share)].sort().values
 
     rules = {1: lambda entering: kept(entering, 0.5), 2: lambda entering: kept(entering, 0.25)}

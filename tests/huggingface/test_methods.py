@@ -17,7 +17,7 @@ from divprune.methods import ItemContext, available_methods, get_method
 from divprune.methods.base import Method, Need
 from divprune.methods.merging import Merged, MergingMethod
 from divprune.selection.reference import reference_select
-from tests.methods.contexts import made
+from tests.methods.contexts import VIDEO, made
 from tests.support.encoding import encoded_for
 from tests.support.float64 import is_different, is_rounding
 from tests.support.greedy_calls import generate_logits, largest_error
@@ -34,20 +34,24 @@ INSIDE = {
     "sparsevlm": "sparsevlm:tokens=64,first_layer=1,second_layer=2,third_layer=3",
     "dart": "dart:layer=1",
     "fitprune": "fitprune",
+    "pact": "pact:layer=1",
 }
 """Methods that act inside the LLM, at layers that the tiny models have; FitPrune's are those of `made`."""
-NAMES = [INSIDE.get(info.name, info.name) for info in available_methods()]
+SHALLOW = {"hiprune": "hiprune:early_layer=0", "vscan": "vscan:early_layer=0"}
+"""Methods that read a layer which tiny vision encoders do not have."""
+NAMES = [(INSIDE | SHALLOW).get(info.name, info.name) for info in available_methods()]
 ONE_SIZE = r"needs images of one size, .* give the processor smaller ones instead, by divprune\.methods\.downsampled"
 NO_GRID = "needs tokens that form one .* grid"
 
 # What is refused, and why; everything else works.
 REFUSED = {
-    ("llava_next", "evs"): NO_GRID,
+    **{("llava_next", name): NO_GRID for name in VIDEO},
+    **{("internvl", name): NO_GRID for name in VIDEO},
+    **{("llava", name): "compares the frames of a video" for name in VIDEO},  # takes images only
     ("internvl", "downsampling"): NO_GRID,
-    ("internvl", "evs"): NO_GRID,
+    ("internvl", "globalcom2"): "needs a square thumbnail and one grid of tiles",
     ("llava_next", "downsampling"): ONE_SIZE,  # a smaller picture has fewer tokens by itself
     ("qwen2_5_vl", "downsampling"): ONE_SIZE,
-    ("llava", "evs"): "compares the frames of a video",  # takes pictures only
 }
 
 
@@ -68,7 +72,7 @@ def inputs_of(family: str, kind: str) -> dict[str, Any]:
 def test_every_method_runs_on_every_family_or_is_refused(family: str, name: str) -> None:
     model, method = model_of(family), made(name)
     asked_for = {} if method.count == "schedule" else {"keep_ratio": RATIO}
-    inputs = inputs_of(family, "video" if (family, name) == ("qwen2_5_vl", "evs") else "image")
+    inputs = inputs_of(family, "video" if family == "qwen2_5_vl" and name in VIDEO else "image")
     if (family, name) in REFUSED:
         with (
             prune(model, method, **asked_for),
@@ -95,7 +99,7 @@ def test_every_method_is_there_once() -> None:
     assert set(INSIDE) == {info.name for info in available_methods()} - set(BEFORE)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if made(name).count == "adaptive"])
+@pytest.mark.parametrize("name", [name for name in BEFORE if made(name).count == "adaptive"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_adaptive_methods_find_a_count_for_each_picture(family: str, name: str) -> None:
     model, inputs = model_of(family), inputs_of(family, "image")
@@ -117,9 +121,9 @@ def test_adaptive_methods_find_a_count_for_each_picture(family: str, name: str) 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_keeping_everything_changes_nothing(family: str, name: str) -> None:
-    if (family, name) in REFUSED or (family, name) == ("qwen2_5_vl", "evs") or made(name).count == "schedule":
+    if (family, name) in REFUSED or made(name).count == "schedule":
         return
-    model, inputs = model_of(family), inputs_of(family, "image")
+    model, inputs = model_of(family), inputs_of(family, "video" if name in VIDEO else "image")
     _, expected = generate_logits(model, inputs)
     with prune(model, name, keep_ratio=1.0):
         _, logits = generate_logits(model, inputs)
@@ -176,14 +180,19 @@ def test_the_model_reads_the_weighted_sums(family: str, name: str) -> None:
         candidates = item.context.has_patch.nonzero().squeeze(1)
         own = item.context.at(candidates)
         context = ItemContext(
-            vision_attention=own.vision_attention, vision_keys=own.vision_keys, patch_features=own.patch_features
-        )
+            vision_attention=own.vision_attention, vision_keys=own.vision_keys, patch_features=own.patch_features,
+            cls_features=own.cls_features, project=own.project,
+        )  # fmt: skip
         merged = method.merge(item.visual_tokens[candidates], 6, context)
         expected = merged.tokens(item.visual_tokens[candidates])
         if tower.projects_patches and method.merges == "patch_features":
             assert own.patch_features is not None
             with torch.no_grad():
-                projected = tower.projector_of(model)((merged.weights @ own.patch_features)[None])[0]
+                features = merged.weights @ own.patch_features
+                if merged.cls_weights is not None:
+                    assert own.cls_features is not None
+                    features = features + merged.cls_weights @ own.cls_features
+                projected = tower.projector_of(model)(features[None])[0]
             assert is_different((projected - expected).abs().max())  # it does matter where
             expected = projected
         assert report.kept_indices.equal(candidates[merged.anchors])
@@ -203,6 +212,42 @@ def test_row_breaks_are_left_out_until_every_patch_is_in() -> None:
         kept = has_patch[report.kept_indices]
         assert report.num_kept == min(70, len(has_patch))
         assert int(kept.sum()) == min(num_patches, report.num_kept)
+
+
+GRIDS_SEEN: list[tuple[int, ItemContext]] = []
+
+
+@dataclass(frozen=True)
+class SeesGrids(Method):
+    """Keeps the first tokens, and notes what it was told."""
+
+    name: ClassVar[str] = "sees-grids"
+    needs: ClassVar[frozenset[Need]] = frozenset({"vision_attention", "pieces"})
+
+    def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
+        GRIDS_SEEN.append((len(visual_tokens), context))
+        return torch.arange(num_keep)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_methods_that_read_the_vision_encoder_know_the_grids_of_the_patches(family: str) -> None:
+    model = model_of(family)
+    GRIDS_SEEN.clear()
+    with prune(model, SeesGrids(), keep_ratio=RATIO), torch.no_grad():
+        model(**inputs_of(family, "image"))
+    assert len(GRIDS_SEEN) == 3
+    for num_patches, context in GRIDS_SEEN:
+        pieces = context.pieces
+        assert pieces is not None
+        covered = [
+            piece.start + row * piece.stride + column
+            for piece in pieces
+            for row in range(piece.rows)
+            for column in range(piece.columns)
+        ]
+        assert covered == list(range(num_patches))
+    most = max(len(context.pieces or ()) for _, context in GRIDS_SEEN)
+    assert (most > 1) == (family in ("llava_next", "internvl"))
 
 
 @pytest.mark.parametrize(("family", "first"), [("llava_next", 16), ("internvl", 16)])

@@ -29,7 +29,7 @@ def inputs(model: PreTrainedModel) -> dict[str, Any]:
         ({"keep_ratio": 1.5}, r"keep_ratio must be in \(0, 1\], got 1.5"),
         ({"keep_ratio": float("nan")}, "keep_ratio"),
         ({"num_keep": 0}, "num_keep must be at least 1, got 0"),
-        ({"keep_ratio": 0.5, "scope": "batch"}, "scope must be one of 'item', 'frame', 'sample', got 'batch'"),
+        ({"keep_ratio": 0.5, "scope": "batch"}, "scope must be one of 'item', 'frame', 'tile', 'sample', got 'batch'"),
         ({"keep_ratio": 0.5, "order": "random"}, "order must be one of 'sorted', 'selection', got 'random'"),
         ({"keep_ratio": 0.5, "positions": "3d"}, "positions must be one of 'compact', 'original', got '3d'"),
     ],

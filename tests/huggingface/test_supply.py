@@ -1,7 +1,7 @@
 """What methods are given besides the visual tokens is what the model itself computes."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import pytest
 import torch
@@ -13,8 +13,9 @@ from divprune.errors import PruningError, UnsupportedModelError
 from divprune.huggingface.encoding.items import VisualItem
 from divprune.huggingface.encoding.vision_capture import received_attention
 from divprune.huggingface.families.vision_towers import TOWERS, tower_of
-from divprune.methods.base import Method
+from divprune.methods.base import Method, Need
 from tests.support.encoding import Curious, encoded_for
+from tests.support.float64 import is_rounding
 from tests.support.models.every_family import CASES, Row, make_inputs
 
 ONE_AND_TWO: list[Row] = [[1, 5, "image", 6, 7, 8], [1, 9, "image", 10, 11, "image", 12]]
@@ -36,6 +37,36 @@ class CuriousAsOne(Curious):
 
     vision_layer: ClassVar[int] = -1
     joins_heads: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class CuriousOfClsTokens(Curious):
+    """And of what there is of CLS tokens."""
+
+    reads: ClassVar[frozenset[Need]] = frozenset({"cls_features"})
+
+
+@dataclass(frozen=True)
+class CuriousOfNothingElse(Curious):
+    """CLS features alone, without which it cannot do."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"cls_features"})
+
+
+@dataclass(frozen=True)
+class CuriousOfTwoLayers(Curious):
+    """Attention of two layers, of all tokens of the encoder."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"vision_attention", "early_vision_attention"})
+    early_vision_layer: ClassVar[int] = 0
+    attending: ClassVar[Literal["cls", "all"]] = "all"
+
+
+@dataclass(frozen=True)
+class CuriousOfLayers99(CuriousOfTwoLayers):
+    """Of a layer that there is not."""
+
+    early_vision_layer: ClassVar[int] = 99
 
 
 def supplied(name: str, method: Method | None = None) -> tuple[PreTrainedModel, dict[str, Any], list[VisualItem]]:
@@ -79,6 +110,50 @@ def test_patch_features_are_those_of_the_tokens(name: str) -> None:
         assert bool(has_patch.all()) == (newline is None)
         if newline is not None:
             assert (item.visual_tokens[~has_patch] - newline).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("name", ["llava", "vipllava", "llava_next", "paligemma", "internvl"])
+def test_cls_features_are_those_of_each_tokens_image_or_tile(name: str) -> None:
+    model, inputs, items = supplied(name, CuriousOfClsTokens())
+    known = [item.context.cls_features for item in items]
+    if name in ("paligemma", "internvl"):  # no CLS token, and a projector of several patches
+        assert known == [None] * len(items)
+        return
+    layers = model.config.vision_feature_layer
+    seen: list[Tensor] = []
+    handle = model.model.vision_tower.register_forward_hook(lambda _, __, output: seen.append(output))
+    with torch.no_grad():
+        encoded_for(model, inputs)
+    handle.remove()
+    states = [seen[0].hidden_states[layer] for layer in ([layers] if isinstance(layers, int) else layers)]
+    first = torch.cat([each[:, 0] for each in states], dim=-1)
+    assert is_rounding((first[0] - known[0][0]).abs().max())  # type: ignore[index]
+    projector = TOWERS[model.config.model_type].projector_of(model)
+    for number, (item, features) in enumerate(zip(items, known, strict=True)):
+        assert features is not None
+        own = features[item.context.has_patch]
+        assert own.shape == (int(item.context.has_patch.sum()), first.shape[1])  # type: ignore[union-attr]
+        rows = {tuple(row) for row in own.tolist()}
+        assert rows <= {tuple(row) for row in first.float().tolist()}
+        if name == "llava_next":
+            assert len(rows) > 1  # one a tile
+            assert own[:16].equal(own[:1].expand(16, -1))
+        else:
+            assert rows == {tuple(first[number].float().tolist())}
+        with torch.no_grad():
+            assert projector(own[None]).shape[-1] == item.visual_tokens.shape[-1]
+
+
+def test_a_method_that_cannot_do_without_cls_tokens_is_refused_where_there_are_none() -> None:
+    _, _, items = supplied("llava", CuriousOfNothingElse())
+    assert all(item.context.cls_features is not None for item in items)
+    model = CASES["paligemma"].build()
+    inputs = make_inputs(CASES["paligemma"], model, ONE_AND_TWO)
+    with (
+        prune(model, CuriousOfNothingElse(), keep_ratio=0.5),
+        pytest.raises(PruningError, match="'curious' needs cls_features, which is not known of these tokens"),
+    ):
+        model.generate(**inputs, max_new_tokens=1)
 
 
 @pytest.mark.parametrize("name", [name for name in TOWER_CASES if "qwen" in name or name == "internvl"])
@@ -125,6 +200,25 @@ def test_attention_is_that_of_the_cls_token_or_of_all_patches(name: str) -> None
     expected = expected[:, patches].mean(dim=-1)
     heard = torch.cat([item.context.vision_attention for item in items if item.context], dim=1)
     assert (heard - expected).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("name", ["llava", "internvl", "paligemma"])
+def test_two_layers_may_be_read_and_all_tokens_may_attend(name: str) -> None:
+    model, inputs, items = supplied(name, CuriousOfTwoLayers())
+    first = 0 if name == "paligemma" else 1
+    for field, layer in (("vision_attention", -2), ("early_vision_attention", 0)):
+        expected = eager_attention(model, inputs, layer).mean(dim=2)[:, :, first:].transpose(0, 1).flatten(1)
+        patches = TOWERS[model.config.model_type].patches(model, inputs, "image", expected.shape[1])
+        heard = torch.cat([getattr(item.context, field) for item in items], dim=1)
+        assert is_rounding((heard - expected[:, patches].mean(dim=-1)).abs().max())
+    with pytest.raises(ValueError, match="vision_layer must be between"):
+        attach(model, CuriousOfLayers99(), keep_ratio=0.5)
+
+
+def test_an_early_layer_that_is_not_there_is_refused() -> None:
+    model = CASES["llava"].build()
+    with pytest.raises(ValueError, match="early_layer must be between -3 and 2, got 9"), prune(model, "hiprune"):
+        pass
 
 
 def test_attention_of_tiles_is_that_of_their_tile() -> None:

@@ -77,7 +77,7 @@ def test_fewer_tokens_than_pivots_are_the_loudest() -> None:
 
 
 def test_the_layer_is_a_parameter() -> None:
-    assert get_method("dart:layer=2") == DART(layer=2)
-    assert (DART().layers, DART(layer=2).layers) == ((5,), (2,))
+    assert get_method("dart:layer=5") == DART(layer=5)
+    assert (DART().layers, DART(layer=5).layers) == ((2,), (5,))
     with pytest.raises(ValueError, match="layer must be at least 1, got 0"):
         DART(layer=0)

@@ -118,16 +118,18 @@ def test_only_layers_that_drop_are_named() -> None:
 
 
 def test_the_largest_products_stay() -> None:
-    text = torch.zeros(2, 3, 4)  # two heads, three words
-    text[0] = torch.tensor([[0.25, 0.0, 0.125, 0.125]] * 3)
-    text[1, :2] = torch.tensor([0.0, 0.5625, 0.375, 0.0])  # means 0, .375, .25, 0
-    visual = torch.tensor([[0.25, 0.125, 0.0, 0.5], [0.125, 0.0, 0.5, 0.25]])
-    # 1/4 * 1/4, 3/8 * 1/8, 1/4 * 1/2, 1/8 * 1/2: the first and the last are equal.
-    context = ItemContext(layer=1, text_attention=text, visual_attention=visual)
+    # Two heads, two words. The larger of the heads for each word: 1/2 1/4 1/4 1/8 and 0 1/4 1/4 1/8; on average 1/4,
+    # 1/4, 1/4, 1/8. The larger of the heads' averages would be 1/4, 1/8, 1/4, 1/8 and put 1 behind 3.
+    one = [[0.5, 0.25, 0.25, 0.125], [0.0, 0.0, 0.25, 0.125]]
+    two = [[0.0, 0.0, 0.0, 0.0], [0.0, 0.25, 0.0, 0.0]]
+    text = torch.tensor([one, two])
+    # Times 1/4, 1/4, 1/2, 7/16: 4/64, 4/64, 8/64, 3.5/64. The first two are equal.
+    visual = torch.tensor([0.25, 0.25, 0.5, 0.4375])
+    context = ItemContext(layer=1, text_attention=text, visual_peak_attention=visual)
     method = FitPrune(PUBLISHED)
-    assert method.select(torch.zeros(4, 3), 4, context).tolist() == [2, 0, 3, 1]
+    assert method.select(torch.zeros(4, 3), 4, context).tolist() == [2, 0, 1, 3]
     assert method.select(torch.zeros(4, 3), 2, context).tolist() == [2, 0]
-    for need in ("text_attention", "visual_attention"):
+    for need in ("text_attention", "visual_peak_attention"):
         with pytest.raises(ValueError, match=rf"context\.{need} must be given to method 'fitprune'"):
             method.select(torch.zeros(4, 3), 2, dataclasses.replace(context, **{need: None}))
     without_text = dataclasses.replace(context, text_attention=text[:, :0])

@@ -28,6 +28,7 @@ def entering(method: Method, grid: tuple[int, int, int] = (1, 6, 10), seed: int 
         "attention": attention[:, -1],
         "text_attention": attention,
         "visual_attention": noise(4, total, seed=seed + 12).softmax(dim=-1),
+        "visual_peak_attention": noise(total, seed=seed + 16).softmax(dim=-1),
         "keys": noise(2, total, 4, seed=seed + 13),
         "text_keys": noise(2, 5, 4, seed=seed + 14),
         "text_states": noise(5, 8, seed=seed + 15),

@@ -1,5 +1,7 @@
 """Merging methods on cases worked out by hand."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
@@ -128,6 +130,15 @@ def test_prumerge_counts_by_itself() -> None:
     assert prumerge_count([1.0, *attention[1:]]) == (2, 3 + 1)  # every 16th: 0, 16, 32; 0 is attended
 
 
+def test_prumerge_plus_keeps_everything_where_more_than_a_sixth_is_attended() -> None:
+    # 8 of 48 are a sixth: int(int(6) / 3) = 2, every second place of 0 to 46, 24 in all, of which 40, 42, 44, 46 are
+    # among the attended 40 to 47: 24 + 4, and the extra one.
+    assert prumerge_count([0.0] * 40 + [1.0] * 8) == (9, 29)
+    # 9 of 48: int(int(5.3) / 3) = 1, every place of 0 to 46, and 47 is attended or the extra one.
+    assert prumerge_count([0.0] * 39 + [1.0] * 9) == (10, 48)
+    assert prumerge_count([1.0] * 9 + [0.0] * 39) == (10, 48)
+
+
 def test_prumerge_plus_spreads_three_quarters_of_a_given_count() -> None:
     attention = torch.arange(20.0)
     kept = PruMergePlus().highest(attention, 8)
@@ -143,6 +154,33 @@ def test_visionzip_keeps_the_dominant_and_merges_the_rest_by_key() -> None:
     mean = VisionZip(contextual_share=0.25).merge(ZEROS, 4, context)
     assert mean.anchors.tolist() == [0, 1, 3, 4]  # 0 alone is a target, of 2 and 5
     assert mean.weights[0].tolist() == [1, 0, 0.5, 0, 0, 0.5]
+
+
+def test_visionzip_hands_the_cls_token_to_the_language_model() -> None:
+    features = torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0], [4.0, 0.0], [5.0, 0.0], [6.0, 0.0]])
+    context = dataclasses.replace(
+        attended([0.1, 0.3, 0.05, 0.2, 0.15, 0.05], angles(0, 50, 10, 50, 90, 80)),
+        patch_features=features,
+        cls_features=torch.tensor([[0.0, 9.0]]).expand(6, -1),
+        project=lambda values: values,
+    )
+    # Of 4, two are dominant: the CLS token and 1. Of 0, 2, 3, 4, 5 the targets are 0 and 3; 2 (10 degrees) is like 0,
+    # and 4 (90) and 5 (80) are like 3 (50): 4 + (5 + 6) / 2. The CLS token is the first, 0 and 1 move to 1 and 2.
+    merged = VisionZip(contextual_share=0.5).merge(ZEROS, 4, context)
+    assert merged.anchors.tolist() == [0, 1, 2, 3]
+    assert merged.tokens(features, context.cls_features).tolist() == [[0, 9], [1 + 3, 0], [2, 0], [4 + 5.5, 0]]
+    # Without contextual tokens 1 and 3 are dominant beside it, and 0 is free.
+    merged = VisionZip(contextual_share=0.0).merge(ZEROS, 3, context)
+    assert merged.anchors.tolist() == [0, 1, 3]
+    assert merged.tokens(features, context.cls_features).tolist() == [[0, 9], [2, 0], [4, 0]]
+    # There is no CLS token for a projector of several patches, if it is not wanted, and where everything is kept.
+    for method, num_keep, known in (
+        (VisionZip(contextual_share=0.5), 4, dataclasses.replace(context, project=None)),
+        (VisionZip(contextual_share=0.5, keeps_cls_token=False), 4, context),
+    ):
+        merged = method.merge(ZEROS, num_keep, known)
+        assert (merged.anchors.tolist(), merged.cls_weights) == ([0, 1, 3, 4], None)
+    assert VisionZip().merge(ZEROS, 6, context).tokens(features).equal(features)
 
 
 @pytest.mark.parametrize(("kept", "contextual"), [(64, 10), (128, 20), (192, 30)])

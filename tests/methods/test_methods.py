@@ -38,6 +38,24 @@ def test_divprune_is_the_greedy_selection(metric):
     assert picks.tolist() == reference_select(ROWS, 12, metric).tolist()
 
 
+def test_divprune_as_published_is_asked_for_by_name():
+    method = get_method("divprune:distance_dtype=as-published")
+    rows = torch.tensor([[1.0, 1 / 64], [1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]).half()
+    # Worked out in tests/selection/test_as_published.py.
+    assert method.select(rows, 4, IMAGE).tolist() == [3, 0, 2]
+    assert (method.may_keep_fewer, method.finds_count, DivPrune().may_keep_fewer) == (True, False, False)
+    assert DivPrune(layer=2, distance_dtype="as-published").layers == (2,)
+
+
+@pytest.mark.parametrize("other", [{"metric": "l2"}, {"refine": True}, {"min_distance": 0.1}])
+def test_divprune_as_published_knows_the_paper_s_rule_alone(other):
+    name, value = next(iter(other.items()))
+    with pytest.raises(ValueError, match=f"distance_dtype must be 'full' beside {name}={value!r}, got 'as-published'"):
+        DivPrune(distance_dtype="as-published", **other)
+    with pytest.raises(ValueError, match="distance_dtype must be 'full' or 'as-published', got 'float16'"):
+        DivPrune(distance_dtype="float16")
+
+
 def test_random_draws_differ_by_seed_sample_and_item_and_agree_on_reruns():
     draws = [
         method.select(ROWS, 12, context).tolist()
@@ -130,5 +148,7 @@ def test_metadata_names_the_paper():
     assert {method.name for method in registry.built_in()} <= set(methods)
     assert methods["divprune"].paper.year == 2025
     assert methods["divprune"].paper.url.endswith("2503.02175")
-    assert methods["divprune"].parameters == {"metric": "cosine", "layer": 0, "refine": False, "min_distance": 0.0}
+    assert methods["divprune"].parameters == {
+        "metric": "cosine", "layer": 0, "refine": False, "min_distance": 0.0, "distance_dtype": "full",
+    }  # fmt: skip
     assert methods["random"].paper is None

@@ -8,22 +8,26 @@ import torch
 from divprune.methods import ItemContext, available_methods
 from divprune.methods.base import Method
 from divprune.methods.merging import MergingMethod
-from tests.methods.contexts import full_item, made
+from tests.methods.contexts import VIDEO, full_item, made
 
 NAMES = [info.name for info in available_methods()]
 MERGING = [name for name in NAMES if isinstance(made(name), MergingMethod)]
 GRIDS = [(1, 6, 10), (3, 4, 5), (1, 1, 1), (1, 1, 2), (2, 7, 7)]
 NESTED = {
     "divprune", "divprune-star", "random", "norm", "minmax", "cdpruner", "scope", "mmtok", "mmr", "id-selection",
-    "otprune", "eadp", "tops", "evs", "agilepruner", "fastv", "vtw", "pyramiddrop",
+    "otprune", "eadp", "tops", "evs", "cls-attention", "agilepruner", "fastv", "vtw", "pyramiddrop",
     "fitprune",
 }  # fmt: skip
-KEEPS_SUMS = {"pooling", "downsampling", "m3", "tome", "sparsevlm"}
+KEEPS_SUMS = {"pooling", "downsampling", "m3", "tome", "sparsevlm", "prunevid", "vscan", "pact"}
 """Merging methods whose merged tokens are averages."""
 
 
-def item(name: str, grid: tuple[int, int, int] = (1, 6, 10), seed: int = 0) -> tuple[torch.Tensor, ItemContext]:
-    return full_item(grid, seed, "video" if name == "evs" else "image")
+def item(name: str, grid: tuple[int, int, int] | None = None, seed: int = 0) -> tuple[torch.Tensor, ItemContext]:
+    if name in VIDEO:
+        return full_item(grid or (4, 3, 5), seed, "video")
+    if name == "globalcom2" and grid is not None:  # reads one grid, or a thumbnail and its tiles
+        grid = (1, grid[0] * grid[1], grid[2])
+    return full_item(grid or (1, 6, 10), seed, "image")
 
 
 def counts(method: Method, grid: tuple[int, int, int]) -> list[int]:
@@ -149,9 +153,9 @@ def test_averages_weigh_one(name: str) -> None:
     for num_keep in (1, 4, 16, 31):
         weights = made(name).merge(tokens, num_keep, context).weights
         assert weights.sum(dim=1).allclose(torch.ones(len(weights)))
-        if name == "tome" or (num_keep in (1, 4, 16) and name != "sparsevlm"):
-            # Every token is in exactly one of them, so sums weighted by sizes are those of the tokens; SparseVLM loses
-            # some.
+        if name == "tome" or (num_keep in (1, 4, 16) and name not in ("sparsevlm", "pact")):
+            # Every token is in exactly one of them, so sums weighted by sizes are those of the tokens; SparseVLM and
+            # PACT lose some.
             sizes = (weights > 0).sum(dim=1, keepdim=True).float()
             assert (sizes * weights).sum(dim=0).allclose(torch.ones(64))
 
@@ -169,5 +173,15 @@ def test_the_lists_above_are_complete() -> None:
         "vispruner",
         "sparsevlm",
         "dart",
+        "dycoke",
+        "prunevid",
+        "holitom",
+        "fastvid",
+        "flashvid",
+        "holov",
+        "hiprune",
+        "vscan",
+        "globalcom2",
+        "pact",
     }
-    assert set(MERGING) - KEEPS_SUMS == {"prumerge", "prumerge-plus", "visionzip"}
+    assert set(MERGING) - KEEPS_SUMS == {"prumerge", "prumerge-plus", "visionzip", "holitom", "fastvid", "flashvid"}

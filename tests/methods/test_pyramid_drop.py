@@ -10,6 +10,8 @@ from divprune.methods import ItemContext, PyramidDrop
 def test_the_defaults_are_the_papers() -> None:
     assert PyramidDrop().layers == (8, 16, 24)
     assert PyramidDrop().schedule(576) == ((8, 288), (16, 144), (24, 72))
+    # Layer 8 itself says which of its tokens go, then 16 and 24.
+    assert PyramidDrop.decoder_layer == "entering"
 
 
 def test_counts_are_shares_of_all_tokens_rounded_down_and_never_zero() -> None:

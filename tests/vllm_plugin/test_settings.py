@@ -37,6 +37,7 @@ def test_a_model_that_is_not_served_is_refused() -> None:
         ({"keep_ratio": 0.5, "num_keep": 3}, "exactly one"),
         ({"keep_ratio": 0.5, "method": "divprun"}, "did you mean 'divprune'"),
         ({"keep_ratio": 0.5, "keepratio": 0.5}, "knows keep_ratio, .* got 'keepratio'"),
+        ({"num_keep": 64, "scope": "tile", "newlines": "keep"}, "knows keep_ratio, .* got 'newlines', 'scope'"),
     ],
 )
 def test_wrong_settings_are_refused(given: dict[str, Any], error: str) -> None:
@@ -88,6 +89,8 @@ def test_methods_that_need_only_the_encoders_output_are_served(spec: str, family
         ("fastv", "acts inside the LLM"),
         ("divprune:layer=2", "acts inside the LLM"),
         ("cdpruner", "needs text_embeddings"),
+        ("cdpruner:clip=folder", "needs clip_embeddings, clip_text"),
+        ("divprune:distance_dtype=as-published", "finds its own count"),
         ("visionzip", "needs patch_features, vision_attention, vision_keys"),
         ("pooling", "needs pieces"),
         ("evs", "cannot choose from this model's images"),

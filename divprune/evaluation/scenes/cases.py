@@ -26,8 +26,12 @@ _FOR_FEW_LAYERS = {
     "pyramiddrop": ("pyramiddrop:first_layer=1,layers_per_stage=1",),
     "sparsevlm": tuple(f"sparsevlm:tokens={tokens},{_THREE_LAYERS}" for tokens in PUBLISHED),
     "dart": ("dart:layer=1",),
+    "pact": ("pact:layer=1",),
+    "hiprune": ("hiprune:early_layer=2",),
+    "vscan": ("vscan:early_layer=1",),
 }
-"""Methods whose default layers are some of 32, at about the same depth of the embedded model's 4.
+"""Methods whose default layers are some of 32, or 24 of the vision encoder, at about the same depth of the embedded
+model's 4 and 5.
 
 SparseVLM has a row for each of its paper's budgets."""
 

@@ -20,11 +20,12 @@ from transformers.utils.generic import ModelOutput
 from divprune.config import PruningConfig
 from divprune.errors import PruningError
 from divprune.huggingface.adapter import ModelAdapter
-from divprune.huggingface.encoding.encoder_output import entry_sizes, flat_tokens
+from divprune.huggingface.encoding.encoder_output import entry_sizes, even_size, flat_tokens
 from divprune.huggingface.encoding.items import Encoding, VisualItem
 from divprune.huggingface.encoding.method_inputs import (
     capturing,
     downsampled_inputs,
+    with_clip_text,
     with_text_embeddings,
     with_vision_inputs,
 )
@@ -63,6 +64,8 @@ def encode(adapter: ModelAdapter, config: PruningConfig, inputs: Mapping[str, An
         encoding = with_vision_inputs(adapter, method, inputs, encoding, captured)
     if "text_embeddings" in method.needs:
         encoding = replace(encoding, items=with_text_embeddings(adapter, encoding.items, inputs))
+    if "clip_text" in method.needs:
+        encoding = replace(encoding, items=with_clip_text(adapter, method, encoding.items, inputs))
     return encoding
 
 
@@ -159,6 +162,7 @@ def _items(
     rule = adapter.family.item_sizes
     sizes = entries if rule is None else rule(inputs, modality, output, placeholder_mask)
     sizes = [size for size in sizes if size]
+    tile_size = 0 if rule is None or not adapter.family.cuts_tiles else even_size(output)
     for index, (item_rows, item_columns) in enumerate(zip(rows.split(sizes), columns.split(sizes), strict=True)):
         if int(item_rows[0]) != int(item_rows[-1]):
             raise PruningError(
@@ -166,7 +170,8 @@ def _items(
                 "give every row as many placeholders as its images have tokens"
             )
         visual_tokens = tokens[start : start + sizes[index]]
-        items.append(VisualItem(modality, int(item_rows[0]), item_columns, visual_tokens, start, entry_size=entry_size))
+        item = VisualItem(modality, int(item_rows[0]), item_columns, visual_tokens, start, entry_size=entry_size)
+        items.append(replace(item, tile_size=tile_size))
         start += sizes[index]
     return items
 

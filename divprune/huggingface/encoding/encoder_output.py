@@ -34,6 +34,12 @@ def entry_sizes(output: ModelOutput) -> list[int]:
     return [entry.numel() // entry.shape[-1] for entry in output["pooler_output"]]
 
 
+def even_size(output: ModelOutput) -> int:
+    """Count the visual tokens of each image or tile that went through the encoder; 0 if they cannot be equally many."""
+    size, rest = divmod(sum(entry_sizes(output)), len(output["last_hidden_state"]))
+    return 0 if rest else size
+
+
 def take_tokens(output: ModelOutput, rows: list[Tensor]) -> ModelOutput:
     """Return a copy of an encoder's output that holds some of its tokens.
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
+from divprune.budget import Budget
 from divprune.huggingface.families.token_layout import Layout, pieces_of
 from divprune.methods.base import ItemContext, Modality, Piece
 
@@ -31,6 +32,7 @@ class VisualItem:
             `visual_tokens` and `context` are theirs, `placeholders` and `layout` those of all M.
         context: what else the method asked for.
         entry_size: tokens of each of the encoder's entries, which are tiles if an item has several; 0 if they differ.
+        tile_size: tokens of each tile, where the encoder works tile by tile; 0 if it does not, or they differ.
         find_layout: works out `layout`, from shapes; it holds no pixels.
     """
 
@@ -42,6 +44,7 @@ class VisualItem:
     left: Tensor | None = None
     context: ItemContext = field(default_factory=ItemContext)
     entry_size: int = 0
+    tile_size: int = 0
     find_layout: Callable[[], Layout | None] = no_layout_known
 
     @cached_property
@@ -53,6 +56,21 @@ class VisualItem:
     def pieces(self) -> tuple[Piece, ...] | None:
         """The grids that the tokens form, None if unknown."""
         return pieces_of(self.layout, len(self.placeholders), self.entry_size)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tokens that compete for one budget: `tokens[i]` of item `items[i]`, as indices into what is left of the item.
+
+    `total` counts the tokens that are gone, too; `budget` says how many of them stay, None if the method does. `piece`
+    is the grid that the tokens of a tile form, None if they form none.
+    """
+
+    items: list[int]
+    tokens: list[Tensor]
+    total: int
+    budget: Budget | None
+    piece: Piece | None = None
 
 
 @dataclass(frozen=True)

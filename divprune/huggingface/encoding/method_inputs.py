@@ -14,8 +14,9 @@ from torch import Tensor
 from divprune.budget import Budget
 from divprune.errors import PruningError, UnsupportedModelError
 from divprune.huggingface.adapter import ModelAdapter
+from divprune.huggingface.encoding.clip_space import clip_space
 from divprune.huggingface.encoding.items import Encoding, VisualItem
-from divprune.huggingface.encoding.vision_capture import VISION_NEEDS, CapturedVision, capture_encoder
+from divprune.huggingface.encoding.vision_capture import EARLY, VISION_NEEDS, CapturedVision, capture_encoder
 from divprune.huggingface.families.vision_towers import NO_PATCH, TOWERS, Tower, tower_of
 from divprune.methods.base import ItemContext, Method, Modality
 from divprune.methods.image_downsampling import ImageDownsampling
@@ -29,9 +30,15 @@ def require_vision_needs(adapter: ModelAdapter, method: Method) -> None:
 
     Raises:
         UnsupportedModelError: nothing is known of the family's vision encoder.
-        ValueError: the encoder has no layer `method.vision_layer`.
+        ValueError: the encoder has no layer `method.vision_layer`, or `method.early_vision_layer`.
+        CheckpointError: the method's CLIP checkpoint is none, or not that of the encoder.
     """
-    _required_tower(adapter, method).attention(adapter.model, method.vision_layer)
+    tower = _required_tower(adapter, method)
+    tower.attention(adapter.model, method.vision_layer)
+    if EARLY in method.needs:
+        tower.attention(adapter.model, method.early_vision_layer, "early_layer")
+    if method.clip_folder:
+        clip_space(adapter.model, tower, method.clip_folder)
 
 
 @contextmanager
@@ -60,7 +67,7 @@ def with_vision_inputs(
     tower, model = _required_tower(adapter, method), adapter.model
     device = next(iter(encoding.outputs.values()))["pooler_output"][0].device
     contexts = {
-        modality: _all_tokens_context(adapter, tower, inputs, modality, each, device)
+        modality: _all_tokens_context(adapter, tower, method, inputs, modality, each, device)
         for modality, each in zip(encoding.outputs, captured, strict=True)
     }
     if isinstance(method, MergingMethod) and method.merges == "patch_features" and tower.projects_patches:
@@ -79,6 +86,17 @@ def with_text_embeddings(
     embed = adapter.model.get_input_embeddings()
     texts = {row: embed(ids[row, own]).float() for row, own in indices.items()}
     return [replace(item, context=replace(item.context, text_embeddings=texts[item.row])) for item in items]
+
+
+def with_clip_text(
+    adapter: ModelAdapter, method: Method, items: Sequence[VisualItem], inputs: Mapping[str, Any]
+) -> list[VisualItem]:
+    """Hand its row's instruction tokens, read by CLIP's text tower, to every item."""
+    ids: Tensor = inputs["input_ids"]
+    space = clip_space(adapter.model, _required_tower(adapter, method), method.clip_folder)
+    indices = instruction_tokens(adapter, items, ids, inputs.get("attention_mask"))
+    texts = {row: space.embed_text(ids[row, own]) for row, own in indices.items()}
+    return [replace(item, context=replace(item.context, clip_text=texts[item.row])) for item in items]
 
 
 def instruction_tokens(
@@ -149,28 +167,32 @@ def _own_tokens(item: VisualItem) -> Tensor:
 def _all_tokens_context(
     adapter: ModelAdapter,
     tower: Tower,
+    method: Method,
     inputs: Mapping[str, Any],
     modality: Modality,
     captured: CapturedVision,
     device: torch.device,
 ) -> ItemContext:
     """Join the context of all items of a modality: what was captured of patches, as values of tokens."""
-    attention, keys, features = captured.on(device)
-    if keys is not None:
-        num_patches = keys.shape[1]
-    elif attention is not None:
-        num_patches = attention.shape[1]
+    found = captured.on(device)
+    states = found.pop("clip_embeddings", None)
+    by_heads = {need: found[need].transpose(0, 1) for need in found.keys() - {"patch_features", "cls_features"}}
+    features, per_feature = found.get("patch_features"), tower.patches_per_feature(adapter.model)
+    if by_heads:
+        num_patches = len(next(iter(by_heads.values())))
     else:
-        num_patches = len(cast(Tensor, features)) * tower.patches_per_feature(adapter.model)
+        num_patches = len(cast(Tensor, states)) if features is None else len(features) * per_feature
     patches = tower.patches(adapter.model, inputs, modality, num_patches)
-    if features is not None and tower.patches_per_feature(adapter.model) == 1:
-        features = _of_tokens(features, patches)
-    return ItemContext(
-        has_patch=(patches[:, 0] != NO_PATCH).to(device),
-        vision_attention=None if attention is None else _of_tokens(attention.mT, patches).mT,
-        vision_keys=None if keys is None else _of_tokens(keys.transpose(0, 1), patches).transpose(0, 1),
-        patch_features=features,
-    )
+    fields: dict[str, Any] = {need: _of_tokens(each, patches).transpose(0, 1) for need, each in by_heads.items()}
+    if features is not None:
+        fields["patch_features"] = _of_tokens(features, patches) if per_feature == 1 else features
+    if "cls_features" in found:
+        of_patches = found["cls_features"].repeat_interleave(num_patches // len(found["cls_features"]), dim=0)
+        fields["cls_features"] = _of_tokens(of_patches, patches)
+    if states is not None:
+        space = clip_space(adapter.model, tower, method.clip_folder)
+        fields["clip_embeddings"] = _of_tokens(space.embed_patches(states), patches)
+    return ItemContext(has_patch=(patches[:, 0] != NO_PATCH).to(device), **fields)
 
 
 def _of_tokens(values: Tensor, patches: Tensor) -> Tensor:

@@ -1,15 +1,11 @@
 """Where each family's visual tokens sit in the image, as far as the model's inputs tell."""
 
 from collections.abc import Callable, Mapping
-from math import ceil
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers.image_processing_utils import select_best_resolution
-from transformers.models.llava_next.modeling_llava_next import unpad_image
 
-from divprune.huggingface.families.token_layout import Layout, Size, grid_cells, grid_layout
+from divprune.huggingface.families.token_layout import Layout, grid_cells, grid_layout
 from divprune.huggingface.model_inputs import pixels_of
 from divprune.methods.base import Modality
 
@@ -44,7 +40,8 @@ def row_break_layout(
     cells = torch.cat([grid_cells(rows, columns).unflatten(0, (rows, columns)), newlines], dim=1).flatten(0, 1)
     frame = torch.arange(steps).repeat_interleave(len(cells))
     canvas = (width * vision.patch_size, height * vision.patch_size)
-    return _checked(Layout(cells.repeat(steps, 1), frame, canvas, "stretch"), count)
+    newline_row = torch.arange(steps * rows).repeat_interleave(columns + 1)
+    return _checked(Layout(cells.repeat(steps, 1), frame, canvas, "stretch", newline_row=newline_row), count)
 
 
 def ragged_layout(config: Any, inputs: Mapping[str, Any], modality: Modality, index: int, count: int) -> Layout | None:
@@ -129,82 +126,6 @@ def llava_layout(config: Any, inputs: Mapping[str, Any], modality: Modality, ind
     return None
 
 
-def anyres_layout(config: Any, inputs: Mapping[str, Any], modality: Modality, index: int, count: int) -> Layout | None:
-    """LLaVA-NeXT: the whole image squeezed onto one square, then the unpadded tiles with a newline token a row."""
-    return _with_base(config, inputs, index, _anyres_tiles(config, inputs, index), count)
-
-
-def _anyres_tiles(config: Any, inputs: Mapping[str, Any], index: int) -> Tensor:
-    height, width = (int(side) for side in inputs["image_sizes"][index])
-    tile, patch_size = config.vision_config.image_size, config.vision_config.patch_size
-    target_height, target_width = select_best_resolution((height, width), config.image_grid_pinpoints)
-    return _tile_cells((width, height), (target_width, target_height), tile, patch_size)
-
-
-def _with_base(config: Any, inputs: Mapping[str, Any], index: int, tiles: Tensor, count: int) -> Layout | None:
-    height, width = (int(side) for side in inputs["image_sizes"][index])
-    tile, patch_size = config.vision_config.image_size, config.vision_config.patch_size
-    cells = torch.cat([grid_cells(tile // patch_size, tile // patch_size), tiles])
-    if len(cells) != count:
-        return None
-    return Layout(cells, torch.zeros(count, dtype=torch.int64), (tile, tile), "stretch", (width, height))
-
-
-def _tile_cells(image: Size, target: Size, tile: int, patch_size: int) -> Tensor:
-    """Cells, as fractions of the image, of the tiles' patches that `unpad_image` leaves, and NaN for each newline."""
-    within = torch.arange(tile // patch_size) * patch_size
-    left, top = ((torch.arange(side // tile)[:, None] * tile + within).flatten() for side in target)
-    corners = torch.stack(torch.meshgrid(left, top, indexing="xy"))
-    unpadded: Tensor = unpad_image(corners, (image[1], image[0]))
-    left_top = unpadded.permute(1, 2, 0).double()
-    scale = min(target[0] / image[0], target[1] / image[1])
-    size = torch.tensor([min(ceil(side * scale), limit) for side, limit in zip(image, target, strict=True)])
-    offset = (torch.tensor(target) - size) // 2
-    boxes = torch.cat([(left_top - offset) / size, (left_top + patch_size - offset) / size], dim=-1)
-    newlines = torch.full((boxes.shape[0], 1, 4), torch.nan, dtype=boxes.dtype)
-    return torch.cat([boxes.clamp(0, 1), newlines], dim=1).flatten(0, 1).float()
-
-
-def onevision_layout(
-    config: Any, inputs: Mapping[str, Any], modality: Modality, index: int, count: int
-) -> Layout | None:
-    """LLaVA-OneVision: LLaVA-NeXT's tiles, scaled down if many; untiled images and videos end in one newline."""
-    vision = config.vision_config
-    side = vision.image_size // vision.patch_size
-    if modality == "video":
-        return _newline_last(_pooled_frames(inputs, index, count - 1))
-    if count == side * side + 1:
-        return _newline_last(grid_layout((1, side, side), (vision.image_size, vision.image_size), "stretch"))
-    layout = anyres_layout(config, inputs, modality, index, count)
-    return layout or _scaled_tiles(config, inputs, index, count)
-
-
-def _scaled_tiles(config: Any, inputs: Mapping[str, Any], index: int, count: int) -> Layout | None:
-    """Return the tiles' patches as one grid, scaled to at most `anyres_max_N` times the base grid."""
-    vision = config.vision_config
-    side = vision.image_size // vision.patch_size
-    full = _anyres_tiles(config, inputs, index)
-    rows = int(full[:, 0].isnan().sum())
-    columns = len(full) // rows - 1
-    most = int(config.vision_aspect_ratio.removeprefix("anyres_max_"))
-    ratio = (rows * columns / (most * side**2)) ** 0.5
-    rows, columns = int(rows // ratio), int(columns // ratio)
-    newlines = torch.full((rows, 1, 4), torch.nan)
-    tiles = torch.cat([grid_cells(rows, columns).unflatten(0, (rows, columns)), newlines], dim=1).flatten(0, 1)
-    return _with_base(config, inputs, index, tiles, count)
-
-
-def next_video_layout(
-    config: Any, inputs: Mapping[str, Any], modality: Modality, index: int, count: int
-) -> Layout | None:
-    """LLaVA-NeXT-Video: images as LLaVA-NeXT; a video is frames of one pooled grid each."""
-    return (
-        anyres_layout(config, inputs, modality, index, count)
-        if modality == "image"
-        else _pooled_frames(inputs, index, count)
-    )
-
-
 def video_llava_layout(
     config: Any, inputs: Mapping[str, Any], modality: Modality, index: int, count: int
 ) -> Layout | None:
@@ -217,16 +138,3 @@ def video_llava_layout(
         return None
     cells = torch.cat([torch.full((1, 4), torch.nan), grid_cells(rows, columns)]).repeat(frames, 1)
     return Layout(cells, torch.arange(frames).repeat_interleave(rows * columns + 1), (width, height))
-
-
-def _pooled_frames(inputs: Mapping[str, Any], index: int, count: int) -> Layout | None:
-    frames, _, height, width = inputs["pixel_values_videos"][index].shape
-    side = round((count / frames) ** 0.5)
-    return grid_layout((frames, side, side), (width, height)) if frames * side * side == count else None
-
-
-def _newline_last(layout: Layout | None) -> Layout | None:
-    if layout is None:
-        return None
-    cells = torch.cat([layout.cells, torch.full((1, 4), torch.nan)])
-    return Layout(cells, torch.cat([layout.frame, layout.frame[-1:]]), layout.canvas, layout.fit)

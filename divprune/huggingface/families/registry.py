@@ -12,6 +12,7 @@ from transformers import GenerationMixin, PreTrainedModel
 
 from divprune.config import Positions
 from divprune.errors import UnsupportedModelError
+from divprune.huggingface.families.anyres_layouts import anyres_layout, next_video_layout, onevision_layout
 from divprune.huggingface.families.item_sizes import (
     ItemSizes,
     run_sizes,
@@ -22,12 +23,9 @@ from divprune.huggingface.families.item_sizes import (
 )
 from divprune.huggingface.families.layout_rules import (
     LayoutRule,
-    anyres_layout,
     gemma4_layout,
     llava_layout,
-    next_video_layout,
     no_layout,
-    onevision_layout,
     qwen_layout,
     ragged_layout,
     row_break_layout,
@@ -59,6 +57,7 @@ class Family:
         first_position: the number of a prompt's first token where positions count tokens.
         has_typed_blocks: whether `token_type_ids` say which visual tokens see each other both ways.
         fresh_images_only: why images cannot come in on a kept cache; empty if they can.
+        positions: the default of `prune(positions=...)`.
     """
 
     name: str
@@ -73,15 +72,29 @@ class Family:
     first_position: int = 0
     has_typed_blocks: bool = False
     fresh_images_only: str = ""
+    positions: Positions = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Let tokens keep their numbers wherever `generate` takes position ids."""
+        object.__setattr__(self, "positions", "original" if self.takes_positions else "compact")
 
     @property
-    def positions(self) -> Positions:
-        """The default of `prune(positions=...)`: tokens keep their numbers wherever `generate` takes position ids."""
-        return "original" if self.takes_positions else "compact"
+    def cuts_tiles(self) -> bool:
+        """Whether images may be several tiles, and layouts or the encoder's entries tell which token is of which."""
+        return self.name in CUT_INTO_TILES
+
+    @property
+    def tells_newlines(self) -> bool:
+        """Whether its layout tells image newline tokens from others."""
+        return self.layout in (anyres_layout, next_video_layout, onevision_layout, row_break_layout)
 
 
 IMAGE: tuple[Modality, ...] = ("image",)
 BOTH: tuple[Modality, ...] = ("image", "video")
+CUT_INTO_TILES = (
+    "llava_next", "llava_next_video", "llava_onevision", "internvl", "aya_vision", "cohere2_vision",
+    "idefics3", "smolvlm", "aria", "ovis2", "qianfan_ocr", "perception_lm", "granite_docling",
+)  # fmt: skip
 ONE_PLACEHOLDER: dict[Modality, str] = {"image": "image_token_id", "video": "image_token_id"}
 
 FAMILIES = (

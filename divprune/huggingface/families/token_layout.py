@@ -1,8 +1,8 @@
 """Where each visual token sits in the image it came from.
 
 A layout lies on the *canvas*, the image as the processor handed it to the encoder; `Layout.boxes` maps it back to
-pixels of the original image. Reports draw layouts; `uniform`, pooling methods and
-`scope="frame"` choose by them.
+pixels of the original image. Reports draw layouts; `uniform`, pooling methods, `newlines` and the scopes "frame" and
+"tile" choose by them.
 """
 
 from dataclasses import dataclass
@@ -39,6 +39,10 @@ class Layout:
         fit: how the processor brought the image onto the canvas, where the model's inputs fix it.
         image_size: width and height of the original image in pixels, where the model's inputs tell.
         grid: frames, rows, columns, where the tokens form one regular grid in that order.
+        tile: (M,) int64, the tile that a token belongs to, 0 for the whole image and then row by row; an image newline
+            token belongs to the last tile of its row. None where nothing is cut into tiles.
+        newline_row: (M,) int64, which of the rows that end in an image newline token a token belongs to, -1 for none.
+            None where there are no such rows.
     """
 
     cells: Tensor
@@ -47,6 +51,14 @@ class Layout:
     fit: Fit | None = None
     image_size: Size | None = None
     grid: tuple[int, int, int] | None = None
+    tile: Tensor | None = None
+    newline_row: Tensor | None = None
+
+    @property
+    def newlines(self) -> Tensor:
+        """(M,) bool, which tokens are image newline tokens."""
+        has_no_place = self.cells[:, 0].isnan()
+        return has_no_place & (self.newline_row >= 0) if self.newline_row is not None else has_no_place & False
 
     def boxes(self, indices: Tensor, image_size: Size | None, fit: Fit) -> list[TokenBox | None]:
         """Boxes of some tokens in pixels of the original image (of the canvas if no image size is known).
@@ -121,6 +133,22 @@ def pieces_of(layout: Layout | None, num_tokens: int, entry_size: int) -> tuple[
     if int(layout.frame.max()) > 0:
         return _frames_of_rows(layout, num_tokens)
     return _around_row_breaks(layout, num_tokens)
+
+
+def tile_piece(layout: Layout | None, tokens: Tensor) -> Piece | None:
+    """Return the grid that the tokens of one tile form among themselves, None if they form none.
+
+    Args:
+        layout: of the whole item; None for square tiles without newline tokens.
+        tokens: (n,) int64, ascending: the tile's, with or without the newline tokens of its rows.
+    """
+    if layout is None or (layout.tile is not None and int(layout.tile[tokens[0]]) == 0):
+        return next(iter(_tiles(len(tokens), len(tokens)) or ()), None)
+    if layout.tile is None or layout.newline_row is None:
+        return None
+    num_rows = len(layout.newline_row[tokens].unique())
+    stride, rest = divmod(len(tokens), num_rows)
+    return None if rest else Piece(0, num_rows, stride - int(layout.newlines[tokens].any()), stride)
 
 
 def _tiles(num_tokens: int, size: int) -> tuple[Piece, ...] | None:

@@ -54,21 +54,41 @@ class Tower:
         """Tell whether the first of the tokens in the encoder stands for the whole image."""
         return any(name.endswith(("class_embedding", "cls_token")) for name, _ in self.of(model).named_parameters())
 
+    def cls_features(self, model: PreTrainedModel, output: Any) -> Tensor | None:
+        """Read what the projector would make a token of each image's CLS token from, (n, d).
+
+        Args:
+            model: the model.
+            output: of its encoder.
+
+        Returns:
+            None where the projector works on several patches at once, or the encoder's output does not show it.
+        """
+        layers = getattr(model.config, "vision_feature_layer", None)
+        states = getattr(output, "hidden_states", None)
+        if not self.projects_patches or layers is None or states is None:
+            return None
+        return torch.cat([states[layer][:, 0] for layer in ([layers] if isinstance(layers, int) else layers)], dim=-1)
+
     def patches_per_feature(self, model: PreTrainedModel) -> int:
         """Count how many patches are in one feature that the projector is given."""
         return round(1 / model.config.downsample_ratio) ** 2 if self.groups_patches else 1
 
-    def attention(self, model: PreTrainedModel, layer: int) -> nn.Module:
-        """Return the attention module of a layer; negative numbers count from the last.
+    def layers(self, model: PreTrainedModel) -> nn.ModuleList:
+        """Return the encoder's layers."""
+        return next(module for module in self.of(model).modules() if isinstance(module, nn.ModuleList))
+
+    def attention(self, model: PreTrainedModel, layer: int, name: str = "vision_layer") -> nn.Module:
+        """Return the attention module of a layer; negative numbers count from the last, and errors call it `name`.
 
         Where layers look at windows of the image only, the next one that looks at all of it, or the last such one.
 
         Raises:
             ValueError: there is no such layer.
         """
-        layers = next(module for module in self.of(model).modules() if isinstance(module, nn.ModuleList))
+        layers = self.layers(model)
         if not -len(layers) <= layer < len(layers):
-            raise ValueError(f"vision_layer must be between {-len(layers)} and {len(layers) - 1}, got {layer}")
+            raise ValueError(f"{name} must be between {-len(layers)} and {len(layers) - 1}, got {layer}")
         index = layer % len(layers)
         whole = getattr(model.config.vision_config, "fullatt_block_indexes", None)
         if whole:

@@ -5,7 +5,7 @@ sequences do too. Only where there are such is anything of ours called per decod
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -33,6 +33,8 @@ from divprune.huggingface.input_pruning.checks import has_gaps, require_typed_bl
 from divprune.huggingface.input_pruning.continuation import with_new_types
 from divprune.huggingface.input_pruning.prompt import PrunedPrompt
 
+_LIMITS = ("max_length", "max_new_tokens", "min_length", "min_new_tokens")
+
 
 @contextmanager
 def generating(owner: PreTrainedModel, call: Call, pruned: PrunedPrompt) -> Iterator[dict[str, Any]]:
@@ -50,13 +52,15 @@ def generating(owner: PreTrainedModel, call: Call, pruned: PrunedPrompt) -> Iter
         PruningError: on a kept cache, images or positions that this model or this transformers would misplace.
     """
     adapter, past = call.adapter, call.past
-    inputs = _with_living_mask(adapter, pruned.inputs, past)
+    settings = {name: adapter.generation_setting(pruned.inputs, name) for name in ("use_cache", *_LIMITS)}
+    is_unmasked = settings["use_cache"] is False or adapter.has_flash_attention
+    inputs = _with_living_mask(adapter, pruned.inputs, past, is_unmasked)
     if past is not None:
         inputs = with_new_types(adapter, inputs, past)
         if pruned.row_sizes:
             require_typed_blocks(adapter, inputs)
     pruned_length = inputs["input_ids"].shape[1]
-    _shift_lengths(adapter, inputs, call.input_ids.shape[1] - pruned_length)
+    _shift_lengths(settings, inputs, call.input_ids.shape[1] - pruned_length)
     shown = original_prompt_shown(owner, inputs, call.input_ids, pruned_length)
     usable: AbstractContextManager[None] = nullcontext() if call.cache is None else unlocked(call.cache)
     with usable, whole_rows_repeated(owner, pruned.row_sizes), shown as arguments:
@@ -93,11 +97,11 @@ def remember(call: Call, prompt: CachedPrompt, output: Any, pruned_length: int) 
     keep_prompt(replace(rows, ids=ids, has_ordered_rows=not is_beam_search), call.cache, output)
 
 
-def _shift_lengths(adapter: ModelAdapter, inputs: dict[str, Any], dropped: int) -> None:
+def _shift_lengths(settings: Mapping[str, Any], inputs: dict[str, Any], dropped: int) -> None:
     """Move `max_length` and `min_length`, which count the prompt, by the dropped tokens; changes `inputs`."""
     for name, new_tokens in (("max_length", "max_new_tokens"), ("min_length", "min_new_tokens")):
-        limit = adapter.generation_setting(inputs, name)
-        if not limit or adapter.generation_setting(inputs, new_tokens) is not None:
+        limit = settings[name]
+        if not limit or settings[new_tokens] is not None:
             continue
         if inputs.get(name) is None and inputs.get("generation_config") is not None:
             inputs["generation_config"] = copy.deepcopy(inputs["generation_config"])
@@ -106,8 +110,10 @@ def _shift_lengths(adapter: ModelAdapter, inputs: dict[str, Any], dropped: int) 
             inputs[name] = max(limit - dropped, 0)
 
 
-def _with_living_mask(adapter: ModelAdapter, inputs: dict[str, Any], past: Past | None) -> dict[str, Any]:
-    """Add one padded token where positions with gaps would be read as packed sequences.
+def _with_living_mask(
+    adapter: ModelAdapter, inputs: dict[str, Any], past: Past | None, is_unmasked: bool
+) -> dict[str, Any]:
+    """Add one padded token where positions with gaps would be read as packed sequences: attention `is_unmasked`.
 
     `generate` drops a mask of ones. Without a mask and without a cache (or under flash attention) transformers takes a
     gap in 1-D position ids for the border of two sequences and stops attention there. One padded token keeps the mask.
@@ -116,10 +122,7 @@ def _with_living_mask(adapter: ModelAdapter, inputs: dict[str, Any], past: Past 
     if past is not None:
         require_unpacked_positions(adapter, None if positions is None else positions[..., past.pruned_length :])
         return inputs
-    if not has_gaps(positions):
-        return inputs
-    is_unmasked = adapter.generation_setting(inputs, "use_cache") is False or adapter.has_flash_attention
-    if not (is_unmasked and bool(inputs["attention_mask"].all())):
+    if not (is_unmasked and bool(inputs["attention_mask"].all()) and has_gaps(positions)):
         return inputs
     shape = inputs["input_ids"].shape
     per_token = [name for name, value in inputs.items() if isinstance(value, Tensor) and value.shape == shape]

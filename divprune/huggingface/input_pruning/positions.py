@@ -25,20 +25,27 @@ from divprune.huggingface.input_pruning.checks import require_same_kind_of_posit
 from divprune.huggingface.model_inputs import TYPE_INPUTS, without_cache
 
 
-def full_positions(adapter: ModelAdapter, mode: str, inputs: dict[str, Any], attention_mask: Tensor) -> Tensor | None:
-    """Position ids of the original prompt; None if the model shall count the pruned one by itself."""
-    given: Tensor | None = inputs.get("position_ids")
-    if given is not None or mode == "compact":
-        return given
-    return adapter.own_positions({**inputs, "attention_mask": attention_mask})
+def first_positions(
+    adapter: ModelAdapter, mode: str, inputs: dict[str, Any], attention_mask: Tensor, gather_index: Tensor
+) -> tuple[Tensor | None, Tensor | None]:
+    """Position ids of a first turn.
 
-
-def taken_positions(
-    adapter: ModelAdapter, positions: Tensor | None, attention_mask: Tensor, gather_index: Tensor
-) -> Tensor | None:
-    """Position ids (..., B, L) of the original prompt -> those of the pruned one, (..., B, L')."""
+    Returns:
+        (..., B, L) of the original prompt and (..., B, L') of the pruned one; None twice if the model counts by itself.
+    """
+    positions: Tensor | None = inputs.get("position_ids")
+    if positions is None and mode == "compact":
+        return None, None
+    if positions is None and not adapter.family.has_coordinates:
+        positions = compact_positions(attention_mask)
+        return positions, gather_tokens(positions, gather_index, 0)
     if positions is None:
-        return None
+        positions = adapter.own_positions({**inputs, "attention_mask": attention_mask})
+    return positions, _taken(adapter, positions, attention_mask, gather_index)
+
+
+def _taken(adapter: ModelAdapter, positions: Tensor, attention_mask: Tensor, gather_index: Tensor) -> Tensor:
+    """Position ids (..., B, L) of the original prompt -> those of the pruned one, (..., B, L')."""
     taken = gather_tokens(positions, gather_index, 0)
     if taken.ndim == 3 and taken.shape[0] == adapter.num_axes + 1:
         # The text row only serves masks, and gaps in it would be read as packed sequences.
@@ -46,10 +53,8 @@ def taken_positions(
     return taken
 
 
-def next_position(adapter: ModelAdapter, positions: Tensor | None, attention_mask: Tensor) -> Tensor | None:
-    """(B,) M-RoPE coordinate of the token after the prompt; None for other positions."""
-    if positions is None or positions.ndim != 3:
-        return None
+def next_position(adapter: ModelAdapter, positions: Tensor, attention_mask: Tensor) -> Tensor:
+    """(B,) M-RoPE coordinate of the token after the prompt."""
     last = attention_mask.bool().long().cumsum(-1).argmax(dim=-1)
     return positions[-adapter.num_axes :, torch.arange(len(last)), last].amax(dim=0) + 1
 
@@ -81,7 +86,7 @@ def continued_positions(
         positions = compact_positions(attention_mask)
     else:
         positions = _coordinates(adapter, inputs, attention_mask, past, prompt.next_position, encoding)
-    return positions, taken_positions(adapter, positions, attention_mask, gather_index)
+    return positions, _taken(adapter, positions, attention_mask, gather_index)
 
 
 def _coordinates(

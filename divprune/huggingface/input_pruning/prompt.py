@@ -10,7 +10,7 @@ positions  0    1  4  6  7    8    9               "original"; "compact" numbers
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -31,9 +31,8 @@ from divprune.huggingface.input_pruning.checks import (
 from divprune.huggingface.input_pruning.continuation import forward_inputs, generate_inputs
 from divprune.huggingface.input_pruning.positions import (
     continued_positions,
-    full_positions,
+    first_positions,
     next_position,
-    taken_positions,
 )
 from divprune.huggingface.model_inputs import PADDING_VALUES, TYPE_INPUTS
 from divprune.huggingface.report import PruningReport, call_report, kept_tokens_of
@@ -115,7 +114,7 @@ def prune_prompt(
     ids, attention_mask = inputs["input_ids"], inputs["attention_mask"]
     if any(selection.merged is not None for selection in selections):
         encoding = with_merged_tokens(encoding, selections)
-    fills = {"input_ids": adapter.padding_id, **PADDING_VALUES}
+    fills = {"input_ids": call.padding_id, **PADDING_VALUES}
     keep, gather_index = _keep_and_gather_index(ids, attention_mask, encoding.items, selections, config.order, past)
     if past is not None and not encoding.outputs:
         require_no_placeholders(adapter, ids[:, past.length + 1 :])
@@ -129,13 +128,13 @@ def prune_prompt(
     pruned["attention_mask"] = pruned_mask
     mode = config.positions or adapter.family.positions
     if past is None:
-        positions = full_positions(adapter, mode, inputs, attention_mask)
-        pruned["position_ids"] = taken_positions(adapter, positions, attention_mask, gather_index)
+        positions, pruned["position_ids"] = first_positions(adapter, mode, inputs, attention_mask, gather_index)
     else:
         positions, pruned["position_ids"] = continued_positions(
             adapter, inputs, attention_mask, gather_index, past, encoding
         )
-    later = next_position(adapter, positions, attention_mask)
+    has_coordinates = positions is not None and positions.ndim == 3
+    later = next_position(adapter, cast(Tensor, positions), attention_mask) if has_coordinates else None
     pruned["mm_encoder_outputs"], row_sizes = kept_outputs(encoding, selections, config.order)
     cached = CachedPrompt(
         ids=ids,

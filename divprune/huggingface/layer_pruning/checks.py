@@ -46,7 +46,8 @@ def require_droppable_layers(adapter: ModelAdapter, config: PruningConfig) -> No
     """
     method, num_layers = config.method, adapter.num_layers
     layers = method.layers
-    if list(layers) != sorted(set(layers)) or layers[0] < 1 or layers[-1] >= num_layers:
+    lowest = 0 if len(layers) > 1 else 1
+    if list(layers) != sorted(set(layers)) or layers[0] < lowest or layers[-1] >= num_layers:
         got = layers[0] if len(layers) == 1 else layers
         raise ValueError(f"layer must be between 1 and {num_layers - 1} for this model, got {got}")
     if config.positions == "compact":
@@ -59,8 +60,9 @@ def require_droppable_layers(adapter: ModelAdapter, config: PruningConfig) -> No
             f"order must be 'sorted' for {method.name!r} at layer {layers[0]}, got 'selection': the tokens have been "
             "read in their order"
         )
-    _require_ordinary_attention(adapter.model, layers[0], int(bool(method.needs & CAPTURED)))
-    if "final_norm" in method.needs and final_norm(adapter.decoder) is None:
+    reads_before = bool(method.needs & CAPTURED) and method.decoder_layer == "before"
+    _require_ordinary_attention(adapter.model, layers[0], int(reads_before))
+    if "final_norm" in method.needs | method.layer_needs and final_norm(adapter.decoder) is None:
         raise UnsupportedModelError(
             f"method {method.name!r} needs the norm behind the last decoder layer, which is not known of this "
             f"{adapter.family.name!r} model; choose another method"
@@ -197,7 +199,7 @@ def _require_ordinary_attention(model: PreTrainedModel, first: int, num_before: 
                 f"tokens cannot be dropped inside this {family!r} model: its layer {layer} is {kind!r}, {reason}; "
                 f"choose a method that acts before the LLM{_higher(kinds, num_before)}"
             )
-    if kinds and not any(kind in ORDINARY for kind in kinds[:first]):
+    if first and kinds and not any(kind in ORDINARY for kind in kinds[:first]):
         raise UnsupportedModelError(
             f"tokens cannot be dropped at layer {first} of this {family!r} model: no layer before it caches the whole "
             "prompt, whose length transformers reads there; choose a method that acts before the LLM, or a layer from "

@@ -1,7 +1,7 @@
 """Capture attention rows and keys of one decoder layer, whatever computes its attention: read from its queries."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -13,10 +13,11 @@ from divprune.huggingface.encoding.vision_capture import READ_AT_ONCE
 from divprune.huggingface.gather_tokens import PADDING
 from divprune.methods.base import Need
 
-ATTENTION: frozenset[Need] = frozenset({"attention", "text_attention", "visual_attention"})
+ATTENTION: frozenset[Need] = frozenset({"attention", "text_attention", "visual_attention", "visual_peak_attention"})
 KEYS: frozenset[Need] = frozenset({"keys", "text_keys"})
-CAPTURED = ATTENTION | KEYS
-"""The needs that are met by capturing in the layer before one that drops tokens."""
+VISUAL_QUERY: Need = "visual_query"
+CAPTURED = ATTENTION | KEYS | {VISUAL_QUERY}
+"""The needs that are met by capturing in the layer before one that drops tokens, or in that one itself."""
 
 
 @dataclass(frozen=True)
@@ -30,25 +31,26 @@ class Requested:
         last: (B, 1) int64 each row's last token.
         text: (B, T) int64 its text.
         visual: (B, V) int64 its visual tokens.
+        entering: whether the layer is the one that the tokens are about to enter, not the one before.
     """
 
     needs: frozenset[Need]
     last: Tensor
     text: Tensor
     visual: Tensor
+    entering: bool = False
 
     def at(self, pruned_index: Tensor) -> "Requested":
         """Return the same, with each index of the prompt replaced by its entry in `pruned_index` (B, L)."""
-        return Requested(
-            self.needs, *(index_at(pruned_index, indices) for indices in (self.last, self.text, self.visual))
-        )
+        last, text, visual = (index_at(pruned_index, each) for each in (self.last, self.text, self.visual))
+        return replace(self, last=last, text=text, visual=visual)
 
 
 CapturedLayer = dict[Need, Tensor]
 """What was captured of the q tokens that went in, float32, whatever of it was requested:
 
-"attention" and "visual_attention" (B, heads, q), "text_attention" (B, heads, T, q), 0 at padding, and "keys"
-(B, key heads, q, d_head), which are the text's too."""
+"attention" and "visual_attention" (B, heads, q), "visual_peak_attention" (B, q), "text_attention" (B, heads, T, q), 0
+at padding, "keys" (B, key heads, q, d_head), which are the text's too, and "visual_query" (B, heads, d_head)."""
 
 
 def index_at(pruned_index: Tensor, indices: Tensor) -> Tensor:
@@ -90,8 +92,12 @@ class DecoderCapture(AttentionCapture):
             self.captured["text_attention"] = rows.of(requested.text)[..., own]
         if "visual_attention" in requested.needs:
             self.captured["visual_attention"] = rows.mean(requested.visual)[..., own]
+        if "visual_peak_attention" in requested.needs:
+            self.captured["visual_peak_attention"] = rows.peak(requested.visual)[..., own]
         if requested.needs & KEYS:
             self.captured["keys"] = rows.keys[:, :, own]
+        if VISUAL_QUERY in requested.needs:
+            self.captured[VISUAL_QUERY] = rows.mean_query(requested.visual)
 
 
 def _require_readable(options: Mapping[str, Any]) -> None:
@@ -117,8 +123,7 @@ class _Rows:
     def of(self, queries: Tensor) -> Tensor:
         """(B, heads, m, n) of the queries (B, m); 0 at padding."""
         queries = queries.to(self._query.device)
-        rows = torch.arange(len(queries), device=queries.device)[:, None]
-        chosen = self._query.transpose(1, 2)[rows, queries.clamp(min=0)].transpose(1, 2).float()  # (B, heads, m, d)
+        chosen = self._chosen(queries)
         groups = chosen.unflatten(1, (self.keys.shape[1], -1))  # (B, key heads, heads a key head, m, d)
         logits = (groups @ self.keys[:, :, None].mT).flatten(1, 2) * self._scale
         if self._softcap is not None:
@@ -126,13 +131,36 @@ class _Rows:
         probabilities = self._masked(logits, queries).softmax(dim=-1)
         return probabilities.masked_fill((queries == PADDING)[:, None, :, None], 0.0)
 
-    def mean(self, queries: Tensor) -> Tensor:
-        """(B, heads, n) on average over the queries (B, m) that are no padding, without holding all at once."""
+    def mean(self, queries: Tensor, heads: Callable[[Tensor], Tensor] = lambda each: each) -> Tensor:
+        """Average over the queries (B, m) that are no padding, without holding all at once.
+
+        Args:
+            queries: (B, m).
+            heads: what is averaged of (B, heads, m, n) probabilities: all heads, or what several of them are joined to.
+
+        Returns:
+            (B, heads, n).
+        """
         at_once = self._query.shape[0] * self._query.shape[1] * self.keys.shape[2]
         parts = queries.split(max(1, READ_AT_ONCE // at_once), dim=-1)
-        total = cast(Tensor, sum(self.of(part).sum(dim=2) for part in parts))
+        total = cast(Tensor, sum(heads(self.of(part)).sum(dim=2) for part in parts))
         count = (queries != PADDING).sum(dim=-1).clamp(min=1).to(total.device)
         return total / count[:, None, None]
+
+    def peak(self, queries: Tensor) -> Tensor:
+        """(B, n) the same of the head that attends most, which may be another one for each query."""
+        return self.mean(queries, lambda each: each.amax(dim=1, keepdim=True))[:, 0]
+
+    def mean_query(self, queries: Tensor) -> Tensor:
+        """(B, heads, d) the mean of the queries (B, m) that are no padding."""
+        queries = queries.to(self._query.device)
+        chosen = self._chosen(queries).masked_fill((queries == PADDING)[:, None, :, None], 0.0)
+        return chosen.sum(dim=2) / (queries != PADDING).sum(dim=-1).clamp(min=1)[:, None, None]
+
+    def _chosen(self, queries: Tensor) -> Tensor:
+        """(B, heads, m, d) the queries (B, m), float32; any at padding."""
+        rows = torch.arange(len(queries), device=queries.device)[:, None]
+        return self._query.transpose(1, 2)[rows, queries.clamp(min=0)].transpose(1, 2).float()
 
     def _masked(self, logits: Tensor, queries: Tensor) -> Tensor:
         """Logits (B, heads, m, n) with the keys masked that the queries do not attend."""

@@ -17,8 +17,9 @@ The hooks of one pass; those of the decoding steps do the same without `_dropped
 
 ```
 layer 0          _begin_pass       forget what was cut for the pass before
-layer K - 1      _start_capture    in the prefill, if the method reads attention or keys of a decoder layer
-layer K          _enter            _dropped: end the capture, select, shorten the hidden states; _cut: all else alike
+layer K - 1      _start_capture    in the prefill, if the method reads attention or keys of the decoder layer before
+layer K          _enter            _dropped: end the capture (or capture of this layer, `_captured_entering`), select,
+                                   shorten the hidden states; _cut: all else alike
 layers > K       _enter            _cut
 ```
 
@@ -44,7 +45,8 @@ from divprune.huggingface.gather_tokens import (
     shifted,
     with_later_tokens,
 )
-from divprune.huggingface.layer_pruning.decoder_capture import CapturedLayer, DecoderCapture
+from divprune.huggingface.layer_pruning.decoder_capture import CapturedLayer, DecoderCapture, Requested
+from divprune.huggingface.layer_pruning.entering_capture import captured_on_entering, set_aside
 from divprune.huggingface.layer_pruning.layer_selection import LayerSelector
 from divprune.huggingface.layer_pruning.state import (
     DROPPED_PROMPT,
@@ -89,7 +91,8 @@ class DroppingHooks:
             cache: the cache that the call continues from, if any.
         """
         layers = self._prompt.layers
-        requests = self._selector is not None and self._selector.requested is not None
+        requested = None if self._selector is None else self._selector.requested
+        captures_before = requested is not None and not requested.entering
         with self._undo:
             self._undo.callback(self._stop_capture)
             self._undo.callback(self._begin_pass)
@@ -97,7 +100,9 @@ class DroppingHooks:
             for index in range(layers[0], len(self._layers)):
                 stage = sum(layer <= index for layer in layers)
                 self._hook(index, partial(self._enter, index, stage))
-            for stage, index in enumerate(layers if requests else (), start=1):
+            for stage, index in enumerate(layers if captures_before else (), start=1):
+                if index == 0:
+                    continue  # no layer before it could be captured
                 self._hook(index - 1, partial(self._start_capture, index - 1, stage))
             if hasattr(self._decoder, DEEPSTACK):
                 self._undo.enter_context(replaced(self._decoder, DEEPSTACK, self._deepstack))
@@ -137,8 +142,8 @@ class DroppingHooks:
             self._total = prompt.start if self._spans else int(cache.get_seq_length(index)) + prompt.dropped(index)
             self._total += hidden.shape[1]
         if self._spans and index == prompt.layers[stage - 1]:
-            hidden = self._dropped(index, stage, hidden, cache)
-        return (hidden,), self._cut(index, stage, hidden, cache, inputs)
+            hidden = self._dropped(index, stage, hidden, cache, inputs)
+        return (hidden,), self._cut(prompt, index, stage, hidden, cache, inputs)
 
     def _start_capture(self, index: int, stage: int, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Capture what the method requested of layer `index`, the last one before `stage`, while it runs."""
@@ -158,7 +163,20 @@ class DroppingHooks:
         capture.stop()
         return capture.captured
 
-    def _dropped(self, index: int, stage: int, hidden: Tensor, cache: Any) -> Tensor:
+    def _captured_entering(
+        self, requested: Requested, index: int, stage: int, hidden: Tensor, cache: Any, inputs: dict[str, Any]
+    ) -> CapturedLayer:
+        """Capture what the method requested of layer `index` itself, of all the `hidden` states that are left."""
+        # What is cut here serves no other layer.
+        cuts, self._cuts = self._cuts, {}
+        cut = self._cut(self._prompt.entering(stage), index, stage - 1, hidden, cache, dict(inputs))
+        self._cuts = cuts
+        cut |= {"hidden_states": hidden, self._cache_name: set_aside(cache, index)}
+        pruned_index = pruned_index_of(self._prompt.gather_indices[stage - 1], self._prompt.length)
+        _, offset, cached = sizes_in_cache(cache, index, hidden.shape[1])
+        return captured_on_entering(self._layers[index], requested.at(pruned_index), cached - offset, cut)
+
+    def _dropped(self, index: int, stage: int, hidden: Tensor, cache: Any, inputs: dict[str, Any]) -> Tensor:
         """Hidden states (rows, n, d) that enter the first layer of a stage -> those of the tokens that stay."""
         prompt, selector, captured = self._prompt, self._selector, self._stop_capture()
         length, copies = prompt.length, prompt.copies(len(hidden))
@@ -166,6 +184,8 @@ class DroppingHooks:
         if len(prompt.gather_indices) == stage:
             if selector is None or hidden.shape[1] < int(pruned_index.max()) + 1:
                 raise PruningError("the whole prompt must pass the model at once while tokens are dropped inside it")
+            if selector.requested is not None and selector.requested.entering:
+                captured |= self._captured_entering(selector.requested, index, stage, hidden, cache, inputs)
             prompt.add(selector.select(index, hidden[::copies], pruned_index, captured))
             if cache is not None:
                 setattr(cache, DROPPED_PROMPT, prompt)
@@ -176,9 +196,11 @@ class DroppingHooks:
         staying = with_later_tokens(staying, num_before, gather_index.shape[1] + hidden.shape[1] - num_before)
         return gather_features(hidden, staying.repeat_interleave(copies, dim=0), has_features=True)
 
-    def _cut(self, index: int, stage: int, hidden: Tensor, cache: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    def _cut(
+        self, prompt: DroppedPrompt, index: int, stage: int, hidden: Tensor, cache: Any, inputs: dict[str, Any]
+    ) -> dict[str, Any]:
         """Cut the other inputs of layer `index` to fit `hidden` (rows, q, d)."""
-        prompt, (num_rows, num_queries) = self._prompt, hidden.shape[:2]
+        num_rows, num_queries = hidden.shape[:2]
         if cache is not None:
             self._size_masks(cache)
         # As wide as the keys will be: a static cache returns all its slots.

@@ -79,7 +79,7 @@ class LayerPruning:
         full |= full_types(turn, inputs)
         items = self._encoding.items
         instructions = instruction_tokens(adapter, items, turn.input_ids, turn.own_mask)
-        norm = final_norm(self._decoder) if "final_norm" in config.method.needs else None
+        norm = final_norm(self._decoder) if "final_norm" in config.method.needs | config.method.layer_needs else None
         self._selector = LayerSelector(items, config, turn.own_mask, instructions, norm)
         full["mm_encoder_outputs"], self._row_sizes = kept_outputs(self._encoding, self._selector.selections, "sorted")
         self.prompt = DroppedPrompt.of(turn.input_ids, layers, turn.start, turn.before)

@@ -23,7 +23,7 @@ class LayerSelector:
     """Which visual tokens of a call are still there; called by each layer that drops some.
 
     Attributes:
-        requested: what the method wants captured of the layer before; None if nothing.
+        requested: what the method wants captured of a layer; None if nothing.
         selections: for each item, indices into its original tokens.
         kept_tokens: for each item, (k, d) the hidden states by which its kept tokens were chosen.
     """
@@ -50,6 +50,7 @@ class LayerSelector:
         self.kept_tokens = [item.visual_tokens for item in items]
         self._items = items
         self._config = config
+        self._needs = config.method.needs | config.method.layer_needs
         self._attention_mask = attention_mask
         self._merged: dict[int, list[tuple[int, Tensor, Tensor]]] = {}
         self._instructions = instructions
@@ -69,7 +70,7 @@ class LayerSelector:
             (B, L') int64 gather_index, see `gather_index_of`.
         """
         left = [
-            self._left(item, selection.kept_indices, hidden, pruned_index, captured)
+            self._left(item, selection.kept_indices, layer, hidden, pruned_index, captured)
             for item, selection in zip(self._items, self.selections, strict=True)
         ]
         chosen = select_items(left, self._config, layer)
@@ -106,7 +107,7 @@ class LayerSelector:
         return keep
 
     def _requested(self) -> Requested | None:
-        needs = self._config.method.needs & CAPTURED
+        needs = self._needs & CAPTURED
         if not needs:
             return None
         mask = self._attention_mask
@@ -118,7 +119,8 @@ class LayerSelector:
             torch.cat([nothing, *(item.placeholders for item in self._items if item.row == row)])
             for row in range(len(mask))
         ]
-        return Requested(needs, last, _padded(texts), _padded(visual))
+        entering = self._config.method.decoder_layer == "entering"
+        return Requested(needs, last, _padded(texts), _padded(visual), entering)
 
     def _of_prompt(self, row: int, final_norm: Callable[[Tensor], Tensor] | None) -> dict[str, Any]:
         """Look up what the method needs to know of a row's prompt, whatever the layer."""
@@ -127,10 +129,16 @@ class LayerSelector:
             "input_tokens": lambda: torch.cat(tokens),
             "final_norm": lambda: final_norm,
         }
-        return {name: everything[name]() for name in everything.keys() & self._config.method.needs}
+        return {name: everything[name]() for name in everything.keys() & self._needs}
 
     def _left(
-        self, item: VisualItem, tokens: Tensor, hidden: Tensor, pruned_index: Tensor, captured: CapturedLayer
+        self,
+        item: VisualItem,
+        tokens: Tensor,
+        layer: int,
+        hidden: Tensor,
+        pruned_index: Tensor,
+        captured: CapturedLayer,
     ) -> VisualItem:
         """Describe what is left of an item, as it enters a layer."""
         at = pruned_index[item.row, item.placeholders[tokens]].to(hidden.device)
@@ -140,11 +148,13 @@ class LayerSelector:
             "attention": lambda: own["attention"][:, at],
             "text_attention": lambda: own["text_attention"][:, : len(text), at],
             "visual_attention": lambda: own["visual_attention"][:, at],
+            "visual_peak_attention": lambda: own["visual_peak_attention"][at],
             "keys": lambda: own["keys"][:, at],
             "text_keys": lambda: own["keys"][:, text],
+            "visual_query": lambda: own["visual_query"],
             "text_states": lambda: hidden[item.row, text],
         }
-        found: dict[str, Any] = {name: known[name]() for name in known.keys() & self._config.method.needs}
+        found: dict[str, Any] = {name: known[name]() for name in known.keys() & self._config.method.needs_at(layer)}
         return replace(
             item,
             visual_tokens=hidden[item.row, at],

@@ -11,7 +11,7 @@ from torch import Tensor
 from divprune.errors import PruningError
 from divprune.huggingface.adapter import ModelAdapter
 from divprune.huggingface.call import Call
-from divprune.huggingface.layer_pruning.state import DroppedPrompt
+from divprune.huggingface.layer_pruning.state import DroppedPrompt, full_length
 from divprune.huggingface.model_inputs import TYPE_INPUTS, without_cache
 
 
@@ -44,7 +44,7 @@ def turn_of(call: Call) -> Turn:
         PruningError: there are no ids, the cache was pruned before the LLM, or the lengths do not fit.
     """
     ids, attention_mask = call.input_ids, call.conversation_mask()
-    start = 0 if call.cache is None else int(call.cache.get_seq_length())
+    start = 0 if call.cache is None else full_length(call.cache)
     if start == 0:
         return Turn(ids, attention_mask, 0, None)
     if call.past is not None and call.past.prompt.is_pruned:

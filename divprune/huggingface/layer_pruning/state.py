@@ -18,8 +18,8 @@ layers from 2 on    cached after the prompt          7, and 2 of the answer     
 import copy
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -40,7 +40,8 @@ class DroppedPrompt:
     A *stage* is a run of layers that hold the same: stage 0 holds everything, stage s begins at `layers[s - 1]`.
 
     Attributes:
-        layers: the layers at whose entrance tokens are dropped, ascending.
+        layers: the layers at whose entrance tokens are dropped, ascending. If the first is 0, no layer holds all,
+            and the cache tells the full length only while a call is under way, see `sized_at_full_length`.
         held: for each stage (B, n) int64: the full indices that the cache held when the turn began.
         start: the full index at which the turn's prompt begins.
         gather_indices: for each stage that has begun: (B, L') int64 indices of the turn's prompt, counted from
@@ -84,6 +85,16 @@ class DroppedPrompt:
         held = self.held[len(self.gather_indices)]
         self.gather_indices.append(gather_index)
         self.ragged.append(bool((gather_index == PADDING).any()) or bool((held == PADDING).any()))
+
+    def entering(self, stage: int) -> "DroppedPrompt":
+        """Return the prompt as the first layer of a stage would hold it if no token of the turn were dropped there.
+
+        Its entry for the stage before joins what this stage's layers hold of earlier turns with what is about to enter.
+        """
+        held, ragged = list(self.held), list(self.ragged)
+        held[stage - 1] = held[stage]
+        ragged[stage - 1] |= bool((held[stage] == PADDING).any())
+        return replace(self, held=held, ragged=ragged)
 
     @property
     def length(self) -> int:
@@ -156,7 +167,7 @@ def dropped_prompt(cache: Any) -> DroppedPrompt | None:
     prompt: DroppedPrompt | None = getattr(cache, DROPPED_PROMPT, None)
     if prompt is None:
         return None
-    full = int(cache.get_seq_length())
+    full = full_length(cache)
     if full == 0:  # the cache was reset, to be used again
         delattr(cache, DROPPED_PROMPT)
         return None
@@ -172,6 +183,13 @@ def dropped_prompt(cache: Any) -> DroppedPrompt | None:
     return prompt
 
 
+def full_length(cache: Any) -> int:
+    """Count the tokens that a cache (or None) stands for, those too that were dropped before the first layer."""
+    length = 0 if cache is None else int(cache.get_seq_length(0))
+    prompt: DroppedPrompt | None = getattr(cache, DROPPED_PROMPT, None)
+    return length + prompt.dropped(0) if length and prompt is not None else length
+
+
 def sizes_in_cache(cache: Any, layer: int, num_queries: int) -> tuple[int, int, int]:
     """Size a layer's attention: (number of keys, cached tokens before the first key, cached tokens)."""
     if cache is None:
@@ -183,7 +201,7 @@ def sizes_in_cache(cache: Any, layer: int, num_queries: int) -> tuple[int, int, 
 
 @contextmanager
 def sized_at_full_length(cache: Any, prompt: DroppedPrompt) -> Iterator[None]:
-    """Let a cache tell mask sizes as if nothing had been dropped from `prompt`; as before on exit."""
+    """Let a cache tell mask sizes and its length as if nothing had been dropped from `prompt`; as before on exit."""
 
     def sizes(original: Callable[..., tuple[int, int]], query_length: int, layer_idx: int) -> tuple[int, int]:
         dropped = prompt.dropped(layer_idx) if layer_idx < len(cache.layers) else 0
@@ -195,7 +213,15 @@ def sized_at_full_length(cache: Any, prompt: DroppedPrompt) -> Iterator[None]:
         dropped = prompt.dropped(layer_idx) if layer_idx < len(cache.layers) else 0
         return original(layer_idx) + dropped
 
-    with replaced(cache, "get_mask_sizes", sizes), replaced(cache, "get_query_offset", offset):
+    def length(original: Callable[..., Any], layer_idx: int | None = None) -> Any:
+        # Without a layer, models ask how many tokens have gone before.
+        return original(0) + prompt.dropped(0) if layer_idx is None else original(layer_idx)
+
+    with ExitStack() as stack:
+        stack.enter_context(replaced(cache, "get_mask_sizes", sizes))
+        stack.enter_context(replaced(cache, "get_query_offset", offset))
+        if prompt.layers[0] == 0:
+            stack.enter_context(replaced(cache, "get_seq_length", length))
         yield
 
 

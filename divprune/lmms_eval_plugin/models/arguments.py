@@ -65,6 +65,7 @@ class PruningArguments:
         positions: as for `prune`.
         order: as for `prune`.
         scope: as for `prune`.
+        newlines: as for `prune`.
     """
 
     method: str = "divprune"
@@ -74,6 +75,7 @@ class PruningArguments:
     positions: str | None = None
     order: str = "sorted"
     scope: str = "item"
+    newlines: str = "budget"
 
     def config(self) -> PruningConfig | None:
         """Return how to prune; None for all visual tokens.
@@ -94,7 +96,7 @@ class PruningArguments:
                 raise EvaluationError(f"layer does not apply: method {method.name!r} has no such parameter")
             changed: Any = {"layer": self.layer}
             method = dataclasses.replace(method, **changed)
-        words: Any = {name: getattr(self, name) for name in ("scope", "order", "positions")}
+        words: Any = {name: getattr(self, name) for name in ("scope", "order", "positions", "newlines")}
         return PruningConfig(method, self.keep_ratio, self.num_keep, **words)
 
 

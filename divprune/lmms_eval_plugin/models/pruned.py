@@ -79,11 +79,12 @@ class HarnessModel(lmms):
         positions: str | None = None,
         order: str = "sorted",
         scope: str = "item",
+        newlines: str = "budget",
     ) -> None:
         """Prune the loaded model in another way, and begin its peak of memory anew; else as for a new one."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        self._prune(PruningArguments(method, keep_ratio, num_keep, None, positions, order, scope))
+        self._prune(PruningArguments(method, keep_ratio, num_keep, None, positions, order, scope, newlines))
 
     def take_measurements(self) -> list[CallMeasurement]:
         """Return what calls since the last time took, and forget it."""
