@@ -96,8 +96,8 @@ def test_what_a_server_cannot_do_is_said_first(
     given = options(server)
     (weighed,) = run([EvaluationRun(EMBEDDED, CHOICE, "divprune", 0.098)], **given)
     assert "weighs continuations" in weighed.config["refusal"]
-    (placed,) = run([EvaluationRun(EMBEDDED, POPE, "divprune", 0.098, positions="compact")], **given)
-    assert "takes no positions" in placed.config["refusal"]
+    (placed,) = run([EvaluationRun(EMBEDDED, POPE, "divprune", 0.098, order="selection")], **given)
+    assert "takes no order of its own" in placed.config["refusal"]
     (nowhere,) = run([CELL], **given | {"base_url": None})
     assert "`base_url`" in nowhere.config["refusal"]
     monkeypatch.setenv("WORLD_SIZE", "2")

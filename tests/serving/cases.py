@@ -146,7 +146,9 @@ def reference(case_name: str, folder: Path) -> Reference:
     return Reference(folder, items)
 
 
-def expected(case: Case, folder: Path, asked: list[Prompt], keep: KeepRule) -> list[tuple[int, list[int]]]:
+def expected(
+    case: Case, folder: Path, asked: list[Prompt], keep: KeepRule, compact: bool = False
+) -> list[tuple[int, list[int]]]:
     """What the hand-made reference answers."""
     own = reference(case.name, folder)
-    return [own.answer(text, media, keep, NUM_TOKENS) for text, media in asked]
+    return [own.answer(text, media, keep, NUM_TOKENS, compact) for text, media in asked]

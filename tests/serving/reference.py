@@ -71,26 +71,26 @@ class Reference:
         folder: Path,
         items: Callable[[str, Any, list[Tensor]], list[Tensor]] | None = None,
         processor: Any = None,
-        compact: bool = False,
     ) -> None:
         loaded = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
         self.model: PreTrainedModel = loaded[0].eval()
         assert not loaded[1]["missing_keys"]
         self.processor = processor or AutoProcessor.from_pretrained(folder)
         self.items = items or (lambda kind, inputs, entries: entries)
-        self.compact = compact
 
     @torch.no_grad()
-    def answer(self, prompt: str, media: Media, keep: KeepRule, num_tokens: int) -> tuple[int, list[int]]:
-        """The length of the short prompt, and greedy ids."""
-        short = self.short_prompt(prompt, media, keep)
+    def answer(
+        self, prompt: str, media: Media, keep: KeepRule, num_tokens: int, compact: bool = False
+    ) -> tuple[int, list[int]]:
+        """The length of the short prompt, and greedy ids; numbered anew if `compact`."""
+        short = self.short_prompt(prompt, media, keep, compact)
         length, ids = short.embeddings.shape[1], []
         for _ in range(num_tokens):
             ids.append(self._next(short))
             short = self._extended(short, ids[-1])
         return length, ids
 
-    def short_prompt(self, prompt: str, media: Media, keep: KeepRule) -> Short:
+    def short_prompt(self, prompt: str, media: Media, keep: KeepRule, compact: bool = False) -> Short:
         inputs = self.processor(text=prompt, **arguments(media), return_tensors="pt")
         ids = inputs["input_ids"][0]
         embeddings = self.model.get_input_embeddings()(ids).clone()
@@ -100,7 +100,7 @@ class Reference:
             if items:
                 self._place(kind, inputs, ids, embeddings, stays, is_visual, deepstack, keep)
         positions, next_position = self._positions(inputs)
-        if self.compact:
+        if compact:
             next_position = int(stays.sum())
             positions = torch.arange(next_position)[None]
         else:

@@ -44,6 +44,11 @@ def test_modes(settings: dict[str, Any], reason: str, checkpoint: Checkpoint) ->
         start(checkpoint("qwen2_vl"), {"keep_ratio": 0.25}, **settings)
 
 
+def test_coordinates_are_not_numbered_anew(checkpoint: Checkpoint) -> None:
+    with pytest.raises(ValueError, match="positions must be 'original' or left out for this model, got 'compact'"):
+        start(checkpoint("qwen2_vl"), {"keep_ratio": 0.25, "positions": "compact"})
+
+
 def test_methods(checkpoint: Checkpoint) -> None:
     with pytest.raises(ValueError, match="'fastv' cannot be served: it acts inside the LLM"):
         start(checkpoint("llava"), {"keep_ratio": 0.25, "method": "fastv"})
