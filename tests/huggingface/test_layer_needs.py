@@ -103,7 +103,7 @@ def eager_run(model: PreTrainedModel, inputs: dict[str, Any], layer: int, read: 
                 lambda _, args, kwargs: entering.append((*args, *kwargs.values())[0]), with_kwargs=True
             )
         )
-        with queries_seen(model.get_decoder().layers[layer - 1].self_attn) as queries:
+        with queries_seen(model.get_decoder().layers[read].self_attn) as queries:
             output = model(**inputs, output_attentions=True, output_hidden_states=True, **{CACHE: cache})
     model.set_attn_implementation({"text_config": before})
     hook.remove()

@@ -211,7 +211,7 @@ def test_two_layers_may_be_read_and_all_tokens_may_attend(name: str) -> None:
         patches = TOWERS[model.config.model_type].patches(model, inputs, "image", expected.shape[1])
         heard = torch.cat([getattr(item.context, field) for item in items], dim=1)
         assert is_rounding((heard - expected[:, patches].mean(dim=-1)).abs().max())
-    with pytest.raises(ValueError, match="vision_layer must be between"):
+    with pytest.raises(ValueError, match="early_layer must be between"):
         attach(model, CuriousOfLayers99(), keep_ratio=0.5)
 
 
