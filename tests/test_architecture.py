@@ -30,7 +30,8 @@ ALLOWED: dict[str, set[str]] = {
     "media": {"errors", "progress"},
     "budget": {"errors"},
     "selection": {"budget", "errors"},
-    "methods": {"budget", "errors", "records", "selection"},
+    "fidelity": set(),
+    "methods": {"budget", "errors", "fidelity", "records", "selection"},
     "config": {"budget", "errors", "methods"},
     "huggingface": {"budget", "checkpoint_checks", "config", "errors", "methods", "records", "selection"},
     "vllm_plugin": {"budget", "config", "errors", "methods", "selection"},
@@ -43,13 +44,13 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": _RUNS,
     "lmms_eval_plugin": _RUNS | {"evaluation"},
     "demo": _MODELS | {"efficiency"},
-    "figures": _BASE,
+    "figures": _BASE | {"fidelity"},
     "experiments": _RUNS | {"evaluation", "figures"},
     "serving": _METHODS | {"vllm_plugin"},
     "__main__": {"cli"},
     # Through the names that packages export.
     "cli": _BASE
-    | {"budget", "calibration", "demo", "efficiency", "evaluation", "experiments", "figures"}
+    | {"budget", "calibration", "demo", "efficiency", "evaluation", "experiments", "fidelity", "figures"}
     | {"huggingface", "methods", "serving"},
 }
 
@@ -61,6 +62,7 @@ _WITHOUT_TORCH = {
     "config",
     "distributed",
     "errors",
+    "fidelity",
     "figures",
     "jsonl_log",
     "media",

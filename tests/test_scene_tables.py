@@ -2,12 +2,14 @@
 
 from typing import Any
 
+from divprune.fidelity import FIDELITY_LEGEND
 from divprune.records import Record
 from tools.scene_tables import greedy_table, suite_table
 
 
 def suite_row(method: str, matching: str | None, kept: float | None, refusal: str | None = None) -> dict[str, Any]:
     row = {"method": method, "matching": matching, "keep_ratio": 0.1, "num_kept": kept, "refusal": refusal}
+    row |= {"fidelity": {"fastv": "unverified", "divprune": "exact"}.get(method)}
     if refusal is not None:
         return row | {"flop_percent": None}
     columns = ("existence_f1", "count", "color", "shape", "position", "mean")
@@ -25,20 +27,20 @@ def test_suite_rows_are_not_repeated_where_equal_tokens_are_equal_flops() -> Non
         suite_row("evs", "tokens", None, "needs a video"),
         suite_row("evs", "flops", None, "needs a video"),
     ]
-    config = {"notice": "A bench on toy scenes.", "confidence": 0.95, "num_scenes": 5}
+    config = {"notice": "A bench on toy scenes.", "confidence": 0.95, "num_scenes": 5, "positions": "original"}
     table = suite_table(Record("eval-scenes", config, rows, {}))
     assert table.startswith("A bench on toy scenes.\n\n| method |")
     assert [line.split("|")[1:3] for line in table.splitlines() if line.startswith("| ") and "method" not in line] == [
         [" --- ", " ---: "],
         [" unpruned ", " 256 "],
         [" divprune ", " 25 "],
-        [" fastv ", " 25 "],
+        [" fastv‡ ", " 25 "],
         [" --- ", " ---: "],
-        [" fastv ", " 12 "],
+        [" fastv‡ ", " 12 "],
     ]
     assert table.count("- refused: `evs`: needs a video") == 1
     assert "| 12.3 % | 75.0 |" in table
-    assert table.endswith("5 scenes; 95% intervals by a bootstrap over scenes.")
+    assert f"5 scenes, original positions; 95% intervals by a bootstrap over scenes. {FIDELITY_LEGEND}" in table
 
 
 def test_greedy_rows_stand_by_count() -> None:

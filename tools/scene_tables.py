@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from divprune.fidelity import FIDELITY_LEGEND, marked
 from divprune.records import Record
 from tools.markdown import markdown_table
 
@@ -21,14 +22,15 @@ def suite_table(record: Record) -> str:
     refusals = dict.fromkeys((row["method"], row["refusal"]) for row in record.rows if row["refusal"] is not None)
     parts += ["\n".join(f"- refused: `{method}`: {reason}" for method, reason in refusals)] if refusals else []
     confidence = f"{record.config['confidence']:.0%} intervals by a bootstrap over scenes"
-    return "\n\n".join([*parts, f"{record.config['num_scenes']} scenes; {confidence}."])
+    numbered = f"{record.config['positions']} positions"
+    return "\n\n".join([*parts, f"{record.config['num_scenes']} scenes, {numbered}; {confidence}. {FIDELITY_LEGEND}"])
 
 
 def _suite_rows(rows: Sequence[Mapping[str, Any]]) -> str:
     header = ("method", "tokens", "FLOPs", "existence F1", "count", "color", "shape", "position", "CIDEr", "mean")
     cells = [
         (
-            row["method"],
+            marked(row["method"], row["fidelity"]),
             f"{row['num_kept']:.0f}",
             f"{row['flop_percent']:.1f} %",
             *(f"{row[f'{column}_percent']:.1f}" for column in SUITE_COLUMNS),

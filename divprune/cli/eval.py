@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Literal
 
 from divprune.cli.console import Console, command
 from divprune.cli.shared_options import (
@@ -32,9 +32,7 @@ from divprune.cli.shared_options import (
 )
 from divprune.cli.tables import number_table
 from divprune.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from divprune.config import Positions
+from divprune.fidelity import FIDELITY_LEGEND, marked
 
 TOKENS = "tokens: visual tokens kept of an image or video, on average."
 SCENES_HEADER = ("kept", "cost", "F1", "count", "color", "shape", "place", "CIDEr", "mean, 95 %")
@@ -195,7 +193,7 @@ def _scenes(
     methods: tuple[str, ...] | None,
     keep_ratios: tuple[float, ...] | None,
     equal: Matched,
-    positions: "Positions | None",
+    positions: Literal["original", "compact"] | None,
     limit: int | None,
     output: Path | None,
     resume: bool,
@@ -222,7 +220,9 @@ def _scenes(
         console.show("Other counts, at equal FLOPs:", _scenes_table(others))
     for (method, refusal), where in _refused(scores.rows).items():
         console.show(f"refused: {method}{where}: {refusal}")
-    console.show(SCENES_LEGEND.format(total=scores.rows[0]["num_kept"]), notice(), f"Record: {scores.record}")
+    console.show(
+        SCENES_LEGEND.format(total=scores.rows[0]["num_kept"]), FIDELITY_LEGEND, notice(), f"Record: {scores.record}"
+    )
     console.result({"suite": "scenes", "config": scores.config, "rows": scores.rows})
 
 
@@ -244,7 +244,7 @@ def _cells(row: Mapping[str, Any]) -> Sequence[str]:
     columns = ("existence_f1", "count", "color", "shape", "position")
     interval = f"{_number(row['mean_low_percent'])}-{_number(row['mean_high_percent'])}"
     return (
-        row["method"],
+        marked(row["method"], row["fidelity"]),
         f"{row['num_kept']:.0f}",
         _number(row["flop_percent"]),
         *(_number(row[f"{column}_percent"]) for column in columns),

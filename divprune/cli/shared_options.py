@@ -3,14 +3,11 @@
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from divprune.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from divprune.config import Positions
 
 
 def option(
@@ -66,7 +63,7 @@ class Numbered(StrEnum):
     compact = "compact"
 
 
-def given_positions(positions: Numbered | None) -> "Positions | None":
+def given_positions(positions: Numbered | None) -> Literal["original", "compact"] | None:
     """Return positions as `PruningConfig` takes them."""
     return None if positions is None else ("compact" if positions is Numbered.compact else "original")
 

@@ -16,6 +16,7 @@ from divprune.errors import DivpruneError
 from divprune.evaluation.runs import UNPRUNED
 from divprune.huggingface import ItemReport, prune
 from divprune.methods import MergingMethod, Method, get_method
+from divprune.methods.registry import fidelity_of
 from divprune.records import quantiles
 from divprune.selection import select
 
@@ -105,7 +106,8 @@ class MethodSamples:
 
     def row(self) -> dict[str, Any]:
         """Return what was measured, ready for a record."""
-        row: dict[str, Any] = {"case": "method", "method": self.name, "refusal": self.refusal}
+        row: dict[str, Any] = {"case": "method", "method": self.name, "fidelity": fidelity_of(self.method)}
+        row["refusal"] = self.refusal
         if self.refusal is not None:
             return row
         row["num_kept"] = sum(self.num_kept) / len(self.num_kept) if self.num_kept else None

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from divprune.fidelity import FIDELITY_LEGEND, marked
 from divprune.figures.samples import image_of, patches
 from divprune.figures.style import INK, canvas, color, headings, rows_of
 from divprune.records import Record
@@ -21,6 +22,7 @@ def draw(samples: Record) -> "Figure":
     """Draw a row an image and a column a method; what is dropped is faded to the colour of its patch."""
     shown = rows_of(samples, "sample")
     columns = 1 + len(_METHODS)
+    fidelities = {row["method"]: row.get("fidelity") for row in rows_of(samples, "method")}
     figure, panels = canvas(0.5 + 1.42 * len(shown), len(shown), columns)
     for place, sample in enumerate(shown):
         row, image, grid = panels[columns * place : columns * (place + 1)], image_of(sample), sample["grid"]
@@ -31,10 +33,16 @@ def draw(samples: Record) -> "Figure":
             _show(panel, faded(image, kept.reshape(grid)))
             _outline(panel, kept.reshape(grid), image.shape[0] // grid[0])
     for panel, title in zip(panels, ("all tokens", *_METHODS), strict=False):
-        panel.set_title(title, color=INK if title == "all tokens" else color(title), weight="bold", loc="center")
+        panel.set_title(
+            marked(title, fidelities.get(title)),
+            color=INK if title == "all tokens" else color(title),
+            weight="bold",
+            loc="center",
+        )
     num_kept = len(shown[0]["kept_indices"][_METHODS[0]])
     title = f"What is kept: {num_kept} of {samples.config['num_visual_tokens']} visual tokens"
-    headings(figure, title, "Toy scenes and a toy model, not the paper's data. What is dropped is faded.")
+    footer = f"Toy scenes and a toy model, not the paper's data. What is dropped is faded.\n{FIDELITY_LEGEND}"
+    headings(figure, title, footer)
     return figure
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from divprune.fidelity import FIDELITY_LEGEND, marked
 from divprune.figures.samples import measured_methods
 from divprune.figures.style import canvas, color, data_notice, headings, look
 from divprune.records import Record
@@ -44,7 +45,9 @@ def draw(samples: Record) -> "Figure":
     panel.set_xlabel("smallest cosine distance between two kept tokens of an image (max-min distance)")
     kept = f"{rows[0]['num_kept']:.0f} of {samples.config['num_visual_tokens']} tokens kept"
     shown = "pictures" if "num_pictures" in samples.config else "scenes"
-    footer = f"{data_notice(samples)}. {kept}; heights are fractions of the {shown}, | is the median."
+    footer = (
+        f"{data_notice(samples)}. {kept}; heights are fractions of the {shown}, | is the median.\n{FIDELITY_LEGEND}"
+    )
     headings(figure, "How different the kept tokens are", footer)
     return figure
 
@@ -68,7 +71,10 @@ def _compared(samples: Record) -> list[Mapping[str, Any]]:
     for row in rows:
         if row["num_kept"] == usual:
             twins.setdefault(tuple(row["max_min_distances"]), []).append(row)
-    return [{**same[0], "label": ", ".join(row["method"] for row in same)} for same in twins.values()]
+    return [
+        {**same[0], "label": ", ".join(marked(row["method"], row.get("fidelity")) for row in same)}
+        for same in twins.values()
+    ]
 
 
 def _edges(rows: list[Mapping[str, Any]]) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from divprune.fidelity import FIDELITY_LEGEND, marked
 from divprune.figures.record_views import SHARE, Row, at_share, curves, reference, short_names
 from divprune.figures.style import GREY, INK, PALE, canvas, color, headings, look, toy_notice
 from divprune.records import Record
@@ -22,7 +23,8 @@ def draw(suite: Record) -> "Figure":
     figure, (left, right) = canvas(1.5 + 0.17 * max(len(rows), 14), 1, 2, width_ratios=(1.25, 1))
     _draw_curves(left, suite)
     _draw_ranking(right, rows, suite)
-    footer = f"Bars and bands: {suite.config['confidence']:.0%} intervals. Thin grey lines: other methods."
+    bars = f"Bars and bands: {suite.config['confidence']:.0%} intervals. Thin grey lines: other methods."
+    footer = f"{bars}\n{FIDELITY_LEGEND}"
     headings(figure, "Score against FLOPs, on toy scenes", f"{toy_notice(suite)}. {footer}")
     return figure
 
@@ -70,7 +72,15 @@ def _name_curves(panel: "Axes", found: dict[str, list[Row]], ceiling: float) -> 
         for (method, row), height in zip(side.items(), heights, strict=True):
             shift, anchor = (0.9, "right") if is_cheap else (1.12, "left")
             place = (shift * row["flop_percent"], height)
-            panel.text(*place, names[method], color=color(method), ha=anchor, va="center", fontsize=8.5, weight="bold")
+            panel.text(
+                *place,
+                marked(names[method], row.get("fidelity")),
+                color=color(method),
+                ha=anchor,
+                va="center",
+                fontsize=8.5,
+                weight="bold",
+            )
 
 
 def _spread(heights: list[float], gap: float) -> list[float]:
@@ -98,6 +108,7 @@ def _draw_ranking(panel: "Axes", rows: list[Row], suite: Record) -> None:
     short, names = short_names(row["method"] for row in rows), []
     for place, row in enumerate(rows):
         dearer, name = row["flop_percent"] > 1.5 * usual, short[row["method"]]
+        name = marked(name, row.get("fidelity"))
         names.append(f"{name} ({row['flop_percent']:.0f} %)" if dearer else name)
         _draw_row(panel, place, row, is_open=dearer)
     panel.axvline(reference(suite, "unpruned")["mean_percent"], color=INK, linestyle="--", linewidth=1)

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from divprune.fidelity import FIDELITY_LEGEND, marked
 from divprune.figures.record_views import SHARE, Row, at_share, reference
 from divprune.figures.samples import measured_methods
 from divprune.figures.style import GREY, INK, canvas, headings, look, measured_on, toy_notice
@@ -25,7 +26,8 @@ def draw(suite: Record, samples: Record) -> "Figure":
     panel.set_xlabel("time to the first token (ms): encoder, selection and prefill")
     panel.set_ylabel("mean score (%)")
     panel.legend(loc="lower left")
-    footer = f"{toy_notice(suite)}. Bars: p20 to p80, and {suite.config['confidence']:.0%} intervals."
+    bars = f"Bars: p20 to p80, and {suite.config['confidence']:.0%} intervals."
+    footer = f"{toy_notice(suite)}. {bars}\n{FIDELITY_LEGEND}"
     headings(figure, "Score against time, on toy scenes", footer)
     return figure
 
@@ -55,6 +57,6 @@ def _draw_point(panel: "Axes", row: Row, time: Row) -> None:
         markersize=10 if is_full else 6.5 if stands_out else 4,
         linewidth=1,
         linestyle="",
-        label=row["method"].partition(":")[0] if stands_out else None,
+        label=marked(row["method"].partition(":")[0], row.get("fidelity")) if stands_out else None,
         zorder=3 if stands_out else 2,
     )

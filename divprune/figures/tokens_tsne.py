@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from divprune.fidelity import FIDELITY_LEGEND, marked
 from divprune.figures.samples import sample_titled, token_colors, tokens
 from divprune.figures.style import GREY, INK, canvas, color, data_notice, headings, rows_of
 from divprune.records import Record
@@ -21,6 +22,7 @@ def draw(samples: Record) -> "Figure":
     sample = rows_of(samples, "sample")[0]
     places = embedded(tokens(sample))
     colors = token_colors(sample)
+    fidelities = {row["method"]: row.get("fidelity") for row in rows_of(samples, "method")}
     chosen = [found for found in (sample_titled(sample, method) for method in METHODS) if found is not None]
     figure, panels = canvas(3.5, 1, len(chosen), sharex=True, sharey=True)
     for panel, (method, indices) in zip(panels, chosen, strict=True):
@@ -29,7 +31,8 @@ def draw(samples: Record) -> "Figure":
         across, up = places.T
         panel.scatter(across[~kept], up[~kept], c=colors[~kept], s=13, alpha=0.75, linewidths=0)
         panel.scatter(across[kept], up[kept], c=colors[kept], s=38, edgecolors=INK, linewidths=1.2)
-        panel.set_title(f"{method}: {kept.sum()} of {len(kept)}", color=color(method), weight="bold", loc="center")
+        title = f"{marked(method, fidelities.get(method))}: {kept.sum()} of {len(kept)}"
+        panel.set_title(title, color=color(method), weight="bold", loc="center")
         panel.set_xticks([])
         panel.set_yticks([])
         panel.spines[:].set(visible=True, color=GREY, linewidth=0.6)
@@ -37,7 +40,8 @@ def draw(samples: Record) -> "Figure":
     headings(
         figure,
         "Where the kept tokens lie among all (t-SNE)",
-        f"A dot is a token, in the colour of its patch; kept ones are ringed. {data_notice(samples, one=True)}.",
+        f"A dot is a token, in the colour of its patch; kept ones are ringed. {data_notice(samples, one=True)}.\n"
+        f"{FIDELITY_LEGEND}",
     )
     return figure
 

@@ -13,11 +13,11 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
 import torch
 from torch import Tensor
 
+from divprune.fidelity import Fidelity as Fidelity
 from divprune.methods.papers import Paper as Paper
 
 Count = Literal["exact", "at_most", "adaptive", "schedule"]
 Modality = Literal["image", "video"]
-Fidelity = Literal["exact", "documented", "stand-in", "unverified"]
 Need = str
 """Name of a field of `ItemContext`."""
 

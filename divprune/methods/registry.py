@@ -101,6 +101,19 @@ def method_title(spec: str) -> str:
     return re.sub(r"=[^,]*[/\\]", "=", spec)
 
 
+def fidelity_of(spec: str) -> Fidelity | None:
+    """Return how near a method is to its paper; None for a method without one, and for what is no method.
+
+    Args:
+        spec: As for `get_method`, or another title of a row, such as "unpruned".
+    """
+    try:
+        method = _method_class(spec.partition(":")[0])
+    except UnknownMethodError:
+        return None
+    return None if method.paper is None else method.fidelity
+
+
 def available_methods() -> list[MethodInfo]:
     """Return what is known about every method, built-in ones first."""
     return [_info(name, _method_class(name)) for name in _names()]

@@ -22,6 +22,7 @@ from divprune.evaluation.scenes.scores import Answered, scores
 from divprune.huggingface import prune
 from divprune.jsonl_log import JsonlLog
 from divprune.methods import method_title
+from divprune.methods.registry import fidelity_of
 
 SCENES_PER_BATCH = 8
 
@@ -165,6 +166,7 @@ class Suite:
         refusal = case.refusal or next((entry.refusal for entry in entries if entry.refusal), None)
         row: dict[str, Any] = {
             "method": method_title(case.name),
+            "fidelity": fidelity_of(case.name),
             "matching": case.matching,
             "keep_ratio": case.keep_ratio,
             "refusal": refusal,
