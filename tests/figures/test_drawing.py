@@ -19,7 +19,7 @@ SHOWN = {
     "kept-on-image": ["all tokens", "divprune", "fastv‡", "visionzip*", "cdpruner†", "random"],
     "score-flops": ["divprune", "random", "fastv‡", "vtw‡", "norm", "unpruned", "picture withheld"],
     "score-time": ["divprune", "random", "fastv‡", "vtw‡", "unpruned"],
-    "max-min-histogram": ["divprune, divprune-star*", "random", "fastv‡", "minmax", "norm"],
+    "max-min-histogram": ["divprune, divprune-star*", "random", "fastv‡", "minmax‡", "norm"],
     "tokens-tsne": ["divprune: 25 of 256", "fastv‡: 25 of 256", "random: 25 of 256"],
     "prefill": ["unpruned", "random, 25 kept", "divprune, 25 kept", "selection"],
     "selection-time": ["the paper's procedure", "64", "144"],
