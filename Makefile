@@ -40,8 +40,8 @@ help:  ## list the targets
 run: .venv/.stamp  ## watch a small model answer from 10 % of its visual tokens, and write a report
 	.venv/bin/divprune run --report $(REPORT)
 
-test: check  ## all checks, then all tests but most cells of the parity suite
-	$(TEST_ENVIRONMENT) .venv-test/bin/python -m pytest -n $(TEST_WORKERS) --cells few
+test: check  ## all checks, then all tests but slow ones and most cells of the parity suite
+	$(TEST_ENVIRONMENT) .venv-test/bin/python -m pytest -n $(TEST_WORKERS) --cells few -m "not slow"
 
 test-coverage: .venv-test/.stamp  ## the same tests, and the branches that they reach; fails below the floor in pyproject.toml
 	.venv-test/bin/coverage erase
@@ -49,8 +49,9 @@ test-coverage: .venv-test/.stamp  ## the same tests, and the branches that they 
 	.venv-test/bin/coverage combine --quiet
 	.venv-test/bin/coverage report
 
-test-parity: .venv-test/.stamp  ## the other cells: every family in every way of calling
+test-parity: .venv-test/.stamp  ## the others: every family in every way of calling, and what is slow
 	$(TEST_ENVIRONMENT) .venv-test/bin/python -m pytest -n $(TEST_WORKERS) tests/parity --cells rest
+	$(TEST_ENVIRONMENT) .venv-test/bin/python -m pytest -n $(TEST_WORKERS) -m slow
 
 test-floor: .venv-floor/.stamp  ## the tests of models, methods and command line on the oldest versions that we allow
 	$(TEST_ENVIRONMENT) .venv-floor/bin/python -m pytest -n $(TEST_WORKERS) $(FLOOR_TESTS)

@@ -234,6 +234,7 @@ def test_figures_know_neither_torch_nor_matplotlib_until_they_draw() -> None:
     assert run_python(f"import sys, divprune.figures; print([name for name in {heavy} if name in sys.modules])") == "[]"
 
 
+@pytest.mark.slow
 def test_importing_every_module_patches_nothing() -> None:
     code = """
 import tests.conftest

@@ -145,6 +145,7 @@ FAULTY = (
 
 
 @pytest.mark.parametrize("template", [*HANGING, *EATING])
+@pytest.mark.slow
 def test_a_template_that_hangs_or_eats_memory_is_refused(template: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("divprune.checkpoint_checks.TEMPLATE_SECONDS", 2)
     with pytest.raises(CheckpointError, match="its chat template takes more than 2 seconds or 1024 MiB"):

@@ -14,6 +14,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("calibrations")
 
 
+@pytest.mark.slow
 def test_a_recipe_of_the_embedded_model_is_used_by_every_command(divprune: Command, folder: Path) -> None:
     path = folder / "recipe.json"
     outcome = divprune("calibrate", "fitprune", "--samples", 3, "--target-percent", 45, "--output", path, "--json")

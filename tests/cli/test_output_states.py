@@ -160,6 +160,7 @@ def test_a_model_folder_is_read(divprune: Command, llava: Path, folder: Path) ->
     assert (llava / "config.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_names_that_no_terminal_shows_lose_no_work(tmp_path: Path, picture: Path) -> None:
     """Twice into one report, on an ASCII terminal, by a name that is not UTF-8 and would clear the screen."""
     image, report = tmp_path / os.fsdecode(b"caf\xe9 \x1b[2J\a.png"), tmp_path / os.fsdecode(b"r\xe9\x1b[2J\a.html")

@@ -148,6 +148,7 @@ def test_one_of_several_processes_does_what_cannot_be_shared(
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_time_and_memory_of_table_2(divprune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paper_run, "run_in_harness", answered)
     # In this process, which has a torchvision that can be imported.
@@ -178,6 +179,7 @@ def test_time_and_memory_of_table_2(divprune: Command, tmp_path: Path, monkeypat
     assert measured == [1], "--no-resume measures again"
 
 
+@pytest.mark.slow
 def test_figures_of_pictures_and_of_scores(
     divprune: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: Path
 ) -> None:

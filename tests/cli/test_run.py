@@ -201,7 +201,7 @@ def test_tiles_and_newlines(divprune: Command, checkpoints: Path, clip: Path, pi
         (("--newlines", "keep"), "newlines must be 'budget' for 'llava', got 'keep'"),
     ],
 )
-@pytest.mark.parametrize("name", ["run", "bench"])
+@pytest.mark.parametrize("name", ["run", pytest.param("bench", marks=pytest.mark.slow)])
 def test_a_model_without_tiles_has_none(
     divprune: Command, llava: Path, picture: Path, name: str, arguments: tuple[str, ...], reason: str
 ) -> None:

@@ -69,11 +69,13 @@ def test_too_few_tokens_or_rounds_are_refused(model: PreTrainedModel, inputs: di
         run_bench(model, inputs, [UNPRUNED_VARIANT], num_new_tokens=2, repeats=0)
 
 
+@pytest.mark.slow
 def test_peak_memory_is_the_calls_own() -> None:
     small, large = (in_own_process(allocate, mebibytes) / 2**20 for mebibytes in (50, 250))
     assert large - small == pytest.approx(200, abs=40)
 
 
+@pytest.mark.slow
 def test_processes_are_fresh_and_their_errors_come_through() -> None:
     with pytest.raises(ValueError, match=r"in process \d+") as caught:
         in_own_process(fail)

@@ -47,6 +47,7 @@ def test_checkpoint_loads_as_llava(loaded: tuple[LlavaForConditionalGeneration, 
     assert processor.num_additional_image_tokens == 1
 
 
+@pytest.mark.slow
 def test_checkpoint_answers_test_scenes(loaded: tuple[LlavaForConditionalGeneration, LlavaProcessor]) -> None:
     kinds = ("existence", "count", "color", "shape", "position")
     answered = list(answer_scenes(*loaded, [scene(seed) for seed in range(24)], kinds, batch_size=36))

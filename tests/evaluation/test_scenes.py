@@ -45,6 +45,7 @@ def generate(model: Any, inputs: Any, case: Case) -> torch.Tensor:
         return model.generate(**inputs, do_sample=False, max_new_tokens=48)
 
 
+@pytest.mark.slow
 def test_batches_with_shared_encodings_answer_like_single_questions(
     embedded: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

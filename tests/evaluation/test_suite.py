@@ -122,6 +122,7 @@ class Stop(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on(embedded: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cases = plan(embedded, ["random", "uniform"], [0.1], ["tokens"])
     whole = Suite(*embedded, 10).run(cases, with_cider=False)

@@ -73,6 +73,7 @@ def test_a_model_compiled_as_a_whole_is_refused(model: PreTrainedModel) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_a_compiled_forward_gives_the_same_tokens(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
     with prune(model, DivPrune(), keep_ratio=0.25):
         expected = model.generate(**inputs, max_new_tokens=4)
@@ -85,6 +86,7 @@ def test_a_compiled_forward_gives_the_same_tokens(model: PreTrainedModel, inputs
     assert model.forward is compiled
 
 
+@pytest.mark.slow
 def test_the_compiled_decoding_of_a_static_cache_gives_the_same_tokens(
     model: PreTrainedModel, inputs: dict[str, Any]
 ) -> None:

@@ -13,6 +13,7 @@ from divprune.errors import MediaError
 from divprune.media import load_image
 from tests.media.makers import CONSTANT, write_video
 
+pytestmark = pytest.mark.slow
 MEBI = 2**20
 MOST_MEBIBYTES = 640
 """More than the process had before: 2**26 pixels of four bytes, twice, and what is left of them."""

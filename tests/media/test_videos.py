@@ -37,8 +37,8 @@ def truth(times: Sequence[Fraction], indices: Sequence[int]) -> list[float]:
             for num_frames in (1, 2, 50)
             if (suffix, num_frames) not in TOO_SHORT
         ),
-        ("mp4", 6000),
-        ("webm", 6000),
+        pytest.param("mp4", 6000, marks=pytest.mark.slow),
+        pytest.param("webm", 6000, marks=pytest.mark.slow),
     ],
 )
 def test_a_constant_rate_gives_frames_by_number(tmp_path: Path, suffix: str, num_frames: int) -> None:

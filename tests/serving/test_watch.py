@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
 WATCHED = (sys.executable, "-m", "divprune.serving.watch", sys.executable, "-c")
 # Says that it is ready, and ends with 0 when asked to, as vLLM does.
 SERVER = """
