@@ -13,6 +13,7 @@ from typing import Any
 
 from divprune.huggingface import supported_families
 from divprune.methods import MethodInfo, available_methods
+from divprune.methods.registry import built_in
 from divprune.outputs import write_whole
 from divprune.records import Record, load_record
 from tools.cost_tables import bench_table, serving_table, soak_table
@@ -22,7 +23,7 @@ from tools.paper_tables import plan_table, reproduced_table
 from tools.scene_tables import greedy_table, suite_table
 
 ROOT = Path(__file__).parent.parent
-FILES = ("README.md", "docs/results.md", "docs/reproduce.md")
+FILES = ("README.md", "docs/results.md", "docs/reproduce.md", "docs/fidelity.md")
 PRINTED_TABLES = ("table1", "table2", "table3", "ablations")
 SUMMARY_KEEP_RATIO = 0.098
 
@@ -75,6 +76,18 @@ def methods_table() -> str:
         merges = "yes" if info.merges else ""
         rows.append((*cells, reads, merges, parameters, _paper(info), info.fidelity))
     header = ("method", "keeps", "acts", "reads besides the tokens", "merges", "parameters", "from", "fidelity")
+    return markdown_table(header, rows, numbers_from=len(header))
+
+
+def fidelity_table() -> str:
+    """Every method of a paper: how near it is, and what deviates."""
+    rows = []
+    for method in built_in():
+        if method.paper is not None:
+            found = re.search(r"(?:Deviation|Stand-in).*?(?=\n\n|\Z)", method.__doc__ or "", flags=re.S)
+            said = " ".join(found[0].split()) if found else ""
+            rows.append((f"`{method.name}`", method.fidelity, said, method.paper.citation))
+    header = ("method", "fidelity", "what deviates", "paper")
     return markdown_table(header, rows, numbers_from=len(header))
 
 
@@ -202,6 +215,7 @@ def _without_seeds(rows: Rows) -> Rows:
 TABLES: dict[str, Callable[[], str]] = {
     "families": families_list,
     "methods": methods_table,
+    "fidelity": fidelity_table,
     "figures": figure_block,
     "paper-plan": plan_table,
     **{f"paper-{name}": partial(reproduced_table, name, ROOT / "results" / "paper") for name in PRINTED_TABLES},
