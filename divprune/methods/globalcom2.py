@@ -25,7 +25,7 @@ class GlobalCom2(Method):
     thumbnail, and a token of it counts for the tile in which its middle lies; padding has no tokens; fractions are
     rounded down, and what remains goes one each to the largest shares, so that the number is the caller's.
 
-    X. Liu, Z. Wang, J. Chen, Y. Han, Y. Wang, J. Yuan, J. Song, L. Zhang, S. Huang, H. Chen, "Global Compression
+    X. Liu, Z. Wang, J. Chen, Y. Han, Y. Wang, J. Yuan, J. Song, S. Huang, H. Chen, "Global Compression
     Commander: Plug-and-Play Inference Acceleration for High-Resolution Large Vision-Language Models", AAAI 2026,
     https://arxiv.org/abs/2501.05179
 
@@ -39,7 +39,7 @@ class GlobalCom2(Method):
         "Vision-Language Models",
         year=2026,
         url="https://arxiv.org/abs/2501.05179",
-        citation="Liu, Wang, Chen, Han, Wang, Yuan, Song, Zhang, Huang, Chen, AAAI 2026",
+        citation="Liu, Wang, Chen, Han, Wang, Yuan, Song, Huang, Chen, AAAI 2026",
     )
     fidelity: ClassVar[Fidelity] = "unverified"
     needs: ClassVar[frozenset[Need]] = frozenset({"vision_attention", "pieces"})
