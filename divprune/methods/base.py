@@ -165,6 +165,7 @@ class Method(ABC):
         vision_layer: The layer of the vision encoder that `vision_attention` and `vision_keys` come from; negative
             numbers count from the last.
         joins_heads: Whether `vision_attention` is one softmax over the products of whole queries and keys.
+        modalities: What it can prune; a method that compares frames takes videos alone, and refuses images.
     """
 
     name: ClassVar[str]
@@ -175,6 +176,7 @@ class Method(ABC):
     reads: ClassVar[frozenset[Need]] = frozenset()
     vision_layer: ClassVar[int] = -2
     joins_heads: ClassVar[bool] = False
+    modalities: ClassVar[tuple[Modality, ...]] = ("image", "video")
 
     def __init_subclass__(cls) -> None:
         """Refuse needs that are no field of `ItemContext`.

@@ -12,7 +12,7 @@ from inspect import isabstract
 from typing import Any
 
 from divprune.errors import UnknownMethodError
-from divprune.methods.base import QUERY_NEEDS, Count, Method, Paper
+from divprune.methods.base import QUERY_NEEDS, Count, Method, Modality, Paper
 from divprune.methods.merging import MergingMethod
 
 ENTRY_POINT_GROUP = "divprune.methods"
@@ -40,6 +40,7 @@ class MethodInfo:
         merges: Whether dropped tokens are merged into the kept ones.
         vision_layer: The layer of the vision encoder that it needs attention or keys of, see `Method.vision_layer`;
             None if it needs neither.
+        modalities: What it can prune.
     """
 
     name: str
@@ -51,6 +52,7 @@ class MethodInfo:
     needs: tuple[str, ...] = ()
     merges: bool = False
     vision_layer: int | None = None
+    modalities: tuple[Modality, ...] = ("image", "video")
 
     @property
     def is_query_aware(self) -> bool:
@@ -69,6 +71,7 @@ class MethodInfo:
             "vision_layer": self.vision_layer,
             "query_aware": self.is_query_aware,
             "merges": self.merges,
+            "modalities": list(self.modalities),
             "parameters": self.parameters,
             "year": paper.year if paper else None,
             "citation": paper.citation if paper else None,
@@ -114,6 +117,7 @@ def _info(name: str, method: type[Method]) -> MethodInfo:
         needs=tuple(sorted(method.needs)),
         merges=issubclass(method, MergingMethod),
         vision_layer=method.vision_layer if method.needs & {"vision_attention", "vision_keys"} else None,
+        modalities=method.modalities,
     )
 
 

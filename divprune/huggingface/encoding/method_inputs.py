@@ -161,9 +161,9 @@ def _all_tokens_context(
     elif attention is not None:
         num_patches = attention.shape[1]
     else:
-        num_patches = len(cast(Tensor, features)) * tower.patches_per_feature(adapter.model)
+        num_patches = len(cast(Tensor, features)) * tower.patches_per_feature(adapter.model, modality)
     patches = tower.patches(adapter.model, inputs, modality, num_patches)
-    if features is not None and tower.patches_per_feature(adapter.model) == 1:
+    if features is not None and tower.patches_per_feature(adapter.model, modality) == 1:
         features = _of_tokens(features, patches)
     return ItemContext(
         has_patch=(patches[:, 0] != NO_PATCH).to(device),
