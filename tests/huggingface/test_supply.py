@@ -119,7 +119,8 @@ def test_cls_features_are_those_of_each_tokens_image_or_tile(name: str) -> None:
     if name in ("paligemma", "internvl"):  # no CLS token, and a projector of several patches
         assert known == [None] * len(items)
         return
-    layers = model.config.vision_feature_layer
+    named = "vision_feature_layers" if hasattr(model.config, "vision_feature_layers") else "vision_feature_layer"
+    layers = getattr(model.config, named)
     seen: list[Tensor] = []
     handle = model.model.vision_tower.register_forward_hook(lambda _, __, output: seen.append(output))
     with torch.no_grad():

@@ -64,7 +64,9 @@ class Tower:
         Returns:
             None where the projector works on several patches at once, or the encoder's output does not show it.
         """
-        layers = getattr(model.config, "vision_feature_layer", None)
+        # ViP-LLaVA's are several, under a name of its own before transformers 5.24.
+        names = ("vision_feature_layer", "vision_feature_layers")
+        layers = next((found for name in names if (found := getattr(model.config, name, None)) is not None), None)
         states = getattr(output, "hidden_states", None)
         if not self.projects_patches or layers is None or states is None:
             return None

@@ -50,7 +50,8 @@ def paligemma2() -> PreTrainedModel:
     """With a cap on attention logits that these, of order one, feel; Gemma 2's own is 50."""
     text = Gemma2Config(
         **TEXT_SIZES, **VOCABULARY, **HEADS, query_pre_attn_scalar=8, sliding_window=20, layer_types=SLIDING,
-        attn_logit_softcapping=1.0, final_logit_softcapping=30.0,
+        # transformers 5.18 forgets the cap on the final logits here, pruned or not.
+        attn_logit_softcapping=1.0, final_logit_softcapping=None,
     )  # fmt: skip
     return build_gemma(_paligemma(text))
 
