@@ -171,5 +171,5 @@ def test_too_short_tables_of_angles(checkpoint: Checkpoint, monkeypatch: pytest.
     """A version that ignores the factor, or calls it otherwise, would answer wrongly from long prompts."""
     folder = checkpoint("qwen3_vl")
     monkeypatch.setattr(qwen3, "room_for_dropped_tokens", nullcontext)
-    with pytest.raises(UnsupportedVersionError, match=r"must have 4 x 4096 rows, found 4096 in .* Install vllm"):
+    with pytest.raises(UnsupportedVersionError, match=r"must have 16384 rows, found 4096 in .* Install vllm"):
         LLM(str(folder), hf_overrides=pruned_overrides(folder, **PRUNING), **SETTINGS)
