@@ -53,7 +53,9 @@ def paligemma2() -> PreTrainedModel:
         # transformers 5.18 forgets the cap on the final logits here, pruned or not.
         attn_logit_softcapping=1.0, final_logit_softcapping=None,
     )  # fmt: skip
-    return build_gemma(_paligemma(text))
+    model = build_gemma(_paligemma(text))
+    model.set_attn_implementation("eager")  # transformers 5.18 takes sdpa, which knows no cap
+    return model
 
 
 def _paligemma(text: GemmaConfig | Gemma2Config) -> PaliGemmaConfig:
