@@ -10,7 +10,8 @@ from functools import cached_property
 from typing import Any, Literal, Self, cast, get_args
 
 from divprune.budget import DEFAULT_KEEP_RATIO, Budget
-from divprune.methods.base import Method, Modality
+from divprune.methods.base import Method
+from divprune.methods.item_context import Modality
 from divprune.methods.registry import get_method
 
 Scope = Literal["item", "frame", "tile", "sample"]

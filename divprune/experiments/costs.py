@@ -18,7 +18,7 @@ from divprune.experiments.paper.presets import Entry
 from divprune.experiments.paper.settings import Setting, recipe_file
 from divprune.experiments.subjects import Subject
 from divprune.methods import Method, RandomTokens, get_method
-from divprune.methods.base import Modality
+from divprune.methods.item_context import Modality
 
 PEAK_SHARE = 0.4
 """Of a GPU's peak, by the paper's own measurement: the prefill of LLaVA-NeXT-Video, 6.539 T multiply-accumulates by

@@ -17,7 +17,7 @@ from divprune.evaluation.runs import UNPRUNED, EvaluationRun
 from divprune.experiments.paper.settings import at_equal_flops
 from divprune.experiments.subjects import CHECKPOINTS, KEEP_RATIO, Subject, architecture_of, subject_of
 from divprune.methods import get_method
-from divprune.methods.base import Modality
+from divprune.methods.item_context import Modality
 
 SCENES = "scenes"
 SUITES = {"paper-image": IMAGE_SETS, "paper-video": VIDEO_SETS, "paper": DATA_SETS}

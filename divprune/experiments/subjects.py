@@ -16,7 +16,7 @@ from divprune.embedded import checkpoint_path
 from divprune.errors import ArgumentError, first_line
 from divprune.evaluation.datasets import DATA_SETS, data_set
 from divprune.huggingface.families.registry import family_named
-from divprune.methods.base import Modality
+from divprune.methods.item_context import Modality
 
 CHECKPOINTS: Mapping[str, str] = {
     "llava-1.5-7b": "llava-hf/llava-1.5-7b-hf",

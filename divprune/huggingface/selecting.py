@@ -15,8 +15,9 @@ from divprune.errors import PruningError, SelectionError
 from divprune.huggingface.encoding.encode import seconds_now
 from divprune.huggingface.encoding.items import Group, ItemSelection, VisualItem
 from divprune.huggingface.groups import groups_of, newlines_on_top
-from divprune.methods.base import ItemContext, Method, Piece
+from divprune.methods.base import Method
 from divprune.methods.checks import checked_picks, state_of
+from divprune.methods.item_context import ItemContext, Piece
 from divprune.methods.merging import MergingMethod, checked_merge
 
 

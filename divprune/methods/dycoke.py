@@ -6,9 +6,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Fidelity, ItemContext, Method, Need, Paper
+from divprune.methods.base import Fidelity, Method, Paper
 from divprune.methods.dart import shares
 from divprune.methods.grids import spread
+from divprune.methods.item_context import ItemContext, Need
 from divprune.methods.video import row_similarity, video_frames
 
 WINDOW = 4

@@ -6,8 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Fidelity, ItemContext, Method, Need, Paper
+from divprune.methods.base import Fidelity, Method, Paper
 from divprune.methods.grids import grid_of
+from divprune.methods.item_context import ItemContext, Need
 from divprune.methods.scores import ranked
 from divprune.selection.distances import full_precision, unit_rows
 

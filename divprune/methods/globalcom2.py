@@ -6,8 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Fidelity, ItemContext, Method, Need, Paper, Piece
+from divprune.methods.base import Fidelity, Method, Paper
 from divprune.methods.grids import given_pieces, token_places
+from divprune.methods.item_context import ItemContext, Need, Piece
 from divprune.methods.scores import checked_number, importance, ranked
 from divprune.methods.shares import weighted_shares
 

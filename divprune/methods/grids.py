@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Piece
+from divprune.methods.item_context import ItemContext, Piece
 from divprune.methods.merging import Merged
 
 Grid = tuple[int, int, int]

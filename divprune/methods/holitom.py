@@ -6,7 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Fidelity, ItemContext, Need, Paper
+from divprune.methods.base import Fidelity, Paper
+from divprune.methods.item_context import ItemContext, Need
 from divprune.methods.merging import Merged
 from divprune.methods.scores import checked_number, importance
 from divprune.methods.shares import proportional_shares

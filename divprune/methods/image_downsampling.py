@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from divprune.budget import Budget
-from divprune.methods.base import Fidelity, Need, Paper
+from divprune.methods.base import Fidelity, Paper
+from divprune.methods.item_context import Need
 from divprune.methods.spatial_pooling import SpatialPooling
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Fidelity, ItemContext, Need, Paper, given
+from divprune.methods.base import Fidelity, Paper
 from divprune.methods.holitom import left_tokens
+from divprune.methods.item_context import ItemContext, Need, given
 from divprune.methods.merging import Merged
 from divprune.methods.scores import checked_number
 from divprune.methods.shares import proportional_shares

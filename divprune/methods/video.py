@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from divprune.methods.base import ItemContext
 from divprune.methods.grids import grid_of
+from divprune.methods.item_context import ItemContext
 from divprune.methods.token_groups import DROPPED
 from divprune.selection.density_peaks import NO_CENTRE
 from divprune.selection.distances import full_precision, unit_rows

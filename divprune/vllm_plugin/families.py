@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     # vLLM loads this file in every process; the methods, and torch, only where a model is pruned.
-    from divprune.methods.base import Modality
+    from divprune.methods.item_context import Modality
 
 PREFIX = "DivPrune"
 

@@ -13,8 +13,8 @@ from vllm.model_executor.models.llava_onevision import LlavaOnevisionForConditio
 from vllm.model_executor.models.qwen2_5_vl import Qwen2_5_VLForConditionalGeneration
 from vllm.model_executor.models.qwen2_vl import Qwen2VLForConditionalGeneration
 
-from divprune.methods.base import Modality
 from divprune.methods.grids import Grid
+from divprune.methods.item_context import Modality
 from divprune.vllm_plugin.counting import PrunedCountingModel
 from divprune.vllm_plugin.mrope import PrunedMRoPEModel
 from divprune.vllm_plugin.pruned_model import with_pruned_processor

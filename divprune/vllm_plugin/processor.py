@@ -24,7 +24,7 @@ from vllm.multimodal.processing import (
 
 from divprune.budget import Budget
 from divprune.errors import UnsupportedModelError
-from divprune.methods.base import Modality
+from divprune.methods.item_context import Modality
 from divprune.vllm_plugin.families import ServedFamily, served_family
 from divprune.vllm_plugin.given import BUDGET, Given, holds_budget
 from divprune.vllm_plugin.positions import num_positions

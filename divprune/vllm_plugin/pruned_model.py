@@ -15,9 +15,9 @@ from vllm.model_executor.models.interfaces import SupportsMultiModal
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from divprune.methods import ItemContext, Method
-from divprune.methods.base import Modality
 from divprune.methods.checks import checked_selection
 from divprune.methods.grids import Grid
+from divprune.methods.item_context import Modality
 from divprune.vllm_plugin.processor import MODALITIES, PrunedInfo, PrunedProcessor, budget_field, pruned_class
 from divprune.vllm_plugin.refusals import refuse_unsupported
 from divprune.vllm_plugin.settings import from_integers

@@ -9,7 +9,7 @@ from torch import Tensor
 from vllm.config import VllmConfig
 from vllm.model_executor.models import qwen3_vl
 
-from divprune.methods.base import Modality
+from divprune.methods.item_context import Modality
 from divprune.vllm_plugin.mrope import PrunedMRoPEModel, as_columns
 from divprune.vllm_plugin.positions import POSITIONS_FACTOR
 from divprune.vllm_plugin.pruned_model import with_pruned_processor

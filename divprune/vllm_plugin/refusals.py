@@ -5,8 +5,8 @@ from typing import Any
 import torch
 
 from divprune.methods import ItemContext, Method
-from divprune.methods.base import Modality
 from divprune.methods.checks import checked_selection
+from divprune.methods.item_context import Modality
 from divprune.methods.merging import MergingMethod
 from divprune.vllm_plugin.families import ServedFamily, served_family
 from divprune.vllm_plugin.settings import REQUEST_KEYS, PruningSettings

@@ -13,7 +13,8 @@ from divprune.errors import PruningError, UnsupportedModelError
 from divprune.huggingface.encoding.items import VisualItem
 from divprune.huggingface.encoding.vision_capture import received_attention
 from divprune.huggingface.families.vision_towers import TOWERS, tower_of
-from divprune.methods.base import Method, Need
+from divprune.methods.base import Method
+from divprune.methods.item_context import Need
 from tests.support.encoding import Curious, encoded_for
 from tests.support.float64 import is_rounding
 from tests.support.models.every_family import CASES, Row, make_inputs

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from divprune.methods import FitPrune, FitPruneRecipe, ItemContext, Method, get_method
-from divprune.methods.base import Piece
+from divprune.methods.item_context import Piece
 
 CALIBRATED: dict[str, Method] = {"fitprune": FitPrune(FitPruneRecipe((20, 10, 5), 60))}
 """Methods that have no defaults."""

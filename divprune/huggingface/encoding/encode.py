@@ -31,8 +31,8 @@ from divprune.huggingface.encoding.method_inputs import (
 )
 from divprune.huggingface.encoding.vision_capture import VISION_NEEDS, CapturedVision
 from divprune.huggingface.model_inputs import PIXEL_INPUTS, layout_inputs, modalities_in
-from divprune.methods.base import Modality
 from divprune.methods.image_downsampling import ImageDownsampling
+from divprune.methods.item_context import Modality
 
 COMPRESSION = "video_compression_mask"
 """VideoLLaMA3's processor says with it which video tokens have no placeholder, because little moves there."""

@@ -18,8 +18,9 @@ from divprune.huggingface.encoding.clip_space import clip_space
 from divprune.huggingface.encoding.items import Encoding, VisualItem
 from divprune.huggingface.encoding.vision_capture import EARLY, VISION_NEEDS, CapturedVision, capture_encoder
 from divprune.huggingface.families.vision_towers import NO_PATCH, TOWERS, Tower, tower_of
-from divprune.methods.base import ItemContext, Method, Modality
+from divprune.methods.base import Method
 from divprune.methods.image_downsampling import ImageDownsampling
+from divprune.methods.item_context import ItemContext, Modality
 from divprune.methods.merging import MergingMethod
 
 PIXELS = "pixel_values"

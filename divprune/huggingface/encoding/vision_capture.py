@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 from divprune.errors import PruningError
 from divprune.huggingface.encoding.attention_capture import AttentionCapture
 from divprune.huggingface.families.vision_towers import Tower
-from divprune.methods.base import Method, Need
+from divprune.methods.base import Method
+from divprune.methods.item_context import Need
 
 EARLY: Need = "early_vision_attention"
 VISION_NEEDS: frozenset[Need] = frozenset(

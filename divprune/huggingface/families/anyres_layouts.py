@@ -10,7 +10,7 @@ from transformers.image_processing_utils import select_best_resolution
 from transformers.models.llava_next.modeling_llava_next import unpad_image
 
 from divprune.huggingface.families.token_layout import Layout, Size, grid_cells, grid_layout
-from divprune.methods.base import Modality
+from divprune.methods.item_context import Modality
 
 
 def anyres_layout(config: Any, inputs: Mapping[str, Any], modality: Modality, index: int, count: int) -> Layout | None:

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Piece
+from divprune.methods.item_context import Piece
 
 Fit = Literal["stretch", "center_crop", "pad"]
 Size = tuple[int, int]

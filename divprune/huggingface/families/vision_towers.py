@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 from transformers.vision_utils import get_vision_window_index
 
-from divprune.methods.base import Modality
+from divprune.methods.item_context import Modality
 
 NO_PATCH = -1
 

@@ -11,7 +11,7 @@ from divprune.errors import PruningError
 from divprune.huggingface.encoding.attention_capture import AttentionCapture
 from divprune.huggingface.encoding.vision_capture import READ_AT_ONCE
 from divprune.huggingface.gather_tokens import PADDING
-from divprune.methods.base import Need
+from divprune.methods.item_context import Need
 
 ATTENTION: frozenset[Need] = frozenset({"attention", "text_attention", "visual_attention", "visual_peak_attention"})
 KEYS: frozenset[Need] = frozenset({"keys", "text_keys"})
