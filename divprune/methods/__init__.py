@@ -51,6 +51,7 @@ from divprune.methods.vscan import VScan as VScan
 from divprune.methods.globalcom2 import GlobalCom2 as GlobalCom2
 from divprune.methods.pact import PACT as PACT
 from divprune.methods.dycoke import DyCoke as DyCoke
+from divprune.methods.vidcom2 import VidCom2 as VidCom2
 from divprune.methods.prunevid import PruneVid as PruneVid
 from divprune.methods.holitom import HoliTom as HoliTom
 from divprune.methods.fastvid import FastVID as FastVID

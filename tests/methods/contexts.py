@@ -9,7 +9,7 @@ from divprune.methods.item_context import Piece
 CALIBRATED: dict[str, Method] = {"fitprune": FitPrune(FitPruneRecipe((20, 10, 5), 60))}
 """Methods that have no defaults."""
 
-VIDEO = {"evs", "dycoke", "prunevid", "holitom", "fastvid", "flashvid"}
+VIDEO = {"evs", "dycoke", "vidcom2", "prunevid", "holitom", "fastvid", "flashvid"}
 """Methods that refuse images."""
 
 
