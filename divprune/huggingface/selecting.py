@@ -15,7 +15,7 @@ from divprune.errors import PruningError, SelectionError
 from divprune.huggingface.encoding.encode import seconds_now
 from divprune.huggingface.encoding.items import Group, ItemSelection, VisualItem
 from divprune.huggingface.groups import groups_of, newlines_on_top
-from divprune.methods.base import Method
+from divprune.methods.base import Method, require_modality
 from divprune.methods.checks import checked_picks, state_of
 from divprune.methods.item_context import ItemContext, Piece
 from divprune.methods.merging import MergingMethod, checked_merge
@@ -82,6 +82,7 @@ def _whole_items(items: list[VisualItem], config: PruningConfig) -> list[Group]:
 
 def _select(visual_tokens: Tensor, method: Method, context: ItemContext, group: Group) -> _Kept:
     """Ask the method about tokens (M, d) that are all candidates."""
+    require_modality(method, context.modality)
     if method.needs:
         _require(method, context)
     if group.budget is not None:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
 from torch import Tensor
 
 from divprune.fidelity import Fidelity as Fidelity
-from divprune.methods.item_context import ItemContext, Need
+from divprune.methods.item_context import ItemContext, Modality, Need
 from divprune.methods.papers import Paper as Paper
 
 Count = Literal["exact", "at_most", "adaptive", "schedule"]
@@ -37,6 +37,7 @@ class Method(ABC):
             index for index; "documented" if the docstring names a deviation; "stand-in" if an input is missing that we
             cannot have, such as CLIP's text encoder or a trained scorer; "unverified" if there is nothing public to
             compare with, or nobody has since the rule was written.
+        modalities: What it works on; a method that compares the frames of a video has {"video"}.
         count: "exact" if the caller says how many tokens stay (`keep_ratio`, `num_keep`); "at_most" if that is the
             upper limit; "adaptive" if the method finds the number of each item by `adaptive_count`, unless the caller
             says one; "schedule" if the method says it for each layer, by `schedule`.
@@ -58,6 +59,7 @@ class Method(ABC):
     acts: ClassVar[str] = "before the LLM"
     paper: ClassVar[Paper | None] = None
     fidelity: ClassVar[Fidelity] = "unverified"
+    modalities: ClassVar[frozenset[Modality]] = frozenset({"image", "video"})
     count: ClassVar[Count] = "exact"
     needs: ClassVar[frozenset[Need]] = frozenset()
     layer_needs: ClassVar[frozenset[Need]] = frozenset()
@@ -168,6 +170,20 @@ class Method(ABC):
         Returns:
             (num_keep,) int64 on the device of `visual_tokens`: distinct indices in the order they were chosen.
         """
+
+
+def require_modality(method: Method, modality: Modality) -> None:
+    """Refuse an item whose modality a method does not work on.
+
+    Raises:
+        ValueError: It is of such a modality.
+    """
+    if modality not in method.modalities:
+        works = "compares the frames of a video" if "video" in method.modalities else "is for images"
+        raise ValueError(
+            f"method {method.name!r} {works}, got an item of modality {modality!r}; choose a method for {modality}s "
+            "(see `divprune methods`)"
+        )
 
 
 def checked_layer(layer: int, lowest: int, name: str = "layer") -> int:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from divprune.methods.base import Fidelity, Method, Paper
-from divprune.methods.item_context import ItemContext, Need
+from divprune.methods.item_context import ItemContext, Modality, Need
 from divprune.methods.scores import checked_number
 from divprune.methods.shares import weighted_shares
 from divprune.methods.video import row_similarity, video_frames
@@ -42,6 +42,7 @@ class VidCom2(Method):
         citation="Liu, Wang, Ma, Zhang, EMNLP 2025",
     )
     fidelity: ClassVar[Fidelity] = "unverified"
+    modalities: ClassVar[frozenset[Modality]] = frozenset({"video"})
     needs: ClassVar[frozenset[Need]] = frozenset({"grid"})
     temperature: float = 0.01
 
@@ -55,7 +56,7 @@ class VidCom2(Method):
         Raises:
             ValueError: The item is no video.
         """
-        frames = video_frames(visual_tokens, context, self.name)
+        frames = video_frames(visual_tokens, context, self)
         num_frames, num_places, _ = frames.shape
         in_video = -row_similarity(frames, frames.mean(dim=(0, 1)))
         in_frame = -row_similarity(frames, frames.mean(dim=1, keepdim=True))

@@ -14,7 +14,7 @@ from torch import Tensor
 from divprune.budget import Budget
 from divprune.errors import PruningError, UnsupportedModelError
 from divprune.huggingface.adapter import ModelAdapter
-from divprune.huggingface.encoding.clip_space import clip_space
+from divprune.huggingface.encoding.clip_space import clip_space, require_clip_of_same_sizes
 from divprune.huggingface.encoding.items import Encoding, VisualItem
 from divprune.huggingface.encoding.vision_capture import EARLY, VISION_NEEDS, CapturedVision, capture_encoder
 from divprune.huggingface.families.vision_towers import NO_PATCH, TOWERS, Tower, tower_of
@@ -26,8 +26,13 @@ from divprune.methods.merging import MergingMethod
 PIXELS = "pixel_values"
 
 
-def require_vision_needs(adapter: ModelAdapter, method: Method) -> None:
+def require_vision_needs(adapter: ModelAdapter, method: Method, has_weights: bool = True) -> None:
     """Refuse a method that reads the vision encoder, for a family whose encoder is not known.
+
+    Args:
+        adapter: the model.
+        method: the method.
+        has_weights: whether the model has weights, to compare with those of a CLIP checkpoint.
 
     Raises:
         UnsupportedModelError: nothing is known of the family's vision encoder.
@@ -38,8 +43,10 @@ def require_vision_needs(adapter: ModelAdapter, method: Method) -> None:
     tower.attention(adapter.model, method.vision_layer)
     if EARLY in method.needs:
         tower.attention(adapter.model, method.early_vision_layer, "early_layer")
-    if method.clip_folder:
+    if method.clip_folder and has_weights:
         clip_space(adapter.model, tower, method.clip_folder)
+    elif method.clip_folder:
+        require_clip_of_same_sizes(adapter.model, method.clip_folder)
 
 
 @contextmanager
