@@ -6,7 +6,7 @@ The paper does not state the settings of its baselines; these are those whose co
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from divprune.config import PruningConfig
+from divprune.config import Newlines, PruningConfig, Scope
 from divprune.efficiency.flops import compare
 from divprune.evaluation.matching import Matching, num_keep_at_equal_flops
 from divprune.experiments.paper.printed import LLAVA_7B, LLAVA_13B, LLAVA_16, LLAVA_VIDEO
@@ -38,6 +38,8 @@ class Setting:
         num_keep: how many are kept of each item.
         refusal: why the model cannot run it; None if nothing is known against it.
         flop_ratio: what it costs, pruned / unpruned, where only the file of its recipe tells more; else None.
+        scope: what shares the budget, as for `prune`.
+        newlines: what becomes of newline tokens, as for `prune`.
     """
 
     method: str
@@ -45,6 +47,8 @@ class Setting:
     num_keep: int | None = None
     refusal: str | None = None
     flop_ratio: float | None = None
+    scope: Scope = "item"
+    newlines: Newlines = "budget"
 
 
 def is_papers(subject: Subject, keep_ratio: float) -> bool:
