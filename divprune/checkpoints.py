@@ -124,6 +124,23 @@ def require_prunable(
             require_fitting_config(model, config, shown)
 
 
+def misfits(
+    model_config: "PreTrainedConfig", configs: "Iterable[tuple[PruningConfig, Collection[Modality]]]"
+) -> list[str | None]:
+    """Say of each of several settings and the modalities shown why `require_prunable` refuses it; None if it fits."""
+    from divprune.huggingface.fitting import require_fitting_config, weightless_model
+
+    model = weightless_model(model_config)
+    reasons: list[str | None] = []
+    for config, shown in configs:
+        try:
+            require_fitting_config(model, config, shown)
+            reasons.append(None)
+        except (DivpruneError, ValueError) as error:
+            reasons.append(" ".join(str(error).split()))
+    return reasons
+
+
 def checkpoint_revision(name: str | None) -> str:
     """Name the version of a checkpoint, without loading it.
 

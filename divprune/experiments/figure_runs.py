@@ -57,7 +57,7 @@ def sample_images(
     runs = [each.run for each in planned]
     names = [method_title(run.method) + (f" {run.budget_title}" if run.num_keep else "") for run in runs]
     methods = [
-        MethodSamples(name, run.method, run.keep_ratio, run.num_keep, run.positions)
+        MethodSamples(name, run.method, run.keep_ratio, run.num_keep, run.positions, run.scope, run.newlines)
         for name, run in zip(names, runs, strict=True)
     ]
     with progress.counting("images", len(images)) as advance:

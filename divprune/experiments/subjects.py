@@ -130,6 +130,11 @@ def subject_of(model: str, num_visual_tokens: int | None) -> Subject:
     return _other(model, num_visual_tokens)
 
 
+def shown_as(medium: Modality, model_type: str) -> Modality:
+    """Return as what a model of a family is shown a medium: as images, the frames of a video that it does not take."""
+    return medium if medium in family_named(model_type).modalities else "image"
+
+
 def architecture_of(model: str) -> str | None:
     """Return the paper's model that a checkpoint is, by the last part of its name; None for any other."""
     last = model.rstrip("/\\").replace("\\", "/").rpartition("/")[2].lower()

@@ -11,7 +11,9 @@ from divprune.efficiency.flops import compare
 from divprune.evaluation.matching import Matching, num_keep_at_equal_flops
 from divprune.experiments.paper.printed import LLAVA_7B, LLAVA_13B, LLAVA_16, LLAVA_VIDEO
 from divprune.experiments.subjects import Subject
-from divprune.methods import get_method
+from divprune.huggingface.families.registry import family_named
+from divprune.huggingface.fitting import require_parts
+from divprune.methods import DivPrune, get_method
 
 VTW_LAYERS: Mapping[str, int] = {LLAVA_7B: 4, LLAVA_13B: 4, LLAVA_16: 3, LLAVA_VIDEO: 4}
 FASTV_SETTINGS: Mapping[str, tuple[int, int]] = {
@@ -49,6 +51,11 @@ class Setting:
     flop_ratio: float | None = None
     scope: Scope = "item"
     newlines: Newlines = "budget"
+
+    @property
+    def shares_its_own_way(self) -> bool:
+        """Whether it says itself what shares the budget, or what becomes of newline tokens."""
+        return (self.scope, self.newlines) != ("item", "budget")
 
 
 def is_papers(subject: Subject, keep_ratio: float) -> bool:
@@ -122,6 +129,17 @@ def at_equal_flops(subject: Subject, method: str, keep_ratio: float) -> Setting:
     except ValueError as error:
         return Setting(method, refusal=str(error))
     return Setting(method, num_keep=count)
+
+
+def unknown_parts(subject: Subject, scope: Scope, newlines: Newlines) -> str | None:
+    """Say why a model's tokens cannot share a budget so; None if they can, or only the model's name is known."""
+    if subject.model_type is None:
+        return None
+    try:
+        require_parts(family_named(subject.model_type), PruningConfig(DivPrune(), scope=scope, newlines=newlines))
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def fitprune_setting(subject: Subject, keep_ratio: float, folder: str) -> Setting:
