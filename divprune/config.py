@@ -28,6 +28,16 @@ _CHOICES = {
 }
 
 
+def require_scope(scope: Scope, modality: Modality) -> None:
+    """Refuse a scope that an item of a modality does not have.
+
+    Raises:
+        ValueError: it is "tile" for a video.
+    """
+    if scope == "tile" and modality == "video":
+        raise ValueError("scope must be 'frame', 'item' or 'sample' for a video, got 'tile': its frames are not cut")
+
+
 @dataclass(frozen=True)
 class PruningConfig:
     """How a model is pruned; `PruningConfig.parse` also takes a method by name.

@@ -73,7 +73,8 @@ def compare(
     for workload in workloads:
         own = None if budget is None else Budget(num_keep=workload.kept(budget, scope, newlines))
         schedule = schedule_of(method, own, workload.num_visual_tokens)
-        text, num_groups = workload.num_text_tokens, workload.num_tiles if scope == "tile" else 1
+        text = workload.num_text_tokens
+        num_groups = {"tile": workload.num_tiles, "frame": workload.num_frames}.get(scope, 1)
         tokens.append(fmean(schedule.counts(shape.language.num_layers)))
         selection.append(selection_flop(shape.language, method, schedule, text, num_groups) if exact else 0.0)
         unpruned = prefill_flop(shape.language, text, DropSchedule(workload.num_visual_tokens), accounting)
@@ -144,8 +145,8 @@ def selection_flop(
 
     Methods inside the LLM pay for the attention that they read (its queries, keys and values too, where it is that of
     the layer which drops), for merging, and for comparing keys (PACT). Comparisons of numbers and sorting are no
-    floating-point products and count as none. Where the tokens are chosen in `num_groups` groups of one size (tiles),
-    DivPrune compares those of each group.
+    floating-point products and count as none. Where the tokens are chosen in `num_groups` groups of one size (tiles,
+    frames), DivPrune compares those of each group.
     """
     total, before = 0, schedule.num_visual_tokens
     for layer, left in schedule.drops:

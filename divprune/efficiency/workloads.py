@@ -16,22 +16,27 @@ class Workload:
         num_visual_tokens: M, before pruning.
         num_tiles: that the image is cut into, the image as a whole being one.
         num_newlines: image newline tokens among the visual ones.
+        num_frames: of the video, which have as many tokens each; 1 for an image.
     """
 
     num_text_tokens: int
     num_visual_tokens: int
     num_tiles: int = 1
     num_newlines: int = 0
+    num_frames: int = 1
 
     def kept(self, budget: Budget, scope: Scope = "item", newlines: Newlines = "budget") -> int:
         """Return how many of the visual tokens stay, at most: with `newlines` "rows", as if every row kept a token.
 
         Args:
-            budget: of the image, or, a number under `scope` "tile", of each of its tiles.
+            budget: of the image or video; of each frame under `scope` "frame", and, a number, of each tile under
+                "tile".
             scope: as for `prune`; tiles have as many tokens each.
             newlines: as for `prune`.
         """
         on_top = 0 if newlines == "budget" else self.num_newlines
+        if scope == "frame":
+            return budget.count((self.num_visual_tokens - on_top) // self.num_frames) * self.num_frames + on_top
         if scope == "tile" and budget.num_keep is not None:
             budget = Budget(num_keep=budget.num_keep * self.num_tiles)
         return budget.count(self.num_visual_tokens - on_top) + on_top
@@ -58,7 +63,7 @@ def paper_workloads(architecture: Architecture) -> list[Workload]:
     """Return the paper's mean prompt of each data set, for one of its models."""
     fixed = architecture.num_visual_tokens
     if architecture.frames and fixed is not None:
-        return [Workload(text, fixed) for text in _VIDEO_SETS.values()]
+        return [Workload(text, fixed, num_frames=architecture.frames) for text in _VIDEO_SETS.values()]
     if fixed is not None:
         return [Workload(text, fixed) for text, _ in _IMAGE_SETS.values()]
     return [tiled_workload(name) for name in _IMAGE_SETS]

@@ -80,7 +80,7 @@ def paper_subject(architecture: str, model: str | None = None) -> Subject:
     shape = model_shape(architecture_config(known.name), known.encoder_passes, pooled_video=is_video)
     sets = [each for each in DATA_SETS if each.medium == ("video" if is_video else "image")]
     prompts = {
-        each.key: Workload(paper_text_tokens(each.key), known.num_visual_tokens)
+        each.key: Workload(paper_text_tokens(each.key), known.num_visual_tokens, num_frames=known.frames or 1)
         if known.num_visual_tokens
         else tiled_workload(each.key)
         for each in sets

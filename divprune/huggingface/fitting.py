@@ -9,7 +9,7 @@ from collections.abc import Collection
 import torch
 from transformers import AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
 
-from divprune.config import Positions, PruningConfig
+from divprune.config import Positions, PruningConfig, require_scope
 from divprune.huggingface.adapter import ModelAdapter
 from divprune.huggingface.encoding.method_inputs import require_vision_needs
 from divprune.huggingface.encoding.vision_capture import VISION_NEEDS
@@ -45,6 +45,7 @@ def require_fitting_config(model: PreTrainedModel, config: PruningConfig, shown:
     for modality in sorted(shown):
         _require_media(adapter.family, modality)
         require_modality(config.method, modality)
+        require_scope(config.scope, modality)
     require_fitting(adapter, config, has_weights=False)
 
 

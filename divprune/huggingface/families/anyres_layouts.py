@@ -18,6 +18,21 @@ def anyres_layout(config: Any, inputs: Mapping[str, Any], modality: Modality, in
     return _with_base(config, inputs, index, _anyres_tiles(config, inputs, index), count)
 
 
+class TileCounts(NamedTuple):
+    """Visual tokens of an image, the image newline tokens among them, and the tiles, the whole image being one."""
+
+    num_visual_tokens: int
+    num_newlines: int
+    num_tiles: int
+
+
+def anyres_counts(config: Any, width: int, height: int) -> TileCounts:
+    """Count what LLaVA-NeXT makes of an image of `width` by `height` pixels."""
+    rows = _anyres_tiles(config, {"image_sizes": [(height, width)]}, 0)
+    base = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
+    return TileCounts(base + rows.tile.numel(), len(rows.tile), 1 + len(rows.tile.unique()))
+
+
 class _Rows(NamedTuple):
     """Rows of tokens that end in a newline token each: (rows, columns + 1, 4) cells, (rows, columns + 1) tiles."""
 
