@@ -141,14 +141,14 @@ def find_fitprune_recipe(
 def _prepared(
     options: CalibrationOptions, method: str, first_layer: int, progress: Progress, show_download: bool
 ) -> tuple[LoadedModel, list[dict[str, Any]]]:
-    model_config = checkpoint_config(options.model)
-    require_prunable(model_config, (PruningConfig(VTW(layer=1)),), ("image",))
-    last_layer = model_config.get_text_config().num_hidden_layers - 1
-    if not 1 <= first_layer <= last_layer:
-        raise ArgumentError(f"first_layer must be between 1 and {last_layer} for this model, got {first_layer}")
     images = [Path(each) for each in options.image_sources if not is_url(each)]
     safe_output("output", options.output, calibration_file(method), (*images, *files_of(options.model)))
     examples = _examples(options, progress)
+    model_config = checkpoint_config(options.model)
+    require_prunable(model_config, (PruningConfig(VTW(layer=1)),), {"image"})
+    last_layer = model_config.get_text_config().num_hidden_layers - 1
+    if not 1 <= first_layer <= last_layer:
+        raise ArgumentError(f"first_layer must be between 1 and {last_layer} for this model, got {first_layer}")
     device = choose_device(options.device)
     with progress.working("loading the model"):
         loaded = load_model(options.model, device, options.dtype, show_download=show_download)

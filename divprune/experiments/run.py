@@ -114,11 +114,11 @@ def run_paper(plan: Plan, options: ReproduceOptions, progress: Progress = SILENT
 
 
 def _misfits(plan: Plan, options: ReproduceOptions) -> dict[str, str]:
-    """Say by name which runs do not fit their model; if none that is pruned does, refuse all of it."""
+    """Say by name which runs do not fit their model; if none but unpruned and random ones does, refuse all of it."""
     if options.harness.backend != "hf":
         return {}
     reasons = misfit_reasons([each.run for each in plan.runs])
-    pruned = {each.run for each in plan.runs if each.run.method != UNPRUNED}
+    pruned = {each.run for each in plan.runs if each.run.method not in (UNPRUNED, "random")}
     if pruned and pruned <= reasons.keys():
         raise ArgumentError(next(iter(reasons.values())))
     return {run.name: reason for run, reason in reasons.items()}

@@ -104,7 +104,7 @@ def _require_fitting(options: SceneOptions) -> None:
     with argument_errors():
         named = [get_method(name) for name in options.methods or () if name != FitPrune.name]
         configs = [PruningConfig(method, positions=None if method.layers else options.positions) for method in named]
-    reasons = misfits(checkpoint_config(EMBEDDED), [(config, ("image",)) for config in configs])
+    reasons = misfits(checkpoint_config(EMBEDDED), [(config, {"image"}) for config in configs])
     if reasons and None not in reasons and FitPrune.name not in (options.methods or ()):
         raise ArgumentError(str(reasons[0]))
 
