@@ -45,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "lmms_eval_plugin": _RUNS | {"evaluation"},
     "demo": _MODELS | {"efficiency"},
     "figures": _BASE | {"fidelity"},
-    "experiments": _RUNS | {"evaluation", "figures"},
+    "experiments": _RUNS | {"evaluation", "fidelity", "figures"},
     "serving": _METHODS | {"vllm_plugin"},
     "__main__": {"cli"},
     # Through the names that packages export.

@@ -217,6 +217,7 @@ def _row(label: str, found: Sequence[Result], results: Results) -> dict[str, Any
     ]
     return {
         "label": label,
+        "fidelity": row.fidelity,
         "series": UNPRUNED if row.method == UNPRUNED else _series(label, row.method, row.matching),
         "flop_percent": _cost(subject, row.setting, scores, results),
         "mean": mean.value,

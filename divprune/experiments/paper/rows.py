@@ -18,6 +18,8 @@ from divprune.experiments.paper.settings import (
     vtw_setting,
 )
 from divprune.experiments.subjects import Subject
+from divprune.fidelity import Fidelity, marked
+from divprune.methods.registry import fidelity_of
 
 TRAINED = "needs weights that were trained for it: printed as reference only"
 LAYERS = (0, 1, 2, 3)
@@ -53,6 +55,16 @@ class TableRow:
     def method(self) -> str | None:
         """The method's name without parameters; None for a row that is shown as reference only."""
         return None if self.setting is None else self.setting.method.partition(":")[0]
+
+    @property
+    def fidelity(self) -> Fidelity | None:
+        """How near the method is to its paper; None where nothing of a paper is run."""
+        return None if self.setting is None else fidelity_of(self.setting.method)
+
+    @property
+    def title(self) -> str:
+        """The label, with the mark of the method's fidelity."""
+        return marked(self.label, self.fidelity)
 
 
 @dataclass(frozen=True)
