@@ -3,11 +3,11 @@
 from divprune.config import Positions, PruningConfig
 from divprune.huggingface.adapter import ModelAdapter
 from divprune.huggingface.encoding.method_inputs import require_vision_needs
-from divprune.huggingface.encoding.vision_capture import VISION_NEEDS
 from divprune.huggingface.families.registry import Family, supported_families
 from divprune.huggingface.fingerprint import require_same_model
 from divprune.huggingface.layer_pruning.checks import require_droppable_layers
 from divprune.huggingface.layer_pruning.layer_selection import DECODER_NEEDS
+from divprune.methods.vision_inputs import VISION_NEEDS
 
 
 def require_fitting(adapter: ModelAdapter, config: PruningConfig) -> bool:
