@@ -26,6 +26,12 @@ def grid_of(context: ItemContext, method: str) -> Grid:
     return context.grid
 
 
+def pieces_of_grid(grid: Grid) -> tuple[Piece, ...]:
+    """Return the frames of a (frames, height, width) grid of tokens, each a grid of its own."""
+    frames, rows, columns = grid
+    return tuple(Piece(frame * rows * columns, rows, columns, columns) for frame in range(frames))
+
+
 def pooled(grid: Grid, shape: Grid, device: torch.device | None = None) -> Merged:
     """Return the average pooling of a (frames, height, width) grid to a smaller `shape`.
 

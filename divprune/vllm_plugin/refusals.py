@@ -5,11 +5,12 @@ from typing import Any
 import torch
 
 from divprune.methods import ItemContext, Method
-from divprune.methods.base import Modality
+from divprune.methods.base import QUERY_NEEDS, Modality
 from divprune.methods.checks import checked_selection
-from divprune.methods.merging import MergingMethod
-from divprune.vllm_plugin.families import ServedFamily, served_family
+from divprune.methods.grids import pieces_of_grid
+from divprune.vllm_plugin.families import GRID_NEEDS, TOWER_NEEDS, ServedFamily, served_family
 from divprune.vllm_plugin.settings import REQUEST_KEYS, PruningSettings
+from divprune.vllm_plugin.vision_layers import layers_read, why_unreadable
 
 
 def refuse_unsupported(vllm_config: Any) -> PruningSettings:
@@ -34,7 +35,9 @@ def refuse_unsupported(vllm_config: Any) -> PruningSettings:
         raise ValueError(f"no pruned model for architecture {model_config.architecture!r}")
     multimodal = model_config.multimodal_config
     served = tuple(kind for kind in family.modalities if multimodal.get_limit_per_prompt(kind) > 0)
-    refuse_method(settings.method_object(), family, served)
+    method = settings.method_object()
+    refuse_method(method, family, served)
+    refuse_tower(method, family, model_config.hf_config)
     return settings
 
 
@@ -78,31 +81,65 @@ def _modes(vllm_config: Any) -> list[tuple[bool, str]]:
 
 
 def refuse_method(method: Method, family: ServedFamily, modalities: tuple[Modality, ...]) -> None:
-    """Check that a method can choose from nothing but the encoder's output.
+    """Check that a method can choose from nothing but what the vision encoder makes of an item.
 
     Raises:
         ValueError: It cannot, or not for one of the modalities.
     """
-    known = {"grid"} if family.has_grid else set()
-    unknown = sorted(method.needs - known)
-    reason = ""
-    if method.layers:
-        reason = "acts inside the LLM, where vLLM keeps all tokens that a prompt began with"
-    elif unknown:
-        reason = f"needs {', '.join(unknown)}, which vLLM does not hand over for {family.architecture}"
-    elif method.finds_count or method.may_keep_fewer or isinstance(method, MergingMethod):
-        reason = "finds its own count, and vLLM needs the prompt's length before the vision encoder runs"
-    for kind in modalities:
-        reason = reason or _trial(method, kind, family.has_grid)
+    reason = next(filter(None, (why_refused(method, family, kind) for kind in modalities)), "")
     if reason:
         raise ValueError(f"method {method.name!r} cannot be served: it {reason}; `divprune methods` lists others")
 
 
+def refuse_tower(method: Method, family: ServedFamily, config: Any) -> None:
+    """Check that the vision tower of a model can be read, and has the layers that the method reads.
+
+    Args:
+        method: The method.
+        family: The model's family.
+        config: The model's.
+
+    Raises:
+        ValueError: It cannot, or has not.
+    """
+    needs = sorted(method.needs & (TOWER_NEEDS | GRID_NEEDS)) if family.reads_tower else []
+    reason = why_unreadable(config) if needs else ""
+    if reason:
+        raise ValueError(
+            f"method {method.name!r} cannot be served: it needs {', '.join(needs)}, and {reason}; `divprune methods` "
+            "lists others"
+        )
+    if needs:
+        layers_read(config, method)
+
+
+def why_refused(method: Method, family: ServedFamily, kind: Modality) -> str:
+    """Return why a method cannot choose from a family's items of one modality, or nothing if it can."""
+    unknown = sorted(method.needs - family.supplies(kind))
+    if method.layers:
+        return "acts inside the LLM, where vLLM keeps all tokens that a prompt began with"
+    if method.needs & QUERY_NEEDS:
+        return (
+            f"reads the question ({', '.join(sorted(method.needs & QUERY_NEEDS))}), and what an item keeps must not "
+            "depend on it: vLLM caches encoded items, and hands them to every prompt that shows the same"
+        )
+    if method.may_keep_fewer or method.count == "schedule":
+        return "may keep another number of tokens than it is asked for, and vLLM fixes the prompt's length before"
+    if unknown:
+        return f"needs {', '.join(unknown)}, which is not known of {kind}s of {family.architecture} in vLLM"
+    return _trial(method, kind, family.has_grid)
+
+
 def _trial(method: Method, kind: Modality, has_grid: bool) -> str:
     """Let the method choose once; some refuse a kind of item."""
-    tokens = torch.eye(8)
+    tokens, grid = torch.eye(8), (1, 2, 4) if kind == "image" else (2, 2, 2)
+    each, heads = torch.linspace(0.0, 1.0, 8).unsqueeze(0), tokens.unsqueeze(0)
+    known = ItemContext(
+        modality=kind, grid=grid if has_grid else None, pieces=pieces_of_grid(grid), vision_attention=each,
+        early_vision_attention=each, vision_keys=heads, patch_features=tokens,
+    )  # fmt: skip
     try:
-        checked_selection(method, tokens, 2, ItemContext(modality=kind, grid=(2, 2, 2) if has_grid else None))
+        checked_selection(method, tokens, 2, known)
     except ValueError as error:
-        return f"cannot choose from this model's {kind}s ({error})"
+        return f"cannot choose from {kind}s ({error})"
     return ""
