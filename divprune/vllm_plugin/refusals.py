@@ -1,6 +1,6 @@
 """What cannot be served pruned, refused when the server starts, with the reason."""
 
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -8,7 +8,7 @@ from divprune.methods import ItemContext, Method
 from divprune.methods.base import QUERY_NEEDS, Modality
 from divprune.methods.checks import checked_selection
 from divprune.methods.grids import pieces_of_grid
-from divprune.vllm_plugin.families import GRID_NEEDS, TOWER_NEEDS, ServedFamily, served_family
+from divprune.vllm_plugin.families import GRID_NEEDS, SERVED_FAMILIES, TOWER_NEEDS, ServedFamily, served_family
 from divprune.vllm_plugin.settings import REQUEST_KEYS, PruningSettings
 from divprune.vllm_plugin.vision_layers import layers_read, why_unreadable
 
@@ -89,6 +89,17 @@ def refuse_method(method: Method, family: ServedFamily, modalities: tuple[Modali
     reason = next(filter(None, (why_refused(method, family, kind) for kind in modalities)), "")
     if reason:
         raise ValueError(f"method {method.name!r} cannot be served: it {reason}; `divprune methods` lists others")
+
+
+def served_with(method: Method) -> dict[Modality, tuple[str, ...]]:
+    """Return the architectures that are served with a method, for each modality that any is."""
+    served: dict[Modality, tuple[str, ...]] = {}
+    for kind in get_args(Modality):
+        families = [family for family in SERVED_FAMILIES if kind in family.modalities]
+        names = tuple(family.architecture for family in families if not why_refused(method, family, kind))
+        if names:
+            served[kind] = names
+    return served
 
 
 def refuse_tower(method: Method, family: ServedFamily, config: Any) -> None:

@@ -1,70 +1,144 @@
-"""What each served method keeps, and what is answered, equal those of `prune` in transformers."""
+"""What served methods keep, and what is answered, equal those of `prune` in transformers, item for item."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor
+from vllm import LLM
 
 from divprune import prune
 from divprune.methods import available_methods, get_method
+from divprune.methods.base import Modality
 from divprune.vllm_plugin.families import served_family
 from divprune.vllm_plugin.refusals import why_refused
-from tests.serving.cases import CASES, RATIO, Case, prompts, reference, video_prompts
+from divprune.vllm_plugin.tower_model import TowerModel
+from divprune.vllm_plugin.vision_capture import TowerCapture
+from tests.serving.cases import CASES, RATIO, VIDEO_CASES, Case, prompts, reference, video_prompts
 from tests.serving.engines import NUM_TOKENS, Prompt, answers, ask
 from tests.serving.reference import arguments
 
 Engine = Callable[..., Any]
 Checkpoint = Callable[[str], Path]
-Found = tuple[list[Tensor], list[list[int]]]
-"""The kept indices of each item of a prompt after the other, and the ids of each answer."""
 
 SHALLOW = {"hiprune": "hiprune:early_layer=0", "vscan": "vscan:early_layer=0"}
 """Methods that read a layer which tiny vision towers do not have."""
+DEEPEST = "hiprune:early_layer=0"
+"""Reads the tower's first layer and its last one, which LLaVA's projector does not."""
+IMAGES = {"image": 3, "video": 0}
+VIDEOS = {"image": 0, "video": 2}
+ARCHITECTURES = {
+    "llava": "LlavaForConditionalGeneration",
+    "llava_next": "LlavaNextForConditionalGeneration",
+    "llava_next_video": "LlavaNextVideoForConditionalGeneration",
+    "llava_onevision": "LlavaOnevisionForConditionalGeneration",
+    "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
+}
 
 
-def test_try(engine: Engine, checkpoint: Checkpoint) -> None:
-    import time
-    for name in ("llava", "llava_onevision", "llava_next"):
-        case = CASES[name]
-        for info in available_methods():
-            try:
-                spec = SHALLOW.get(info.name, info.name)
-                method = get_method(spec)
-            except Exception:
-                continue
-            arch = {"llava": "LlavaForConditionalGeneration", "llava_next": "LlavaNextForConditionalGeneration", "llava_onevision": "LlavaOnevisionForConditionalGeneration"}[name]
-            if why_refused(method, served_family(arch), "image") or not method.needs:
-                continue
-            asked = prompts(case)
-            t=time.time()
-            settings = case.settings | {"limit_mm_per_prompt": {"image": 3, "video": 0}}
-            llm = engine(name, {"keep_ratio": RATIO, "method": spec}, **settings)
-            t1=time.time()
-            model = llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker.model_runner.model
-            rows = []
-            own = model.finished
-            model.finished = lambda kind, items, kept, kwargs: (rows.extend(kept), own(kind, items, kept, kwargs))[1]
-            try:
-                theirs = answers(ask(llm, asked))
-            except Exception as e:
-                print(name, spec, "ENGINE", type(e), str(e)[:300]); continue
-            t2=time.time()
-            ref = reference(name, checkpoint(name))
-            ours, kept = [], []
-            with prune(ref.model, spec, keep_ratio=RATIO) as pruning:
-                for text, media in asked:
-                    inputs = ref.processor(text=text, **arguments(media), return_tensors="pt")
-                    inputs = {k: v for k, v in inputs.items() if k != "image_num_patches"}
-                    output = ref.model.generate(**inputs, max_new_tokens=NUM_TOKENS, do_sample=False, eos_token_id=None)
-                    ours.append(output[0, inputs["input_ids"].shape[1]:].tolist())
-                    if media["image"]:
-                        kept += [item.kept_indices for item in pruning.last.items]
-            t3=time.time()
-            same = [a == b for (_, a), b in zip(theirs, ours)]
-            distinct = {tuple(k.tolist()) for k in kept}, {tuple(k.tolist()) for k in rows}
-            print(name, spec, "ids", same, "kept", distinct[0] == distinct[1], len(rows), len(kept), f"{t1-t:.1f} {t2-t1:.1f} {t3-t2:.1f}", flush=True)
+def served(name: str, kind: Modality) -> list[str]:
+    """The methods that are served for a family and need more than tokens."""
+    family = served_family(ARCHITECTURES[name])
+    assert family is not None
+    specs = [SHALLOW.get(info.name, info.name) for info in available_methods() if not info.acts.startswith("inside")]
+    methods = {spec: get_method(spec) for spec in specs}
+    return [spec for spec, method in methods.items() if method.needs and not why_refused(method, family, kind)]
+
+
+OF_IMAGES = [(name, spec) for name in ("llava", "llava_next", "llava_onevision") for spec in served(name, "image")]
+OF_VIDEOS = [
+    (name, spec)
+    for name in ("llava_onevision", "llava_next_video", "qwen2_5_vl")
+    for spec in served(name, "video")
+]  # fmt: skip
+
+
+def model_of(llm: LLM) -> Any:
+    """The model of an engine in the test's own process."""
+    return llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker.model_runner.model
+
+
+class Kept:
+    """What an engine keeps of each item that it encodes, in their order."""
+
+    def __init__(self, llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.rows: list[Tensor] = []
+        finished = model_of(llm).finished
+
+        def noted(kind: Any, items: Any, kept: Any, kwargs: Any) -> Any:
+            self.rows += kept
+            return finished(kind, items, kept, kwargs)
+
+        monkeypatch.setattr(model_of(llm), "finished", noted)
+
+
+def choose_by(llm: LLM, spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have an engine choose by another method, as if it had been started with it; its caches are emptied."""
+    model, method = model_of(llm), get_method(spec)
+    monkeypatch.setattr(model, "pruning_method", method)
+    if isinstance(model, TowerModel):
+        capture = TowerCapture(model.vision_tower, model.multi_modal_projector, model.config, method)
+        monkeypatch.setattr(model, "capture", capture)
+    forget(llm)
+
+
+def forget(llm: LLM) -> None:
+    llm.reset_prefix_cache()
+    llm.reset_mm_cache()
+    llm.llm_engine.engine_core.engine_core.reset_encoder_cache()
+
+
+def transformers_answers(
+    name: str, folder: Path, spec: str, asked: list[Prompt]
+) -> tuple[list[Tensor], list[list[int]]]:
+    """What `prune` keeps of each item that was not shown before, and answers."""
+    own, kept, ids, shown = reference(name, folder), [], [], set()
+    with prune(own.model, spec, keep_ratio=RATIO) as pruning:
+        for text, media in asked:
+            inputs = own.processor(text=text, **arguments(media), return_tensors="pt")
+            inputs = {key: value for key, value in inputs.items() if key != "image_num_patches"}
+            output = own.model.generate(**inputs, max_new_tokens=NUM_TOKENS, do_sample=False, eos_token_id=None)
+            ids.append(output[0, inputs["input_ids"].shape[1] :].tolist())
+            pixels = [*media.get("image", []), *(frames for frames, _ in media.get("video", []))]
+            for item, value in zip(pruning.last.items if pixels else [], pixels, strict=True):
+                if value.tobytes() not in shown:
+                    kept.append(item.kept_indices)
+                shown.add(value.tobytes())
+    return kept, ids
+
+
+def assert_same(llm: LLM, kept: Kept, wanted: tuple[list[Tensor], list[list[int]]], asked: list[Prompt]) -> None:
+    given = answers(ask(llm, asked))
+    assert [rows.tolist() for rows in kept.rows] == [rows.tolist() for rows in wanted[0]]
+    assert [ids for _, ids in given] == wanted[1]
+
+
+@pytest.mark.parametrize(("name", "spec"), OF_IMAGES)
+def test_methods_for_images(
+    name: str, spec: str, engine: Engine, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One engine a family; one picture is shown twice, and encoded once."""
+    asked = prompts(CASES[name])
+    llm = engine(name, {"keep_ratio": RATIO, "method": DEEPEST}, limit_mm_per_prompt=IMAGES)
+    choose_by(llm, spec, monkeypatch)
+    kept = Kept(llm, monkeypatch)
+    assert_same(llm, kept, transformers_answers(name, checkpoint(name), spec, asked), asked)
+
+
+def only_videos(case: Case) -> list[Prompt]:
+    return [prompt for prompt in video_prompts(case) if not prompt[1].get("image")]
+
+
+@pytest.mark.parametrize(("name", "spec"), OF_VIDEOS)
+def test_methods_for_videos(
+    name: str, spec: str, engine: Engine, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = VIDEO_CASES[name]
+    asked = only_videos(case)
+    settings = {"limit_mm_per_prompt": case.limits | {"image": 0}}
+    first = next(spec for family, spec in OF_VIDEOS if family == name)
+    llm = engine(name, {"keep_ratio": RATIO, "method": first}, **settings)
+    choose_by(llm, spec, monkeypatch)
+    kept = Kept(llm, monkeypatch)
+    assert_same(llm, kept, transformers_answers(name, checkpoint(name), spec, asked), asked)
