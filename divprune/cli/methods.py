@@ -95,7 +95,7 @@ def _family_row(family: "FamilySupport", positions: str) -> dict[str, Any]:
 
 
 def _keeps(info: "MethodInfo", served: dict[str, list[str]]) -> str:
-    """Return what a method keeps, its paper, how near it is to it, its needs, its parameters, and what it is served for."""
+    """Return what a method keeps, its paper, how near it is to it, its needs and parameters, and its served items."""
     parts = [info.summary if info.paper is None else f"{info.summary} ({info.paper.citation})"]
     parts.append(f"Fidelity: {info.fidelity}.")
     if info.needs:

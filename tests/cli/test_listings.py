@@ -109,7 +109,7 @@ def test_papers_of_the_methods_come_as_bibtex(divprune: Command) -> None:
 
 def test_methods_tell_what_they_need_and_where_they_come_from(divprune: Command) -> None:
     rows = {row["name"]: row for row in divprune("methods", "--json").json["rows"]}
-    assert rows["visionzip"] | {"summary": "", "parameters": {}} == {
+    assert rows["visionzip"] | {"summary": "", "parameters": {}, "served": {}} == {
         "name": "visionzip",
         "summary": "",
         "acts": "before the LLM",
@@ -120,6 +120,7 @@ def test_methods_tell_what_they_need_and_where_they_come_from(divprune: Command)
         "query_aware": False,
         "merges": True,
         "parameters": {},
+        "served": {},
         "year": 2025,
         "citation": "Yang, Chen, Tian, Wang, Li, Yu, Jia, CVPR 2025",
         "paper": "https://arxiv.org/abs/2412.04467",
