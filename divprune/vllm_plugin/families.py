@@ -25,7 +25,7 @@ class ServedFamily:
         modalities: What of it is pruned; the others are refused.
         has_grid: Whether an item's tokens form one grid, which some methods want to know.
         has_video_text: Whether text stands between the frames of a video.
-        reads_tower: Whether what methods need of the vision tower is captured; such towers are CLIP's and SigLIP's.
+        reads_tower: Whether what methods need of the vision tower is captured.
     """
 
     architecture: str
@@ -55,14 +55,23 @@ SERVED_FAMILIES = (
     ServedFamily(
         "LlavaOnevisionForConditionalGeneration", "PrunedLlavaOnevision", ("image", "video"), reads_tower=True
     ),
-    ServedFamily("InternVLForConditionalGeneration", "PrunedInternVL"),
+    ServedFamily("InternVLForConditionalGeneration", "PrunedInternVL", reads_tower=True),
     ServedFamily("InternVLChatModel", "PrunedInternVLChat"),
-    ServedFamily("Qwen2VLForConditionalGeneration", "PrunedQwen2VL", ("image", "video"), has_grid=True),
-    ServedFamily("Qwen2_5_VLForConditionalGeneration", "PrunedQwen2_5_VL", ("image", "video"), has_grid=True),
     ServedFamily(
-        "Qwen3VLForConditionalGeneration", "PrunedQwen3VL", ("image", "video"), has_grid=True, has_video_text=True
+        "Qwen2VLForConditionalGeneration", "PrunedQwen2VL", ("image", "video"), has_grid=True, reads_tower=True
     ),
-)  # fmt: skip
+    ServedFamily(
+        "Qwen2_5_VLForConditionalGeneration", "PrunedQwen2_5_VL", ("image", "video"), has_grid=True, reads_tower=True
+    ),
+    ServedFamily(
+        "Qwen3VLForConditionalGeneration",
+        "PrunedQwen3VL",
+        ("image", "video"),
+        has_grid=True,
+        has_video_text=True,
+        reads_tower=True,
+    ),
+)
 
 
 def served_family(architecture: str) -> ServedFamily | None:

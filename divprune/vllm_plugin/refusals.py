@@ -38,6 +38,9 @@ def refuse_unsupported(vllm_config: Any) -> PruningSettings:
     method = settings.method_object()
     refuse_method(method, family, served)
     refuse_tower(method, family, model_config.hf_config)
+    for is_asked, reason in _tower_modes(vllm_config):
+        if is_asked and method.needs & TOWER_NEEDS:
+            raise ValueError(f"method {method.name!r} cannot be served with {reason}")
     return settings
 
 
@@ -76,6 +79,20 @@ def _modes(vllm_config: Any) -> list[tuple[bool, str]]:
             bool(private),
             f'{" and ".join(private)} in --mm-processor-kwargs: give the server\'s own in the "divprune" entry of '
             "--hf-overrides",
+        ),
+    ]
+
+
+def _tower_modes(vllm_config: Any) -> list[tuple[bool, str]]:
+    """Return the modes in which the vision tower cannot be read."""
+    return [
+        (
+            vllm_config.compilation_config.compile_mm_encoder,
+            "compile_mm_encoder: what is read in the vision tower's layers would be left out of the compiled code",
+        ),
+        (
+            vllm_config.model_config.multimodal_config.mm_encoder_tp_mode == "data",
+            "--mm-encoder-tp-mode data: each rank would see the attention of its own images alone",
         ),
     ]
 

@@ -5,18 +5,17 @@ padding cut off, image newline tokens behind rows, frames pooled. Tokens that co
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from math import isqrt
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from vllm.config import VllmConfig
 from vllm.distributed import get_tp_group
 
-from divprune.methods import ItemContext
+from divprune.methods import ItemContext, Method
 from divprune.methods.base import TOKEN_AXES, Modality, Need, Piece
 from divprune.methods.merging import MergingMethod
 from divprune.methods.vision_inputs import VISION_NEEDS
@@ -26,10 +25,10 @@ from divprune.vllm_plugin.vision_capture import TowerCapture, deep_enough
 
 
 class TowerModel(PrunedModel):
-    """Comes in front of a family's model with a CLIP or SigLIP tower; its projector turns each patch into one token."""
+    """Comes in front of a family's model whose vision tower can be read."""
 
-    interpolates: bool = False
-    """Whether tokens may lie between patches, so that mixtures of what the projector reads are none of tokens."""
+    mixes_patches: bool = False
+    """Whether the projector turns each patch into one token, so that mixtures of what it reads can be projected."""
     capture: TowerCapture | None = None
     """None for methods that need nothing of the tower."""
 
@@ -37,31 +36,26 @@ class TowerModel(PrunedModel):
         """Build the model, its tower as deep as the method reads, and put hooks there."""
         config: Any = vllm_config.model_config.hf_config
         method = PruningSettings.of(config).method_object()
-        if not method.needs & VISION_NEEDS:
-            super().__init__(vllm_config=vllm_config, prefix=prefix)
-            return
         with deep_enough(config, method):
             super().__init__(vllm_config=vllm_config, prefix=prefix)
-        self.capture = TowerCapture(self.vision_tower, self.multi_modal_projector, config, method)
+        if method.needs & VISION_NEEDS:
+            self.capture = self.captured_by(method)
 
-    def encoded(self, kind: Modality, kwargs: Mapping[str, Any]) -> tuple[list[Tensor], list[ItemContext]]:
-        """Encode a batch of items, and tell of each what the method needs of the tower."""
-        if self.capture is None:
-            return super().encoded(kind, kwargs)
-        with self.capture.capturing() as captured:
-            items, contexts = super().encoded(kind, kwargs)
-        tiles = self.num_tiles(kind, len(items), kwargs)
-        patches = self._by_patches(captured.on(items[0].device), sum(tiles))
-        each = {need: values.split(tiles) for need, values in patches.items()}
-        return items, [
-            self._with_vision_inputs(context, partial(self.token_values, kind, index, kwargs), own)
-            for index, context in enumerate(contexts)
-            for own in [{need: values[index] for need, values in each.items()}]
-        ]
+    def captured_by(self, method: Method) -> TowerCapture:
+        """Put hooks on the tower for what a method needs."""
+        return TowerCapture(self.tower(), self.projector(), self.config, method, self.mixes_patches)
+
+    def tower(self) -> nn.Module:
+        """Return the vision tower."""
+        return self.vision_tower
+
+    def projector(self) -> nn.Module:
+        """Return what turns its patches into tokens."""
+        return self.multi_modal_projector
 
     @abstractmethod
-    def num_tiles(self, kind: Modality, num_items: int, kwargs: Mapping[str, Any]) -> list[int]:
-        """Return how many images the tower reads of each item of a batch: its tiles, or frames."""
+    def num_patches(self, kind: Modality, num_items: int, kwargs: Mapping[str, Any]) -> list[int]:
+        """Return how many patches of each item of a batch the tower reads, CLS tokens left out."""
 
     @abstractmethod
     def token_values(self, kind: Modality, index: int, kwargs: Mapping[str, Any], values: Tensor) -> Tensor:
@@ -71,59 +65,76 @@ class TowerModel(PrunedModel):
             kind: What the item is.
             index: Its number in the batch.
             kwargs: Of the batch.
-            values: (tiles, patches of a tile, c) floating point.
+            values: (P, c) floating point, in the order in which the tower's layers see the patches.
 
         Returns:
-            (M, c); zeros for tokens that come from no patch.
+            (M, c); the mean where several patches make a token, zeros where none does.
         """
 
-    @staticmethod
-    def _by_patches(captured: Mapping[Need, Tensor], num_tiles: int) -> dict[Need, Tensor]:
-        """Return what was captured as (tiles, patches of a tile, ...), finite; "has_patch" is one everywhere."""
+    def attending_patches(self, kind: Modality, kwargs: Mapping[str, Any]) -> list[int] | None:
+        """Return how many patches see each other, where the tower is given a whole batch as one sequence."""
+        return None
+
+    def pieces(self, context: ItemContext, has_patch: Tensor) -> tuple[Piece, ...] | None:
+        """Return the grids that an item's tokens form; `has_patch` (M,) bool tells newline tokens from others."""
+        return context.pieces
+
+    def encoded(self, kind: Modality, kwargs: Mapping[str, Any]) -> tuple[list[Tensor], list[ItemContext]]:
+        """Encode a batch of items, and tell of each what the method needs of the tower."""
+        if self.capture is None:
+            return super().encoded(kind, kwargs)
+        with self.capture.capturing(self.attending_patches(kind, kwargs)) as captured:
+            items, contexts = super().encoded(kind, kwargs)
+        counts = self.num_patches(kind, len(items), kwargs)
         # A model whose activations overflow must not take the server down with it.
-        found = {need: torch.nan_to_num(values).movedim(TOKEN_AXES[need], 0) for need, values in captured.items()}
-        of_tiles = found.pop("cls_features", None)
-        patches = {need: values.unflatten(0, (num_tiles, -1)) for need, values in found.items()}
-        shape = next(iter(patches.values())).shape[:2]
-        if of_tiles is not None:
-            patches["cls_features"] = of_tiles.unsqueeze(1).expand(*shape, -1)
-        return patches | {"has_patch": next(iter(patches.values())).new_ones(shape)}
+        by_patches = {
+            need: torch.nan_to_num(values).movedim(TOKEN_AXES[need], 0).split(_parts(counts, len(values)))
+            for need, values in _expanded(captured.on(items[0].device), sum(counts)).items()
+        }
+        return items, [
+            self._with_vision_inputs(
+                context,
+                count,
+                partial(self.token_values, kind, index, kwargs),
+                {need: values[index] for need, values in by_patches.items()},
+            )
+            for index, (context, count) in enumerate(zip(contexts, counts, strict=True))
+        ]
 
     def _with_vision_inputs(
-        self, context: ItemContext, of_tokens: Callable[[Tensor], Tensor], patches: Mapping[Need, Tensor]
+        self,
+        context: ItemContext,
+        num_patches: int,
+        of_tokens: Callable[[Tensor], Tensor],
+        captured: Mapping[Need, Tensor],
     ) -> ItemContext:
         """Tell what was captured of one item's patches, as values of its tokens."""
         fields: dict[str, Any] = {}
-        for need, values in patches.items():
-            flat = of_tokens(values.reshape(*values.shape[:2], -1))
-            fields[need] = flat.view(-1, *values.shape[2:]).movedim(0, TOKEN_AXES[need])
-        fields["has_patch"] = fields["has_patch"] > 0
-        if context.pieces is None and context.modality == "image":
-            fields["pieces"] = packed_pieces(fields["has_patch"], isqrt(patches["has_patch"].shape[1]))
+        for need, values in captured.items():
+            is_of_tokens = len(values) < num_patches
+            flat = values.flatten(1) if is_of_tokens else of_tokens(values.flatten(1))
+            fields[need] = flat.unflatten(1, values.shape[1:]).movedim(0, TOKEN_AXES[need])
+        device = next(iter(captured.values())).device
+        fields["has_patch"] = of_tokens(torch.ones(num_patches, 1, device=device))[:, 0] > 0
+        fields["pieces"] = self.pieces(context, fields["has_patch"])
         method = self.pruning_method
-        if isinstance(method, MergingMethod) and method.merges == "patch_features" and not self.interpolates:
+        if isinstance(method, MergingMethod) and method.merges == "patch_features" and self.mixes_patches:
             fields["project"] = self._project
         return replace(context, **fields)
 
     def _project(self, mixed: Tensor) -> Tensor:
         """Project mixtures (k, d_vision) of what the projector reads, the first rank's on all of them."""
-        return self.multi_modal_projector(get_tp_group().broadcast(mixed.contiguous()))
+        return self.projector()(get_tp_group().broadcast(mixed.contiguous()))
 
 
-def packed_pieces(has_patch: Tensor, side: int) -> tuple[Piece, ...]:
-    """Return the grids of an image that is packed as LLaVA-NeXT's are.
+def _expanded(captured: Mapping[Need, Tensor], num_patches: int) -> dict[Need, Tensor]:
+    """Repeat what was captured of each tile's CLS token for each of its patches."""
+    features = captured.get("cls_features")
+    if features is None:
+        return dict(captured)
+    return {**captured, "cls_features": features.repeat_interleave(num_patches // len(features), dim=0)}
 
-    Args:
-        has_patch: (M,) bool; False at image newline tokens.
-        side: Tokens along each side of the whole image's grid, the first.
 
-    Returns:
-        The whole image's grid, and that of its tiles, whose rows end in a newline token each; where nothing is cut into
-        tiles, one newline token follows the first grid.
-    """
-    whole = Piece(0, side, side, side)
-    num_others = len(has_patch) - side**2
-    if num_others == 1:
-        return (whole,)
-    stride = int((~has_patch).nonzero()[0]) - side**2 + 1
-    return whole, Piece(side**2, num_others // stride, stride - 1, stride)
+def _parts(num_patches: Sequence[int], total: int) -> list[int]:
+    """Share `total` values among items in proportion to their patches: a projector may be given several as one."""
+    return [count * total // sum(num_patches) for count in num_patches]

@@ -14,7 +14,6 @@ from divprune.methods.base import Modality
 from divprune.vllm_plugin.families import served_family
 from divprune.vllm_plugin.refusals import why_refused
 from divprune.vllm_plugin.tower_model import TowerModel
-from divprune.vllm_plugin.vision_capture import TowerCapture
 from tests.serving.cases import CASES, RATIO, VIDEO_CASES, Case, prompts, reference, video_prompts
 from tests.serving.engines import NUM_TOKENS, Prompt, answers, ask
 from tests.serving.reference import arguments
@@ -33,7 +32,10 @@ ARCHITECTURES = {
     "llava_next": "LlavaNextForConditionalGeneration",
     "llava_next_video": "LlavaNextVideoForConditionalGeneration",
     "llava_onevision": "LlavaOnevisionForConditionalGeneration",
+    "internvl": "InternVLForConditionalGeneration",
+    "qwen2_vl": "Qwen2VLForConditionalGeneration",
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
+    "qwen3_vl": "Qwen3VLForConditionalGeneration",
 }
 
 
@@ -78,8 +80,7 @@ def choose_by(llm: LLM, spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, method = model_of(llm), get_method(spec)
     monkeypatch.setattr(model, "pruning_method", method)
     if isinstance(model, TowerModel):
-        capture = TowerCapture(model.vision_tower, model.multi_modal_projector, model.config, method)
-        monkeypatch.setattr(model, "capture", capture)
+        monkeypatch.setattr(model, "capture", model.captured_by(method))
     forget(llm)
 
 
