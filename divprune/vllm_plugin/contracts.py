@@ -144,7 +144,7 @@ REGISTRATION = (
 
 _TOWERS = (
     # Queries and keys, in this order.
-    Contract("vllm.model_executor.layers.attention:MMEncoderAttention.forward", ("query", "key", "value")),
+    Contract("vllm.model_executor.layers.attention:MMEncoderAttention.forward_native", ("query", "key", "value")),
     # What becomes of features becomes of what is captured.
     Contract(
         f"{_MODELS}llava_next:LlavaNextForConditionalGeneration._merge_image_patch_embeddings",

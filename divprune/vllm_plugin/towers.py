@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from divprune.methods import ItemContext
 from divprune.methods.base import Modality, Piece
+from divprune.methods.grids import packed_pieces
 from divprune.vllm_plugin.tower_model import TowerModel
 
 
@@ -132,22 +133,3 @@ class WindowedTower(MergedTower):
         """Average over the patches of each token, and put tokens back into their order."""
         windows, _ = self.visual.get_window_index_thw(*kwargs[f"{kind}_grid_thw"][index].tolist())
         return super().token_values(kind, index, kwargs, values)[windows.argsort().to(values.device)]
-
-
-def packed_pieces(has_patch: Tensor, side: int) -> tuple[Piece, ...]:
-    """Return the grids of an image that is packed as LLaVA-NeXT's are.
-
-    Args:
-        has_patch: (M,) bool; False at image newline tokens.
-        side: Tokens along each side of the whole image's grid, the first.
-
-    Returns:
-        The whole image's grid, and that of its tiles, whose rows end in a newline token each; where nothing is cut into
-        tiles, one newline token follows the first grid.
-    """
-    whole = Piece(0, side, side, side)
-    num_others = len(has_patch) - side**2
-    if num_others == 1:
-        return (whole,)
-    stride = int((~has_patch).nonzero()[0]) - side**2 + 1
-    return whole, Piece(side**2, num_others // stride, stride - 1, stride)

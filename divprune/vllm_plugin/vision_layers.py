@@ -60,7 +60,7 @@ def num_layers_built(config: Any) -> int:
 
 
 def why_unreadable(config: Any) -> str:
-    """Return why a method cannot be told of a model's vision tower, or nothing if it can; LLaVA's may be of any kind."""
+    """Return why a method cannot be told of a model's vision tower, or nothing if it can; LLaVA's differ."""
     if not config.model_type.startswith("llava"):
         return ""
     kind = config.vision_config.model_type

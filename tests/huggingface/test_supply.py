@@ -12,7 +12,8 @@ from divprune import attach, prune
 from divprune.errors import PruningError, UnsupportedModelError
 from divprune.huggingface.encoding.items import VisualItem
 from divprune.huggingface.families.vision_towers import TOWERS, tower_of
-from divprune.methods.base import Method, Modality, Need
+from divprune.methods.base import Method, Need
+from divprune.methods.grids import packed_pieces
 from divprune.methods.vision_inputs import received_attention
 from tests.support.encoding import Curious, encoded_for
 from tests.support.float64 import is_rounding
@@ -148,13 +149,17 @@ def test_cls_features_are_those_of_each_tokens_image_or_tile(name: str) -> None:
             assert projector(own[None]).shape[-1] == item.visual_tokens.shape[-1]
 
 
-@pytest.mark.parametrize("modality", ["image", "video"])
-def test_values_of_patches_become_values_of_tokens_as_features_do(modality: Modality) -> None:
-    """LLaVA-OneVision, whose tokens lie between patches where images are large: one is cut here, and scaled down."""
+@pytest.mark.parametrize("shown", ["image", "large image", "video"])
+def test_values_of_patches_become_values_of_tokens_as_features_do(shown: str) -> None:
+    """LLaVA-OneVision, whose tokens lie between patches in videos, and in large images, whose tiles are scaled down."""
     name = "llava_onevision"
-    model = CASES[name].build()
-    rows: list[Row] = [[part if part != "image" else modality for part in row] for row in ONE_AND_TWO]
-    inputs = make_inputs(CASES[name], model, rows)
+    model, modality = CASES[name].build(), "video" if shown == "video" else "image"
+    if shown == "large image":
+        inputs = CASES[name].media(model, modality, [1]) | {"image_sizes": torch.tensor([[56, 56]])}
+        inputs["input_ids"] = torch.tensor([[1, *[model.config.image_token_id] * (16 + 5 * 6), 5]])
+    else:
+        rows: list[Row] = [[part if part != "image" else modality for part in row] for row in ONE_AND_TWO]
+        inputs = make_inputs(CASES[name], model, rows)
     projected: list[Tensor] = []
     tower = TOWERS[name]
     handle = tower.projector_of(model).register_forward_hook(lambda _, __, output: projected.append(output))
@@ -168,7 +173,17 @@ def test_values_of_patches_become_values_of_tokens_as_features_do(modality: Moda
     assert is_rounding((values - tokens)[has_patch].abs().max())
     assert (tokens[~has_patch] == model.model.image_newline).all()
     assert not values[~has_patch].any()
-    assert len(patches) > int(has_patch.sum())
+
+
+@pytest.mark.parametrize("name", ["llava_next", "llava_onevision"])
+def test_grids_of_tiles_follow_from_where_newlines_stand(name: str) -> None:
+    model, _, items = supplied(name)
+    side = model.config.vision_config.image_size // model.config.vision_config.patch_size
+    pieces = [item.pieces for item in items]
+    assert {len(each or ()) for each in pieces} == ({2} if name == "llava_next" else {1, 2})
+    assert pieces == [
+        packed_pieces(item.context.has_patch, side) for item in items if item.context.has_patch is not None
+    ]
 
 
 def test_a_method_that_cannot_do_without_cls_tokens_is_refused_where_there_are_none() -> None:
