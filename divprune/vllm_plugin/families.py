@@ -26,6 +26,7 @@ class ServedFamily:
         has_grid: Whether an item's tokens form one grid, which some methods want to know.
         has_video_text: Whether text stands between the frames of a video.
         reads_tower: Whether what methods need of the vision tower is captured.
+        has_tiles: Whether an image's tokens are tiles one after the other, each a grid of its own.
     """
 
     architecture: str
@@ -34,6 +35,7 @@ class ServedFamily:
     has_grid: bool = False
     has_video_text: bool = False
     reads_tower: bool = False
+    has_tiles: bool = False
 
     @property
     def pruned_architecture(self) -> str:
@@ -55,7 +57,7 @@ SERVED_FAMILIES = (
     ServedFamily(
         "LlavaOnevisionForConditionalGeneration", "PrunedLlavaOnevision", ("image", "video"), reads_tower=True
     ),
-    ServedFamily("InternVLForConditionalGeneration", "PrunedInternVL", reads_tower=True),
+    ServedFamily("InternVLForConditionalGeneration", "PrunedInternVL", reads_tower=True, has_tiles=True),
     ServedFamily("InternVLChatModel", "PrunedInternVLChat"),
     ServedFamily(
         "Qwen2VLForConditionalGeneration", "PrunedQwen2VL", ("image", "video"), has_grid=True, reads_tower=True

@@ -5,7 +5,7 @@ from typing import Any, get_args
 import torch
 
 from divprune.methods import ItemContext, Method
-from divprune.methods.base import QUERY_NEEDS, Modality
+from divprune.methods.base import QUERY_NEEDS, Modality, Piece
 from divprune.methods.checks import checked_selection
 from divprune.methods.grids import pieces_of_grid
 from divprune.vllm_plugin.families import GRID_NEEDS, SERVED_FAMILIES, TOWER_NEEDS, ServedFamily, served_family
@@ -155,16 +155,20 @@ def why_refused(method: Method, family: ServedFamily, kind: Modality) -> str:
         return "may keep another number of tokens than it is asked for, and vLLM fixes the prompt's length before"
     if unknown:
         return f"needs {', '.join(unknown)}, which is not known of {kind}s of {family.architecture} in vLLM"
-    return _trial(method, kind, family.has_grid)
+    return _trial(method, kind, family)
 
 
-def _trial(method: Method, kind: Modality, has_grid: bool) -> str:
+def _trial(method: Method, kind: Modality, family: ServedFamily) -> str:
     """Let the method choose once; some refuse a kind of item."""
-    tokens, grid = torch.eye(8), (1, 2, 4) if kind == "image" else (2, 2, 2)
-    each, heads = torch.linspace(0.0, 1.0, 8).unsqueeze(0), tokens.unsqueeze(0)
+    num_tokens = 12
+    tokens, heads = torch.eye(num_tokens), torch.linspace(0.0, 1.0, num_tokens).unsqueeze(0)
+    grid = (1, 3, 4) if kind == "image" and not family.has_tiles else (3, 2, 2)
+    pieces = pieces_of_grid(grid)
+    if not (family.has_grid or family.has_tiles or kind == "video"):
+        pieces = (Piece(0, 2, 2, 2), Piece(4, 2, 4, 4))  # the whole image, and its tiles put together
     known = ItemContext(
-        modality=kind, grid=grid if has_grid else None, pieces=pieces_of_grid(grid), vision_attention=each,
-        early_vision_attention=each, vision_keys=heads, patch_features=tokens,
+        modality=kind, grid=grid if family.has_grid else None, pieces=pieces, vision_attention=heads,
+        early_vision_attention=heads, vision_keys=tokens.unsqueeze(0), patch_features=tokens,
     )  # fmt: skip
     try:
         checked_selection(method, tokens, 2, known)

@@ -87,10 +87,11 @@ class TowerModel(PrunedModel):
             items, contexts = super().encoded(kind, kwargs)
         counts = self.num_patches(kind, len(items), kwargs)
         # A model whose activations overflow must not take the server down with it.
-        by_patches = {
-            need: torch.nan_to_num(values).movedim(TOKEN_AXES[need], 0).split(_parts(counts, len(values)))
+        found = {
+            need: torch.nan_to_num(values).movedim(TOKEN_AXES[need], 0)
             for need, values in _expanded(captured.on(items[0].device), sum(counts)).items()
         }
+        by_patches = {need: values.split(_parts(counts, len(values))) for need, values in found.items()}
         return items, [
             self._with_vision_inputs(
                 context,
