@@ -12,13 +12,13 @@ from transformers import AutoModelForImageTextToText, PreTrainedConfig, PreTrain
 from divprune.config import Positions, PruningConfig, require_scope
 from divprune.huggingface.adapter import ModelAdapter
 from divprune.huggingface.encoding.method_inputs import require_vision_needs
-from divprune.huggingface.encoding.vision_capture import VISION_NEEDS
 from divprune.huggingface.families.registry import Family, supported_families
 from divprune.huggingface.fingerprint import require_same_model
 from divprune.huggingface.layer_pruning.checks import require_droppable_layers
 from divprune.huggingface.layer_pruning.layer_selection import DECODER_NEEDS
 from divprune.methods.base import require_modality
 from divprune.methods.item_context import Modality
+from divprune.methods.vision_inputs import VISION_NEEDS
 
 
 def weightless_model(model_config: PreTrainedConfig) -> PreTrainedModel:
