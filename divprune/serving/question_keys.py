@@ -24,7 +24,7 @@ class QuestionKey:
     names: str | None
 
 
-Marks = tuple[tuple[int, ...] | None, ...]
+FileMarks = tuple[tuple[int, ...] | None, ...]
 """What tells that files were changed, in bytes and nanoseconds; None for a file that is not there."""
 
 
@@ -50,7 +50,7 @@ def question_keys(questions: Sequence[BatchQuestion], *, trust_names: bool) -> d
     }
 
 
-def marks_of(question: BatchQuestion) -> Marks:
+def marks_of(question: BatchQuestion) -> FileMarks:
     """Return what tells whether an image of a question is changed, exchanged and changed back included."""
     return tuple(map(_mark, question.files))
 
