@@ -120,10 +120,13 @@ def checked_count(name: str, value: SupportsIndex | None) -> int:
 
 
 def _checked_ratio(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real | int):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"keep_ratio must be a number in (0, 1], got {value!r}")
-    # Compared as it is: an integer may be too large for a float.
-    if not 0 < value <= 1:
-        guess = f"; to keep {float(value):g} % write {float(value) / 100:g}" if 1 < value <= 100 else ""
-        raise ValueError(f"keep_ratio must be in (0, 1], got {value}{guess}")
-    return round(float(value) * KEEP_RATIO_STEPS) / KEEP_RATIO_STEPS
+    try:
+        ratio = float(value)
+    except OverflowError:
+        raise ValueError(f"keep_ratio must be in (0, 1], got {value}") from None
+    if not 0 < ratio <= 1:
+        guess = f"; to keep {ratio:g} % write {ratio / 100:g}" if 1 < ratio <= 100 else ""
+        raise ValueError(f"keep_ratio must be in (0, 1], got {ratio}{guess}")
+    return round(ratio * KEEP_RATIO_STEPS) / KEEP_RATIO_STEPS
