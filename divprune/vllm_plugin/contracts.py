@@ -201,7 +201,7 @@ SERVER = (
     Contract("vllm.multimodal.media.image:ImageMediaIO.load_bytes", ("data",), is_ours=True),
     Contract("vllm.multimodal.media.video:VideoMediaIO.load_bytes", ("data",)),
     Contract("vllm.multimodal.media.video:VideoMediaIO.load_base64", ("media_type", "data")),
-    Contract("vllm.multimodal.video:VIDEO_LOADER_REGISTRY.load", ("cls_name",)),
+    Contract("vllm.multimodal.video_decoders.opencv:OpenCVVideoBackendMixin.open_video_capture", ("data",)),
 )  # fmt: skip
 """Checked when vLLM's server takes our middleware."""
 
