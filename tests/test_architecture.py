@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "methods": {"budget", "errors", "fidelity", "records", "selection"},
     "config": {"budget", "errors", "methods"},
     "huggingface": {"budget", "checkpoint_checks", "config", "errors", "methods", "records", "selection"},
-    "vllm_plugin": {"budget", "config", "errors", "methods", "selection"},
+    "vllm_plugin": {"budget", "config", "errors", "media", "methods", "selection"},
     "embedded": _ENGINES,
     "efficiency": _MODELS,
     "calibration": _MODELS | {"efficiency"},

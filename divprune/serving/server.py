@@ -13,7 +13,7 @@ from divprune.serving.engine import require_vllm
 
 LOOPBACK = "127.0.0.1"
 DEFAULT_PORT = 8000
-MIDDLEWARE = "divprune.vllm_plugin.error_middleware.RefuseUnreadablePictures"
+MIDDLEWARE = "divprune.vllm_plugin.error_middleware.RefuseFaultyRequests"
 OWN_FLAGS = ("--model", "--hf-overrides", "--trust-request-mm-kwargs")
 """Flags of vLLM that the command sets itself."""
 

@@ -214,6 +214,16 @@ SERVER = (
     Contract(
         "vllm.entrypoints.serve.exception_handling.error_response:create_error_response", ("message",)
     ),
+    # Images and videos that requests name.
+    Contract("vllm.exceptions:VLLMValidationError"),
+    Contract("vllm.multimodal.media:MEDIA_CONNECTOR_REGISTRY.register", ("name",)),
+    Contract("vllm.multimodal.media:MediaConnector.load_from_url", ("url", "media_io"), is_ours=True),
+    Contract("vllm.multimodal.media:MediaConnector.load_from_url_async", ("url", "media_io"), is_ours=True),
+    Contract("vllm.multimodal.media:MediaWithBytes", ("media", "original_bytes")),
+    Contract("vllm.multimodal.media.image:ImageMediaIO.load_bytes", ("data",), is_ours=True),
+    Contract("vllm.multimodal.media.video:VideoMediaIO.load_bytes", ("data",)),
+    Contract("vllm.multimodal.media.video:VideoMediaIO.load_base64", ("media_type", "data")),
+    Contract("vllm.multimodal.video_decoders.opencv:OpenCVVideoBackendMixin.open_video_capture", ("data",)),
 )  # fmt: skip
 """Checked when vLLM's server takes our middleware."""
 
