@@ -190,10 +190,19 @@ is there, is none of them: what it brings about is checked when the model is bui
 
 SERVER = (
     Contract(
-        "vllm.entrypoints.serve.exception_handling.error_response:create_error_response", ("message",)
+        "vllm.entrypoints.serve.exception_handling.error_response:create_error_response",
+        ("message",),
+        ("err_type", "status_code"),
     ),
+    # What the line says that tells when the server is ready.
+    Contract("vllm.multimodal:MULTIMODAL_REGISTRY.create_processor", ("model_config",)),
+    Contract(f"{_PROCESSOR}get_dummy_mm_inputs", ("mm_counts",)),
+    Contract(f"{_INFO}allowed_mm_limits"),
+    Contract("vllm.config:CacheConfig", fields=("kv_cache_size_tokens", "block_size")),
+    Contract("vllm.config:SchedulerConfig", fields=("max_num_seqs",)),
+    Contract("vllm.config:ModelConfig", fields=("served_model_name",)),
 )  # fmt: skip
-"""Checked when vLLM's server takes our middleware."""
+"""Checked when vLLM's server takes our middleware, which also reads `args`, `vllm_config` and `server` of its state."""
 
 
 def violations(contracts: Iterable[Contract] = REGISTRATION) -> list[str]:
