@@ -59,7 +59,10 @@ def serve(
         with console.working("starting"):
             from divprune.budget import budget_or_default
             from divprune.serving.server import pruned_server
+            from divprune.serving.vllm_installed import require_vllm
         kept = budget_or_default(keep_ratio, num_keep)
+        if not dry_run:
+            require_vllm()
         with argument_errors():
             server = pruned_server(
                 model,
@@ -72,7 +75,7 @@ def serve(
                 flags=tuple(flags or ()),
             )
         if not dry_run:
-            server.require_startable()
+            server.listening.require_free()
         _show(server, console, method, kept, allow_request_ratio)
         if not dry_run:
             server.start()

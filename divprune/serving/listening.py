@@ -75,10 +75,10 @@ def flag_values(flags: Sequence[str]) -> dict[str, str]:
         ServerError: that file cannot be read.
     """
     found: dict[str, str] = {}
-    for flag, follower in zip(flags, [*flags[1:], ""], strict=True):
+    for place, flag in enumerate(flags):
         if flag.startswith("--"):
             name, equals, value = flag[2:].partition("=")
-            found[name.replace("_", "-")] = value if equals else follower
+            found[name.replace("_", "-")] = value if equals else "".join(flags[place + 1 : place + 2])
     return _config_values(Path(found["config"])) | found if "config" in found else found
 
 
@@ -88,9 +88,9 @@ def _config_values(path: Path) -> dict[str, str]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ServerError(f"the file of --config cannot be read: {path} ({first_line(error)})") from None
+        raise ServerError(f"vLLM's config file cannot be read: {path} ({first_line(error)})") from None
     if not isinstance(content, dict):
-        raise ServerError(f"the file of --config must map vLLM's flags to their values: {path}")
+        raise ServerError(f"vLLM's config file must map vLLM's flags to their values: {path}")
     return {str(name).replace("_", "-"): str(value) for name, value in content.items()}
 
 

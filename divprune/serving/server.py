@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from divprune.checkpoint_checks import checkpoint_folder, read_json
 from divprune.errors import ArgumentError, ServerError
 from divprune.serving.listening import LOOPBACK, Listening, flag_values, listening
-from divprune.serving.vllm_installed import has_vllm, require_vllm
+from divprune.serving.vllm_installed import has_vllm
 
 if TYPE_CHECKING:
     from divprune.config import Positions
@@ -52,16 +52,6 @@ class Server:
     def address(self) -> str:
         """What clients reach it by."""
         return self.listening.address
-
-    def require_startable(self) -> None:
-        """Check what a server needs of this machine.
-
-        Raises:
-            MissingDependencyError: vLLM is not installed.
-            ServerError: it cannot listen where it should, for one because another server does.
-        """
-        require_vllm()
-        self.listening.require_free()
 
     def start(self) -> NoReturn:
         """Become the server: this process, which has imported much that a server does not need, runs it instead."""

@@ -26,7 +26,7 @@ from divprune.vllm_plugin.owner_watchdog import end_engines_with_owner
 
 STOPPED_BY_ITSELF = 1
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-SECONDS_TO_END = 8.0
+SECONDS_TO_CLOSE = 8.0
 """For vLLM to end its engines, after the last stream."""
 _PR_SET_PDEATHSIG = 1
 _RUNNING, _DRAINED, _CUT, _KILLED = range(4)
@@ -35,8 +35,8 @@ _RUNNING, _DRAINED, _CUT, _KILLED = range(4)
 class _Watcher:
     """Stops a server step by step: at the first signal, when time is up, at each further signal."""
 
-    def __init__(self, grace: float, seconds_to_end: float) -> None:
-        self._grace, self._seconds_to_end = grace, seconds_to_end
+    def __init__(self, grace: float, seconds_to_close: float) -> None:
+        self._grace, self._seconds_to_close = grace, seconds_to_close
         self.is_ready, self.step = False, _RUNNING
         self._server: subprocess.Popen[bytes] | None = None
 
@@ -56,7 +56,7 @@ class _Watcher:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
         code = server.wait()
         signal.setitimer(signal.ITIMER_REAL, 0)
-        _end_group(server.pid, self._seconds_to_end)
+        _end_group(server.pid, self._seconds_to_close)
         return code
 
     def _listen(self) -> None:
@@ -90,25 +90,25 @@ class _Watcher:
         elif self.step == _CUT:
             _say("stopping: what still runs is ended" if self.is_ready else "stopping: it was not ready yet")
             self._server.send_signal(CUT if self.is_ready else signal.SIGTERM)
-            signal.setitimer(signal.ITIMER_REAL, self._seconds_to_end)
+            signal.setitimer(signal.ITIMER_REAL, self._seconds_to_close)
         else:
             _say("stopping: killed, since it did not end")
             _signal_group(self._server.pid, signal.SIGKILL)
 
 
-def watch(command: Sequence[str], grace: float, seconds_to_end: float = SECONDS_TO_END) -> int:
+def watch(command: Sequence[str], grace: float, seconds_to_close: float = SECONDS_TO_CLOSE) -> int:
     """Run a server until it ends, and stop it when this process is asked to.
 
     Args:
         command: what starts the server.
         grace: how many seconds running requests may take after the first signal.
-        seconds_to_end: how many more the server may take before it is killed.
+        seconds_to_close: how many more the server may take before it is killed.
 
     Returns:
         0 if the server was asked to stop and did, or had not been ready yet; 128 + 9 if a ready one had to be killed.
         If it was not asked: its exit code, 128 + n if signal n ended it, 1 if it stopped as if it had been asked to.
     """
-    watcher = _Watcher(grace, seconds_to_end)
+    watcher = _Watcher(grace, seconds_to_close)
     code = watcher.run(command)
     if watcher.step == _KILLED and watcher.is_ready:
         return 128 + signal.SIGKILL

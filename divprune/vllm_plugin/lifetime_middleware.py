@@ -18,7 +18,7 @@ from divprune.vllm_plugin import contracts
 from divprune.vllm_plugin.lifetime_signals import CUT, tell_ready
 from divprune.vllm_plugin.ready_line import ready_line
 
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 STOPPING = "the server is stopping; ask again where another one runs, or when it is back"
 SECONDS_BETWEEN_LOOKS = 0.05
 
@@ -50,7 +50,7 @@ class ReadyAndStopping:
     def _begin(self, app: Any) -> "asyncio.Task[None]":
         """Take over the signals, and say that the server is ready as soon as it listens."""
         server = getattr(app.state, "server", None)
-        if not (hasattr(server, "should_exit") and hasattr(server, "started")):
+        if server is None or not (hasattr(server, "should_exit") and hasattr(server, "started")):
             raise UnsupportedVersionError(contracts.refusal(["the server's `state.server` is none of uvicorn's"]))
 
         def stop() -> None:
@@ -109,7 +109,7 @@ class _Response:
         # Half of another response is closed by the server.
 
 
-async def _unless(event: asyncio.Event, wanted: Awaitable[Result], otherwise: Result) -> Result:
+async def _unless(event: asyncio.Event, wanted: Awaitable[_Result], otherwise: _Result) -> _Result:
     """Wait for a result, or for an event that makes it unnecessary."""
     result, happened = asyncio.ensure_future(wanted), asyncio.ensure_future(event.wait())
     try:

@@ -1,7 +1,6 @@
-"""Signals between a server and the process that it runs under (`divprune.serving.watch`).
+"""Signals between a server and the process that it runs under (`divprune.serving.watch`), the watcher.
 
-watcher -> server    SIGTERM: answer what runs, take nothing new, end    CUT: end what runs too
-server -> watcher    READY
+The watcher sends SIGTERM (answer what runs, take nothing new, end) and CUT (end what runs too); the server sends READY.
 """
 
 import os

@@ -27,9 +27,8 @@ class KVCache:
 
     def num_requests(self, length: int) -> int:
         """Return how many requests of a length fit at once; none if one of them is too long."""
-        return (
-            0 if length > self.max_model_len else self.num_tokens // (-(-length // self.block_size) * self.block_size)
-        )
+        num_blocks = -(-length // self.block_size)
+        return 0 if length > self.max_model_len else self.num_tokens // (num_blocks * self.block_size)
 
 
 def ready_line(state: Any) -> str:
