@@ -18,11 +18,7 @@ from divprune.serving.vllm_installed import has_vllm
 if TYPE_CHECKING:
     from divprune.config import Positions
 
-MIDDLEWARE = (
-    "divprune.vllm_plugin.error_middleware.RefuseUnreadablePictures",
-    # The last is the outermost, and ends what any other of them waits for.
-    "divprune.vllm_plugin.lifetime_middleware.ReadyAndStopping",
-)
+MIDDLEWARE = "divprune.vllm_plugin.server_middleware.ServerMiddleware"
 OWN_FLAGS = {
     "model": "the first argument",
     "hf-overrides": "divprune serve itself",
@@ -114,9 +110,7 @@ def pruned_server(
         allow_request_ratio=allow_request_ratio,
     )
     command = [sys.executable, "-m", "divprune.serving.watch", f"{grace:g}", *_entry_point(model)]
-    command += ["--hf-overrides", json.dumps(overrides)]
-    for middleware in MIDDLEWARE:
-        command += ["--middleware", middleware]
+    command += ["--hf-overrides", json.dumps(overrides), "--middleware", MIDDLEWARE]
     # vLLM's own limit for what runs: the engine's, if a signal reaches it, and that of more than one API server.
     command += ["--shutdown-timeout", str(math.ceil(grace))]
     if "host" not in given:
