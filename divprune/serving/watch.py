@@ -28,6 +28,8 @@ STOPPED_BY_ITSELF = 1
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SECONDS_TO_CLOSE = 8.0
 """For vLLM to end its engines, after the last stream."""
+SECONDS_TOGETHER = 0.1
+"""Signals that come together count once: from a terminal, for one, and from what runs this command in it."""
 _PR_SET_PDEATHSIG = 1
 _RUNNING, _DRAINED, _CUT, _KILLED = range(4)
 
@@ -73,12 +75,10 @@ class _Watcher:
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
         # A terminal that closes says so after other signals too, and more than once.
         if self.step == _RUNNING or number != signal.SIGHUP:
-            self._go_on()
+            signal.setitimer(signal.ITIMER_REAL, SECONDS_TOGETHER)
 
     def _on_time_up(self, number: int, frame: FrameType | None) -> None:
-        self._go_on()
-
-    def _go_on(self) -> None:
+        """Take the next step."""
         if self._server is None or self._server.poll() is not None:
             return
         can_drain = self.is_ready and self._grace > 0
