@@ -26,8 +26,8 @@ from divprune.vllm_plugin.owner_watchdog import end_engines_with_owner
 
 STOPPED_BY_ITSELF = 1
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-SECONDS_TO_CLOSE = 8.0
-"""For vLLM to end its engines, after the last stream."""
+SECONDS_TO_CLOSE = 9.0
+"""For vLLM to end its engines, after the last stream; more than `lifetime_middleware.SECONDS_FOR_ENGINES`."""
 SECONDS_TOGETHER = 0.1
 """Signals that come together count once: from a terminal, for one, and from what runs this command in it."""
 _PR_SET_PDEATHSIG = 1
@@ -88,7 +88,7 @@ class _Watcher:
             self._server.send_signal(signal.SIGTERM)
             signal.setitimer(signal.ITIMER_REAL, self._grace)
         elif self.step == _CUT:
-            _say("stopping: what still runs is ended" if self.is_ready else "stopping: it was not ready yet")
+            _say("stopping: what still runs is ended now" if self.is_ready else "stopping: it was not ready yet")
             self._server.send_signal(CUT if self.is_ready else signal.SIGTERM)
             signal.setitimer(signal.ITIMER_REAL, self._seconds_to_close)
         else:

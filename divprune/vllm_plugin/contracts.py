@@ -200,6 +200,7 @@ SERVER = (
     Contract(f"{_INFO}allowed_mm_limits"),
     Contract("vllm.config:CacheConfig", fields=("kv_cache_size_tokens", "block_size")),
     Contract("vllm.config:SchedulerConfig", fields=("max_num_seqs",)),
+    Contract("vllm.config:VllmConfig", fields=("shutdown_timeout",)),
     Contract("vllm.config:ModelConfig", fields=("served_model_name",)),
 )  # fmt: skip
 """Checked when vLLM's server takes our middleware, which also reads `args`, `vllm_config` and `server` of its state."""

@@ -20,6 +20,8 @@ from divprune.vllm_plugin.ready_line import ready_line
 
 _Result = TypeVar("_Result")
 STOPPING = "the server is stopping; ask again where another one runs, or when it is back"
+SECONDS_FOR_ENGINES = 4
+"""To give back what they hold, before vLLM kills them."""
 SECONDS_BETWEEN_LOOKS = 0.05
 
 
@@ -53,7 +55,11 @@ class ReadyAndStopping:
         if server is None or not (hasattr(server, "should_exit") and hasattr(server, "started")):
             raise UnsupportedVersionError(contracts.refusal(["the server's `state.server` is none of uvicorn's"]))
 
+        config = app.state.vllm_config
+
         def stop() -> None:
+            # Nothing runs any more when vLLM ends its engines, so this is no time for requests.
+            config.shutdown_timeout = min(config.shutdown_timeout, SECONDS_FOR_ENGINES)
             server.should_exit = True
 
         def cut() -> None:

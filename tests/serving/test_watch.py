@@ -81,7 +81,7 @@ def is_running(number: int) -> bool:
 
 
 DRAINS = "stopping: running requests have {:g} s; the same signal again ends them at once"
-ENDS = "stopping: what still runs is ended"
+ENDS = "stopping: what still runs is ended now"
 STARTS = "stopping: it was not ready yet"
 KILLS = "stopping: killed"
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
