@@ -22,7 +22,7 @@ from divprune.errors import UnsupportedVersionError
 from divprune.vllm_plugin import lifetime_middleware
 from divprune.vllm_plugin.lifetime_middleware import SECONDS_FOR_ENGINES, STOPPING, ReadyAndStopping
 from divprune.vllm_plugin.lifetime_signals import CUT
-from divprune.vllm_plugin.ready_line import KVCache, gain
+from divprune.vllm_plugin.ready_line import KVCache, gain, ready_line
 
 GRACE = 20
 
@@ -169,6 +169,30 @@ def test_another_server_is_refused() -> None:
             ReadyAndStopping(own.app)._begin(own.app)
 
     run(test)
+
+
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        ({"host": "127.0.0.1"}, "http://127.0.0.1:8000/v1"),
+        ({"host": "::1", "port": 9000}, "http://[::1]:9000/v1"),
+        ({"host": None, "ssl_certfile": "cert.pem"}, "https://0.0.0.0:8000/v1"),
+        ({"host": "127.0.0.1", "uds": "/run/s"}, "unix:/run/s"),
+    ],
+)
+def test_the_address_is_vllms(given: dict[str, Any], address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As vLLM has read its flags and its file of `--config`."""
+    monkeypatch.setattr("divprune.vllm_plugin.ready_line._largest_items", lambda config: [("image", 300, 32)])
+    arguments = {"port": 8000, "uds": None, "ssl_certfile": None, "ssl_keyfile": None} | given
+    config = SimpleNamespace(
+        cache_config=SimpleNamespace(kv_cache_size_tokens=1024, block_size=32),
+        model_config=SimpleNamespace(max_model_len=512, served_model_name="some/model"),
+        scheduler_config=SimpleNamespace(max_num_seqs=256),
+    )
+    line = ready_line(SimpleNamespace(args=SimpleNamespace(**arguments), vllm_config=config))
+    assert line.startswith(
+        f"ready: {address} serves some/model; the largest image keeps 32 of its 300 tokens; 6 requests"
+    )
 
 
 CACHE = KVCache(num_tokens=1024, block_size=32, max_model_len=512)
