@@ -197,6 +197,7 @@ SERVER = (
     # What the line says that tells when the server is ready.
     Contract("vllm.multimodal:MULTIMODAL_REGISTRY.create_processor", ("model_config",)),
     Contract(f"{_PROCESSOR}get_dummy_mm_inputs", ("mm_counts",)),
+    Contract("vllm.utils.torch_utils:set_default_torch_num_threads", ("num_threads",)),
     Contract(f"{_INFO}allowed_mm_limits"),
     Contract("vllm.config:CacheConfig", fields=("kv_cache_size_tokens", "block_size")),
     Contract("vllm.config:SchedulerConfig", fields=("max_num_seqs",)),

@@ -6,7 +6,7 @@ from typing import Any
 
 from divprune.checkpoint_checks import checkpoint_folder, hub_error, read_json
 from divprune.config import Positions
-from divprune.errors import UnsupportedModelError
+from divprune.errors import CheckpointError, UnsupportedModelError
 from divprune.vllm_plugin.families import SERVED_FAMILIES, served_family
 from divprune.vllm_plugin.settings import PruningSettings
 
@@ -46,6 +46,8 @@ def pruned_overrides(
     """
     settings = PruningSettings(keep_ratio, num_keep, method, allow_request_ratio, allow_untested_vllm, positions)
     names = _config(model, revision).get("architectures") or []
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise CheckpointError(f"architectures of a config.json must be a list of names, got {names!r}")
     family = next(filter(None, map(served_family, names)), None)
     if family is None:
         served = ", ".join(family.architecture for family in SERVED_FAMILIES)

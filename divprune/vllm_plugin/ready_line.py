@@ -73,10 +73,13 @@ def gain(modality: str, whole: int, kept: int, cache: KVCache, max_num_seqs: int
 def _largest_items(model_config: Any) -> Iterator[tuple[str, int, int]]:
     """Process the largest item of each modality that is allowed, as vLLM does to find out how much room it takes."""
     from vllm.multimodal import MULTIMODAL_REGISTRY
+    from vllm.utils.torch_utils import set_default_torch_num_threads
 
     processor = MULTIMODAL_REGISTRY.create_processor(model_config)
     for modality in MODALITIES:
         if processor.info.allowed_mm_limits.get(modality, 0) > 0:
-            inputs = processor.get_dummy_mm_inputs({modality: 1})
+            # As vLLM does in this process: threads of torch could wait for each other for ever.
+            with set_default_torch_num_threads(1):
+                inputs = processor.get_dummy_mm_inputs({modality: 1})
             whole = int(inputs["mm_kwargs"][modality][0][budget_field(modality)].data[-1])
             yield modality, whole, processor.info.pruning.budget.count(whole)
