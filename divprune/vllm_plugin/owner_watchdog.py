@@ -4,7 +4,8 @@ vLLM stops its engine when the engine's owner ends in order. If the owner is kil
 ever and keeps its memory, so that a new one may find no room. Where our commands start engines, the plugin, which every
 process of vLLM loads, has the engine watch its owner, on every system that vLLM runs on. Workers watch the engine by
 themselves, and end with it alone: a signal that is sent to all processes at once (by systemd, unless told otherwise)
-asks the engine to answer what runs, for which it needs them. Engines that others start (`vllm.LLM`, `vllm serve`) are left alone.
+asks the engine to answer what runs, for which it needs them. Engines that others start (`vllm.LLM`, `vllm serve`) are
+left alone.
 """
 
 import multiprocessing
