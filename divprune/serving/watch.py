@@ -28,6 +28,8 @@ STOPPED_BY_ITSELF = 1
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SECONDS_TO_CLOSE = 9.0
 """For vLLM to end its engines, after the last stream; more than `lifetime_middleware.SECONDS_FOR_ENGINES`."""
+SECONDS_FOR_REST = 2.0
+"""For processes that the server has left behind."""
 SECONDS_TOGETHER = 0.1
 """Signals that come together count once: from a terminal, for one, and from what runs this command in it."""
 _PR_SET_PDEATHSIG = 1
@@ -58,7 +60,7 @@ class _Watcher:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
         code = server.wait()
         signal.setitimer(signal.ITIMER_REAL, 0)
-        _end_group(server.pid, self._seconds_to_close)
+        _end_group(server.pid, min(SECONDS_FOR_REST, self._seconds_to_close))
         return code
 
     def _listen(self) -> None:
