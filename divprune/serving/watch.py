@@ -137,11 +137,10 @@ def _prepare(blocked: set[signal.Signals]) -> None:
 
 def _end_group(group: int, seconds: float) -> None:
     """Wait until no process of the server is left, and kill what does not end."""
-    deadline = time.monotonic() + seconds
-    while _signal_group(group, 0):
-        if time.monotonic() > deadline:
-            _signal_group(group, signal.SIGKILL)
-            return
+    begun, number = time.monotonic(), 0
+    while _signal_group(group, number) and time.monotonic() < begun + 2 * seconds:
+        if time.monotonic() > begun + seconds:
+            number = signal.SIGKILL
         # In a container whose first process this is, orphans are its own.
         with suppress(ChildProcessError):
             os.waitpid(-1, os.WNOHANG)
