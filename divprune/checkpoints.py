@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from divprune.checkpoint_checks import check_folder, check_format, check_template
+from divprune.checkpoint_checks import check_folder, check_format, check_template, checkpoint_folder, hub_error
 from divprune.errors import CheckpointError, DivpruneError, UnsupportedModelError, argument_errors, first_line
 from divprune.records import checksum
 
@@ -161,7 +161,7 @@ def checkpoint_revision(name: str | None) -> str:
     try:
         return Path(hf_hub_download(called, "config.json")).parent.name
     except Exception as error:
-        raise _hub_error(called, error) from None
+        raise hub_error(called, error) from None
 
 
 def choose_device(name: str) -> torch.device:
@@ -195,18 +195,10 @@ def _local_checkpoint(name: str, revision: str | None, show_download: bool) -> P
 
 def _local_folder(name: str, revision: str | None) -> Path | None:
     """Return the folder of a checkpoint on this machine; None for what can only be a hub's name."""
-    path = Path(name).expanduser()
-    if os.path.isdir(path):
-        if revision is not None:
-            raise CheckpointError(f"{name} is a directory, which has no revision {revision!r}; leave the revision out")
-        if not (path / "config.json").is_file():
-            raise CheckpointError(f"{name} is no checkpoint: it has no config.json")
-        return path
-    if os.path.exists(path):
-        raise CheckpointError(f"{name} is a file; `model` takes the directory of a checkpoint, or a hub name")
-    if name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1:
-        raise CheckpointError(f"no such checkpoint directory: {name}")
-    return None
+    path = checkpoint_folder(name)
+    if path is not None and revision is not None:
+        raise CheckpointError(f"{name} is a directory, which has no revision {revision!r}; leave the revision out")
+    return path
 
 
 def _hub_config(name: str, revision: str | None) -> Path:
@@ -219,7 +211,7 @@ def _hub_config(name: str, revision: str | None) -> Path:
     except DivpruneError:
         raise
     except Exception as error:
-        raise _hub_error(name, error) from None
+        raise hub_error(name, error) from None
     return file.parent
 
 
@@ -242,32 +234,9 @@ def _hub_checkpoint(name: str, revision: str | None, show_download: bool) -> Pat
     except DivpruneError:
         raise
     except Exception as error:
-        raise _hub_error(name, error) from None
+        raise hub_error(name, error) from None
     finally:
         disable_progress_bars()
-
-
-def _hub_error(name: str, error: Exception) -> CheckpointError:
-    from huggingface_hub import errors
-
-    # The first kind that fits; subclasses stand before their bases.
-    kinds: list[tuple[type[Exception] | tuple[type[Exception], ...], str]] = [
-        (errors.HFValidationError, f"{name!r} is neither a directory here nor a valid hub name"),
-        (errors.GatedRepoError, f"{name} is gated: accept its terms on the hub, then log in with `hf auth login`"),
-        (errors.RepositoryNotFoundError, f"{name} is neither a directory here nor a model on the hub"),
-        (
-            errors.RevisionNotFoundError,
-            f"{name} on the hub has no such revision: take a branch, a tag or a commit of it",
-        ),
-        (errors.RemoteEntryNotFoundError, f"{name} on the hub is no transformers checkpoint: it has no config.json"),
-    ]
-    for kind, message in kinds:
-        if isinstance(error, kind):
-            return CheckpointError(message)
-    return CheckpointError(
-        f"{name} is no directory here and not in the local cache, and the hub cannot be reached: "
-        "check the name and the connection, or download the checkpoint elsewhere and give its directory"
-    )
 
 
 def _require_supported(name: str, model_type: str) -> None:

@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "methods": {"budget", "errors", "fidelity", "records", "selection"},
     "config": {"budget", "errors", "methods"},
     "huggingface": {"budget", "checkpoint_checks", "config", "errors", "methods", "records", "selection"},
-    "vllm_plugin": {"budget", "config", "errors", "media", "methods", "selection"},
+    "vllm_plugin": {"budget", "checkpoint_checks", "config", "errors", "media", "methods", "selection"},
     "embedded": _ENGINES,
     "efficiency": _MODELS,
     "calibration": _MODELS | {"efficiency"},
@@ -46,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "demo": _MODELS | {"efficiency"},
     "figures": _BASE | {"fidelity"},
     "experiments": _RUNS | {"evaluation", "fidelity", "figures"},
-    "serving": _METHODS | {"vllm_plugin"},
+    "serving": _METHODS | {"checkpoint_checks", "vllm_plugin"},
     "__main__": {"cli"},
     # Through the names that packages export.
     "cli": _BASE

@@ -46,6 +46,9 @@ def serve(
     allow_request_ratio: Annotated[
         bool, typer.Option("--allow-request-ratio", help="Let requests ask for fewer tokens than that.")
     ] = False,
+    grace: Annotated[
+        float, option("SECONDS", "When asked to stop, how long running requests may take.", min=0.0)
+    ] = 20.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be started.")] = False,
     json: Json = False,
     debug: Debug = False,
@@ -56,7 +59,10 @@ def serve(
         with console.working("starting"):
             from divprune.budget import budget_or_default
             from divprune.serving.server import pruned_server
+            from divprune.serving.vllm_installed import require_vllm
         kept = budget_or_default(keep_ratio, num_keep)
+        if not dry_run:
+            require_vllm()
         with argument_errors():
             server = pruned_server(
                 model,
@@ -65,12 +71,14 @@ def serve(
                 num_keep=kept.num_keep,
                 positions=given_positions(positions),
                 allow_request_ratio=allow_request_ratio,
+                grace=grace,
                 flags=tuple(flags or ()),
             )
+        if not dry_run:
+            server.listening.require_free()
         _show(server, console, method, kept, allow_request_ratio)
         if not dry_run:
-            # This process has imported much that a server does not need.
-            os.execv(server.command[0], server.command)
+            server.start()
 
 
 def _show(server: "Server", console: Console, method: str, kept: Budget, allow_request_ratio: bool) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 from PIL.Image import Image
 
 from divprune.config import Positions
-from divprune.errors import BatchError, MediaError, MissingDependencyError
+from divprune.errors import BatchError, MediaError
 from divprune.media import MAX_PIXELS_AT_ONCE, load_image
 from divprune.serving.answers import Answer
 from divprune.serving.questions import BatchQuestion
 from divprune.serving.vllm_flags import answer_flags
+from divprune.serving.vllm_installed import require_vllm
 from divprune.vllm_plugin.owner_watchdog import end_engines_with_owner
 
 
@@ -130,18 +131,6 @@ class PrunedEngine:
             prompt_tokens=len(output.prompt_token_ids),
             answer_tokens=len(said.token_ids),
         )
-
-
-def require_vllm() -> None:
-    """Check that vLLM is installed.
-
-    Raises:
-        MissingDependencyError: it is not.
-    """
-    from importlib.util import find_spec
-
-    if find_spec("vllm") is None:
-        raise MissingDependencyError("serving needs vLLM, which is not installed: pip install 'divprune[vllm]'")
 
 
 def _engine_arguments(settings: EngineSettings) -> Any:

@@ -12,8 +12,9 @@ from divprune.progress import SILENT, Progress
 from divprune.serving.answer_lines import ANSWERS
 from divprune.serving.answers import Answer, AnswerFile
 from divprune.serving.batch import Workers, answers_here, answers_on_workers
-from divprune.serving.engine import EngineSettings, require_vllm
+from divprune.serving.engine import EngineSettings
 from divprune.serving.questions import BatchQuestion, read_questions
+from divprune.serving.vllm_installed import require_vllm
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,33 @@
 """The command that starts vLLM's own OpenAI-compatible server with pruning on."""
 
 import json
+import math
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from divprune.config import Positions
-from divprune.errors import ServerError
-from divprune.serving.engine import require_vllm
+from divprune.checkpoint_checks import checkpoint_folder, read_json
+from divprune.errors import ArgumentError, ServerError
+from divprune.serving.listening import LOOPBACK, Listening, flag_values, listening
+from divprune.serving.vllm_installed import has_vllm
 
-LOOPBACK = "127.0.0.1"
-DEFAULT_PORT = 8000
-MIDDLEWARE = "divprune.vllm_plugin.error_middleware.RefuseFaultyRequests"
-OWN_FLAGS = ("--model", "--hf-overrides", "--trust-request-mm-kwargs")
-"""Flags of vLLM that the command sets itself."""
+if TYPE_CHECKING:
+    from divprune.config import Positions
+
+MIDDLEWARE = "divprune.vllm_plugin.server_middleware.ServerMiddleware"
+OWN_FLAGS = {
+    "model": "the first argument",
+    "hf-overrides": "divprune serve itself",
+    "trust-request-mm-kwargs": "`divprune serve --allow-request-ratio`",
+    "shutdown-timeout": "`divprune serve --grace`",
+}
+"""Flags of vLLM that the command sets itself, and by what."""
+DEFAULT_GRACE = 20.0
+MAX_GRACE = 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -25,12 +37,26 @@ class Server:
     Attributes:
         architecture: the pruned model class that vLLM will load.
         command: what to run.
-        address: where it will answer.
+        listening: where it will answer.
     """
 
     architecture: str
     command: tuple[str, ...]
-    address: str
+    listening: Listening
+
+    @property
+    def address(self) -> str:
+        """What clients reach it by."""
+        return self.listening.address
+
+    def start(self) -> NoReturn:
+        """Become the server: this process, which has imported much that a server does not need, runs it instead."""
+        from divprune.serving.watch import STOP_SIGNALS
+
+        sys.stdout.flush()
+        # Kept for the process to come, which else would end by one before it knows what to do with it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        os.execv(self.command[0], self.command)
 
 
 def pruned_server(
@@ -39,11 +65,12 @@ def pruned_server(
     method: str,
     keep_ratio: float | None,
     num_keep: int | None,
-    positions: Positions | None = None,
+    positions: "Positions | None" = None,
     allow_request_ratio: bool = False,
+    grace: float = DEFAULT_GRACE,
     flags: Sequence[str] = (),
 ) -> Server:
-    """Prepare a server.
+    """Prepare a server. What can be known to be wrong without vLLM is found here, and the quick things first.
 
     Args:
         model: checkpoint directory or hub name.
@@ -52,19 +79,28 @@ def pruned_server(
         num_keep: how many are kept; None if `keep_ratio` is given.
         positions: as for `pruned_overrides`.
         allow_request_ratio: whether a request may ask for fewer tokens than that.
+        grace: how many seconds running requests may take when the server is asked to stop, 0 to 86400.
         flags: vLLM's own flags. Without `--host` the server listens on the loopback address alone.
 
     Raises:
-        MissingDependencyError: vLLM is not installed.
-        ServerError: a flag is one that this command sets itself.
+        ArgumentError: `grace` is out of range.
+        CheckpointError: there is no such model, or its config.json cannot be read.
+        ServerError: a flag is one that this command sets itself, or cannot be what it is.
         UnsupportedModelError: the model, or the method, cannot be served pruned.
     """
-    require_vllm()
+    if not 0 <= grace <= MAX_GRACE:
+        raise ArgumentError(f"`grace` must be between 0 and {MAX_GRACE:g} seconds, got {grace:g}")
+    folder = checkpoint_folder(model)
+    if folder is not None:
+        read_json(model, folder / "config.json")
+    given = flag_values(flags)
+    for name, setter in OWN_FLAGS.items():
+        if name in given:
+            raise ServerError(f"{name} is no flag to give to vLLM here, it is set by {setter}; leave it out")
+    place = listening(flags)
+
     from divprune.vllm_plugin import pruned_overrides
 
-    for flag in flags:
-        if flag.partition("=")[0].replace("_", "-") in OWN_FLAGS:
-            raise ServerError(f"{flag.partition('=')[0]} is set by divprune serve itself; leave it out")
     overrides = pruned_overrides(
         model,
         keep_ratio=keep_ratio,
@@ -73,14 +109,15 @@ def pruned_server(
         positions=positions,
         allow_request_ratio=allow_request_ratio,
     )
-    host, port = _value(flags, "--host", LOOPBACK), _value(flags, "--port", str(DEFAULT_PORT))
-    command = [sys.executable, "-m", "divprune.serving.watch", *_entry_point(model)]
+    command = [sys.executable, "-m", "divprune.serving.watch", f"{grace:g}", *_entry_point(model)]
     command += ["--hf-overrides", json.dumps(overrides), "--middleware", MIDDLEWARE]
-    if _value(flags, "--host", "") == "":
+    # vLLM's own limit for what runs: the engine's, if a signal reaches it, and that of more than one API server.
+    command += ["--shutdown-timeout", str(math.ceil(grace))]
+    if "host" not in given:
         command += ["--host", LOOPBACK]
     if allow_request_ratio:
         command.append("--trust-request-mm-kwargs")
-    return Server(_architecture(overrides), (*command, *flags), f"http://{host}:{port}/v1")
+    return Server(_architecture(overrides), (*command, *flags), place)
 
 
 def _architecture(overrides: dict[str, Any]) -> str:
@@ -92,14 +129,6 @@ def _entry_point(model: str) -> list[str]:
     try:
         version("vllm")
     except PackageNotFoundError:
-        return [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry", "--model", model]
+        if has_vllm():
+            return [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry", "--model", model]
     return [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", model]
-
-
-def _value(flags: Sequence[str], name: str, default: str) -> str:
-    """Return the value of a flag, written as `--name value` or `--name=value`."""
-    for place, flag in enumerate(flags):
-        key, equals, value = flag.partition("=")
-        if key == name:
-            return value if equals else [*flags, default][place + 1]
-    return default

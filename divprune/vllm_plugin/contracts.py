@@ -212,7 +212,9 @@ layers of vision towers (`vision_capture.TowerCapture`)."""
 
 SERVER = (
     Contract(
-        "vllm.entrypoints.serve.exception_handling.error_response:create_error_response", ("message",)
+        "vllm.entrypoints.serve.exception_handling.error_response:create_error_response",
+        ("message",),
+        ("err_type", "status_code"),
     ),
     # Images and videos that requests name.
     Contract("vllm.exceptions:VLLMValidationError"),
@@ -224,8 +226,17 @@ SERVER = (
     Contract("vllm.multimodal.media.video:VideoMediaIO.load_bytes", ("data",)),
     Contract("vllm.multimodal.media.video:VideoMediaIO.load_base64", ("media_type", "data")),
     Contract("vllm.multimodal.video_decoders.opencv:OpenCVVideoBackendMixin.open_video_capture", ("data",)),
+    # What the line says that tells when the server is ready.
+    Contract("vllm.multimodal:MULTIMODAL_REGISTRY.create_processor", ("model_config",)),
+    Contract(f"{_PROCESSOR}get_dummy_mm_inputs", ("mm_counts",)),
+    Contract("vllm.utils.torch_utils:set_default_torch_num_threads", ("num_threads",)),
+    Contract(f"{_INFO}allowed_mm_limits"),
+    Contract("vllm.config:CacheConfig", fields=("kv_cache_size_tokens", "block_size")),
+    Contract("vllm.config:SchedulerConfig", fields=("max_num_seqs",)),
+    Contract("vllm.config:VllmConfig", fields=("shutdown_timeout",)),
+    Contract("vllm.config:ModelConfig", fields=("served_model_name",)),
 )  # fmt: skip
-"""Checked when vLLM's server takes our middleware."""
+"""Checked when vLLM's server takes our middleware, which also reads `args`, `vllm_config` and `server` of its state."""
 
 
 def violations(contracts: Iterable[Contract] = REGISTRATION) -> list[str]:

@@ -1,12 +1,12 @@
 """hf_overrides for a model: the pruned architecture that fits it, and the settings."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from divprune.checkpoint_checks import checkpoint_folder, hub_error, read_json
 from divprune.config import Positions
-from divprune.errors import UnsupportedModelError
+from divprune.errors import CheckpointError, UnsupportedModelError
 from divprune.vllm_plugin.families import SERVED_FAMILIES, served_family
 from divprune.vllm_plugin.settings import PruningSettings
 
@@ -39,12 +39,15 @@ def pruned_overrides(
         `{"architectures": [...], "divprune": {...}}`, which is JSON.
 
     Raises:
+        CheckpointError: There is no such model, or its config.json cannot be read.
         UnsupportedModelError: The model's architecture is not served pruned.
         ValueError: A value is out of range, or no method has this name.
         TypeError: A value has the wrong type.
     """
     settings = PruningSettings(keep_ratio, num_keep, method, allow_request_ratio, allow_untested_vllm, positions)
     names = _config(model, revision).get("architectures") or []
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise CheckpointError(f"architectures of a config.json must be a list of names, got {names!r}")
     family = next(filter(None, map(served_family, names)), None)
     if family is None:
         served = ", ".join(family.architecture for family in SERVED_FAMILIES)
@@ -55,12 +58,15 @@ def pruned_overrides(
 def _config(model: str | Path | Mapping[str, Any], revision: str | None) -> Mapping[str, Any]:
     if isinstance(model, Mapping):
         return model
-    path = Path(model) / "config.json"
-    if Path(model).is_dir() and not path.is_file():
-        raise ValueError(f"model must have a config.json, got a folder without: {model}")
-    if not path.is_file():
-        from huggingface_hub import hf_hub_download
+    folder = checkpoint_folder(str(model))
+    path = _downloaded(str(model), revision) if folder is None else folder / "config.json"
+    return read_json(str(model), path)
 
-        path = Path(hf_hub_download(str(model), "config.json", revision=revision))
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return config
+
+def _downloaded(model: str, revision: str | None) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(model, "config.json", revision=revision))
+    except Exception as error:
+        raise hub_error(model, error) from None

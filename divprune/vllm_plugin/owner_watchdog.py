@@ -3,7 +3,9 @@
 vLLM stops its engine when the engine's owner ends in order. If the owner is killed, the engine waits for requests for
 ever and keeps its memory, so that a new one may find no room. Where our commands start engines, the plugin, which every
 process of vLLM loads, has the engine watch its owner, on every system that vLLM runs on. Workers watch the engine by
-themselves. Engines that others start (`vllm.LLM`, `vllm serve`) are left alone.
+themselves, and end with it alone: a signal that is sent to all processes at once (by systemd, unless told otherwise)
+asks the engine to answer what runs, for which it needs them. Engines that others start (`vllm.LLM`, `vllm serve`) are
+left alone.
 """
 
 import multiprocessing
@@ -16,6 +18,8 @@ from typing import Any
 
 FLAG = "DIVPRUNE_END_WITH_OWNER"
 """Tells it to the processes that our commands start; not meant to be set by users."""
+_ENGINE = "DIVPRUNE_ENGINE"
+"""Which of them is the engine: the first; those that it starts, which inherit this, are its workers."""
 THREAD = "divprune-owner"
 SECONDS_TO_END = 10
 
@@ -37,6 +41,9 @@ def watch_owner() -> None:
     is_watched = any(thread.name == THREAD for thread in threading.enumerate())
     if owner is not None and not is_watched and os.environ.get(FLAG):
         threading.Thread(target=_end_after, args=(owner,), name=THREAD, daemon=True).start()
+        if os.environ.setdefault(_ENGINE, str(os.getpid())) != str(os.getpid()):
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
 
 
 def _end_after(owner: Any) -> None:

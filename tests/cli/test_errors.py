@@ -9,7 +9,7 @@ import pytest
 import torch
 import typer
 
-from divprune.checkpoints import _hub_error
+from divprune.checkpoint_checks import hub_error
 from divprune.cli.console import one_line_errors
 from divprune.huggingface.families.unsupported import NO_CLASS
 from tests.support import checkpoint_writers
@@ -88,7 +88,8 @@ def test_unsupported_model_is_named_with_the_supported_ones(divprune: Command, t
     ("name", "message"),
     [
         ("nobody/nothing", "nobody/nothing is no directory here and not in the local cache, and the hub cannot be"),
-        ("no such name", "neither a directory here nor a valid hub name"),
+        ("no such/name", "neither a directory here nor a valid hub name"),
+        ("nowhere", "no such checkpoint directory: nowhere; names of the hub have their owner in front"),
         ("./nowhere", "no such checkpoint directory: ./nowhere"),
         ("a/b/c", "no such checkpoint directory: a/b/c"),
     ],
@@ -111,7 +112,7 @@ def test_hub_answers_are_told_apart() -> None:
     )
     for kind, message in cases:
         error = kind.__new__(kind)  # their constructors want a response
-        assert message in str(_hub_error("some/model", error))
+        assert message in str(hub_error("some/model", error))
 
 
 def test_directory_without_checkpoint(divprune: Command, tmp_path: Path) -> None:

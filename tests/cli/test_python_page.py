@@ -43,8 +43,7 @@ def here(
     tmp_path: Path, llava: Path, records: Path, harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Path, Path]:
     """Two folders with what the examples read, in one of which each runs; engines and lmms-eval answer at once."""
-    for module in ("run", "server"):
-        monkeypatch.setattr(f"divprune.serving.{module}.require_vllm", lambda: None)
+    monkeypatch.setattr("divprune.serving.run.require_vllm", lambda: None)
     monkeypatch.setattr("divprune.serving.run.answers_here", answered)
     folders = tmp_path / "command", tmp_path / "python"
     for folder in folders:

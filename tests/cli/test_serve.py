@@ -34,6 +34,25 @@ def test_a_batch_without_vllm_names_the_extra(divprune: Command, pictures: Path,
     assert "pip install 'divprune[vllm]'" in outcome.error
 
 
+@without_vllm
+def test_a_dry_run_needs_no_vllm(divprune: Command, llava: Path) -> None:
+    outcome = divprune("serve", llava, "--dry-run", "--json", "--grace", "7.5", "--", "--uds", "/run/s", "--port=9000")
+    assert outcome.exit_code == 0
+    assert outcome.json["address"] == "unix:/run/s"
+    command = outcome.json["command"]
+    assert command[2:7] == ["divprune.serving.watch", "7.5", command[0], "-m", "vllm.entrypoints.cli.main"]
+    assert command[command.index("--shutdown-timeout") + 1] == "8"
+    assert command[command.index("--host") + 1] == "127.0.0.1"
+    assert command[-3:] == ["--uds", "/run/s", "--port=9000"]
+
+
+@pytest.mark.parametrize("grace", ["inf", "86401"])
+def test_a_grace_is_some_seconds(divprune: Command, grace: str) -> None:
+    outcome = divprune("serve", "some/model", "--dry-run", "--grace", grace)
+    assert outcome.exit_code == 2
+    assert f"--grace must be between 0 and 86400 seconds, got {grace}" in outcome.error
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [

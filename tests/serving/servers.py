@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -51,6 +51,13 @@ class Server:
         assert found, f"no metric {name} {labels}"
         return sum(float(line.rpartition(" ")[2]) for line in found)
 
+    def metric_label(self, name: str, label: str) -> str:
+        """A label of a metric that has one sample."""
+        with urllib.request.urlopen(f"{self.address}/metrics", timeout=10) as response:
+            text = response.read().decode()
+        (value,) = re.findall(rf'^{name}{{.*\b{label}="(.*?)"', text, flags=re.MULTILINE)
+        return str(value)
+
     def processes(self) -> dict[int, str]:
         """All processes of the server and their names, its own first."""
         return processes_of(self.process.pid)
@@ -86,6 +93,16 @@ class Server:
 def running_server(
     model: Path, log: Path, arguments: Sequence[str] | None, flags: Sequence[str] = ()
 ) -> Iterator[Server]:
+    """The same, when it answers."""
+    with launched_server(model, log, arguments, flags) as server:
+        server.wait_until_healthy()
+        yield server
+
+
+@contextmanager
+def launched_server(
+    model: Path, log: Path, arguments: Sequence[str] | None, flags: Sequence[str] = ()
+) -> Iterator[Server]:
     """`divprune serve MODEL ARGUMENTS -- FLAGS`, on a free port; without arguments, vLLM's own server, unpruned."""
     port = free_port()
     own = ["--port", str(port), *FLAGS, *flags]
@@ -94,7 +111,7 @@ def running_server(
     else:
         command = [sys.executable, "-c", CLI, "serve", str(model), *arguments, "--", *own]
     environment = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
-    with running(command, port, log, environment) as server:
+    with launched(command, port, log, environment) as server:
         yield server
 
 
@@ -107,12 +124,19 @@ def free_port() -> int:
 
 @contextmanager
 def running(command: Sequence[str], port: int, log: Path, environment: Mapping[str, str]) -> Iterator[Server]:
-    """A server that a command starts, until it is no longer needed."""
+    """A server that a command starts and that answers, until it is no longer needed."""
+    with launched(command, port, log, environment) as server:
+        server.wait_until_healthy()
+        yield server
+
+
+@contextmanager
+def launched(command: Sequence[str], port: int, log: Path, environment: Mapping[str, str]) -> Iterator[Server]:
+    """A server that a command starts, in a process group of its own, until it is no longer needed."""
     with log.open("wb") as out:
-        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, cwd=ROOT)
+        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, cwd=ROOT, process_group=0)
     server = Server(process, port, log)
     try:
-        server.wait_until_healthy()
         yield server
     finally:
         server.stop()
@@ -125,6 +149,14 @@ def processes_of(number: int) -> dict[int, str]:
         found.update({each: _command(each) for each in new})
         new = [child for parent in new for child in _children(parent)]
     return found
+
+
+def wait_for(is_so: Callable[[], bool]) -> None:
+    """Wait until something is so, as long as a start may take."""
+    deadline = time.monotonic() + SECONDS_TO_START
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def wait_until_gone(processes: Mapping[int, str]) -> None:

@@ -47,6 +47,16 @@ def test_answers_equal_the_reference(parts: list[Part], client: Client, wanted: 
     assert seen(client.ask(parts)) == wanted(parts)
 
 
+def test_it_said_what_it_gives(server: Server) -> None:
+    (line,) = [line for line in server.log.read_text(encoding="utf-8").splitlines() if line.startswith("ready: ")]
+    assert line.startswith(f"ready: {server.address}/v1 serves ")
+    assert "; the largest image keeps 9 of its 36 tokens; " in line
+    # vLLM's own count of a block's tokens: 9 + 128 take five blocks of 32, and 36 + 128 take six.
+    tokens = 32 * int(server.metric_label("vllm:cache_config_info", "num_gpu_blocks"))
+    assert f"; {tokens // (5 * 32)} requests of such an image and 128 text tokens fit the KV cache at once " in line
+    assert line.endswith(f" (--max-num-seqs lets 16 run), {tokens // (6 * 32)} unpruned")
+
+
 def test_usage_shows_the_shorter_prompt(client: Client) -> None:
     # 9 of 36 tokens of each of three pictures, three words, and two of the template.
     assert client.ask(QUESTIONS[3]).prompt_tokens == 3 * 9 + 3 + 2

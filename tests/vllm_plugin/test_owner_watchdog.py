@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +31,38 @@ if __name__ == "__main__":
     multiprocessing.get_context("spawn").Process(target=engine, args=(sys.argv[1] == "stubborn",)).start()
     time.sleep(60)
 """
+
+
+# An engine with a worker, each of which is asked to end; who does not, says so.
+SIGNALLED = """
+import multiprocessing, os, signal, sys, time
+from divprune.vllm_plugin.owner_watchdog import watch_owner
+
+def start(names):
+    watch_owner()
+    for number in (signal.SIGTERM, signal.SIGINT) if names[0] == "worker" else ():
+        os.kill(os.getpid(), number)
+    if names[1:]:
+        child = multiprocessing.get_context("spawn").Process(target=start, args=(names[1:],))
+        child.start()
+        child.join()
+    print(names[0], flush=True)
+    if names[0] == "engine":
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("engine goes on", flush=True)
+
+if __name__ == "__main__":
+    start(["owner", "engine", "worker"])
+"""
+
+
+def test_workers_end_with_their_engine_alone(tmp_path: Path) -> None:
+    script = tmp_path / "signalled.py"
+    script.write_text(SIGNALLED, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    end_engines_with_owner(environment)
+    done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["worker", "engine", "owner"]
 
 
 @pytest.fixture

@@ -1,13 +1,14 @@
 """Settings and requests: what is said wrongly is refused before it reaches the engine. vLLM is not needed here."""
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from divprune.budget import Budget
-from divprune.errors import UnsupportedModelError
+from divprune.errors import CheckpointError, UnsupportedModelError
 from divprune.methods import EVS, ItemContext, get_method
 from divprune.vllm_plugin import SERVED_FAMILIES, PruningSettings, pruned_overrides
 from divprune.vllm_plugin.families import served_family
@@ -28,6 +29,13 @@ def test_overrides_name_the_pruned_architecture_and_carry_the_settings() -> None
 def test_a_model_that_is_not_served_is_refused() -> None:
     with pytest.raises(UnsupportedModelError, match=r"architectures must name one .* got \['MistralForCausalLM'\]"):
         pruned_overrides({"architectures": ["MistralForCausalLM"]}, keep_ratio=0.5)
+
+
+@pytest.mark.parametrize("content", ["[1]", "{", '{"architectures": 5}', '{"architectures": [null]}', "\x00"])
+def test_a_damaged_configuration_is_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(content, encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        pruned_overrides(tmp_path, keep_ratio=0.5)
 
 
 @pytest.mark.parametrize(
