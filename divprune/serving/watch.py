@@ -10,9 +10,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from types import FrameType
 
+from divprune.vllm_plugin.environment import METRICS_FOLDER
 from divprune.vllm_plugin.owner_watchdog import end_engines_with_owner
 
 STOPPED_BY_ITSELF = 1
@@ -41,10 +43,11 @@ def watch(command: Sequence[str]) -> int:
         signal.signal(number, stop)
     environment = dict(os.environ)
     end_engines_with_owner(environment)
-    server = subprocess.Popen(command, env=environment, preexec_fn=_stop_with_parent)
-    if asked:
-        server.send_signal(asked[-1])
-    code = server.wait()
+    with tempfile.TemporaryDirectory(prefix="divprune-metrics-") as folder:
+        server = subprocess.Popen(command, env=environment | {METRICS_FOLDER: folder}, preexec_fn=_stop_with_parent)
+        if asked:
+            server.send_signal(asked[-1])
+        code = server.wait()
     if code == 0 and not asked:
         print("Error: the server stopped by itself; what vLLM wrote above says why", file=sys.stderr)
         return STOPPED_BY_ITSELF

@@ -115,6 +115,7 @@ REGISTRATION = (
     Contract("vllm.multimodal.inputs:MultiModalKwargsItems"),
     Contract("vllm.distributed:get_tp_group"),
     Contract("vllm.distributed.parallel_state:GroupCoordinator.broadcast", ("input_",)),
+    Contract("vllm.distributed.parallel_state:GroupCoordinator", fields=("is_first_rank",)),
     # What is refused, and what buffers are sized by.
     Contract(
         "vllm.config:VllmConfig",
@@ -192,6 +193,7 @@ SERVER = (
     Contract(
         "vllm.entrypoints.serve.exception_handling.error_response:create_error_response", ("message",)
     ),
+    Contract("vllm.engine.protocol:EngineClient", fields=("model_config", "renderer")),
 )  # fmt: skip
 """Checked when vLLM's server takes our middleware."""
 
