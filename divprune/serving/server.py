@@ -13,10 +13,7 @@ from divprune.serving.engine import require_vllm
 
 LOOPBACK = "127.0.0.1"
 DEFAULT_PORT = 8000
-MIDDLEWARES = (
-    "divprune.vllm_plugin.error_middleware.RefuseUnreadablePictures",
-    "divprune.vllm_plugin.reporting_middleware.ReportPruning",
-)
+MIDDLEWARE = "divprune.vllm_plugin.server_middleware.PrunedServer"
 OWN_FLAGS = ("--model", "--hf-overrides", "--trust-request-mm-kwargs")
 """Flags of vLLM that the command sets itself."""
 
@@ -78,9 +75,7 @@ def pruned_server(
     )
     host, port = _value(flags, "--host", LOOPBACK), _value(flags, "--port", str(DEFAULT_PORT))
     command = [sys.executable, "-m", "divprune.serving.watch", *_entry_point(model)]
-    command += ["--hf-overrides", json.dumps(overrides)]
-    for middleware in MIDDLEWARES:
-        command += ["--middleware", middleware]
+    command += ["--hf-overrides", json.dumps(overrides), "--middleware", MIDDLEWARE]
     if _value(flags, "--host", "") == "":
         command += ["--host", LOOPBACK]
     if allow_request_ratio:
