@@ -116,6 +116,7 @@ REGISTRATION = (
     Contract("vllm.distributed:get_tp_group"),
     Contract("vllm.distributed.parallel_state:GroupCoordinator.broadcast", ("input_",)),
     Contract("vllm.distributed.parallel_state:GroupCoordinator.all_gather", ("input_",), ("dim",)),
+    Contract("vllm.distributed.parallel_state:GroupCoordinator", fields=("is_first_rank",)),
     # What is refused, and what buffers are sized by.
     Contract(
         "vllm.config:VllmConfig",
@@ -235,6 +236,7 @@ SERVER = (
     Contract("vllm.config:SchedulerConfig", fields=("max_num_seqs",)),
     Contract("vllm.config:VllmConfig", fields=("shutdown_timeout",)),
     Contract("vllm.config:ModelConfig", fields=("served_model_name",)),
+    Contract("vllm.engine.protocol:EngineClient", fields=("model_config", "renderer")),
 )  # fmt: skip
 """Checked when vLLM's server takes our middleware, which also reads `args`, `vllm_config` and `server` of its state."""
 
