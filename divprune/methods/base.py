@@ -180,6 +180,7 @@ class Method(ABC):
             None if it fits any.
         decoder_layer: Which decoder layer attention and keys are of: the one before each of `layers`, or the one that
             the tokens are about to enter, by its own queries and keys of all that enters it.
+        modalities: What it can prune; a method that compares frames takes videos alone, and refuses images.
     """
 
     name: ClassVar[str]
@@ -195,6 +196,7 @@ class Method(ABC):
     joins_heads: ClassVar[bool] = False
     calibrated_on: ClassVar[str | None] = None
     decoder_layer: ClassVar[Literal["before", "entering"]] = "before"
+    modalities: ClassVar[tuple[Modality, ...]] = ("image", "video")
 
     def __init_subclass__(cls) -> None:
         """Refuse needs that are no field of `ItemContext`, and an unknown `fidelity`.

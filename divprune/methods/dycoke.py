@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Fidelity, ItemContext, Method, Need, Paper
+from divprune.methods.base import Fidelity, ItemContext, Method, Modality, Need, Paper
 from divprune.methods.dart import shares
 from divprune.methods.grids import spread
 from divprune.methods.video import row_similarity, video_frames
@@ -41,6 +41,7 @@ class DyCoke(Method):
     )
     fidelity: ClassVar[Fidelity] = "documented"
     needs: ClassVar[frozenset[Need]] = frozenset({"grid"})
+    modalities: ClassVar[tuple[Modality, ...]] = ("video",)
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
         """Select whole frames first.

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Fidelity, ItemContext, Method, Need, Paper
+from divprune.methods.base import Fidelity, ItemContext, Method, Modality, Need, Paper
 from divprune.methods.grids import grid_of
 from divprune.methods.scores import ranked
 from divprune.selection.distances import full_precision, unit_rows
@@ -33,6 +33,7 @@ class EVS(Method):
     )
     fidelity: ClassVar[Fidelity] = "documented"
     needs: ClassVar[frozenset[Need]] = frozenset({"grid"})
+    modalities: ClassVar[tuple[Modality, ...]] = ("video",)
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
         """Select; the picks are nested in `num_keep`.

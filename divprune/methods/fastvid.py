@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Fidelity, ItemContext, Need, Paper
+from divprune.methods.base import Fidelity, ItemContext, Modality, Need, Paper
 from divprune.methods.dart import shares
 from divprune.methods.merging import Merged, MergingMethod
 from divprune.methods.scores import checked_number, importance
@@ -52,6 +52,7 @@ class FastVID(MergingMethod):
     )
     fidelity: ClassVar[Fidelity] = "documented"
     needs: ClassVar[frozenset[Need]] = frozenset({"grid", "vision_attention"})
+    modalities: ClassVar[tuple[Modality, ...]] = ("video",)
     vision_layer: ClassVar[int] = -1
     dense_ratio: float = 0.4
 

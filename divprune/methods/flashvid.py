@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Fidelity, ItemContext, Need, Paper
+from divprune.methods.base import Fidelity, ItemContext, Modality, Need, Paper
 from divprune.methods.dart import shares
 from divprune.methods.merging import Merged
 from divprune.methods.scores import checked_number, importance
@@ -61,6 +61,7 @@ class FlashVID(TwoStages):
     )
     fidelity: ClassVar[Fidelity] = "documented"
     needs: ClassVar[frozenset[Need]] = frozenset({"grid", "vision_attention"})
+    modalities: ClassVar[tuple[Modality, ...]] = ("video",)
     vision_layer: ClassVar[int] = -1
     budget_ratio: ClassVar[float] = 1.25
     kept_inside: ClassVar[float] = 0.3

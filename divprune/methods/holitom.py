@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Fidelity, ItemContext, Need, Paper
+from divprune.methods.base import Fidelity, ItemContext, Modality, Need, Paper
 from divprune.methods.merging import Merged
 from divprune.methods.scores import checked_number, importance
 from divprune.methods.shares import proportional_shares
@@ -53,6 +53,7 @@ class HoliTom(TwoStages):
     )
     fidelity: ClassVar[Fidelity] = "documented"
     needs: ClassVar[frozenset[Need]] = frozenset({"grid", "vision_attention"})
+    modalities: ClassVar[tuple[Modality, ...]] = ("video",)
     vision_layer: ClassVar[int] = -1
     kept_inside: ClassVar[float] = 0.5
     threshold: float = 0.8

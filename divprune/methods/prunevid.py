@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Fidelity, ItemContext, Need, Paper, given
+from divprune.methods.base import Fidelity, ItemContext, Modality, Need, Paper, given
 from divprune.methods.holitom import left_tokens
 from divprune.methods.merging import Merged
 from divprune.methods.scores import checked_number
@@ -56,6 +56,7 @@ class PruneVid(TwoStages):
     fidelity: ClassVar[Fidelity] = "documented"
     needs: ClassVar[frozenset[Need]] = frozenset({"grid"})
     layer_needs: ClassVar[frozenset[Need]] = frozenset({"text_attention"})
+    modalities: ClassVar[tuple[Modality, ...]] = ("video",)
     kept_inside: ClassVar[float] = 0.4
     threshold: float = 0.8
     segment_ratio: float = 0.25

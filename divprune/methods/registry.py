@@ -13,7 +13,7 @@ from types import NoneType
 from typing import Any, get_args
 
 from divprune.errors import UnknownMethodError
-from divprune.methods.base import QUERY_NEEDS, Count, Fidelity, Method, Paper
+from divprune.methods.base import QUERY_NEEDS, Count, Fidelity, Method, Modality, Paper
 from divprune.methods.merging import MergingMethod
 
 ENTRY_POINT_GROUP = "divprune.methods"
@@ -42,6 +42,7 @@ class MethodInfo:
         merges: Whether dropped tokens are merged into the kept ones.
         vision_layer: The layer of the vision encoder that it needs attention or keys of, see `Method.vision_layer`;
             None if it needs neither.
+        modalities: What it can prune.
     """
 
     name: str
@@ -54,6 +55,7 @@ class MethodInfo:
     needs: tuple[str, ...] = ()
     merges: bool = False
     vision_layer: int | None = None
+    modalities: tuple[Modality, ...] = ("image", "video")
 
     @property
     def is_query_aware(self) -> bool:
@@ -73,6 +75,7 @@ class MethodInfo:
             "vision_layer": self.vision_layer,
             "query_aware": self.is_query_aware,
             "merges": self.merges,
+            "modalities": list(self.modalities),
             "parameters": self.parameters,
             "year": paper.year if paper else None,
             "citation": paper.citation if paper else None,
@@ -132,6 +135,7 @@ def _info(name: str, method: type[Method]) -> MethodInfo:
         needs=tuple(sorted(method.needs)),
         merges=issubclass(method, MergingMethod),
         vision_layer=method.vision_layer if method.needs & {"vision_attention", "vision_keys"} else None,
+        modalities=method.modalities,
     )
 
 

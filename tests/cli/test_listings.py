@@ -63,8 +63,10 @@ def test_the_package_runs_as_a_module() -> None:
 def test_help_tells_the_defaults_that_hold(divprune: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     shown = " ".join(divprune("eval", "--help").stdout.replace("│", " ").split())
-    assert f"scenes: {SceneOptions.num_scenes})" in shown
-    assert f"scenes: {' '.join(f'{ratio:g}' for ratio in SceneOptions.keep_ratios)})" in shown
+    for suite in ("scenes", "scenes-video"):
+        bench = SceneOptions(suite=suite).bench
+        assert f"{suite}: {bench.num_shown}" in shown
+        assert f"{suite}: {' '.join(f'{ratio:g}' for ratio in bench.keep_ratios)}" in shown
     for command in ("run", "bench", "serve", "batch"):
         assert f"[default: ({DEFAULT_KEEP_RATIO:g})]" in divprune(command, "--help").stdout
 
@@ -109,6 +111,7 @@ def test_methods_tell_what_they_need_and_where_they_come_from(divprune: Command)
         "vision_layer": -2,
         "query_aware": False,
         "merges": True,
+        "modalities": ["image", "video"],
         "parameters": {},
         "year": 2025,
         "citation": "Yang, Chen, Tian, Wang, Li, Yu, Jia, CVPR 2025",
