@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from divprune.cli.console import Console, command
 from divprune.cli.scenes import SCENE_SUITES, check_scenes, show_scenes

@@ -1,4 +1,4 @@
-"""Questions about a generated video whose answers need its frames, and one that a single frame answers."""
+"""Questions about a generated video whose answers need its frames."""
 
 from collections.abc import Mapping
 
@@ -14,9 +14,8 @@ _VIDEO_STREAM = 1
 def video_questions(video: Video, per_kind: int | Mapping[str, int] = 1, stream: int = 0) -> list[Question]:
     """Ask about a video; deterministic, and balanced where the answer is yes or no.
 
-    Existence and count are asked of all that the video ever shows. Colour is asked of a shape that is there from the
-    first frame to the last and stays: any frame answers it. Motion is asked of an object that moves. Order asks which
-    colour appears first or last; what is there from the first frame on does not appear.
+    Existence, count and colour are asked of all that the video ever shows, of which no frame shows everything. Motion
+    is asked of an object that moves. Order asks which colour appears first or last.
 
     Args:
         video: what is asked about.
@@ -62,10 +61,10 @@ class _VideoWriter(ExistenceWriter):
         return plural(shape), sum(item.shape == shape for item in self.objects)
 
     def color(self, number: int) -> list[Asked]:
-        """Return the colour of a shape that occurs once and stays all the time."""
+        """Return the colour of a shape that occurs once."""
         alone = once([item.shape for item in self.objects])
-        still = [item for item in self.objects if item.shape in alone and not item.appears and item.direction is None]
-        return [self._asked("color", item.color, shape=item.shape) for item in self.sample(still, number)]
+        chosen = self.sample([item for item in self.objects if item.shape in alone], number)
+        return [self._asked("color", item.color, shape=item.shape) for item in chosen]
 
     def motion(self, number: int) -> list[Asked]:
         """Return where an object moves."""
@@ -73,11 +72,7 @@ class _VideoWriter(ExistenceWriter):
         return [self._asked("motion", way, name=item.name) for item, way in self.sample(moving, number)]
 
     def order(self, number: int) -> list[Asked]:
-        """Return the colour that appears first or last, where there is more than one."""
-        appearing: list[VideoObject] = sorted(
-            (item for item in self.objects if item.appears), key=lambda item: item.first_frame
-        )
-        if len(appearing) < 2:
-            return []
-        ends = [("first", appearing[0].color), ("last", appearing[-1].color)]
+        """Return the colour that appears first or last."""
+        by_arrival: list[VideoObject] = sorted(self.objects, key=lambda item: item.first_frame)
+        ends = [("first", by_arrival[0].color), ("last", by_arrival[-1].color)]
         return [self._asked("order", color, place=place) for place, color in self.sample(ends, number)]

@@ -1,11 +1,10 @@
-"""Generated videos: coloured shapes that stay, move or appear on a static background, described by a seed.
+"""Generated videos: coloured shapes that come, stand or move, and go on a static background, described by a seed.
 
 They are to the embedded video model what `scenes` are to the embedded model, and are drawn like them, frame by frame.
 """
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -33,11 +32,13 @@ MAX_VIDEO_OBJECTS = 5
 DIRECTIONS: dict[str, tuple[int, int]] = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 """Where objects move, as signs of x and y; y points downwards."""
 
-Role = Literal["still", "moving", "appearing"]
-
-_STEPS = (4, 6)  # pixels a frame of a moving object, both ends included
-_VIDEO_STREAM = 1
+_NUM_OBJECTS = (3, MAX_VIDEO_OBJECTS)  # this and the following with both ends included
+_STILL_FRAMES = (2, 3)  # how long an object that does not move is there
+_MOVING_FRAMES = 4
+_STEPS = (8, 10)  # pixels a frame of a moving object
 _LAST = NUM_VIDEO_FRAMES - 1
+_LAST_ARRIVAL = 5
+_VIDEO_STREAM = 1
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class VideoObject:
     """
 
     thing: SceneObject
-    first_frame: int = 0
-    last_frame: int = _LAST
+    first_frame: int
+    last_frame: int
     step_x: int = 0
     step_y: int = 0
 
@@ -75,14 +76,9 @@ class VideoObject:
 
     @property
     def direction(self) -> str | None:
-        """Where it moves, as in DIRECTIONS; None if it stays."""
+        """Where it moves, as in DIRECTIONS; None if it stands."""
         signs = (int(np.sign(self.step_x)), int(np.sign(self.step_y)))
         return next((name for name, each in DIRECTIONS.items() if each == signs), None)
-
-    @property
-    def appears(self) -> bool:
-        """Whether it comes after the first frame."""
-        return self.first_frame > 0
 
     def at(self, frame: int) -> SceneObject | None:
         """Return the shape as a frame shows it; None where it is not there."""
@@ -124,8 +120,8 @@ def generated_video(seed: int, split: Split = "test") -> Video:
         split: "train", "validation" or "test".
 
     Returns:
-        The video, whose objects' checksum belongs to `split`. Its objects have different colours, and no two of them
-        touch in any frame.
+        The video, whose objects' checksum belongs to `split`. Its objects have different colours, each comes in a frame
+        of its own, and no two of them touch in any frame.
 
     Raises:
         ValueError: if `seed` is negative or `split` unknown.
@@ -141,24 +137,14 @@ def _shown(objects: tuple[VideoObject, ...], frame: int) -> tuple[SceneObject, .
     return tuple(there for item in objects if (there := item.at(frame)) is not None)
 
 
-def _roles(generator: np.random.Generator) -> list[Role]:
-    """One or two objects that stay, up to two that move, one to three that appear; two to five in all."""
-    while True:
-        still, moving, appearing = (random_integer(generator, *ends) for ends in ((1, 2), (0, 2), (1, 3)))
-        if 2 <= still + moving + appearing <= MAX_VIDEO_OBJECTS:
-            counts: dict[Role, int] = {"still": still, "moving": moving, "appearing": appearing}
-            return [role for role, count in counts.items() for _ in range(count)]
-
-
 def _video_objects(generator: np.random.Generator) -> tuple[VideoObject, ...] | None:
     """Objects that do not touch; None when they do not fit."""
-    roles = _roles(generator)
-    colors = generator.permutation(len(COLORS))[: len(roles)]
-    arrivals = iter(generator.permutation(np.arange(1, _LAST))[: len(roles)])
+    number = random_integer(generator, *_NUM_OBJECTS)
+    colors = generator.permutation(len(COLORS))[:number]
+    arrivals = generator.permutation(_LAST_ARRIVAL + 1)[:number]
     placed: list[VideoObject] = []
-    for role, color in zip(roles, colors, strict=True):
-        first_frame = int(next(arrivals)) if role == "appearing" else 0
-        candidate = _placed(generator, role, tuple(COLORS)[color], first_frame, placed)
+    for color, first_frame in zip(colors, arrivals, strict=True):
+        candidate = _placed(generator, tuple(COLORS)[color], int(first_frame), placed)
         if candidate is None:
             return None
         placed.append(candidate)
@@ -166,7 +152,7 @@ def _video_objects(generator: np.random.Generator) -> tuple[VideoObject, ...] | 
 
 
 def _placed(
-    generator: np.random.Generator, role: Role, color: str, first_frame: int, placed: list[VideoObject]
+    generator: np.random.Generator, color: str, first_frame: int, placed: list[VideoObject]
 ) -> VideoObject | None:
     """Find a free way for an object, or None after some tries."""
     shape = SHAPES[random_integer(generator, 0, len(SHAPES) - 1)]
@@ -176,10 +162,11 @@ def _placed(
     size = "small" if generator.random() < 0.5 else "large"
     radius = random_integer(generator, *RADIUS_RANGES[size])
     rotation, rgb = random_integer(generator, -12, 12), random_shade(generator, color)
-    leaves = role == "appearing" and generator.random() < 0.5
-    last_frame = random_integer(generator, first_frame + 1, _LAST) if leaves else _LAST
+    moves = generator.random() < 0.5
+    num_frames = _MOVING_FRAMES if moves else random_integer(generator, *_STILL_FRAMES)
+    last_frame = min(first_frame + num_frames - 1, _LAST)
     for _ in range(PLACEMENT_TRIES):
-        step_x, step_y = _step(generator) if role == "moving" else (0, 0)
+        step_x, step_y = _step(generator) if moves else (0, 0)
         center_x, center_y = (random_integer(generator, radius + 1, IMAGE_SIZE - radius - 2) for _ in range(2))
         thing = SceneObject(color, shape, size, center_x, center_y, radius, rotation, rgb)
         candidate = VideoObject(thing, first_frame, last_frame, step_x, step_y)

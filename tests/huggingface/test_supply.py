@@ -220,6 +220,8 @@ def test_an_early_layer_that_is_not_there_is_refused() -> None:
     model = CASES["llava"].build()
     with pytest.raises(ValueError, match="early_layer must be between -3 and 2, got 9"), prune(model, "hiprune"):
         pass
+
+
 def test_a_pooled_token_of_a_video_has_the_mean_of_its_patches() -> None:
     """LLaVA-NeXT-Video: 4 x 4 patches a frame, pooled to 2 x 2 tokens; the first is of patches 0, 1, 4 and 5."""
     model = CASES["llava_next_video"].build()

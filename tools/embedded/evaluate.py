@@ -7,18 +7,29 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from PIL import Image
 from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from divprune.embedded import Question, checkpoint_path
+from divprune.checkpoints import EMBEDDED_VIDEO
+from divprune.embedded import Question, Video, checkpoint_path
+from divprune.embedded.videos import NUM_VIDEO_FRAMES
 from divprune.evaluation.scenes.bench import CAPTION, IMAGE_BENCH, VIDEO_BENCH, SceneBench
 from divprune.outputs import write_whole
+
+
+def _middle_frame(shown: Video) -> list[Image.Image]:
+    return [shown.frames[NUM_VIDEO_FRAMES // 2]] * NUM_VIDEO_FRAMES
+
+
+ONE_FRAME_BENCH = replace(VIDEO_BENCH, media=_middle_frame)
+"""Videos whose middle frame stands for all: what a question's answer owes to the other frames is seen here."""
 
 
 @dataclass(frozen=True)
@@ -116,13 +127,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=None, help="folder of a saved model (default: the bundled one)")
     parser.add_argument("--scenes", type=int, default=500, help="how many images")
-    parser.add_argument("--videos", type=int, default=0, help="how many videos; then both results are written")
+    parser.add_argument("--videos", type=int, default=0, help="how many videos instead, whole and by their middle frame alone")
     parser.add_argument("--json", type=Path, default=None, help="where to write the result")
     arguments = parser.parse_args()
-    folder = arguments.model or checkpoint_path()
-    result = evaluate(folder, arguments.scenes)
     if arguments.videos:
-        result = {"videos": evaluate(folder, arguments.videos, bench=VIDEO_BENCH), "images": result}
+        folder = arguments.model or checkpoint_path(EMBEDDED_VIDEO)
+        benches = {"videos": VIDEO_BENCH, "one_frame": ONE_FRAME_BENCH}
+        result = {name: evaluate(folder, arguments.videos, bench=bench) for name, bench in benches.items()}
+    else:
+        result = evaluate(arguments.model or checkpoint_path(), arguments.scenes)
     text = json.dumps(result, indent=2)
     print(text)
     if arguments.json:

@@ -81,6 +81,8 @@ def owners_of(item: Scene) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
 
     The patch that holds an object's centre is the object's even where a ring has its hole: counting reads it.
     """
+    if not item.objects:
+        return np.zeros(NUM_VISUAL_TOKENS, dtype=np.int64), np.zeros(NUM_VISUAL_TOKENS, dtype=np.float32)
     masks = object_masks(item)
     sides = (len(item.objects), PATCHES_PER_SIDE, PATCH_SIZE, PATCHES_PER_SIDE, PATCH_SIZE)
     pixels = masks.reshape(sides).sum(axis=(2, 4)).reshape(len(item.objects), NUM_VISUAL_TOKENS)

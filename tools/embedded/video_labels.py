@@ -10,16 +10,18 @@ from numpy.typing import NDArray
 from divprune.embedded.scenes import COLORS
 from divprune.embedded.videos import DIRECTIONS, MAX_VIDEO_OBJECTS, NUM_VIDEO_FRAMES, Video, VideoObject
 from tools.embedded.labels import IGNORED, owners_of
-from tools.embedded.model import PATCHES_PER_SIDE
+from tools.embedded.model import PATCH_SIZE, PATCHES_PER_SIDE
 
 TOKEN_LABELS: dict[str, int] = {
     "frame": NUM_VIDEO_FRAMES,
     "arrival": NUM_VIDEO_FRAMES,  # the frame in which the object appeared
-    "rank": MAX_VIDEO_OBJECTS + 1,  # how many had appeared by then, itself included; 0: there from the start
-    "direction": len(DIRECTIONS) + 1,  # 0: it stays
+    "rank": MAX_VIDEO_OBJECTS + 1,  # how many had appeared by then, itself included
+    "direction": len(DIRECTIONS) + 1,  # 0: it stands
     "same_shape": MAX_VIDEO_OBJECTS + 1,  # how many of its shape were there so far, itself included
     "total": MAX_VIDEO_OBJECTS + 1,  # how many of any
     "color": len(COLORS),
+    "first_column": PATCHES_PER_SIDE // 2,  # where its centre was when it appeared, in tokens
+    "first_row": PATCHES_PER_SIDE // 2,
 }
 """Labels of a token that shows an object, and their number of classes; other tokens are ignored."""
 
@@ -48,7 +50,7 @@ def _frame_labels(video: Video, frame: int) -> NDArray[np.int64]:
 def _classes(item: VideoObject, video: Video, frame: int) -> list[int]:
     """The classes of an object's tokens in a frame, in the order of TOKEN_LABELS."""
     so_far = [other for other in video.objects if other.first_frame <= frame]
-    by_then = [other for other in video.objects if 0 < other.first_frame <= item.first_frame]
+    by_then = [other for other in video.objects if other.first_frame <= item.first_frame]
     way = 0 if item.direction is None else 1 + tuple(DIRECTIONS).index(item.direction)
     return [
         frame,
@@ -58,4 +60,6 @@ def _classes(item: VideoObject, video: Video, frame: int) -> list[int]:
         sum(other.shape == item.shape for other in so_far),
         len(so_far),
         tuple(COLORS).index(item.color),
+        item.thing.center_x // (2 * PATCH_SIZE),
+        item.thing.center_y // (2 * PATCH_SIZE),
     ]

@@ -15,11 +15,10 @@ from tools.embedded.model import NUM_VISUAL_TOKENS, PATCHES_PER_SIDE, configurat
 
 FRAME_TOKENS = NUM_VISUAL_TOKENS // 4  # 2 x 2 patches are averaged
 VIDEO_TOKENS = NUM_VIDEO_FRAMES * FRAME_TOKENS
-IMAGE_TOKENS = 2 * NUM_VISUAL_TOKENS + PATCHES_PER_SIDE  # the whole image, and it again as its only tile, with newlines
+_IMAGE_TOKENS = 2 * NUM_VISUAL_TOKENS + PATCHES_PER_SIDE  # as LLaVA-NeXT reads an image of one tile; not trained
 
 _BEFORE = tuple(VIDEO_WORDS.index(word) for word in ("<s>", "user", ":"))
 VIDEO_PREFIX: tuple[int, ...] = (*_BEFORE, *([VIDEO_WORDS.index(VIDEO_TOKEN)] * VIDEO_TOKENS))
-IMAGE_PREFIX: tuple[int, ...] = (*_BEFORE, *([VIDEO_WORDS.index(IMAGE_TOKEN)] * IMAGE_TOKENS))
 
 
 def video_configuration(width: int = 192, tower_layers: int = 5, language_layers: int = 4) -> LlavaNextVideoConfig:
@@ -35,7 +34,7 @@ def video_configuration(width: int = 192, tower_layers: int = 5, language_layers
         vision_feature_select_strategy="default",
         vision_feature_layer=-2,
         image_grid_pinpoints=[[IMAGE_SIZE, IMAGE_SIZE]],
-        image_seq_length=IMAGE_TOKENS,
+        image_seq_length=_IMAGE_TOKENS,
         video_seq_length=VIDEO_TOKENS,
         tie_word_embeddings=False,
     )
@@ -72,14 +71,3 @@ def pooled(features: torch.Tensor) -> torch.Tensor:
     """(frames, NUM_VISUAL_TOKENS, width) to (frames, FRAME_TOKENS, width): what the model's resampler does."""
     side = PATCHES_PER_SIDE // 2
     return features.unflatten(1, (side, 2, side, 2)).mean(dim=(2, 4)).flatten(1, 2)
-
-
-def image_tokens(model: LlavaNextVideoForConditionalGeneration, features: torch.Tensor) -> torch.Tensor:
-    """(batch, NUM_VISUAL_TOKENS, width) before the projector to (batch, IMAGE_TOKENS, width) after it.
-
-    As LLaVA-NeXT reads an image of one tile: the image, then the tile, with a newline token behind each of its rows.
-    """
-    projected = model.model.multi_modal_projector(features)
-    rows = projected.unflatten(1, (PATCHES_PER_SIDE, PATCHES_PER_SIDE))
-    newline = model.model.image_newline.to(rows.dtype).expand(*rows.shape[:2], 1, -1)
-    return torch.cat([projected, torch.cat([rows, newline], dim=2).flatten(1, 2)], dim=1)
