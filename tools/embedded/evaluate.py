@@ -127,7 +127,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=None, help="folder of a saved model (default: the bundled one)")
     parser.add_argument("--scenes", type=int, default=500, help="how many images")
-    parser.add_argument("--videos", type=int, default=0, help="how many videos instead, whole and by their middle frame alone")
+    parser.add_argument("--videos", type=int, default=0, help="how many videos instead, whole and by one frame alone")
     parser.add_argument("--json", type=Path, default=None, help="where to write the result")
     arguments = parser.parse_args()
     if arguments.videos:
