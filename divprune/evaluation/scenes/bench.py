@@ -25,7 +25,7 @@ CAPTION = "caption"
 
 
 @dataclass(frozen=True)
-class Part:
+class AnswerGroup:
     """Questions that are answered together.
 
     Attributes:
@@ -68,7 +68,7 @@ class SceneBench:
     media: Callable[[Any], Any]
     ask: Callable[[Any], list[Question]]
     kinds: tuple[str, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[AnswerGroup, ...]
     keep_ratios: tuple[float, ...]
     num_shown: int
     withheld: str
@@ -124,7 +124,7 @@ IMAGE_BENCH = SceneBench(
     ask=questions,
     kinds=KINDS,
     # Answered together, captions would hold the others up.
-    parts=(Part("answers", answer_kinds(KINDS), 6), Part("captions", (CAPTION,), 48)),
+    parts=(AnswerGroup("answers", answer_kinds(KINDS), 6), AnswerGroup("captions", (CAPTION,), 48)),
     keep_ratios=(0.5, 0.25, 0.098, 0.05),
     num_shown=500,
     withheld=WITHHELD,
@@ -138,7 +138,7 @@ VIDEO_BENCH = SceneBench(
     media=_frames_of,
     ask=video_questions,
     kinds=VIDEO_KINDS,
-    parts=(Part("answers", VIDEO_KINDS, 6),),
+    parts=(AnswerGroup("answers", VIDEO_KINDS, 6),),
     keep_ratios=(0.25, 0.1, 0.05),
     num_shown=250,
     withheld=BLIND_VIDEO,

@@ -9,7 +9,7 @@ import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from divprune.embedded import Question
-from divprune.evaluation.scenes.bench import IMAGE_BENCH, Part, SceneBench
+from divprune.evaluation.scenes.bench import IMAGE_BENCH, AnswerGroup, SceneBench
 
 Feed = Literal["tokens", "placed", "pixels", "nothing"]
 """What a model gets of an image or video: its visual tokens, these with the places that follow from its pixels, its
@@ -82,7 +82,7 @@ class Batch:
             del self.model.base_model.get_video_features
 
 
-def questions_about(shown: Sequence[Any], part: Part, bench: SceneBench = IMAGE_BENCH) -> list[tuple[int, Question]]:
+def questions_about(shown: Sequence[Any], part: AnswerGroup, bench: SceneBench = IMAGE_BENCH) -> list[tuple[int, Question]]:
     """Return a part's questions about some images or videos, each with the place of its own among them."""
     every = [(place, question) for place, item in enumerate(shown) for question in bench.ask(item)]
     return [(place, question) for place, question in every if question.kind in part.kinds]
