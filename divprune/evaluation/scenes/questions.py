@@ -82,7 +82,9 @@ class Batch:
             del self.model.base_model.get_video_features
 
 
-def questions_about(shown: Sequence[Any], part: AnswerGroup, bench: SceneBench = IMAGE_BENCH) -> list[tuple[int, Question]]:
+def questions_about(
+    shown: Sequence[Any], part: AnswerGroup, bench: SceneBench = IMAGE_BENCH
+) -> list[tuple[int, Question]]:
     """Return a part's questions about some images or videos, each with the place of its own among them."""
     every = [(place, question) for place, item in enumerate(shown) for question in bench.ask(item)]
     return [(place, question) for place, question in every if question.kind in part.kinds]
