@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from divprune.checkpoint_checks import check_folder, check_format, check_template
-from divprune.embedded import EMBEDDED_FOLDERS, checkpoint_path
 from divprune.errors import CheckpointError, DivpruneError, UnsupportedModelError, first_line
 from divprune.records import checksum
 
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
 
 Part = TypeVar("Part")
 
-EMBEDDED, EMBEDDED_VIDEO = EMBEDDED_FOLDERS
-"""Names of the models that come with the package: for images, and for videos."""
+EMBEDDED = "embedded"
+"""Name of the model that comes with the package."""
 
 _CHECKPOINT_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
 _OTHER_FORMATS = ["original/*", "consolidated*"]  # the same weights again, in layouts that transformers does not read
@@ -32,7 +31,7 @@ class LoadedModel:
     """A model ready to answer, and its processor.
 
     Attributes:
-        name: what the user called it; "embedded" or "embedded-video" for those that come with the package.
+        name: what the user called it; "embedded" for the bundled one.
         model: in evaluation mode, on its device.
         processor: prompt and media to model inputs, and back.
     """
@@ -53,7 +52,7 @@ def load_model(
     """Load a checkpoint of a supported family.
 
     Args:
-        name: directory or hub name; None or "embedded" for the embedded model, "embedded-video" for that of videos.
+        name: directory or hub name; None or "embedded" for the embedded model.
         device: where it runs.
         dtype: "float32", "float16", "bfloat16", or "auto" for the checkpoint's own (float32 for float16 on a CPU).
         revision: branch, tag or commit of the hub's checkpoint; None for its newest.
@@ -64,15 +63,14 @@ def load_model(
         UnsupportedModelError: the family has no adapter; found out before the weights are read.
     """
     called = name or EMBEDDED
-    is_embedded = called in EMBEDDED_FOLDERS
-    if is_embedded and revision is not None:
+    if called == EMBEDDED and revision is not None:
         raise CheckpointError(f"the embedded model has no revision {revision!r}; leave the revision out")
-    path = _embedded_checkpoint(called) if is_embedded else _local_checkpoint(called, revision, show_download)
+    path = _embedded_checkpoint() if called == EMBEDDED else _local_checkpoint(called, revision, show_download)
     check_folder(called, path)
     config = _loaded(called, lambda: _read_config(path))
     _require_supported(called, config.model_type)
     processor = _loaded(called, lambda: _read_processor(path))
-    if not is_embedded:
+    if called != EMBEDDED:
         check_template(called, getattr(processor, "chat_template", None))
     with _quiet_bars():
         model = _loaded(called, lambda: _read_model(path, _dtype(dtype, config, device)))
@@ -93,7 +91,7 @@ def checkpoint_revision(name: str | None) -> str:
     from huggingface_hub import hf_hub_download
 
     called = name or EMBEDDED
-    path = _embedded_checkpoint(called) if called in EMBEDDED_FOLDERS else Path(called).expanduser()
+    path = _embedded_checkpoint() if called == EMBEDDED else Path(called).expanduser()
     if os.path.isdir(path):
         files = {file for pattern in _CHECKPOINT_FILES for file in path.glob(pattern) if file.is_file()}
         return checksum(sorted(files))[:16]
@@ -119,9 +117,11 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _embedded_checkpoint(name: str) -> Path:
+def _embedded_checkpoint() -> Path:
+    from divprune.embedded import checkpoint_path
+
     try:
-        return checkpoint_path(name)
+        return checkpoint_path()
     except FileNotFoundError as error:
         raise CheckpointError(str(error)) from None
 

@@ -1,14 +1,11 @@
-"""The words that the embedded models know."""
+"""The words the embedded model knows."""
 
 import re
-from collections.abc import Mapping, Sequence
 
 from divprune.embedded.scenes import COLORS, REGIONS, SHAPES
-from divprune.embedded.templates import TEMPLATES, VIDEO_TEMPLATES
-from divprune.embedded.videos import DIRECTIONS
+from divprune.embedded.templates import TEMPLATES
 
 IMAGE_TOKEN = "<image>"
-VIDEO_TOKEN = "<video>"
 _FIELD = re.compile(r"{\w+}")
 _SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", IMAGE_TOKEN)
 _PUNCTUATION = (":", "?", ",", ".", "!")
@@ -26,10 +23,6 @@ def words(text: str) -> list[str]:
     return re.findall(r"\w+|[^\w\s]", text.lower())
 
 
-def _words_of(templates: Mapping[str, Sequence[str]]) -> list[str]:
-    return [word for wordings in templates.values() for text in wordings for word in words(_FIELD.sub("", text))]
-
-
 WORDS: tuple[str, ...] = tuple(
     dict.fromkeys(
         [
@@ -42,13 +35,8 @@ WORDS: tuple[str, ...] = tuple(
             *(plural(shape) for shape in SHAPES),
             *(word for region in REGIONS for word in region.split()),
             *_OTHER_WORDS,
-            *_words_of(TEMPLATES),
+            *(word for wordings in TEMPLATES.values() for text in wordings for word in words(_FIELD.sub("", text))),
         ]
     )
 )
-"""The embedded model's vocabulary; a word's place is its token id."""
-
-VIDEO_WORDS: tuple[str, ...] = tuple(
-    dict.fromkeys([*WORDS, VIDEO_TOKEN, *DIRECTIONS, "first", "last", *_words_of(VIDEO_TEMPLATES)])
-)
-"""The embedded video model's: the words of the other keep their ids."""
+"""The vocabulary; a word's place is its token id."""

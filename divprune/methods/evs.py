@@ -9,6 +9,7 @@ from torch import Tensor
 from divprune.methods.base import Fidelity, ItemContext, Method, Modality, Need, Paper
 from divprune.methods.grids import grid_of
 from divprune.methods.scores import ranked
+from divprune.methods.video import require_video
 from divprune.selection.distances import full_precision, unit_rows
 
 
@@ -41,10 +42,7 @@ class EVS(Method):
         Raises:
             ValueError: The item is no video.
         """
-        if context.modality != "video":
-            raise ValueError(
-                f"method 'evs' compares the frames of a video, got an item of modality {context.modality!r}"
-            )
+        require_video(context, self.name)
         frames = unit_rows(visual_tokens).unflatten(0, (grid_of(context, self.name)[0], -1))
         with full_precision(visual_tokens.device):
             change = 1 - (frames[1:] * frames[:-1]).sum(dim=-1)

@@ -10,17 +10,26 @@ from divprune.selection.density_peaks import NO_CENTRE
 from divprune.selection.distances import full_precision, unit_rows
 
 
-def video_frames(visual_tokens: Tensor, context: ItemContext, method: str) -> Tensor:
-    """Return the tokens (M, d) of a video by frames (T, P, d), in float32 at least.
+def require_video(context: ItemContext, method: str) -> None:
+    """Refuse images to a method that compares frames.
 
     Raises:
-        ValueError: The item is no video, its tokens form no grid, or they hold NaN or infinity.
+        ValueError: The item is no video.
     """
     if context.modality != "video":
         raise ValueError(
             f"method {method!r} compares the frames of a video, got an item of modality {context.modality!r}; choose a "
             "method for images (see `divprune methods`)"
         )
+
+
+def video_frames(visual_tokens: Tensor, context: ItemContext, method: str) -> Tensor:
+    """Return the tokens (M, d) of a video by frames (T, P, d), in float32 at least.
+
+    Raises:
+        ValueError: The item is no video, its tokens form no grid, or they hold NaN or infinity.
+    """
+    require_video(context, method)
     if not bool(torch.isfinite(visual_tokens).all()):
         raise ValueError(f"visual_tokens must be finite for method {method!r}, got NaN or infinity")
     precise = visual_tokens.to(torch.promote_types(visual_tokens.dtype, torch.float32))
