@@ -38,11 +38,12 @@ class TowerModel(PrunedModel):
         method = PruningSettings.of(config).method_object()
         with deep_enough(config, method):
             super().__init__(vllm_config=vllm_config, prefix=prefix)
-        if method.needs & VISION_NEEDS:
-            self.capture = self.captured_by(method)
+        self.capture = self.captured_by(method)
 
-    def captured_by(self, method: Method) -> TowerCapture:
-        """Put hooks on the tower for what a method needs."""
+    def captured_by(self, method: Method) -> TowerCapture | None:
+        """Put hooks on the tower for what a method needs; None if that is nothing."""
+        if not method.needs & VISION_NEEDS:
+            return None
         return TowerCapture(self.tower(), self.projector(), self.config, method, self.mixes_patches)
 
     def tower(self) -> nn.Module:
