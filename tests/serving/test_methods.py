@@ -8,15 +8,13 @@ import pytest
 from torch import Tensor
 from vllm import LLM
 
-from divprune import prune
 from divprune.methods import available_methods, get_method
 from divprune.methods.base import Modality
 from divprune.vllm_plugin.families import SERVED_FAMILIES
 from divprune.vllm_plugin.refusals import served_with, why_refused
 from divprune.vllm_plugin.tower_model import TowerModel
-from tests.serving.cases import CASES, RATIO, VIDEO_CASES, Case, prompts, reference, video_prompts
-from tests.serving.engines import NUM_TOKENS, Prompt, answers, ask
-from tests.serving.reference import arguments
+from tests.serving.cases import CASES, RATIO, VIDEO_CASES, Case, prompts, transformers_answers, video_prompts
+from tests.serving.engines import Prompt, answers, ask
 
 Engine = Callable[..., Any]
 Checkpoint = Callable[[str], Path]
@@ -92,25 +90,6 @@ def forget(llm: LLM) -> None:
     llm.llm_engine.engine_core.engine_core.reset_encoder_cache()
 
 
-def transformers_answers(
-    name: str, folder: Path, spec: str, asked: list[Prompt]
-) -> tuple[list[Tensor], list[list[int]]]:
-    """What `prune` keeps of each item that was not shown before, and answers."""
-    own, kept, ids, shown = reference(name, folder), [], [], set()
-    with prune(own.model, spec, keep_ratio=RATIO) as pruning:
-        for text, media in asked:
-            inputs = own.processor(text=text, **arguments(media), return_tensors="pt")
-            inputs = {key: value for key, value in inputs.items() if key != "image_num_patches"}
-            output = own.model.generate(**inputs, max_new_tokens=NUM_TOKENS, do_sample=False, eos_token_id=None)
-            ids.append(output[0, inputs["input_ids"].shape[1] :].tolist())
-            pixels = [*media.get("image", []), *(frames for frames, _ in media.get("video", []))]
-            for item, value in zip(pruning.last.items if pixels else [], pixels, strict=True):
-                if value.tobytes() not in shown:
-                    kept.append(item.kept_indices)
-                shown.add(value.tobytes())
-    return kept, ids
-
-
 def assert_same(llm: LLM, kept: Kept, wanted: tuple[list[Tensor], list[list[int]]], asked: list[Prompt]) -> None:
     given = answers(ask(llm, asked))
     assert [rows.tolist() for rows in kept.rows] == [rows.tolist() for rows in wanted[0]]
@@ -145,3 +124,19 @@ def test_methods_for_videos(
     choose_by(llm, spec, monkeypatch)
     kept = Kept(llm, monkeypatch)
     assert_same(llm, kept, transformers_answers(name, checkpoint(name), spec, asked), asked)
+
+
+@pytest.mark.parametrize(("name", "spec"), [("llava", "visionzip"), ("llava_onevision", "prumerge")])
+def test_engines_started_with_a_method(name: str, spec: str, engine: Engine, checkpoint: Checkpoint) -> None:
+    """Chunks end inside items; the second time blocks come from the prefix cache; then items are encoded one by one."""
+    case = CASES[name]
+    asked = prompts(case) + (video_prompts(case) if case.video else [])
+    llm = engine(name, {"keep_ratio": RATIO, "method": spec}, **case.settings, max_num_batched_tokens=24)
+    _, wanted = transformers_answers(name, checkpoint(name), spec, asked)
+    again = []
+    for _ in range(2):
+        again = ask(llm, asked)
+        assert [ids for _, ids in answers(again)] == wanted
+    assert sum(output.num_cached_tokens for output in again) >= 32
+    forget(llm)
+    assert [answers(ask(llm, [prompt]))[0][1] for prompt in asked] == wanted
