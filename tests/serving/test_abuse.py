@@ -226,7 +226,8 @@ def test_hosts_that_never_deliver_are_given_up(behaviour: str, wire: Wire, clien
 
 ODD: list[Any] = [
     None, True, 0, -1, 10**30, 1.5, float("nan"), float("inf"), "", "a", "\x00", "\ud800", [], [[]], {}, {"a": []},
-    [None], "word3 " * 20, "\u2028", {"type": "text"}, {"type": "text", "text": None}, {"url": 1}, "<image>", "<image>" * 5,
+    [None], "word3 " * 20, "\u2028", {"type": "text"}, {"type": "text", "text": None}, {"url": 1}, "<image>",
+    "<image>" * 5,
 ]  # fmt: skip
 ADDRESSES = [
     *(address for address, _ in UNREADABLE.values()), data_url(JPEG), data_url(AVIF), "http://127.0.0.1:9/", "file:///",
