@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from divprune.fidelity import MARKS
-from divprune.huggingface.encoding.vision_capture import VISION_NEEDS
 from divprune.huggingface.families.registry import FAMILIES
 from divprune.huggingface.families.vision_towers import TOWERS
 from divprune.methods import ItemContext, Method, MethodInfo, available_methods, bibliography
 from divprune.methods.item_context import QUERY_NEEDS, Need
 from divprune.methods.registry import built_in, get_method
+from divprune.methods.vision_inputs import VISION_NEEDS
 from divprune.outputs import write_whole
 from divprune.records import Record, load_record
 from divprune.vllm_plugin.families import SERVED_FAMILIES
