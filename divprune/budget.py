@@ -122,7 +122,10 @@ def checked_count(name: str, value: SupportsIndex | None) -> int:
 def _checked_ratio(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"keep_ratio must be a number in (0, 1], got {value!r}")
-    ratio = float(value)
+    try:
+        ratio = float(value)
+    except OverflowError:
+        raise ValueError(f"keep_ratio must be in (0, 1], got {value}") from None
     if not 0 < ratio <= 1:
         guess = f"; to keep {ratio:g} % write {ratio / 100:g}" if 1 < ratio <= 100 else ""
         raise ValueError(f"keep_ratio must be in (0, 1], got {ratio}{guess}")

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from divprune.checkpoint_checks import check_folder, check_format, check_template, checkpoint_folder, hub_error
-from divprune.errors import CheckpointError, DivpruneError, UnsupportedModelError, first_line
+from divprune.errors import CheckpointError, DivpruneError, UnsupportedModelError, argument_errors, first_line
 from divprune.records import checksum
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, ProcessorMixin
+    from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
+
+    from divprune.config import PruningConfig
+    from divprune.methods.item_context import Modality
 
 Part = TypeVar("Part")
 
@@ -78,6 +81,66 @@ def load_model(
     return LoadedModel(called, model, processor)
 
 
+def checkpoint_config(name: str | None, *, revision: str | None = None) -> "PreTrainedConfig":
+    """Read the config of a checkpoint of a supported family, without its weights.
+
+    Args:
+        name: as for `load_model`.
+        revision: as for `load_model`.
+
+    Raises:
+        CheckpointError: no such checkpoint, or its config cannot be read.
+        UnsupportedModelError: the family has no adapter.
+    """
+    called = name or EMBEDDED
+    if called == EMBEDDED:
+        path = _embedded_checkpoint()
+    else:
+        path = _local_folder(called, revision) or _hub_config(called, revision)
+    config: PreTrainedConfig = _loaded(called, lambda: _read_config(path))
+    _require_supported(called, config.model_type)
+    return config
+
+
+def require_prunable(
+    model_config: "PreTrainedConfig", configs: "Iterable[PruningConfig]", shown: "Collection[Modality]" = ()
+) -> None:
+    """Refuse settings that cannot work on a model, by its config alone, before its weights are read.
+
+    Args:
+        model_config: as `checkpoint_config` returns it.
+        configs: how it is to be pruned.
+        shown: the modalities that it will be shown; none if they are not known.
+
+    Raises:
+        ArgumentError: a setting does not apply to the model, or a method to a modality.
+        DivpruneError: what a method reads is not known of the model.
+    """
+    from divprune.huggingface.fitting import require_fitting_config, weightless_model
+
+    model = weightless_model(model_config)
+    with argument_errors():
+        for config in configs:
+            require_fitting_config(model, config, shown)
+
+
+def misfits(
+    model_config: "PreTrainedConfig", configs: "Iterable[tuple[PruningConfig, Collection[Modality]]]"
+) -> list[str | None]:
+    """Say of each of several settings and the modalities shown why `require_prunable` refuses it; None if it fits."""
+    from divprune.huggingface.fitting import require_fitting_config, weightless_model
+
+    model = weightless_model(model_config)
+    reasons: list[str | None] = []
+    for config, shown in configs:
+        try:
+            require_fitting_config(model, config, shown)
+            reasons.append(None)
+        except (DivpruneError, ValueError) as error:
+            reasons.append(" ".join(str(error).split()))
+    return reasons
+
+
 def checkpoint_revision(name: str | None) -> str:
     """Name the version of a checkpoint, without loading it.
 
@@ -127,23 +190,38 @@ def _embedded_checkpoint() -> Path:
 
 
 def _local_checkpoint(name: str, revision: str | None, show_download: bool) -> Path:
+    return _local_folder(name, revision) or _hub_checkpoint(name, revision, show_download)
+
+
+def _local_folder(name: str, revision: str | None) -> Path | None:
+    """Return the folder of a checkpoint on this machine; None for what can only be a hub's name."""
     path = checkpoint_folder(name)
-    if path is None:
-        return _hub_checkpoint(name, revision, show_download)
-    if revision is not None:
+    if path is not None and revision is not None:
         raise CheckpointError(f"{name} is a directory, which has no revision {revision!r}; leave the revision out")
     return path
 
 
+def _hub_config(name: str, revision: str | None) -> Path:
+    """Download (or find in the local cache) the config of a checkpoint whose format can be read; its folder."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        file = Path(hf_hub_download(name, "config.json", revision=revision))
+        check_format(name, json.loads(file.read_text(encoding="utf-8")))
+    except DivpruneError:
+        raise
+    except Exception as error:
+        raise hub_error(name, error) from None
+    return file.parent
+
+
 def _hub_checkpoint(name: str, revision: str | None, show_download: bool) -> Path:
     """Download (or find in the local cache) a checkpoint; its family is checked before its weights are fetched."""
-    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub import snapshot_download
     from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
     def fetch() -> str:
-        file = Path(hf_hub_download(name, "config.json", revision=revision))
-        check_format(name, json.loads(file.read_text(encoding="utf-8")))
-        config = _read_config(file.parent)
+        config = _read_config(_hub_config(name, revision))
         _require_supported(name, config.model_type)
         return snapshot_download(
             name, revision=revision, allow_patterns=_CHECKPOINT_FILES, ignore_patterns=_OTHER_FORMATS

@@ -10,7 +10,8 @@ from functools import cached_property
 from typing import Any, Literal, Self, cast, get_args
 
 from divprune.budget import DEFAULT_KEEP_RATIO, Budget
-from divprune.methods.base import Method, Modality
+from divprune.methods.base import Method
+from divprune.methods.item_context import Modality
 from divprune.methods.registry import get_method
 
 Scope = Literal["item", "frame", "tile", "sample"]
@@ -25,6 +26,16 @@ _CHOICES = {
     "order": get_args(Order),
     "positions": (*get_args(Positions), None),
 }
+
+
+def require_scope(scope: Scope, modality: Modality) -> None:
+    """Refuse a scope that an item of a modality does not have.
+
+    Raises:
+        ValueError: it is "tile" for a video.
+    """
+    if scope == "tile" and modality == "video":
+        raise ValueError("scope must be 'frame', 'item' or 'sample' for a video, got 'tile': its frames are not cut")
 
 
 @dataclass(frozen=True)

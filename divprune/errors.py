@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# What a terminal obeys, what reverses the order of letters, and what no encoding has.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# What a terminal obeys, what ends a line, what reverses the order of letters, and what no encoding has.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _ENDLESS = re.compile(r"\S{201,}")
 
 
@@ -105,5 +105,13 @@ def argument_errors() -> Iterator[None]:
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an exception's message, or its type if there is none."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # Not `splitlines`: names of files may hold other characters that it takes for ends of lines.
+    lines = [line.strip() for line in str(error).split("\n") if line.strip()]
     return lines[0] if lines else type(error).__name__
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """Return the exception that an exception was raised from, and that one from, and so on."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "methods": {"budget", "errors", "fidelity", "records", "selection"},
     "config": {"budget", "errors", "methods"},
     "huggingface": {"budget", "checkpoint_checks", "config", "errors", "methods", "records", "selection"},
-    "vllm_plugin": {"budget", "checkpoint_checks", "config", "errors", "methods", "selection"},
+    "vllm_plugin": {"budget", "checkpoint_checks", "config", "errors", "media", "methods", "selection"},
     "embedded": _ENGINES,
     "efficiency": _MODELS,
     "calibration": _MODELS | {"efficiency"},
@@ -45,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "lmms_eval_plugin": _RUNS | {"evaluation"},
     "demo": _MODELS | {"efficiency"},
     "figures": _BASE | {"fidelity"},
-    "experiments": _RUNS | {"evaluation", "figures"},
+    "experiments": _RUNS | {"evaluation", "fidelity", "figures"},
     "serving": _METHODS | {"checkpoint_checks", "vllm_plugin"},
     "__main__": {"cli"},
     # Through the names that packages export.

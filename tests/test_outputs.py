@@ -23,6 +23,7 @@ from divprune.methods import FitPruneRecipe
 from divprune.outputs import FileKind, forced, locked, safe_output, write_whole
 from divprune.records import _RECORD, Record, calibration_file
 from divprune.serving.answer_lines import ANSWERS, Answer, written
+from divprune.serving.question_keys import QuestionKey
 
 PACKAGE = Path(divprune.__file__).parent
 DOCS = PACKAGE.parent / "docs"
@@ -51,7 +52,7 @@ KINDS: dict[str, tuple[FileKind, Callable[[Path], bytes]]] = {
     "svg": (FIGURE, lambda folder: (DOCS / "figures" / "selection-time.svg").read_bytes()),
     "page": (gallery._PAGE, lambda folder: (DOCS / "figures.md").read_bytes()),
     "table": (reproduce_run._TABLE, lambda folder: f"# T\n\n| {reproduce_run.FIRST_COLUMN} | x |\n".encode()),
-    "answers": (ANSWERS, lambda folder: written(Answer("1", "?", (), "s"), None)),
+    "answers": (ANSWERS, lambda folder: written(Answer("1", "?", (), "s"), QuestionKey(None, None))),
 }
 FOREIGN = (
     b"precious",

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from divprune.fidelity import FIDELITY_LEGEND, marked
+from divprune.methods.registry import fidelity_of
 from divprune.records import Record
 from tools.markdown import markdown_table
 
@@ -14,7 +16,7 @@ def bench_table(record: Record) -> str:
     full = next(row for row in record.rows if row["num_kept"] is None)
     cells = [
         (
-            f"`{row['method']}`",
+            marked(f"`{row['method']}`", row.get("fidelity", fidelity_of(row["method"]))),
             "all" if row["num_kept"] is None else f"{row['num_kept']:.0f}",
             _with_ratio(row["prefill_median_seconds"], full["prefill_median_seconds"]),
             _with_ratio(row["ttft_median_seconds"], full["ttft_median_seconds"]),
@@ -37,7 +39,7 @@ def bench_table(record: Record) -> str:
         "KV cache",
         "peak memory",
     )
-    return f"{markdown_table(header, cells, numbers_from=1)}\n\n{_measured(record)}"
+    return f"{markdown_table(header, cells, numbers_from=1)}\n\n{_measured(record)} Methods: {FIDELITY_LEGEND}"
 
 
 def _rate(requests: float, full_requests: float) -> str:

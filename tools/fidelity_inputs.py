@@ -17,7 +17,8 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from divprune.methods import ItemContext, MergingMethod, get_method
-from divprune.methods.base import Method, Piece
+from divprune.methods.base import Method
+from divprune.methods.item_context import Piece
 from divprune.methods.merging import checked_merge
 from divprune.methods.registry import built_in
 from divprune.outputs import make_folder, write_whole

@@ -21,9 +21,10 @@ from tools.figure_block import figure_block
 from tools.markdown import markdown_table
 from tools.paper_tables import plan_table, reproduced_table
 from tools.scene_tables import greedy_table, suite_table
+from tools.served_table import served_table
 
 ROOT = Path(__file__).parent.parent
-FILES = ("README.md", "docs/results.md", "docs/reproduce.md", "docs/fidelity.md")
+FILES = ("README.md", "docs/results.md", "docs/reproduce.md", "docs/fidelity.md", "docs/serving.md")
 PRINTED_TABLES = ("table1", "table2", "table3", "ablations")
 SUMMARY_KEEP_RATIO = 0.098
 
@@ -216,6 +217,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "families": families_list,
     "methods": methods_table,
     "fidelity": fidelity_table,
+    "served": served_table,
     "figures": figure_block,
     "paper-plan": plan_table,
     **{f"paper-{name}": partial(reproduced_table, name, ROOT / "results" / "paper") for name in PRINTED_TABLES},

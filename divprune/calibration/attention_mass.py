@@ -12,9 +12,10 @@ from divprune.huggingface.adapter import ModelAdapter
 from divprune.huggingface.fingerprint import fingerprint
 from divprune.huggingface.pruning import prune
 from divprune.huggingface.report import PruningReport
-from divprune.methods.base import Count, ItemContext, Method, Need, Stage
+from divprune.methods.base import Count, Method, Stage
 from divprune.methods.fitprune import received
 from divprune.methods.fitprune_recipe import AttentionMass
+from divprune.methods.item_context import ItemContext, Need
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,21 @@ from typing import Any
 
 from divprune.calibration.fitprune import FitPruneCalibration, calibrate_fitprune
 from divprune.calibration.vtw import VTWCalibration, calibrate_vtw
-from divprune.checkpoints import EMBEDDED, LoadedModel, choose_device, load_model
+from divprune.checkpoints import (
+    EMBEDDED,
+    LoadedModel,
+    checkpoint_config,
+    choose_device,
+    load_model,
+    require_prunable,
+)
+from divprune.config import PruningConfig
 from divprune.efficiency.flops import Accounting
 from divprune.embedded.examples import DEFAULT_PROMPT, Example, image_files, training_scenes
 from divprune.errors import ArgumentError, argument_errors
 from divprune.huggingface.adapter import ModelAdapter
 from divprune.media import is_url, load_image
+from divprune.methods import VTW
 from divprune.outputs import files_of, safe_output
 from divprune.progress import SILENT, Progress
 from divprune.prompting import build_inputs
@@ -78,7 +87,7 @@ def find_vtw_layer(
         ArgumentError: an argument cannot work.
         CalibrationError: no layer meets the threshold.
     """
-    loaded, samples = _prepared(options, "VTW", progress, show_download)
+    loaded, samples = _prepared(options, "VTW", first_layer or 1, progress, show_download)
     layers = ModelAdapter.of(loaded.model).num_layers
     first = first_layer or (FIRST_LAYER if layers > FEW_LAYERS else 1)
     num_calls = len(samples) * (1 + layers - first)
@@ -116,7 +125,7 @@ def find_fitprune_recipe(
     """
     if not 0 < target_percent < 100:
         raise ArgumentError(f"`target_percent` must be in (0, 100), got {target_percent:g}")
-    loaded, samples = _prepared(options, "FitPrune", progress, show_download)
+    loaded, samples = _prepared(options, "FitPrune", 1, progress, show_download)
     with argument_errors(), progress.counting("calibrating", len(samples)) as advance:
         found = calibrate_fitprune(
             loaded.model,
@@ -130,11 +139,16 @@ def find_fitprune_recipe(
 
 
 def _prepared(
-    options: CalibrationOptions, method: str, progress: Progress, show_download: bool
+    options: CalibrationOptions, method: str, first_layer: int, progress: Progress, show_download: bool
 ) -> tuple[LoadedModel, list[dict[str, Any]]]:
     images = [Path(each) for each in options.image_sources if not is_url(each)]
     safe_output("output", options.output, calibration_file(method), (*images, *files_of(options.model)))
     examples = _examples(options, progress)
+    model_config = checkpoint_config(options.model)
+    require_prunable(model_config, (PruningConfig(VTW(layer=1)),), {"image"})
+    last_layer = model_config.get_text_config().num_hidden_layers - 1
+    if not 1 <= first_layer <= last_layer:
+        raise ArgumentError(f"first_layer must be between 1 and {last_layer} for this model, got {first_layer}")
     device = choose_device(options.device)
     with progress.working("loading the model"):
         loaded = load_model(options.model, device, options.dtype, show_download=show_download)

@@ -25,6 +25,7 @@ from divprune.cli.shared_options import (
     option,
 )
 from divprune.cli.tables import listing
+from divprune.fidelity import FIDELITY_LEGEND, marked
 from divprune.records import seconds_text
 
 MEBI = 2**20
@@ -98,6 +99,7 @@ def bench(
         console.show(listing(_HEADER, map(_cells, found.rows)))
         rounds = found.config["repeats"]
         console.show(f"{found.title}: medians of {rounds} runs in turns; --json has the rest, p20 and p80.")
+        console.show(f"Methods: {FIDELITY_LEGEND}")
         if found.record is not None:
             console.show(f"Record: {found.record}")
         console.result({"model": found.title, "config": found.config, "rows": found.rows})
@@ -106,7 +108,7 @@ def bench(
 def _cells(row: dict[str, Any]) -> Sequence[str]:
     selection, peak = row.get("selection_median_seconds"), row["peak_memory_bytes"]
     return (
-        row["method"],
+        marked(row["method"], row["fidelity"]),
         "all" if row["num_kept"] is None else str(row["num_kept"]),
         seconds_text(row["prefill_median_seconds"]),
         seconds_text(row["ttft_median_seconds"]),

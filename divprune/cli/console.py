@@ -26,6 +26,7 @@ from divprune.errors import (
     MissingDependencyError,
     first_line,
     printable,
+    root_cause,
 )
 from divprune.outputs import forced, short
 from divprune.progress import Advance, quiet_logs
@@ -175,9 +176,7 @@ def one_line_errors(debug: bool, console: Console | None = None) -> Iterator[Non
 
 def _import_advice(error: ImportError) -> str:
     """Tell why importing transformers failed: reasons lie deeper, and only the deepest says anything."""
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
+    cause = root_cause(error)
     if "torchvision" in str(cause):
         return f"torchvision does not fit torch ({first_line(cause)}); install both as a pair, or uninstall torchvision"
     return f"a package cannot be imported: {first_line(cause)}"

@@ -16,15 +16,20 @@ from divprune.cli.shared_options import (
     EgoschemaUrl,
     Force,
     Json,
+    NewlinesName,
+    NewlinesOption,
     Numbered,
     NumConcurrent,
     NumFrames,
     OtherDevice,
     OtherDtype,
     Resume,
+    ScopeName,
+    ScopeOption,
     ServedModel,
     SystemPrompt,
     TasksFolder,
+    counts_of,
     given_of,
     given_positions,
     keep_ratios_of,
@@ -77,6 +82,12 @@ def evaluate(
             names=("--keep-ratios", "--keep-ratio"),
         ),
     ] = None,
+    num_keep: Annotated[
+        str | None,
+        option("NUMBERS", "Visual tokens kept of each image, tile (--scope tile) or video: '128 64 32'.", "fractions"),
+    ] = None,
+    scope: ScopeOption = ScopeName.item,
+    newlines: NewlinesOption = NewlinesName.budget,
     equal: Annotated[
         Matched | None,
         option("WHAT", "What is equal between methods: tokens, flops, or both.", "tokens; scenes: both"),
@@ -136,7 +147,10 @@ def evaluate(
             "egoschema_url": egoschema_url,
         }
         if suite.split() == ["scenes"]:
-            _check_scenes(model, running | {"visual_tokens": visual_tokens})
+            others = {"visual_tokens": visual_tokens, "num_keep": num_keep}
+            others |= {"scope": scope if scope is not ScopeName.item else None}
+            others |= {"newlines": newlines if newlines is not NewlinesName.budget else None}
+            _check_scenes(model, running | others)
             _scenes(console, names, ratios, equal or Matched.both, numbered, limit, output, resume is not False)
             return
         with console.working("starting"):
@@ -147,6 +161,9 @@ def evaluate(
             model=model,
             methods=names,
             keep_ratios=ratios,
+            num_keeps=None if num_keep is None else counts_of(num_keep),
+            scope=scope.value,
+            newlines=newlines.value,
             equal=matched,
             positions=numbered,
             visual_tokens=visual_tokens,

@@ -1,11 +1,24 @@
 """`divprune flops`: work out the FLOPs of a prefill with and without pruning."""
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 from divprune.cli.console import command
-from divprune.cli.shared_options import AccountingName, AccountingOption, Debug, Json, NumKeep, option
+from divprune.cli.shared_options import (
+    AccountingName,
+    AccountingOption,
+    Debug,
+    Json,
+    NewlinesName,
+    NewlinesOption,
+    NumKeep,
+    ScopeName,
+    ScopeOption,
+    option,
+)
 from divprune.cli.tables import listing
+from divprune.errors import ArgumentError
 
 _HEADER = ("model", "method", "kept", "full TFLOP", "pruned TFLOP", "ratio %")
 EXPLANATIONS = {
@@ -35,6 +48,11 @@ def flops(
     visual_tokens: Annotated[
         int | None, option("M", "Visual tokens before pruning. Default: the model's.", min=1)
     ] = None,
+    scope: ScopeOption = ScopeName.item,
+    newlines: NewlinesOption = NewlinesName.budget,
+    image_size: Annotated[
+        str | None, option("WIDTHxHEIGHT", "Of an image that LLaVA-NeXT cuts into tiles.", "the paper's mean image")
+    ] = None,
     accounting: AccountingName = AccountingOption.paper,
     json: Json = False,
     debug: Debug = False,
@@ -44,7 +62,18 @@ def flops(
         from divprune.efficiency import FlopsOptions, prefill_costs
 
         options = FlopsOptions(
-            model, method, keep_ratio, num_keep, target_percent, layer, text_tokens, visual_tokens, accounting.value
+            model,
+            method,
+            keep_ratio,
+            num_keep,
+            target_percent,
+            layer,
+            text_tokens,
+            visual_tokens,
+            accounting.value,
+            scope.value,
+            newlines.value,
+            None if image_size is None else _size_of(image_size),
         )
         costs = prefill_costs(options)
         calibrated = costs.method.calibrated_on
@@ -55,6 +84,13 @@ def flops(
         if not costs.method.takes_budget:
             console.show(f"a layer: {costs.method.name} has a schedule of its own; tokens a layer sees, on average.")
         console.result({"rows": costs.rows})
+
+
+def _size_of(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,6})[xX](\d{1,6})", text.strip())
+    if found is None:
+        raise ArgumentError(f"`image_size` must be WIDTHxHEIGHT in pixels, such as 672x672, got {text!r}")
+    return int(found[1]), int(found[2])
 
 
 def _cells(row: dict[str, Any]) -> Sequence[str]:

@@ -28,6 +28,7 @@ def methods(
     """List the pruning methods, built in and installed."""
     with command(json, debug) as console:
         from divprune.methods import available_methods, bibliography
+        from divprune.serving import architectures_served
 
         infos = available_methods()
         if bibtex:
@@ -35,14 +36,25 @@ def methods(
             console.line(entries)
             console.result({"bibtex": entries})
             return
+        served = {info.name: architectures_served(info.name) for info in infos}
         rows = [
-            (info.name, _year(info), _acts(info), _yes(info.is_query_aware), _yes(info.merges), _keeps(info))
+            (
+                info.name,
+                _year(info),
+                _acts(info),
+                _yes(info.is_query_aware),
+                _yes(info.merges),
+                _keeps(info, served[info.name]),
+            )
             for info in infos
         ]
         console.show(listing(("method", "year", "acts", "query-aware", "merges", "what it keeps"), rows))
         console.show("Set parameters after a colon: --method random:seed=3")
+        console.show(
+            "Served: by `divprune serve` and `divprune batch`, in vLLM; --json names the models' architectures"
+        )
         console.show(FIDELITY)
-        console.result({"rows": [info.as_json() for info in infos]})
+        console.result({"rows": [info.as_json() | {"served": served[info.name]} for info in infos]})
 
 
 def families(
@@ -82,8 +94,8 @@ def _family_row(family: "FamilySupport", positions: str) -> dict[str, Any]:
     return asdict(family) | {"kinds": list(family.kinds), "positions": positions}
 
 
-def _keeps(info: "MethodInfo") -> str:
-    """Return what a method keeps, its paper, how near it is to it, what it needs to know and its parameters."""
+def _keeps(info: "MethodInfo", served: dict[str, list[str]]) -> str:
+    """Return what a method keeps, its paper, how near it is to it, its needs and parameters, and its served items."""
     parts = [info.summary if info.paper is None else f"{info.summary} ({info.paper.citation})"]
     parts.append(f"Fidelity: {info.fidelity}.")
     if info.needs:
@@ -91,6 +103,7 @@ def _keeps(info: "MethodInfo") -> str:
         parts.append("Needs " + ", ".join(need.replace("_", " ") for need in info.needs) + f"{layer}.")
     if info.parameters:
         parts.append("Parameters: " + ", ".join(f"{name}={value}" for name, value in info.parameters.items()) + ".")
+    parts.append(f"Served for {' and '.join(f'{kind}s' for kind in served)}." if served else "Not served.")
     return "\n".join(parts)
 
 

@@ -17,8 +17,12 @@ from divprune.cli.shared_options import (
     Force,
     Json,
     LocalBackend,
+    NewlinesName,
+    NewlinesOption,
     NumFrames,
     Resume,
+    ScopeName,
+    ScopeOption,
     SystemPrompt,
     WeightsDtype,
     given_of,
@@ -35,7 +39,8 @@ def reproduce(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="table1, table2, table3, ablations, figure1, figure3, figure4, figure5 or all."
+            metavar="NAME",
+            help="table1, table2, table3, ablations, llava-next, figure1, figure3, figure4, figure5 or all.",
         ),
     ],
     dry_run: Annotated[
@@ -54,6 +59,8 @@ def reproduce(
     keep_ratios: Annotated[
         str | None, option("FRACTIONS", "Fractions of the visual tokens that stay.", "the paper's")
     ] = None,
+    scope: ScopeOption = ScopeName.item,
+    newlines: NewlinesOption = NewlinesName.budget,
     limit: Annotated[int | None, option("N", "Samples of each data set.", "all", min=1)] = None,
     output: Annotated[Path, option("FOLDER", "Where records go, and are found if they are there already.")] = Path(
         "results/paper"
@@ -110,6 +117,8 @@ def reproduce(
             tasks=None if tasks is None else tuple(tasks.split()),
             methods=None if methods is None else tuple(methods.split()),
             keep_ratios=ratios,
+            scope=scope.value,
+            newlines=newlines.value,
             gpu_tflops=gpu_tflops,
             gpus=gpus,
             visual_tokens=visual_tokens,

@@ -121,6 +121,13 @@ def batch(
     workers: Annotated[int, option("N", "Engines; more than one run under Ray.", min=1)] = 1,
     gpus_per_worker: Annotated[float | None, option("N", "GPUs of each engine.", "1 if there are any", min=0.0)] = None,
     ray_address: Annotated[str | None, option("ADDRESS", "A Ray cluster to run on, such as auto.")] = None,
+    recursive: Annotated[bool, typer.Option("--recursive", help="Read a folder's subfolders too.")] = False,
+    trust_names: Annotated[
+        bool,
+        typer.Option(
+            "--trust-names", help="Know images by path, size and time of change when going on, instead of reading them."
+        ),
+    ] = False,
     force: Force = False,
     json: Json = False,
     debug: Debug = False,
@@ -147,6 +154,8 @@ def batch(
             workers=workers,
             gpus_per_worker=gpus_per_worker,
             ray_address=ray_address,
+            recursive=recursive,
+            trust_names=trust_names,
         )
         done = answer_batch(options, console)
         total, failed = done.num_questions, done.num_failed

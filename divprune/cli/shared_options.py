@@ -42,6 +42,18 @@ def keep_ratios_of(words: str) -> tuple[float, ...]:
         raise ArgumentError(f"`keep_ratios` must be numbers in (0, 1], separated by spaces, got {words!r}") from None
 
 
+def counts_of(words: str) -> tuple[int, ...]:
+    """Read numbers of tokens, separated by spaces or commas.
+
+    Raises:
+        ArgumentError: they are no whole numbers.
+    """
+    try:
+        return tuple(int(word) for word in words.replace(",", " ").split())
+    except ValueError:
+        raise ArgumentError(f"`num_keep` must be whole numbers, separated by spaces, got {words!r}") from None
+
+
 def given_of(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that are not left out."""
     return {name: value for name, value in options.items() if value is not None}

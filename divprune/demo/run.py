@@ -151,15 +151,16 @@ def run_demo(options: DemoOptions, progress: Progress = SILENT, *, show_download
     for medium in examples[0].media:
         medium.tell(progress)
     with progress.working("starting"):
-        from divprune.checkpoints import choose_device, load_model
+        from divprune.checkpoints import checkpoint_config, choose_device, load_model, require_prunable
         from divprune.demo.answering import answer
         from divprune.huggingface import prune
     config = _config(options)
     device = choose_device(options.device)
+    shown = {medium.kind for example in examples for medium in example.media}
+    require_prunable(checkpoint_config(options.model), (config,), shown)
     with progress.working("loading the model"):
         loaded = load_model(options.model, device, options.dtype, show_download=show_download)
-    _check_media(loaded, examples)
-    # A layer that the model does not have, and what else only the model can tell, is refused before the questions.
+    # What only the weights can tell is refused before the questions.
     with argument_errors(), prune(loaded.model, config):
         pass
     _tell(loaded, options, progress)
@@ -204,19 +205,6 @@ def _config(options: DemoOptions) -> "PruningConfig":
             return PruningConfig.parse(options.method, **{name: getattr(options, name) for name in names})
     except UnknownMethodError as error:
         raise ArgumentError(f"{error} (see `divprune methods`)") from None
-
-
-def _check_media(loaded: "LoadedModel", examples: Sequence[Example]) -> None:
-    from divprune.huggingface import supported_families
-
-    model_type = loaded.model.config.model_type
-    family = next(family for family in supported_families() if family.name == model_type)
-    modalities = {medium.kind for example in examples for medium in example.media}
-    for modality in sorted(modalities - set(family.modalities)):
-        able = ", ".join(other.name for other in supported_families() if modality in other.modalities)
-        raise ArgumentError(
-            f"{loaded.name} is a {model_type!r} model and takes no {modality}; these families do: {able}"
-        )
 
 
 def _tell(loaded: "LoadedModel", options: DemoOptions, progress: Progress) -> None:

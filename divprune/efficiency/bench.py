@@ -16,6 +16,7 @@ from divprune.config import PruningConfig
 from divprune.efficiency.measure import GenerationTiming, time_generation
 from divprune.huggingface import Pruning, prune
 from divprune.huggingface.model_inputs import cache_in
+from divprune.methods.registry import fidelity_of
 from divprune.records import quantiles
 
 
@@ -63,6 +64,7 @@ class Measurement:
         """Return the row of a record: medians, 20th and 80th percentiles."""
         row: dict[str, Any] = {
             "method": self.variant.name,
+            "fidelity": fidelity_of(self.variant.name),
             "num_visual_tokens": self.num_visual_tokens,
             "num_kept": self.num_kept,
             "kv_cache_bytes": self.kv_cache_bytes,

@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Literal
 
 from divprune.budget import Budget
+from divprune.config import Newlines, Scope
 from divprune.efficiency.schedule import DropSchedule, schedule_of
 from divprune.efficiency.shapes import GATED_DECODERS, LanguageShape, ModelShape, TowerShape
 from divprune.efficiency.workloads import Workload
@@ -43,7 +44,13 @@ class Cost:
 
 
 def compare(
-    shape: ModelShape, workloads: list[Workload], method: Method, budget: Budget | None, accounting: Accounting
+    shape: ModelShape,
+    workloads: list[Workload],
+    method: Method,
+    budget: Budget | None,
+    accounting: Accounting,
+    scope: Scope = "item",
+    newlines: Newlines = "budget",
 ) -> Cost:
     """Work out what a method saves, as a mean over prompts.
 
@@ -53,6 +60,8 @@ def compare(
         method: any method.
         budget: how many tokens it keeps; None if it says so itself.
         accounting: "paper" or "exact".
+        scope: what shares the budget, as for `prune`.
+        newlines: what becomes of newline tokens, as for `prune`.
 
     Raises:
         ValueError: the method drops at a layer that the model does not have, or the budget does not fit it.
@@ -62,10 +71,12 @@ def compare(
     encoder = encoder_flop(shape.tower) * shape.encoder_passes if exact and shape.tower is not None else None
     full, pruned, selection, tokens = [], [], [], []
     for workload in workloads:
-        schedule = schedule_of(method, budget, workload.num_visual_tokens)
+        own = None if budget is None else Budget(num_keep=workload.kept(budget, scope, newlines))
+        schedule = schedule_of(method, own, workload.num_visual_tokens)
         text = workload.num_text_tokens
+        num_groups = {"tile": workload.num_tiles, "frame": workload.num_frames}.get(scope, 1)
         tokens.append(fmean(schedule.counts(shape.language.num_layers)))
-        selection.append(selection_flop(shape.language, method, schedule, text) if exact else 0.0)
+        selection.append(selection_flop(shape.language, method, schedule, text, num_groups) if exact else 0.0)
         unpruned = prefill_flop(shape.language, text, DropSchedule(workload.num_visual_tokens), accounting)
         full.append(unpruned + (encoder or 0.0))
         pruned.append(prefill_flop(shape.language, text, schedule, accounting) + (encoder or 0.0) + selection[-1])
@@ -127,17 +138,20 @@ def encoder_flop(shape: TowerShape) -> float:
     return float(embedding + shape.num_layers * layer + head + projector)
 
 
-def selection_flop(shape: LanguageShape, method: Method, schedule: DropSchedule, num_text_tokens: int) -> float:
+def selection_flop(
+    shape: LanguageShape, method: Method, schedule: DropSchedule, num_text_tokens: int, num_groups: int = 1
+) -> float:
     """Return the operations of a choice, at most: all pairwise products for DivPrune, one row of attention for FastV.
 
     Methods inside the LLM pay for the attention that they read (its queries, keys and values too, where it is that of
     the layer which drops), for merging, and for comparing keys (PACT). Comparisons of numbers and sorting are no
-    floating-point products and count as none.
+    floating-point products and count as none. Where the tokens are chosen in `num_groups` groups of one size (tiles,
+    frames), DivPrune compares those of each group.
     """
     total, before = 0, schedule.num_visual_tokens
     for layer, left in schedule.drops:
         if isinstance(method, DivPrune):
-            total += 2 * before**2 * shape.hidden_size
+            total += 2 * before**2 // num_groups * shape.hidden_size
         if isinstance(method, DART):
             total += 2 * (2 * PIVOTS) * before * shape.hidden_size
         if isinstance(method, PACT):

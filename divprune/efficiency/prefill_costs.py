@@ -3,19 +3,25 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
 from divprune.budget import DEFAULT_KEEP_RATIO, Budget
-from divprune.config import PruningConfig
+from divprune.config import Newlines, PruningConfig, Scope, require_scope
 from divprune.efficiency.equal_flops import num_keep_for_ratio
 from divprune.efficiency.flops import Accounting, Cost, compare
 from divprune.efficiency.reference_models import ARCHITECTURES, Architecture, architecture_config
 from divprune.efficiency.shapes import ModelShape, model_shape
 from divprune.efficiency.workloads import Workload, paper_text_lengths, paper_workloads
 from divprune.errors import ArgumentError, argument_errors, first_line
-from divprune.methods import Method, get_method
+from divprune.huggingface.families.anyres_layouts import anyres_counts
+from divprune.huggingface.families.registry import family_named
+from divprune.huggingface.fitting import require_parts
+from divprune.methods import DivPrune, Method, get_method
+from divprune.methods.base import require_modality
+from divprune.methods.item_context import Modality
 
 TERA = 1e12
 
@@ -34,6 +40,10 @@ class FlopsOptions:
         text_tokens: of the prompt; None for the paper's data sets, averaged.
         visual_tokens: before pruning; None for the model's.
         accounting: "paper" (its Eq. 5) or "exact" (every product, encoder included).
+        scope: what shares the budget, as for `prune`; under "tile" `num_keep` is of each tile.
+        newlines: what becomes of image newline tokens, as for `prune`; with "rows" every row is taken to keep a token.
+        image_size: width and height of the image, for models that cut it into LLaVA-NeXT's tiles; it tells visual
+            tokens, tiles and newline tokens. None for the paper's mean image.
     """
 
     model: str | None = None
@@ -45,6 +55,9 @@ class FlopsOptions:
     text_tokens: int | None = None
     visual_tokens: int | None = None
     accounting: Accounting = "paper"
+    scope: Scope = "item"
+    newlines: Newlines = "budget"
+    image_size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +91,7 @@ def prefill_costs(options: FlopsOptions) -> PrefillCosts:
     """
     with argument_errors():
         method = _method(options)
-        return PrefillCosts(method, [_row(model, method, options) for model in _models(options)])
+        return PrefillCosts(method, [_row(model, method, options) for model in _models(method, options)])
 
 
 def visual_tokens_of(config: PreTrainedConfig, shape: ModelShape) -> int:
@@ -105,25 +118,54 @@ def _method(options: FlopsOptions) -> Method:
     return dataclasses.replace(method, **changed)
 
 
-def _models(options: FlopsOptions) -> list[CostedModel]:
+def _models(method: Method, options: FlopsOptions) -> list[CostedModel]:
+    if options.image_size is not None and options.visual_tokens is not None:
+        raise ArgumentError("give `image_size` or `visual_tokens`, not both: the size tells the tokens")
     if options.model is None:
-        return [_named(architecture, options) for architecture in ARCHITECTURES]
+        found = [_fitting(architecture, method, options) for architecture in ARCHITECTURES]
+        models = [each for each in found if isinstance(each, CostedModel)]
+        if not models:
+            raise next(each for each in found if isinstance(each, ValueError))
+        return models
     for architecture in ARCHITECTURES:
         if options.model.lower() == architecture.name:
-            return [_named(architecture, options)]
+            return [_named(architecture, method, options)]
     return [_configured(options.model, options)]
 
 
-def _named(architecture: Architecture, options: FlopsOptions) -> CostedModel:
+def _fitting(architecture: Architecture, method: Method, options: FlopsOptions) -> CostedModel | ValueError:
+    """Return one of the paper's models, or why the settings do not apply to it."""
+    try:
+        return _named(architecture, method, options)
+    except ValueError as error:
+        return error
+
+
+def _named(architecture: Architecture, method: Method, options: FlopsOptions) -> CostedModel:
+    shown: Modality = "video" if architecture.frames else "image"
+    require_modality(method, shown)
+    require_scope(options.scope, shown)
     config = architecture_config(architecture.name)
+    _require_parts(config, options)
     shape = model_shape(config, architecture.encoder_passes, pooled_video=bool(architecture.frames))
-    workloads = [_overridden(workload, options) for workload in paper_workloads(architecture)]
-    return CostedModel(architecture.title, shape, workloads, architecture.keep_ratio)
+    prompts = paper_workloads(architecture)
+    if options.image_size is None:
+        workloads = [_overridden(workload, options) for workload in prompts]
+        return CostedModel(architecture.title, shape, workloads, architecture.keep_ratio)
+    if architecture.frames:
+        raise ArgumentError(f"`image_size`: {architecture.title} is shown videos in the paper; give `visual_tokens`")
+    texts = [workload.num_text_tokens for workload in prompts]
+    return CostedModel(architecture.title, *_of_size(config, shape, texts, options), architecture.keep_ratio)
 
 
 def _configured(name: str, options: FlopsOptions) -> CostedModel:
     config = _read_config(name)
     shape = model_shape(config)
+    _require_parts(config, options)
+    if options.image_size is not None:
+        return CostedModel(name, *_of_size(config, shape, paper_text_lengths(), options), DEFAULT_KEEP_RATIO)
+    if options.scope == "tile":
+        raise ArgumentError("`image_size` is needed with `scope` tile: it tells how many tiles an image becomes")
     visual = options.visual_tokens
     if visual is None:
         visual = visual_tokens_of(config, shape)
@@ -131,10 +173,39 @@ def _configured(name: str, options: FlopsOptions) -> CostedModel:
     return CostedModel(name, shape, workloads, DEFAULT_KEEP_RATIO)
 
 
+def _require_parts(config: PreTrainedConfig, options: FlopsOptions) -> None:
+    """Refuse a scope and newlines that the model's family does not have."""
+    if (options.scope, options.newlines) != ("item", "budget"):
+        how = PruningConfig(DivPrune(), scope=options.scope, newlines=options.newlines)
+        require_parts(family_named(config.model_type), how)
+
+
+def _of_size(
+    config: PreTrainedConfig, shape: ModelShape, texts: list[int], options: FlopsOptions
+) -> tuple[ModelShape, list[Workload]]:
+    """Return a model and its prompts about an image of one size, which says how many tiles its tower reads."""
+    width, height = options.image_size or (0, 0)
+    if config.model_type not in ("llava_next", "llava_next_video"):
+        raise ArgumentError(
+            f"`image_size` is for models that cut images into LLaVA-NeXT's tiles, got {config.model_type!r}; give "
+            "`visual_tokens`"
+        )
+    if min(width, height) < 1:
+        raise ArgumentError(f"`image_size` must be WIDTHxHEIGHT in pixels, at least 1x1, got {width}x{height}")
+    found = anyres_counts(config, width, height)
+    own = [text if options.text_tokens is None else options.text_tokens for text in texts]
+    workloads = [Workload(text, found.num_visual_tokens, found.num_tiles, found.num_newlines) for text in own]
+    return dataclasses.replace(shape, encoder_passes=found.num_tiles), workloads
+
+
 def _overridden(workload: Workload, options: FlopsOptions) -> Workload:
     text, visual = options.text_tokens, options.visual_tokens
-    return Workload(
-        workload.num_text_tokens if text is None else text, workload.num_visual_tokens if visual is None else visual
+    if visual is not None and (options.scope, options.newlines) != ("item", "budget"):
+        raise ArgumentError("`visual_tokens` does not tell tiles, frames and newline tokens; give `image_size` instead")
+    return dataclasses.replace(
+        workload,
+        num_text_tokens=workload.num_text_tokens if text is None else text,
+        num_visual_tokens=workload.num_visual_tokens if visual is None else visual,
     )
 
 
@@ -153,13 +224,18 @@ def _read_config(name: str) -> PreTrainedConfig:
 
 def _row(model: CostedModel, method: Method, options: FlopsOptions) -> dict[str, Any]:
     budget = _budget(model, method, options)
-    cost = compare(model.shape, model.workloads, method, budget, options.accounting)
+    how = (options.accounting, options.scope, options.newlines)
+    cost = compare(model.shape, model.workloads, method, budget, *how)
     return {
         "model": model.title,
         "method": method.name,
         "accounting": options.accounting,
         "keep_ratio": budget.keep_ratio if budget else None,
         "num_keep": budget.num_keep if budget else None,
+        "num_visual_tokens": fmean(each.num_visual_tokens for each in model.workloads),
+        "num_kept": None
+        if budget is None
+        else fmean(each.kept(budget, options.scope, options.newlines) for each in model.workloads),
         "tokens_per_layer": cost.tokens_per_layer,
         "full_tflop": cost.full_flop / TERA,
         "pruned_tflop": cost.pruned_flop / TERA,
@@ -178,6 +254,8 @@ def _budget(model: CostedModel, method: Method, options: FlopsOptions) -> Budget
     if sum(value is not None for value in given) > 1:
         raise ArgumentError("give one of `keep_ratio`, `num_keep` and `target_percent`")
     if options.target_percent is not None:
+        if (options.scope, options.newlines) != ("item", "budget"):
+            raise ArgumentError("`target_percent` is for `scope` item and `newlines` budget; give `num_keep`")
         target = options.target_percent / 100
         if not 0 < target <= 1:
             raise ArgumentError(f"`target_percent` must be in (0, 100], got {options.target_percent}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from divprune.budget import budget_or_default
-from divprune.checkpoints import EMBEDDED, choose_device, load_model
+from divprune.checkpoints import EMBEDDED, checkpoint_config, choose_device, load_model, require_prunable
 from divprune.config import Newlines, PruningConfig, Scope
 from divprune.efficiency.bench import UNPRUNED_VARIANT, Measurement, Variant, run_bench, run_once
 from divprune.efficiency.memory import in_own_process, peak_memory_bytes
@@ -132,6 +132,7 @@ def measure_methods(options: BenchOptions, progress: Progress = SILENT) -> Bench
         example = None if options.architecture is not None else _example(options)
         for medium in () if example is None else example.media:
             medium.tell(progress)
+        _require_prunable(options, example, rows)
         subject, measurements, table = measure_variants(
             partial(load_subject, options, example),
             rows,
@@ -180,6 +181,17 @@ def _variants(options: BenchOptions) -> list[Variant]:
     return rows
 
 
+def _require_prunable(options: BenchOptions, example: Example | None, variants: Sequence[Variant]) -> None:
+    """Refuse settings that do not fit the model or what it is shown, before any process reads its weights."""
+    if options.architecture is None:
+        model_config = checkpoint_config(options.model)
+        shown = {medium.kind for medium in example.media} if example else set()
+    else:
+        model_config = architecture_config(options.architecture, options.layers)
+        shown = {"video" if get_architecture(options.architecture).frames else "image"}
+    require_prunable(model_config, [each.config for each in variants if each.config is not None], shown)
+
+
 def measure_variants(
     load: Callable[[], BenchSubject],
     variants: Sequence[Variant],
@@ -208,6 +220,10 @@ def measure_variants(
         ValueError: a variant does not fit the model.
     """
     peaks: list[int | None] = [None] * len(variants)
+    if memory and any(each.config is not None and each.config.method.clip_folder for each in variants):
+        # Whose a vision tower is, only its weights tell.
+        with progress.working("checking the vision tower"):
+            in_own_process(_require_fitting, load, variants)
     if memory:
         # Before the timing model is there: both together may not fit.
         with progress.counting("peak memory", len(variants)) as advance:
@@ -216,10 +232,7 @@ def measure_variants(
                 advance(1)
     with progress.working("loading the model"):
         subject = load()
-    for variant in variants:
-        # Every method may refuse the model before the first is measured.
-        with variant.on(subject.model):
-            pass
+    _refuse_misfits(subject, variants)
     with progress.counting("measuring", len(variants) * (1 + repeats)) as advance:
         measurements = run_bench(
             subject.model,
@@ -276,6 +289,19 @@ def _example(options: BenchOptions) -> Example:
         image = load_image(options.image, page=options.page, allow_download=options.allow_download)
         return Example((image,), prompt)
     return bundled_scenes((prompt,))[0]
+
+
+def _require_fitting(load: Callable[[], BenchSubject], variants: Sequence[Variant]) -> None:
+    """Load the model and refuse variants that do not fit it; meant for a process of its own."""
+    with quiet_logs():
+        _refuse_misfits(load(), variants)
+
+
+def _refuse_misfits(subject: BenchSubject, variants: Sequence[Variant]) -> None:
+    """Let every method refuse the model before the first is measured."""
+    for variant in variants:
+        with variant.on(subject.model):
+            pass
 
 
 def _peak_memory_of(load: Callable[[], BenchSubject], variant: Variant) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
 
-from divprune.methods.base import Modality
+from divprune.methods.item_context import Modality
 
 TASK_PREFIX = "divprune_paper_"
 

@@ -58,6 +58,7 @@ class Result:
             "table": self.entry.preset,
             "model": self.entry.subject.title,
             "row": self.entry.row.label,
+            "fidelity": self.entry.row.fidelity,
             "column": self.entry.column.key,
             "value": self.value,
             "value_low": own and own.low,

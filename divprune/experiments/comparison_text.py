@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from divprune.evaluation.statistics import Estimate
 from divprune.experiments.comparison import INCOMPLETE, Compared, Result
 from divprune.experiments.paper.columns import MEAN, Column
+from divprune.fidelity import FIDELITY_LEGEND
 
 FIRST_COLUMN = "data set"
 """Before the others in Markdown; tells a table of ours from other pages."""
@@ -12,7 +13,8 @@ HEADER = ("row", "ours, 95 %", "paper", "diff.", "against unpruned", "p", "kept"
 LEGEND = (
     "ours, 95 %: bootstrap over the questions. diff.: ours - paper. against unpruned: the difference from our own "
     "unpruned model, paired on the same questions, with its interval and the p-value of McNemar's exact test, or of a "
-    "permutation test where answers are not just right or wrong. kept: fraction of the unpruned score."
+    "permutation test where answers are not just right or wrong. kept: fraction of the unpruned score. Methods: "
+    + FIDELITY_LEGEND
 )
 
 
@@ -29,8 +31,9 @@ def sections(compared: Compared, is_short: bool = False) -> Iterator[tuple[str, 
     for column, results in groups.items():
         yield column.title, [_line(result, is_short) for result in results]
     if compared.shares and all(column.data_set != MEAN for column in groups):
+        titles = {result.entry.row.label: result.entry.row.title for result in compared.results}
         shares = compared.shares.items()
-        yield "all data sets", [(label, "", "", "", "", "", _kept(share, is_short)) for label, share in shares]
+        yield "all data sets", [(titles[label], "", "", "", "", "", _kept(share, is_short)) for label, share in shares]
 
 
 def markdown(compared: Compared) -> str:
@@ -43,7 +46,7 @@ def markdown(compared: Compared) -> str:
 
 
 def _line(result: Result, is_short: bool) -> Sequence[str]:
-    column, printed, label = result.entry.column, result.entry.printed, result.entry.row.label
+    column, printed, label = result.entry.column, result.entry.printed, result.entry.row.title
     paper = "" if printed is None else f"{printed:.{column.digits}f}"
     if result.value is None:
         return (label, _short(result.missing), paper, "", "", "", "")

@@ -18,7 +18,7 @@ from divprune.experiments.paper.presets import Entry
 from divprune.experiments.paper.settings import Setting, recipe_file
 from divprune.experiments.subjects import Subject
 from divprune.methods import Method, RandomTokens, get_method
-from divprune.methods.base import Modality
+from divprune.methods.item_context import Modality
 
 PEAK_SHARE = 0.4
 """Of a GPU's peak, by the paper's own measurement: the prefill of LLaVA-NeXT-Video, 6.539 T multiply-accumulates by
@@ -126,6 +126,7 @@ class PromptCosts:
         is_whole = setting.method == UNPRUNED or setting.flop_ratio is not None
         self._method: Method = RandomTokens() if is_whole else get_method(setting.method)
         self._share, self._count = (1.0, None) if is_whole else (setting.keep_ratio, setting.num_keep)
+        self._scope, self._newlines = setting.scope, setting.newlines
         if self._method.finds_count and self._method.takes_budget and self._share is None and self._count is None:
             self._share = subject.keep_ratio
             self.assumption = f"finds its own number of tokens; counted as {self._share:g} of them"
@@ -136,13 +137,16 @@ class PromptCosts:
 
     @cached_property
     def _schedule(self) -> DropSchedule:
-        return schedule_of(self._method, self._budget, self._prompt.num_visual_tokens)
+        budget, prompt = self._budget, self._prompt
+        own = None if budget is None else Budget(num_keep=prompt.kept(budget, self._scope, self._newlines))
+        return schedule_of(self._method, own, prompt.num_visual_tokens)
 
     def prefill_flop(self) -> float:
         """Return the operations until the first token: encoder, selection, language model."""
         accounting: Accounting = "exact" if self._is_exact else "paper"
         factor = 1.0 if self._is_exact else 2.0
-        cost = compare(self._shape, [self._prompt], self._method, self._budget, accounting)
+        how = (self._method, self._budget, accounting, self._scope, self._newlines)
+        cost = compare(self._shape, [self._prompt], *how)
         if self._known_ratio is None:
             return factor * cost.pruned_flop
         encoder = cost.encoder_flop or 0.0

@@ -66,7 +66,8 @@ def variant(run: EvaluationRun) -> Variant:
     """
     if run.method == UNPRUNED:
         return WHOLE
-    how = {"keep_ratio": run.keep_ratio, "num_keep": run.num_keep, "positions": run.positions}
+    how: dict[str, Any] = {"keep_ratio": run.keep_ratio, "num_keep": run.num_keep, "positions": run.positions}
+    how |= {"scope": run.scope, "newlines": run.newlines}
     config = PruningConfig.parse(run.method, **how)
     return Variant(method_title(run.method), config)
 

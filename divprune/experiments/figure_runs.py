@@ -57,7 +57,7 @@ def sample_images(
     runs = [each.run for each in planned]
     names = [method_title(run.method) + (f" {run.budget_title}" if run.num_keep else "") for run in runs]
     methods = [
-        MethodSamples(name, run.method, run.keep_ratio, run.num_keep, run.positions)
+        MethodSamples(name, run.method, run.keep_ratio, run.num_keep, run.positions, run.scope, run.newlines)
         for name, run in zip(names, runs, strict=True)
     ]
     with progress.counting("images", len(images)) as advance:
@@ -217,6 +217,7 @@ def _row(label: str, found: Sequence[Result], results: Results) -> dict[str, Any
     ]
     return {
         "label": label,
+        "fidelity": row.fidelity,
         "series": UNPRUNED if row.method == UNPRUNED else _series(label, row.method, row.matching),
         "flop_percent": _cost(subject, row.setting, scores, results),
         "mean": mean.value,

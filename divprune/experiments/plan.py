@@ -1,6 +1,6 @@
 """Plan a comparison on data sets: each method at each keep ratio, at equal tokens or at equal FLOPs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Literal
 
 from divprune.budget import Budget, budget
 from divprune.checkpoints import EMBEDDED
-from divprune.config import Positions
+from divprune.config import Newlines, Positions, Scope
 from divprune.errors import ArgumentError, argument_errors
 from divprune.evaluation.datasets import DATA_SETS, IMAGE_SETS, VIDEO_SETS
 from divprune.evaluation.harness_options import HarnessOptions
@@ -17,7 +17,7 @@ from divprune.evaluation.runs import UNPRUNED, EvaluationRun
 from divprune.experiments.paper.settings import at_equal_flops
 from divprune.experiments.subjects import CHECKPOINTS, KEEP_RATIO, Subject, architecture_of, subject_of
 from divprune.methods import get_method
-from divprune.methods.base import Modality
+from divprune.methods.item_context import Modality
 
 SCENES = "scenes"
 SUITES = {"paper-image": IMAGE_SETS, "paper-video": VIDEO_SETS, "paper": DATA_SETS}
@@ -38,6 +38,9 @@ class SuiteOptions:
         model: checkpoint directory or hub name, or "embedded"; None for the served one.
         methods: as `get_method` reads them; None for divprune and random. The unpruned model always runs.
         keep_ratios: fractions of the visual tokens kept, in (0, 1]; None for the paper's.
+        num_keeps: numbers of them instead, of each image (each tile under `scope` "tile") or video.
+        scope: as for `prune`.
+        newlines: as for `prune`.
         equal: what is made equal between methods; None for tokens.
         positions: of tokens that are kept before the LLM, as for `prune`; with "compact", the paper's numbers stand
             beside.
@@ -49,6 +52,9 @@ class SuiteOptions:
     model: str | None = None
     methods: tuple[str, ...] | None = None
     keep_ratios: tuple[float, ...] | None = None
+    num_keeps: tuple[int, ...] | None = None
+    scope: Scope = "item"
+    newlines: Newlines = "budget"
     equal: Equal | None = None
     positions: Positions | None = None
     visual_tokens: int | None = None
@@ -69,15 +75,26 @@ class SuiteOptions:
             raise ArgumentError("`model` is needed: a checkpoint directory or hub name, or 'embedded'")
         if self.visual_tokens is not None and self.equal in (None, "tokens"):
             raise ArgumentError("`visual_tokens` is for `equal` flops and both")
+        if self.num_keeps is not None and self.keep_ratios is not None:
+            raise ArgumentError("give `keep_ratios` or `num_keep`, not both")
+        if self.num_keeps is not None and self.equal not in (None, "tokens"):
+            raise ArgumentError("`equal` flops needs `keep_ratios`: numbers are compared at equal tokens")
+        for name in ("scope", "newlines"):
+            if getattr(self, name) != type(self).__dataclass_fields__[name].default and self.harness.backend != "hf":
+                raise ArgumentError(f"`{name}` is for `backend` hf, not for {self.harness.backend}")
         with argument_errors():
             for keep_ratio in self.keep_ratios or ():
                 Budget(keep_ratio)
+            for num_keep in self.num_keeps or ():
+                Budget(num_keep=num_keep)
             if self.harness.is_server:
                 self._check_server()
 
     def _check_server(self) -> None:
         methods, ratios = self.methods or (), self.keep_ratios or ()
         wanted = "one method and one keep ratio, those that the server was started with"
+        if self.num_keeps is not None:
+            raise ArgumentError(f"`num_keep`: not for `backend` openai-server, which has {wanted}")
         if self.equal is not None:
             raise ArgumentError(f"`equal` {self.equal}: not for `backend` openai-server, which has {wanted}")
         if methods == (UNPRUNED,):
@@ -141,9 +158,9 @@ def _tasks(word: str) -> Iterator[str]:
         yield keys.get(word, word.removeprefix(AS_IN_LMMS_EVAL))
 
 
-def _medium_of(task: str) -> Modality:
-    """Return what a task shows, as far as the paper tells; others are taken for images."""
-    return next((each.medium for each in DATA_SETS if task in (each.task, each.todays_task)), "image")
+def medium_of(task: str) -> Modality | None:
+    """Return what a task shows, None if the paper does not tell."""
+    return next((each.medium for each in DATA_SETS if task in (each.task, each.todays_task)), None)
 
 
 class _Planner:
@@ -161,26 +178,30 @@ class _Planner:
         self._subjects: dict[Modality, Subject] = {}
 
     def of_task(self, task: str) -> Iterator[PlannedRun]:
-        run_of = partial(EvaluationRun, self.model, task)
+        run_of: Callable[..., EvaluationRun] = partial(EvaluationRun, self.model, task)
         if not self.options.harness.is_server or not self.methods:
             yield PlannedRun(run_of())
         given, is_server = self.options.keep_ratios, self.options.harness.is_server
+        counts = self.options.num_keeps
         for name, method in self.by_name.items():
             positions = None if method.layers else self.options.positions
+            how = {"positions": positions, "scope": self.options.scope, "newlines": self.options.newlines}
             for setting in settings_of(method, self.keep_ratios, self.matchings):
                 if setting is None:
                     # A server that was started with a keep ratio does not let a method decide.
                     if not (is_server and given):
-                        yield PlannedRun(run_of(name, positions=positions))
-                elif given or not method.finds_count:
+                        yield PlannedRun(run_of(name, **how))
+                elif counts is None and (given or not method.finds_count):
                     matching, keep_ratio = setting
-                    run = run_of(name, keep_ratio, positions=positions)
+                    run = run_of(name, keep_ratio, **how)
                     yield self._flops(run, keep_ratio) if matching == "flops" else PlannedRun(run, *setting)
+            if method.takes_budget:
+                yield from (PlannedRun(run_of(name, num_keep=count, **how), "tokens") for count in counts or ())
 
     def _flops(self, run: EvaluationRun, keep_ratio: float) -> PlannedRun:
         if not self.by_name[run.method].layers:
             return PlannedRun(run, "flops", keep_ratio)
-        subject = self._subject(_medium_of(run.task))
+        subject = self._subject(medium_of(run.task) or "image")
         found = at_equal_flops(subject, run.method, keep_ratio)
         if found.num_keep is None:
             return PlannedRun(run, "flops", keep_ratio, found.refusal)

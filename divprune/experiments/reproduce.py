@@ -6,11 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from divprune.config import Newlines, Scope
 from divprune.errors import ArgumentError, argument_errors
 from divprune.evaluation.datasets import data_set
 from divprune.evaluation.harness_options import HarnessOptions
+from divprune.evaluation.runs import UNPRUNED
 from divprune.experiments.costs import CostedRun, Throughput, plan, throughput_of, usual_throughput
 from divprune.experiments.paper.presets import PRESETS, Choice, Entry, Preset, entries, get_preset
+from divprune.experiments.paper.settings import unknown_parts
 from divprune.experiments.subjects import Subject, paper_subject, subject_of
 from divprune.progress import SILENT, Progress
 
@@ -22,11 +25,14 @@ class ReproduceOptions:
     """What of the paper is reproduced, and how.
 
     Attributes:
-        name: "table1", "table2", "table3", "ablations", "figure1", "figure3", "figure4", "figure5" or "all".
+        name: "table1", "table2", "table3", "ablations", "llava-next", "figure1", "figure3", "figure4", "figure5" or
+            "all".
         model: another checkpoint than the paper's, or "embedded".
         tasks: data sets by key, instead of the table's.
         methods: only these; the unpruned model and random tokens always run. Others than the table's are added.
         keep_ratios: fractions of the visual tokens kept, instead of the paper's.
+        scope: what shares one budget, as for `prune`.
+        newlines: what becomes of newline tokens, as for `prune`.
         gpu_tflops: what a GPU does in a prefill, for the estimate; None for a V100's 50.
         gpus: that share the work, for the estimate.
         visual_tokens: of an image, where the model's config does not tell.
@@ -39,6 +45,8 @@ class ReproduceOptions:
     tasks: tuple[str, ...] | None = None
     methods: tuple[str, ...] | None = None
     keep_ratios: tuple[float, ...] | None = None
+    scope: Scope = "item"
+    newlines: Newlines = "budget"
     gpu_tflops: float | None = None
     gpus: int = 1
     visual_tokens: int | None = None
@@ -129,16 +137,28 @@ def _tables(options: ReproduceOptions) -> list[PlannedTable]:
     if options.tasks is not None and not options.tasks:
         raise ArgumentError("`tasks` is empty; name data sets, or leave it out for the table's")
     keys = None if options.tasks is None else tuple(data_set(task).key for task in options.tasks)
-    choice = Choice(options.methods, options.keep_ratios, keys, str(options.harness.output))
+    folder = str(options.harness.output)
+    choice = Choice(options.methods, options.keep_ratios, keys, folder, options.scope, options.newlines)
     seen: set[str] = set()
     tables = []
     for preset in presets:
         for subject in _subjects(preset, options):
             listed = entries(preset, subject, choice)
+            _require_fitting(listed, subject, options)
             runs = [each for each in plan(listed, options.harness.limit) if each.run.name not in seen]
             seen.update(each.run.name for each in runs)
             tables.append(PlannedTable(preset, listed, runs))
     return tables
+
+
+def _require_fitting(listed: Sequence[Entry], subject: Subject, options: ReproduceOptions) -> None:
+    """Refuse a scope and newlines that the model's family does not have, and methods of which none can be run."""
+    unknown = unknown_parts(subject, options.scope, options.newlines)
+    if unknown is not None:
+        raise ArgumentError(unknown)
+    named = [each for each in listed if each.row.method not in (None, UNPRUNED, "random")]
+    if options.methods and named and all(each.refusal is not None for each in named):
+        raise ArgumentError(f"`methods`: {named[0].refusal}")
 
 
 def _subjects(preset: Preset, options: ReproduceOptions) -> list[Subject]:

@@ -12,12 +12,14 @@ from divprune.distributed import is_main_process, num_processes
 from divprune.embedded.examples import image_files
 from divprune.errors import ArgumentError, CalibrationError
 from divprune.evaluation.results import Results
+from divprune.evaluation.runs import UNPRUNED
 from divprune.experiments.comparison import Compared, compared
 from divprune.experiments.comparison_text import FIRST_COLUMN, markdown
 from divprune.experiments.costs import CostedRun
 from divprune.experiments.efficiency_runs import measure_efficiency
 from divprune.experiments.figure_runs import draw_presets, require_images, sample_images
 from divprune.experiments.harness import run_in_harness
+from divprune.experiments.misfits import misfit_reasons
 from divprune.experiments.paper.columns import EFFICIENCY, IMAGES
 from divprune.experiments.paper.presets import NOT_TASKS
 from divprune.experiments.paper.settings import recipe_command, recipe_percent
@@ -86,9 +88,10 @@ def run_paper(plan: Plan, options: ReproduceOptions, progress: Progress = SILENT
     for table in plan.tables:
         if _of(table.runs, table, IMAGES):
             require_images(options, table.entries[0].subject.model)
+    refused = _misfits(plan, options)
     make_folder("output", options.harness.output)
     _check_places(plan.tables, options)
-    refused = _calibrated(plan.runs, options, progress)
+    refused |= _calibrated(plan.runs, options, progress)
     able = [each for each in plan.runs if each.run.name not in refused]
     tasks = [each.run for each in able if each.run.task not in NOT_TASKS]
     if tasks:
@@ -108,6 +111,17 @@ def run_paper(plan: Plan, options: ReproduceOptions, progress: Progress = SILENT
             shown.append(Reproduced(table, found, page))
     files = draw_presets([(each.table, each.found) for each in shown], options, progress)
     return Reproduction(options.harness.output, shown, files)
+
+
+def _misfits(plan: Plan, options: ReproduceOptions) -> dict[str, str]:
+    """Say by name which runs do not fit their model; if none but unpruned and random ones does, refuse all of it."""
+    if options.harness.backend != "hf":
+        return {}
+    reasons = misfit_reasons([each.run for each in plan.runs])
+    pruned = {each.run for each in plan.runs if each.run.method not in (UNPRUNED, "random")}
+    if pruned and pruned <= reasons.keys():
+        raise ArgumentError(next(iter(reasons.values())))
+    return {run.name: reason for run, reason in reasons.items()}
 
 
 def _of(able: Sequence[CostedRun], table: PlannedTable, task: str) -> list[CostedRun]:

@@ -11,12 +11,12 @@ from divprune.checkpoints import EMBEDDED
 from divprune.efficiency.prefill_costs import visual_tokens_of
 from divprune.efficiency.reference_models import architecture_config, get_architecture
 from divprune.efficiency.shapes import ModelShape, model_shape
-from divprune.efficiency.workloads import Workload, paper_text_tokens, tiled_visual_tokens
+from divprune.efficiency.workloads import Workload, paper_text_tokens, tiled_workload
 from divprune.embedded import checkpoint_path
 from divprune.errors import ArgumentError, first_line
 from divprune.evaluation.datasets import DATA_SETS, data_set
 from divprune.huggingface.families.registry import family_named
-from divprune.methods.base import Modality
+from divprune.methods.item_context import Modality
 
 CHECKPOINTS: Mapping[str, str] = {
     "llava-1.5-7b": "llava-hf/llava-1.5-7b-hf",
@@ -42,6 +42,7 @@ class Subject:
         workloads: its mean prompt for each data set, by key; data sets of media that it does not take are left out.
         keep_ratio: the fraction of visual tokens kept where nothing else is said.
         renumbers: whether its pruned prompts can be numbered anew, as the paper does ("compact" positions).
+        model_type: its family; None where only its name is known.
     """
 
     model: str
@@ -51,6 +52,7 @@ class Subject:
     workloads: Mapping[str, Workload]
     keep_ratio: float = KEEP_RATIO
     renumbers: bool = True
+    model_type: str | None = None
 
     @property
     def prompts(self) -> list[Workload]:
@@ -78,10 +80,13 @@ def paper_subject(architecture: str, model: str | None = None) -> Subject:
     shape = model_shape(architecture_config(known.name), known.encoder_passes, pooled_video=is_video)
     sets = [each for each in DATA_SETS if each.medium == ("video" if is_video else "image")]
     prompts = {
-        each.key: Workload(paper_text_tokens(each.key), known.num_visual_tokens or tiled_visual_tokens(each.key))
+        each.key: Workload(paper_text_tokens(each.key), known.num_visual_tokens, num_frames=known.frames or 1)
+        if known.num_visual_tokens
+        else tiled_workload(each.key)
         for each in sets
     }
-    return Subject(model or CHECKPOINTS[known.name], known.title, known.name, shape, prompts, known.keep_ratio)
+    name = model or CHECKPOINTS[known.name]
+    return Subject(name, known.title, known.name, shape, prompts, known.keep_ratio, model_type=known.model_type)
 
 
 def other_subject(
@@ -125,6 +130,11 @@ def subject_of(model: str, num_visual_tokens: int | None) -> Subject:
     return _other(model, num_visual_tokens)
 
 
+def shown_as(medium: Modality, model_type: str) -> Modality:
+    """Return as what a model of a family is shown a medium: as images, the frames of a video that it does not take."""
+    return medium if medium in family_named(model_type).modalities else "image"
+
+
 def architecture_of(model: str) -> str | None:
     """Return the paper's model that a checkpoint is, by the last part of its name; None for any other."""
     last = model.rstrip("/\\").replace("\\", "/").rpartition("/")[2].lower()
@@ -137,7 +147,8 @@ def _other(model: str, num_visual_tokens: int | None) -> Subject:
     family = family_named(config.model_type)
     shape = model_shape(config)
     count = visual_tokens_of(config, shape) if num_visual_tokens is None else num_visual_tokens
-    return other_subject(model, shape, count, renumbers=not family.has_coordinates)
+    subject = other_subject(model, shape, count, renumbers=not family.has_coordinates)
+    return replace(subject, model_type=family.name)
 
 
 def _config(model: str) -> PreTrainedConfig:

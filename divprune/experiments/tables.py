@@ -42,7 +42,8 @@ def entries_of(planned: Sequence[PlannedRun], results: Results) -> list[Entry]:
     found = []
     for each in every:
         run = each.run
-        row = TableRow(_label(each), Setting(run.method, run.keep_ratio, run.num_keep), each.matching, each.keep_ratio)
+        setting = Setting(run.method, run.keep_ratio, run.num_keep, scope=run.scope, newlines=run.newlines)
+        row = TableRow(_label(each), setting, each.matching, each.keep_ratio)
         for column in headings[run.task]:
             number = printed.get((run, column.key)) if each.refusal is None else None
             found.append(Entry(EVAL, subject, row, column, run, each.refusal, number))
@@ -65,6 +66,7 @@ def _label(planned: PlannedRun) -> str:
     parts = (
         str(planned.run.as_config()["method"]),
         planned.run.budget_title,
+        planned.run.sharing_title,
         "at equal FLOPs" if planned.refusal else "",
     )
     return " ".join(part for part in parts if part)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from divprune.config import Positions
+from divprune.config import Newlines, Positions, Scope
 from divprune.efficiency.measure import time_generation
 from divprune.errors import DivpruneError
 from divprune.evaluation.runs import UNPRUNED
@@ -55,6 +55,8 @@ class MethodSamples:
         keep_ratio: fraction kept; None if `num_keep` is given, or the method needs no budget.
         num_keep: how many are kept.
         positions: as for `prune`.
+        scope: as for `prune`.
+        newlines: as for `prune`.
         ttft_seconds: from pixels to the first token, one an image.
         max_min_distances: of what is kept, one an image; empty where fewer than two tokens are kept.
         kept_indices: of the first images.
@@ -67,6 +69,8 @@ class MethodSamples:
     keep_ratio: float | None = None
     num_keep: int | None = None
     positions: Positions | None = None
+    scope: Scope = "item"
+    newlines: Newlines = "budget"
     ttft_seconds: list[float] = field(default_factory=list)
     max_min_distances: list[float] = field(default_factory=list)
     kept_indices: list[list[int]] = field(default_factory=list)
@@ -83,6 +87,7 @@ class MethodSamples:
         try:
             method = drawn(get_method(self.method), place)
             how: Any = {"keep_ratio": self.keep_ratio, "num_keep": self.num_keep, "positions": self.positions}
+            how |= {"scope": self.scope, "newlines": self.newlines}
             with prune(model, method, **how) as pruning:
                 seconds = time_generation(model, shown.inputs, 1).ttft_seconds
         except (DivpruneError, ValueError, NotImplementedError) as error:

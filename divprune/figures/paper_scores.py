@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from divprune.fidelity import FIDELITY_LEGEND, marked
 from divprune.figures.style import GREY, INK, Look, canvas, headings, look
 from divprune.records import Record
 
@@ -43,7 +44,7 @@ def draw(scores: Record) -> "Figure":
     panel.set_xlabel("prefill FLOPs, fraction of unpruned (Eq. 5)")
     panel.set_ylabel(f"mean of {', '.join(scores.config['columns'])} (%)")
     figure.legend(loc="outside right upper")
-    headings(figure, _title(scores), _footer(scores, bool(rows)))
+    headings(figure, _title(scores), f"{_footer(scores, bool(rows))}\n{FIDELITY_LEGEND}")
     return figure
 
 
@@ -79,7 +80,8 @@ def _looks(series: Sequence[str]) -> dict[str, Look]:
 def _ours(panel: "Axes", series: str, rows: Sequence[_Row], found: Look) -> None:
     ordered = sorted(rows, key=lambda row: float(row["flop_percent"]))
     costs, means = [row["flop_percent"] for row in ordered], [row["mean"] for row in ordered]
-    panel.plot(costs, means, color=found.color, marker=found.marker, markersize=6, label=series, zorder=3)
+    label = marked(series, ordered[0].get("fidelity") if ordered else None)
+    panel.plot(costs, means, color=found.color, marker=found.marker, markersize=6, label=label, zorder=3)
     for row in ordered:
         if row["mean_low"] is not None:
             panel.plot([row["flop_percent"]] * 2, [row["mean_low"], row["mean_high"]], color=found.color, linewidth=1.2)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from divprune.huggingface.families.registry import Family, family_of
-from divprune.methods.base import Modality
+from divprune.methods.item_context import Modality
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,61 @@
-"""Whether a `PruningConfig` fits a model: what the family cannot do is refused when the model is attached."""
+"""Whether a `PruningConfig` fits a model: what it cannot do is refused when it is attached, or by its config alone.
 
-from divprune.config import Positions, PruningConfig
+`require_fitting` asks the model that is to be pruned, `require_fitting_config` one without weights, so that commands
+can refuse impossible settings before they read or measure anything.
+"""
+
+from collections.abc import Collection
+
+import torch
+from transformers import AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
+
+from divprune.config import Positions, PruningConfig, require_scope
 from divprune.huggingface.adapter import ModelAdapter
 from divprune.huggingface.encoding.method_inputs import require_vision_needs
-from divprune.huggingface.encoding.vision_capture import VISION_NEEDS
 from divprune.huggingface.families.registry import Family, supported_families
 from divprune.huggingface.fingerprint import require_same_model
 from divprune.huggingface.layer_pruning.checks import require_droppable_layers
 from divprune.huggingface.layer_pruning.layer_selection import DECODER_NEEDS
+from divprune.methods.base import require_modality
+from divprune.methods.item_context import Modality
+from divprune.methods.vision_inputs import VISION_NEEDS
 
 
-def require_fitting(adapter: ModelAdapter, config: PruningConfig) -> bool:
+def weightless_model(model_config: PreTrainedConfig) -> PreTrainedModel:
+    """Build a model of a supported family on torch's meta device, for `require_fitting_config`: no weight is stored."""
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForImageTextToText.from_config(model_config, trust_remote_code=False)
+    return model
+
+
+def require_fitting_config(model: PreTrainedModel, config: PruningConfig, shown: Collection[Modality] = ()) -> None:
+    """Refuse what `require_fitting` refuses of a model, as far as that is known without its weights.
+
+    Args:
+        model: of `weightless_model`.
+        config: how to prune.
+        shown: the modalities that the model will be shown; none if they are not known.
+
+    Raises:
+        ValueError: an argument does not apply to the model, or the method to a modality.
+        UnsupportedModelError: what the method reads is not known of the model.
+        CheckpointError: the method's CLIP checkpoint is none, or of other sizes than the model's tower.
+    """
+    adapter = ModelAdapter.of(model)
+    for modality in sorted(shown):
+        _require_media(adapter.family, modality)
+        require_modality(config.method, modality)
+        require_scope(config.scope, modality)
+    require_fitting(adapter, config, has_weights=False)
+
+
+def require_fitting(adapter: ModelAdapter, config: PruningConfig, *, has_weights: bool = True) -> bool:
     """Refuse a config that does not fit the model; tell whether it drops tokens inside the LLM.
+
+    Args:
+        adapter: the model.
+        config: how to prune.
+        has_weights: whether the model has weights, which tell what it was calibrated on and whose its tower is.
 
     Raises:
         ValueError: an argument does not apply to the model or the method.
@@ -20,8 +64,8 @@ def require_fitting(adapter: ModelAdapter, config: PruningConfig) -> bool:
     """
     method = config.method
     _require_positions(adapter.family, config.positions)
-    _require_parts(adapter.family, config)
-    if method.calibrated_on is not None:
+    require_parts(adapter.family, config)
+    if has_weights and method.calibrated_on is not None:
         require_same_model(adapter.model, method.calibrated_on, f"calibrate {method.name!r} again, on this model")
     drops_inside = bool(method.layers)
     if drops_inside:
@@ -32,8 +76,14 @@ def require_fitting(adapter: ModelAdapter, config: PruningConfig) -> bool:
             "must name layers: layers = (4,) reads layer 3 and drops tokens at the entrance of layer 4"
         )
     if method.needs & VISION_NEEDS:
-        require_vision_needs(adapter, method)
+        require_vision_needs(adapter, method, has_weights)
     return drops_inside
+
+
+def _require_media(family: Family, modality: Modality) -> None:
+    if modality not in family.modalities:
+        able = ", ".join(each.name for each in supported_families() if modality in each.modalities)
+        raise ValueError(f"a {family.name!r} model takes no {modality}; these families do: {able}")
 
 
 def _require_positions(family: Family, positions: Positions | None) -> None:
@@ -49,7 +99,12 @@ def _require_positions(family: Family, positions: Positions | None) -> None:
         )
 
 
-def _require_parts(family: Family, config: PruningConfig) -> None:
+def require_parts(family: Family, config: PruningConfig) -> None:
+    """Refuse `scope="tile"` for a family without tiles, and `newlines` for one that does not tell them.
+
+    Raises:
+        ValueError: the family is one.
+    """
     if config.scope == "tile" and not family.cuts_tiles:
         able = ", ".join(each.name for each in supported_families() if each.cuts_tiles)
         raise ValueError(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from divprune.budget import Budget, equal_shares
-from divprune.config import Newlines, PruningConfig, Scope
+from divprune.config import Newlines, PruningConfig, Scope, require_scope
 from divprune.errors import SelectionError
 from divprune.huggingface.encoding.items import Group, VisualItem
 from divprune.huggingface.families.token_layout import Layout, tile_piece
@@ -130,10 +130,10 @@ def _frames(item: VisualItem) -> Tensor:
 def _tiles(item: VisualItem) -> Tensor:
     """(M,) int64 the tile of each token."""
     total = len(item.placeholders)
-    if item.modality == "video":
-        raise SelectionError(
-            "scope must be 'frame', 'item' or 'sample' for a video, got 'tile': its frames are not cut"
-        )
+    try:
+        require_scope("tile", item.modality)
+    except ValueError as error:
+        raise SelectionError(str(error)) from None
     if item.layout is None and item.tile_size:
         return torch.arange(total) // item.tile_size
     layout = _known(item, "scope must be 'item' or 'sample' here, got 'tile': the tiles of this input")

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import GenerationMixin
 
 from divprune.errors import PruningError
-from divprune.methods.base import Modality
+from divprune.methods.item_context import Modality
 
 NAMES = ("cache", "past_key_values")
 _PARAMETERS = inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters

@@ -20,7 +20,7 @@ from divprune.huggingface.encoding.items import Encoding, ItemSelection, VisualI
 from divprune.huggingface.families.token_layout import Layout, Size, TokenBox, fit_of
 from divprune.huggingface.gather_tokens import gather_tokens
 from divprune.huggingface.model_inputs import CACHE
-from divprune.methods.base import Modality
+from divprune.methods.item_context import Modality
 from divprune.selection import select
 
 CACHED_ITEMS = "__divprune_items__"

@@ -3,9 +3,8 @@
 The same for methods before the LLM and inside it; which k tokens stay is asked here and nowhere else.
 """
 
-from dataclasses import dataclass, replace
-from itertools import accumulate
-from typing import cast
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,17 +14,9 @@ from divprune.errors import PruningError, SelectionError
 from divprune.huggingface.encoding.encode import seconds_now
 from divprune.huggingface.encoding.items import Group, ItemSelection, VisualItem
 from divprune.huggingface.groups import groups_of, newlines_on_top
-from divprune.methods.base import ItemContext, Method, Piece
-from divprune.methods.checks import checked_picks, state_of
-from divprune.methods.merging import MergingMethod, checked_merge
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """What a method keeps: (k,) int64 token indices in pick order, and (k, d) what they become, None if they stay."""
-
-    order: Tensor
-    merged: Tensor | None
+from divprune.methods.base import Method, require_modality
+from divprune.methods.item_context import ItemContext
+from divprune.methods.kept_tokens import Kept, has_other_tokens, keep_patches, keep_tokens
 
 
 def select_items(items: list[VisualItem], config: PruningConfig, layer: int = 0) -> list[ItemSelection]:
@@ -43,18 +34,22 @@ def select_items(items: list[VisualItem], config: PruningConfig, layer: int = 0)
         PruningError: the method needs something that is not known of these tokens.
         SelectionError: the method cannot choose from them, or answers something else than it must.
     """
-    parts: list[list[_Kept]] = [[] for _ in items]
+    parts: list[list[Kept]] = [[] for _ in items]
     seconds = [0.0] * len(items)
     is_plain = config.scope == "item" and config.newlines == "budget" and config.is_uniform
     for number, group in enumerate(_whole_items(items, config) if is_plain else groups_of(items, config)):
         visual_tokens = _visual_tokens(items, group)
         started = seconds_now(visual_tokens.device)
-        kept = _Kept(group.tokens[0], None)
+        kept = Kept(group.tokens[0], None)
         if len(visual_tokens):
             context = _group_context(items, group, number, config.method, layer)
-            has_others = context.has_patch is not None and not bool(context.has_patch.all())
+            select = partial(_select, config.method, group)
             try:
-                kept = (_select_patches if has_others else _select)(visual_tokens, config.method, context, group)
+                if has_other_tokens(context):
+                    num_wanted = 0 if group.budget is None else group.budget.count(group.total)
+                    kept = keep_patches(select, visual_tokens, context, num_wanted)
+                else:
+                    kept = select(visual_tokens, context)
             except ValueError as error:
                 raise SelectionError(str(error)) from error
         elapsed = seconds_now(visual_tokens.device) - started
@@ -79,8 +74,9 @@ def _whole_items(items: list[VisualItem], config: PruningConfig) -> list[Group]:
     ]
 
 
-def _select(visual_tokens: Tensor, method: Method, context: ItemContext, group: Group) -> _Kept:
+def _select(method: Method, group: Group, visual_tokens: Tensor, context: ItemContext) -> Kept:
     """Ask the method about tokens (M, d) that are all candidates."""
+    require_modality(method, context.modality)
     if method.needs:
         _require(method, context)
     if group.budget is not None:
@@ -92,40 +88,7 @@ def _select(visual_tokens: Tensor, method: Method, context: ItemContext, group: 
         num_keep = method.adaptive_count(visual_tokens, context)
     else:
         num_keep = min(dict(method.schedule(group.total))[context.layer], len(visual_tokens))
-    with torch.no_grad():
-        if not isinstance(method, MergingMethod):
-            before = state_of(visual_tokens)
-            picks = method.select(visual_tokens, num_keep, context)
-            return _Kept(checked_picks(method, picks, num_keep, visual_tokens, before), None)
-        merged = checked_merge(method, visual_tokens, num_keep, context)
-    if context.project is None or context.patch_features is None:
-        return _Kept(merged.anchors, merged.tokens(visual_tokens))
-    mixed = merged.tokens(context.patch_features, context.cls_features).to(visual_tokens.dtype)
-    return _Kept(merged.anchors, context.project(mixed))
-
-
-def _select_patches(visual_tokens: Tensor, method: Method, context: ItemContext, group: Group) -> _Kept:
-    """Ask a method that reads the vision encoder about the tokens that come from a patch.
-
-    Others (image newline tokens) are dropped, but for as many as there is room for when every patch is kept.
-    """
-    has_patch = cast(Tensor, context.has_patch)
-    candidates, others = has_patch.nonzero().squeeze(1), (~has_patch).nonzero().squeeze(1)
-    some = replace(context.at(candidates), grid=None, pieces=_without_newlines(context.pieces, len(candidates)))
-    kept = _select(visual_tokens[candidates], method, some, group)
-    room = 0 if group.budget is None else max(0, group.budget.count(group.total) - len(candidates))
-    merged = None if kept.merged is None else torch.cat([kept.merged, visual_tokens[others[:room]]])
-    return _Kept(torch.cat([candidates[kept.order], others[:room]]), merged)
-
-
-def _without_newlines(pieces: tuple[Piece, ...] | None, num_patches: int) -> tuple[Piece, ...] | None:
-    """Return the grids of an item's `num_patches` patches alone; None if they are not known."""
-    if pieces is None or sum(piece.rows * piece.columns for piece in pieces) != num_patches:
-        return None
-    starts = accumulate((piece.rows * piece.columns for piece in pieces), initial=0)
-    return tuple(
-        Piece(start, piece.rows, piece.columns, piece.columns) for start, piece in zip(starts, pieces, strict=False)
-    )
+    return keep_tokens(method, visual_tokens, num_keep, context)
 
 
 def _require(method: Method, context: ItemContext) -> None:
@@ -141,7 +104,7 @@ def _require(method: Method, context: ItemContext) -> None:
         raise PruningError(f"method {method.name!r} needs {need}, which is not known of these tokens")
 
 
-def _item_selection(item: VisualItem, parts: list[_Kept], newlines: Newlines, seconds: float) -> ItemSelection:
+def _item_selection(item: VisualItem, parts: list[Kept], newlines: Newlines, seconds: float) -> ItemSelection:
     """Join what is kept of one item, one part a group, and the newline tokens that stay besides."""
     order = torch.cat([part.order for part in parts])
     merged = [part.merged for part in parts if part.merged is not None]
@@ -160,15 +123,15 @@ def _visual_tokens(items: list[VisualItem], group: Group) -> Tensor:
     return torch.cat([items[item].visual_tokens[tokens] for item, tokens in members])
 
 
-def _split(kept: _Kept, group: Group) -> list[_Kept]:
+def _split(kept: Kept, group: Group) -> list[Kept]:
     """Split what a group keeps into what each member keeps, as indices into its item, in pick order."""
     local = torch.cat(group.tokens)[kept.order]
     if len(group.items) == 1:
-        return [_Kept(local, kept.merged)]
+        return [Kept(local, kept.merged)]
     sizes = torch.tensor([len(tokens) for tokens in group.tokens], device=local.device)
     owner = torch.arange(len(sizes), device=local.device).repeat_interleave(sizes)[kept.order]
     return [
-        _Kept(local[owner == position], None if kept.merged is None else kept.merged[owner == position])
+        Kept(local[owner == position], None if kept.merged is None else kept.merged[owner == position])
         for position in range(len(sizes))
     ]
 

@@ -1,5 +1,6 @@
 """Images from files and URLs."""
 
+import io
 import warnings
 from pathlib import Path
 from typing import BinaryIO
@@ -13,6 +14,8 @@ from divprune.media.sources import advice_on, open_image, shown_name
 
 # The formats that are tested; whatever else Pillow could open stays closed.
 _FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+_WITHOUT_MARK = ("TGA",)
+"""Formats whose files begin with nothing that tells them from others."""
 
 
 def load_image(source: Path | str, *, page: int | None = None, allow_download: bool = False) -> Medium:
@@ -29,6 +32,29 @@ def load_image(source: Path | str, *, page: int | None = None, allow_download: b
     name = shown_name(source)
     with open_image(source, allow_download) as file:
         return _decoded_image(file, name, page)
+
+
+def decode_image(content: bytes, name: str) -> Medium:
+    """Decode the content of an image's file, the first page of several.
+
+    Args:
+        content: of the file.
+        name: what to call the image in messages.
+
+    Raises:
+        MediaError: the content is no image, or a damaged or too large one.
+    """
+    return _decoded_image(io.BytesIO(content), name, None)
+
+
+def still_image_format(content: bytes) -> str | None:
+    """Return the format, such as "PNG", of a file's content that is an image and does not move; None for all other."""
+    try:
+        with _opened(io.BytesIO(content), tuple(name for name in _enabled() if name not in _WITHOUT_MARK)) as image:
+            return image.format if getattr(image, "n_frames", 1) == 1 else None
+    # Whatever Pillow raises, it does not know what this is.
+    except Exception:
+        return None
 
 
 def _decoded_image(file: BinaryIO, name: str, page: int | None) -> Medium:
@@ -57,11 +83,11 @@ def _decoded_image(file: BinaryIO, name: str, page: int | None) -> Medium:
     return Medium(name, "image", (rgb,), note=note if page is None and num_pages > 1 else "")
 
 
-def _opened(file: BinaryIO) -> Image.Image:
+def _opened(file: BinaryIO, formats: tuple[str, ...] | None = None) -> Image.Image:
     with warnings.catch_warnings():
         # Sizes are looked at before anything is decoded.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(file, formats=_enabled())
+        return Image.open(file, formats=_enabled() if formats is None else formats)
 
 
 def image_suffixes() -> set[str]:

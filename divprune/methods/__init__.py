@@ -5,8 +5,8 @@ To add one, write its file and one import line here: its place is its place in `
 
 # ruff: noqa: I001
 
-from divprune.methods.base import Count as Count, Fidelity as Fidelity, ItemContext as ItemContext  # fmt: skip
-from divprune.methods.base import Method as Method, Need as Need, Stage as Stage, given as given
+from divprune.methods.base import Count as Count, Fidelity as Fidelity, Method as Method, Stage as Stage  # fmt: skip
+from divprune.methods.item_context import ItemContext as ItemContext, Need as Need, given as given
 from divprune.methods.fitprune_recipe import FitPruneRecipe as FitPruneRecipe
 from divprune.methods.image_downsampling import downsampled as downsampled
 from divprune.methods.merging import Merged as Merged, MergingMethod as MergingMethod
@@ -51,6 +51,7 @@ from divprune.methods.vscan import VScan as VScan
 from divprune.methods.globalcom2 import GlobalCom2 as GlobalCom2
 from divprune.methods.pact import PACT as PACT
 from divprune.methods.dycoke import DyCoke as DyCoke
+from divprune.methods.vidcom2 import VidCom2 as VidCom2
 from divprune.methods.prunevid import PruneVid as PruneVid
 from divprune.methods.holitom import HoliTom as HoliTom
 from divprune.methods.fastvid import FastVID as FastVID

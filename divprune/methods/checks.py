@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from divprune.errors import SelectionError
-from divprune.methods.base import ItemContext, Method
+from divprune.methods.base import Method
+from divprune.methods.item_context import ItemContext
 
 
 def checked_selection(method: Method, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:

@@ -6,7 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Fidelity, ItemContext, Method, Need, Paper, checked_layer, given
+from divprune.methods.base import Fidelity, Method, Paper, checked_layer
+from divprune.methods.item_context import ItemContext, Need, given
 from divprune.methods.scores import picked_by, ranked
 from divprune.selection.distances import unit_rows
 

@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from divprune.methods.base import Fidelity, ItemContext, Method, Paper, checked_layer
+from divprune.methods.base import Fidelity, Method, Paper, checked_layer
+from divprune.methods.item_context import ItemContext
 from divprune.selection import METRICS, refine, select
 from divprune.selection.as_published import as_published_picks
 

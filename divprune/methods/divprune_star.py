@@ -5,8 +5,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from divprune.methods.base import Count, Fidelity, ItemContext, Method, Need
+from divprune.methods.base import Count, Fidelity, Method
 from divprune.methods.divprune import DivPrune
+from divprune.methods.item_context import ItemContext, Need
 from divprune.methods.prumerge import PruMerge
 
 

@@ -6,9 +6,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Fidelity, ItemContext, Method, Need, Paper
+from divprune.methods.base import Fidelity, Method, Paper
 from divprune.methods.dart import shares
 from divprune.methods.grids import spread
+from divprune.methods.item_context import ItemContext, Modality, Need
 from divprune.methods.video import row_similarity, video_frames
 
 WINDOW = 4
@@ -40,6 +41,7 @@ class DyCoke(Method):
         citation="Tao, Qin, You, Sui, Wang, CVPR 2025",
     )
     fidelity: ClassVar[Fidelity] = "documented"
+    modalities: ClassVar[frozenset[Modality]] = frozenset({"video"})
     needs: ClassVar[frozenset[Need]] = frozenset({"grid"})
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
@@ -48,7 +50,7 @@ class DyCoke(Method):
         Raises:
             ValueError: The item is no video.
         """
-        frames = video_frames(visual_tokens, context, self.name)
+        frames = video_frames(visual_tokens, context, self)
         numbers = torch.arange(len(visual_tokens), device=frames.device).view(frames.shape[:2])
         # One round, unless even the windows' first frames are too many.
         while len(frames) > 1 and num_keep < len(frames[::WINDOW]) * frames.shape[1]:

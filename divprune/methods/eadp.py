@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from divprune.methods.base import Fidelity, ItemContext, Method, Need, Paper, Piece, given
+from divprune.methods.base import Fidelity, Method, Paper
+from divprune.methods.item_context import ItemContext, Need, Piece, given
 from divprune.methods.scores import checked_number, text_similarity
 from divprune.selection.distances import cosine_similarities
 from divprune.selection.greedy import greedy_picks

@@ -6,8 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Fidelity, ItemContext, Method, Need, Paper
+from divprune.methods.base import Fidelity, Method, Paper, require_modality
 from divprune.methods.grids import grid_of
+from divprune.methods.item_context import ItemContext, Modality, Need
 from divprune.methods.scores import ranked
 from divprune.selection.distances import full_precision, unit_rows
 
@@ -32,6 +33,7 @@ class EVS(Method):
         citation="Bagrov, Khvedchenia, Tymchenko and 9 others, 2025",
     )
     fidelity: ClassVar[Fidelity] = "documented"
+    modalities: ClassVar[frozenset[Modality]] = frozenset({"video"})
     needs: ClassVar[frozenset[Need]] = frozenset({"grid"})
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
@@ -40,10 +42,7 @@ class EVS(Method):
         Raises:
             ValueError: The item is no video.
         """
-        if context.modality != "video":
-            raise ValueError(
-                f"method 'evs' compares the frames of a video, got an item of modality {context.modality!r}"
-            )
+        require_modality(self, context.modality)
         frames = unit_rows(visual_tokens).unflatten(0, (grid_of(context, self.name)[0], -1))
         with full_precision(visual_tokens.device):
             change = 1 - (frames[1:] * frames[:-1]).sum(dim=-1)

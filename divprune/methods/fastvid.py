@@ -6,8 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Fidelity, ItemContext, Need, Paper
+from divprune.methods.base import Fidelity, Paper
 from divprune.methods.dart import shares
+from divprune.methods.item_context import ItemContext, Modality, Need
 from divprune.methods.merging import Merged, MergingMethod
 from divprune.methods.scores import checked_number, importance
 from divprune.methods.token_groups import DROPPED, TokenGroups
@@ -51,6 +52,7 @@ class FastVID(MergingMethod):
         citation="Shen, Gong, He, Zhang, Liu, Zhao, Ding, NeurIPS 2025",
     )
     fidelity: ClassVar[Fidelity] = "documented"
+    modalities: ClassVar[frozenset[Modality]] = frozenset({"video"})
     needs: ClassVar[frozenset[Need]] = frozenset({"grid", "vision_attention"})
     vision_layer: ClassVar[int] = -1
     dense_ratio: float = 0.4
@@ -60,7 +62,7 @@ class FastVID(MergingMethod):
         checked_number("dense_ratio", self.dense_ratio, 0, 1)
 
     def merge(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Merged:
-        frames = video_frames(visual_tokens, context, self.name)
+        frames = video_frames(visual_tokens, context, self)
         attention = importance(context, self.name).to(frames.device).view(frames.shape[:2])
         segments = segments_by_threshold(frame_similarity(frames), CUT_BELOW, SEGMENTS)
         budgets = torch.tensor(shares(num_keep, len(frames)), device=frames.device)

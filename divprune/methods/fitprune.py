@@ -6,8 +6,9 @@ from typing import ClassVar, cast
 
 from torch import Tensor
 
-from divprune.methods.base import Count, Fidelity, ItemContext, Method, Need, Paper, Stage, given
+from divprune.methods.base import Count, Fidelity, Method, Paper, Stage
 from divprune.methods.fitprune_recipe import FitPruneRecipe
+from divprune.methods.item_context import ItemContext, Need, given
 from divprune.methods.scores import ranked
 
 

@@ -7,8 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Fidelity, ItemContext, Need, Paper
+from divprune.methods.base import Fidelity, Paper
 from divprune.methods.dart import shares
+from divprune.methods.item_context import ItemContext, Modality, Need
 from divprune.methods.merging import Merged
 from divprune.methods.scores import checked_number, importance
 from divprune.methods.shares import proportional_shares
@@ -60,6 +61,7 @@ class FlashVID(TwoStages):
         citation="Fan, Chen, Xing, Li, Jiang, Tian, ICLR 2026",
     )
     fidelity: ClassVar[Fidelity] = "documented"
+    modalities: ClassVar[frozenset[Modality]] = frozenset({"video"})
     needs: ClassVar[frozenset[Need]] = frozenset({"grid", "vision_attention"})
     vision_layer: ClassVar[int] = -1
     budget_ratio: ClassVar[float] = 1.25
@@ -74,7 +76,7 @@ class FlashVID(TwoStages):
         checked_number("threshold", self.threshold, -1, 1)
 
     def merge_before(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Merged:
-        frames = video_frames(visual_tokens, context, self.name)
+        frames = video_frames(visual_tokens, context, self)
         attention = importance(context, self.name).to(frames.device).view(frames.shape[:2])
         # Rounded, so that 0.7 of ten is seven on every machine.
         counts = [ceil(round(self.chosen_ratio * budget, 9)) for budget in shares(num_keep, len(frames))]

@@ -6,8 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Fidelity, ItemContext, Method, Need, Paper, Piece
+from divprune.methods.base import Fidelity, Method, Paper
 from divprune.methods.grids import given_pieces, token_places
+from divprune.methods.item_context import ItemContext, Modality, Need, Piece
 from divprune.methods.scores import checked_number, importance, ranked
 from divprune.methods.shares import weighted_shares
 
@@ -42,6 +43,7 @@ class GlobalCom2(Method):
         citation="Liu, Wang, Chen, Han, Wang, Yuan, Song, Huang, Chen, AAAI 2026",
     )
     fidelity: ClassVar[Fidelity] = "unverified"
+    modalities: ClassVar[frozenset[Modality]] = frozenset({"image"})
     needs: ClassVar[frozenset[Need]] = frozenset({"vision_attention", "pieces"})
     vision_layer: ClassVar[int] = -1
     temperature: float = 10.0

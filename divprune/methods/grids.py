@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Piece
+from divprune.methods.item_context import ItemContext, Piece
 from divprune.methods.merging import Merged
 
 Grid = tuple[int, int, int]
@@ -24,6 +24,31 @@ def grid_of(context: ItemContext, method: str) -> Grid:
     if context.grid is None:
         raise ValueError(f"context.grid must be given to method {method!r}, got None: its tokens form no grid")
     return context.grid
+
+
+def pieces_of_grid(grid: Grid) -> tuple[Piece, ...]:
+    """Return the frames of a (frames, height, width) grid of tokens, each a grid of its own."""
+    frames, rows, columns = grid
+    return tuple(Piece(frame * rows * columns, rows, columns, columns) for frame in range(frames))
+
+
+def packed_pieces(has_patch: Tensor, side: int) -> tuple[Piece, ...]:
+    """Return the grids of an image that is packed as LLaVA-NeXT's are.
+
+    Args:
+        has_patch: (M,) bool; False at image newline tokens.
+        side: Tokens along each side of the whole image's grid, the first.
+
+    Returns:
+        The whole image's grid, and that of its tiles, whose rows end in a newline token each; where nothing is cut into
+        tiles, one newline token follows the first grid.
+    """
+    whole = Piece(0, side, side, side)
+    num_others = len(has_patch) - side**2
+    if num_others == 1:
+        return (whole,)
+    stride = int((~has_patch).nonzero()[0]) - side**2 + 1
+    return whole, Piece(side**2, num_others // stride, stride - 1, stride)
 
 
 def pooled(grid: Grid, shape: Grid, device: torch.device | None = None) -> Merged:

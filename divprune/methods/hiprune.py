@@ -6,8 +6,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Fidelity, ItemContext, Method, Need, Paper, checked_layer, given
+from divprune.methods.base import Fidelity, Method, Paper, checked_layer
 from divprune.methods.grids import given_pieces, neighbours_on_grid
+from divprune.methods.item_context import ItemContext, Need, given
 from divprune.methods.scores import checked_number, importance, ranked
 
 

@@ -6,7 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Fidelity, ItemContext, Need, Paper
+from divprune.methods.base import Fidelity, Paper
+from divprune.methods.item_context import ItemContext, Modality, Need
 from divprune.methods.merging import Merged
 from divprune.methods.scores import checked_number, importance
 from divprune.methods.shares import proportional_shares
@@ -52,6 +53,7 @@ class HoliTom(TwoStages):
         citation="Shao, Tao, Qin, You, Sui, Wang, NeurIPS 2025",
     )
     fidelity: ClassVar[Fidelity] = "documented"
+    modalities: ClassVar[frozenset[Modality]] = frozenset({"video"})
     needs: ClassVar[frozenset[Need]] = frozenset({"grid", "vision_attention"})
     vision_layer: ClassVar[int] = -1
     kept_inside: ClassVar[float] = 0.5
@@ -63,7 +65,7 @@ class HoliTom(TwoStages):
         checked_number("threshold", self.threshold, -1, 1)
 
     def merge_before(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Merged:
-        frames = video_frames(visual_tokens, context, self.name)
+        frames = video_frames(visual_tokens, context, self)
         attention = importance(context, self.name).to(frames.device).view(frames.shape[:2])
         similarity = place_similarity(frames)
         segments = segments_by_static_places(similarity > self.threshold)

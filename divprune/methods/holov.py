@@ -6,7 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Fidelity, ItemContext, Method, Need, Paper
+from divprune.methods.base import Fidelity, Method, Paper
+from divprune.methods.item_context import ItemContext, Need
 from divprune.methods.scores import importance, ranked
 from divprune.methods.shares import weighted_shares
 from divprune.selection.distances import cosine_similarities

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from divprune.budget import Budget
-from divprune.methods.base import Fidelity, Need, Paper
+from divprune.methods.base import Fidelity, Paper
+from divprune.methods.item_context import Modality, Need
 from divprune.methods.spatial_pooling import SpatialPooling
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class ImageDownsampling(SpatialPooling):
         citation="Liao, Wang, Wen, Zheng, Wang, He, Lyu, Jiang, Zou, Fu, Ren, Zhang, Hu, ACL 2026",
     )
     fidelity: ClassVar[Fidelity] = "unverified"
-
+    modalities: ClassVar[frozenset[Modality]] = frozenset({"image"})
     needs: ClassVar[frozenset[Need]] = frozenset({"grid", "pieces"})
 
     def coarsened(self, pixels: Tensor, keep_ratio: float) -> Tensor:

@@ -5,8 +5,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from divprune.methods.base import Count, Fidelity, ItemContext, Need, Paper
+from divprune.methods.base import Count, Fidelity, Paper
 from divprune.methods.grids import Grid, given_pieces, pooled_pieces
+from divprune.methods.item_context import ItemContext, Need
 from divprune.methods.merging import Merged, MergingMethod, unmerged
 
 

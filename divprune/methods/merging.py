@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from divprune.errors import SelectionError
-from divprune.methods.base import ItemContext, Method
+from divprune.methods.base import Method
 from divprune.methods.checks import checked_picks, state_of
+from divprune.methods.item_context import ItemContext
 
 
 @dataclass(frozen=True, slots=True)

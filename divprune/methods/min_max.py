@@ -5,8 +5,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from divprune.methods.base import Fidelity, ItemContext, Method
+from divprune.methods.base import Fidelity, Method
 from divprune.methods.divprune import DivPrune
+from divprune.methods.item_context import ItemContext
 from divprune.selection.distances import Distances, full_precision
 from divprune.selection.greedy import greedy_picks
 from divprune.selection.objectives import Closeness

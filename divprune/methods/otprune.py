@@ -5,7 +5,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from divprune.methods.base import Fidelity, ItemContext, Method, Paper
+from divprune.methods.base import Fidelity, Method, Paper
+from divprune.methods.item_context import ItemContext
 from divprune.methods.scores import checked_number
 from divprune.selection.distances import full_precision, unit_rows
 from divprune.selection.greedy import greedy_picks

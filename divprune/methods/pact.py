@@ -6,7 +6,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Count, Fidelity, ItemContext, Need, Paper, checked_layer, given
+from divprune.methods.base import Count, Fidelity, Paper, checked_layer
+from divprune.methods.item_context import ItemContext, Need, given
 from divprune.methods.merging import Merged, MergingMethod
 from divprune.methods.scores import checked_number, ranked
 from divprune.methods.token_groups import DROPPED, TokenGroups

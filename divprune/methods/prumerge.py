@@ -6,7 +6,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Count, Fidelity, ItemContext, Need, Paper, given
+from divprune.methods.base import Count, Fidelity, Paper
+from divprune.methods.item_context import ItemContext, Need, given
 from divprune.methods.merging import Merged, MergingMethod, merged, unmerged
 from divprune.methods.scores import importance, picked_by, ranked
 from divprune.selection.distances import cosine_similarities

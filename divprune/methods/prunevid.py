@@ -6,8 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Fidelity, ItemContext, Need, Paper, given
+from divprune.methods.base import Fidelity, Paper
 from divprune.methods.holitom import left_tokens
+from divprune.methods.item_context import ItemContext, Modality, Need, given
 from divprune.methods.merging import Merged
 from divprune.methods.scores import checked_number
 from divprune.methods.shares import proportional_shares
@@ -54,6 +55,7 @@ class PruneVid(TwoStages):
         citation="Huang, Zhou, Han, Findings of ACL 2025",
     )
     fidelity: ClassVar[Fidelity] = "documented"
+    modalities: ClassVar[frozenset[Modality]] = frozenset({"video"})
     needs: ClassVar[frozenset[Need]] = frozenset({"grid"})
     layer_needs: ClassVar[frozenset[Need]] = frozenset({"text_attention"})
     kept_inside: ClassVar[float] = 0.4
@@ -67,7 +69,7 @@ class PruneVid(TwoStages):
         checked_number("segment_ratio", self.segment_ratio, 0, 1)
 
     def merge_before(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Merged:
-        frames = video_frames(visual_tokens, context, self.name)
+        frames = video_frames(visual_tokens, context, self)
         segments = _segments(frames, max(1, int(self.segment_ratio * len(frames))))
         is_static = static_tokens(_closeness(frames, segments), self.threshold, segments, num_keep)
         averaged = TokenGroups.around(static_anchors(is_static, segments))

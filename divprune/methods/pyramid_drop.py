@@ -5,7 +5,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from divprune.methods.base import Fidelity, ItemContext, Method, Need, Paper, Stage, checked_layer, given
+from divprune.methods.base import Fidelity, Method, Paper, Stage, checked_layer
+from divprune.methods.item_context import ItemContext, Need, given
 from divprune.methods.scores import ranked
 
 

@@ -13,7 +13,8 @@ from types import NoneType
 from typing import Any, get_args
 
 from divprune.errors import UnknownMethodError
-from divprune.methods.base import QUERY_NEEDS, Count, Fidelity, Method, Paper
+from divprune.methods.base import Count, Fidelity, Method, Paper
+from divprune.methods.item_context import QUERY_NEEDS
 from divprune.methods.merging import MergingMethod
 
 ENTRY_POINT_GROUP = "divprune.methods"

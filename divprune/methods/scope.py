@@ -5,7 +5,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from divprune.methods.base import Fidelity, ItemContext, Method, Need, Paper, given
+from divprune.methods.base import Fidelity, Method, Paper
+from divprune.methods.item_context import ItemContext, Need, given
 from divprune.methods.scores import checked_number, importance
 from divprune.selection.distances import cosine_similarities
 from divprune.selection.greedy import greedy_picks

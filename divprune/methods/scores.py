@@ -5,7 +5,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, given
+from divprune.methods.item_context import ItemContext, given
 from divprune.selection.distances import unit_rows
 
 

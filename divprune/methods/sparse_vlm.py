@@ -6,7 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Count, Fidelity, ItemContext, Need, Paper, Stage, checked_layer, given
+from divprune.methods.base import Count, Fidelity, Paper, Stage, checked_layer
+from divprune.methods.item_context import ItemContext, Need, given
 from divprune.methods.merging import Merged, MergingMethod, merged
 from divprune.methods.scores import ranked
 from divprune.selection.density_peaks import clusters

@@ -6,8 +6,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from divprune.methods.base import Count, Fidelity, ItemContext, Need
+from divprune.methods.base import Count, Fidelity
 from divprune.methods.grids import Grid, given_pieces, pooled, pooled_pieces
+from divprune.methods.item_context import ItemContext, Need
 from divprune.methods.merging import Merged, MergingMethod, unmerged
 
 

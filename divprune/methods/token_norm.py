@@ -6,7 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Fidelity, ItemContext, Method
+from divprune.methods.base import Fidelity, Method
+from divprune.methods.item_context import ItemContext
 
 
 @dataclass(frozen=True)

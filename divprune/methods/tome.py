@@ -6,7 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Fidelity, ItemContext, Need, Paper, given
+from divprune.methods.base import Fidelity, Paper
+from divprune.methods.item_context import ItemContext, Need, given
 from divprune.methods.merging import Merged, MergingMethod
 from divprune.methods.scores import ranked
 from divprune.selection.distances import unit_rows

@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import ItemContext, Need, Stage, checked_layer, given
+from divprune.methods.base import Stage, checked_layer
+from divprune.methods.item_context import ItemContext, Need, given
 from divprune.methods.merging import Merged, MergingMethod, merged
 from divprune.methods.scores import ranked
 

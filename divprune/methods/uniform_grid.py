@@ -7,8 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Fidelity, ItemContext, Method, Need
+from divprune.methods.base import Fidelity, Method
 from divprune.methods.grids import spread
+from divprune.methods.item_context import ItemContext, Need
 
 
 @dataclass(frozen=True)

@@ -3,28 +3,25 @@
 import torch
 from torch import Tensor
 
-from divprune.methods.base import ItemContext
+from divprune.methods.base import Method, require_modality
 from divprune.methods.grids import grid_of
+from divprune.methods.item_context import ItemContext
 from divprune.methods.token_groups import DROPPED
 from divprune.selection.density_peaks import NO_CENTRE
 from divprune.selection.distances import full_precision, unit_rows
 
 
-def video_frames(visual_tokens: Tensor, context: ItemContext, method: str) -> Tensor:
+def video_frames(visual_tokens: Tensor, context: ItemContext, method: Method) -> Tensor:
     """Return the tokens (M, d) of a video by frames (T, P, d), in float32 at least.
 
     Raises:
         ValueError: The item is no video, its tokens form no grid, or they hold NaN or infinity.
     """
-    if context.modality != "video":
-        raise ValueError(
-            f"method {method!r} compares the frames of a video, got an item of modality {context.modality!r}; choose a "
-            "method for images (see `divprune methods`)"
-        )
+    require_modality(method, context.modality)
     if not bool(torch.isfinite(visual_tokens).all()):
-        raise ValueError(f"visual_tokens must be finite for method {method!r}, got NaN or infinity")
+        raise ValueError(f"visual_tokens must be finite for method {method.name!r}, got NaN or infinity")
     precise = visual_tokens.to(torch.promote_types(visual_tokens.dtype, torch.float32))
-    num_frames = grid_of(context, method)[0]
+    num_frames = grid_of(context, method.name)[0]
     return precise.view(num_frames, -1, precise.shape[1])
 
 

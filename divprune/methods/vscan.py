@@ -6,8 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Fidelity, ItemContext, Need, Paper, checked_layer, given
+from divprune.methods.base import Fidelity, Paper, checked_layer
 from divprune.methods.grids import given_pieces, windows_on_grid
+from divprune.methods.item_context import ItemContext, Need, given
 from divprune.methods.merging import Merged
 from divprune.methods.scores import importance, ranked
 from divprune.methods.shares import weighted_shares

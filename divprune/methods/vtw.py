@@ -6,7 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Count, Fidelity, ItemContext, Method, Paper, Stage, checked_layer
+from divprune.methods.base import Count, Fidelity, Method, Paper, Stage, checked_layer
+from divprune.methods.item_context import ItemContext
 
 
 @dataclass(frozen=True)

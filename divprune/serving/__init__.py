@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from divprune.serving.run import BatchOptions, BatchResult, answer_batch
+    from divprune.serving.served_methods import architectures_served
     from divprune.serving.server import Server, pruned_server
 
 _HOME = {
@@ -16,10 +17,11 @@ _HOME = {
     "BatchResult": "run",
     "Server": "server",
     "answer_batch": "run",
+    "architectures_served": "served_methods",
     "pruned_server": "server",
 }
 
-__all__ = ["BatchOptions", "BatchResult", "Server", "answer_batch", "pruned_server"]
+__all__ = ["BatchOptions", "BatchResult", "Server", "answer_batch", "architectures_served", "pruned_server"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,16 +2,16 @@
 
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from divprune.jsonl_log import split_lines
 from divprune.outputs import FileKind
+from divprune.serving.question_keys import QuestionKey
 
 LINE_FORMAT = 1
 _MARK = "divprune_answer"
-_DIGEST = "question_sha256"
+_CONTENT, _NAMES = "question_sha256", "question_names_sha256"
 _START = f'{{"{_MARK}": {LINE_FORMAT}, '.encode()
 """Every line begins like this, so that a torn first line is known for ours."""
 ANSWERS = FileKind("answer file of `divprune batch`", "answers.jsonl", rb"\A" + re.escape(_START))
@@ -52,17 +52,23 @@ class Line:
 
     Attributes:
         content: its bytes, without the end of the line.
-        id: of the question.
-        digest: of the question that was asked, see `questions.digests`; None if an image could not be read.
-        settings: that it was made with.
-        is_answered: whether it holds an answer, not an error.
+        answer: what it holds.
+        key: of the question that was asked; None in both where an image could not be read, or was changed meanwhile.
     """
 
     content: bytes
-    id: str
-    digest: str | None
-    settings: str
-    is_answered: bool
+    answer: Answer
+    key: QuestionKey
+
+    @property
+    def id(self) -> str:
+        """The id that the question had."""
+        return self.answer.id
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether it holds an answer, not an error."""
+        return self.answer.error is None
 
 
 class NotOursError(ValueError):
@@ -73,35 +79,30 @@ class NotOursError(ValueError):
         self.number = number
 
 
-def written(answer: Answer, digest: str | None) -> bytes:
+def written(answer: Answer, key: QuestionKey) -> bytes:
     """Return an answer as a line, its end included."""
-    fields = {_MARK: LINE_FORMAT, "id": answer.id, _DIGEST: digest, **asdict(answer)}
+    fields = {_MARK: LINE_FORMAT, "id": answer.id, _CONTENT: key.content, _NAMES: key.names, **asdict(answer)}
     # Half a surrogate pair has no UTF-8; written as \udXXX it is the same text in JSON.
     return json.dumps(fields, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
 
 
 def read_lines(content: bytes) -> list[Line]:
-    """Read a whole file; a last line that a crash tore is left out.
-
-    A torn line counts as ours only after lines of ours, or if it begins like one.
+    """Read a whole file; a last line that a crash tore, known by its beginning, is left out.
 
     Raises:
         NotOursError: anything else is in the file.
     """
     lines = []
-    for number, line in enumerate(split_lines(content), start=1):
+    whole = split_lines(content)
+    for number, line in enumerate(whole, start=1):
         found = _read(line)
         if found is None:
             raise NotOursError(number)
         lines.append(found)
-    if content and not lines and not content.startswith(_START):
-        raise NotOursError(1)
+    torn = b"" if not content or content.endswith(b"\n") else content.rpartition(b"\n")[2]
+    if not _START.startswith(torn[: len(_START)]):
+        raise NotOursError(len(whole) + 1)
     return lines
-
-
-def as_content(lines: Sequence[Line]) -> bytes:
-    """Return a file of these lines."""
-    return b"".join(line.content + b"\n" for line in lines)
 
 
 def _read(line: bytes) -> Line | None:
@@ -110,10 +111,9 @@ def _read(line: bytes) -> Line | None:
         fields: Any = json.loads(line)
         if not isinstance(fields, dict) or fields.pop(_MARK, None) != LINE_FORMAT:
             return None
-        digest = fields.pop(_DIGEST)
-        answer = Answer(**fields)
+        key = QuestionKey(fields.pop(_CONTENT), fields.pop(_NAMES))
+        answer = Answer(**fields | {"images": tuple(fields["images"])})
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    if not all(isinstance(text, str) for text in (answer.id, answer.settings)):
-        return None
-    return Line(line, answer.id, digest, answer.settings, answer.error is None)
+    texts = (answer.id, answer.prompt, answer.settings, *answer.images)
+    return Line(line, answer, key) if all(isinstance(text, str) for text in texts) else None

@@ -1,15 +1,18 @@
 """Answers of a batch on disk, one JSON line each, so that an interrupted batch goes on where it stopped."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from divprune.errors import BatchError
 from divprune.jsonl_log import append_line
 from divprune.outputs import safe_output, write_whole
-from divprune.serving.answer_lines import ANSWERS, Answer, Line, NotOursError, as_content, read_lines, written
-from divprune.serving.questions import BatchQuestion, digests
+from divprune.serving.answer_lines import ANSWERS, Answer, Line, NotOursError, read_lines, written
+from divprune.serving.question_keys import QuestionKey, marks_of, question_keys
+from divprune.serving.questions import BatchQuestion
 
 __all__ = ["Answer", "AnswerFile"]
 
@@ -17,28 +20,35 @@ __all__ = ["Answer", "AnswerFile"]
 class AnswerFile:
     """A JSONL file that answers are added to, each as soon as it is there.
 
-    A line is the answer to a question if it has the question's id and digest. Lines of changed questions stay until all
+    An answer is found again by its question's key (prompt and images): a question that got another id, because its
+    image was renamed or a line was inserted above it, takes its answer along. Lines of changed questions stay until all
     questions are answered: only `finish` takes them out, so that a run stopped at any time has lost nothing.
 
     Attributes:
         left: the questions that have no answer yet.
         num_changed: how many of them have an answer to another prompt or other images under their id.
+        num_unread: how many of them were answered under `trust_names`, so that the images' content is not known.
+        num_gone: answers to questions that are not in the batch, under ids that are; `finish` takes them out.
         num_other: answers in the file whose ids are not in the batch; they stay.
+        num_unsettled: added answers to questions whose images were changed while the batch ran.
     """
 
-    def __init__(self, path: Path, settings: str, questions: Sequence[BatchQuestion]) -> None:
+    def __init__(
+        self, path: Path, settings: str, questions: Sequence[BatchQuestion], *, trust_names: bool = False
+    ) -> None:
         """Read what an earlier run left; nothing is written yet.
 
         Args:
             path: the file; made with the first answer.
             settings: what answers depend on besides the question.
             questions: the batch.
+            trust_names: whether images are known by path, size and time of change, and not read.
 
         Raises:
             BatchError: the file holds something else, or answers by other settings, or cannot be written, or an image
                 of an answered question cannot be read any more.
         """
-        self.path, self._settings = path, settings
+        self.path, self._settings, self._trust_names = path, settings, trust_names
         # A link stays a link: what it points to is replaced.
         self._target = Path(os.path.realpath(path))
         safe_output("output", path, ANSWERS)
@@ -47,13 +57,14 @@ class AnswerFile:
         # Replaced by the first answer, not earlier; see `forced`.
         self._is_foreign = path.exists() and path.stat().st_size > 0 and not ANSWERS.is_kind_of(path)
         lines = self._read()
-        self._digests = digests(questions)
-        answered = [line for line in lines if line.is_answered]
-        _check_images(path, questions, self._digests, {line.id for line in answered})
-        current = {line.id for line in answered if self._is_current(line)}
+        self._questions = {question.id: question for question in questions}
+        # Before the images are read, so that none is changed unnoticed.
+        self._marks = {question.id: marks_of(question) for question in questions}
+        self._keys = question_keys(questions, trust_names=trust_names)
+        current = self._current(lines)
         self.left = [question for question in questions if question.id not in current]
-        self.num_changed = len({line.id for line in answered} & self._digests.keys() - current)
-        self.num_other = len({line.id for line in lines} - self._digests.keys())
+        self.num_unsettled = 0
+        self._count(lines, current)
 
     def add(self, answer: Answer) -> None:
         """Append an answer: one line, on disk when this returns.
@@ -61,34 +72,77 @@ class AnswerFile:
         Raises:
             BatchError: the disk takes no more.
         """
-        line = written(answer, self._digests[answer.id])
+        key = self._keys[answer.id]
+        if marks_of(self._questions[answer.id]) != self._marks[answer.id]:
+            # Nobody knows which image the engine has seen; without a key it is asked again.
+            key = QuestionKey(None, None)
+            self.num_unsettled += answer.error is None
+        line = written(answer, key)
         with self._writing():
             (write_whole if self._is_foreign else append_line)(self._target, line)
         self._is_foreign = False
 
     def finish(self) -> None:
-        """Keep one line for each id, the current one where there is one; in one step, or not at all.
+        """Keep one line for each id, those of the batch first and in its order; in one step, or not at all.
 
         Raises:
             BatchError: the disk takes no more.
         """
-        content = as_content(self._latest(self._read()))
-        if not self._is_foreign and content != self._content():
+        if self._is_foreign:
+            return
+        lines = self._read()
+        current = self._current(lines)
+        taken = {id(line) for line in current.values()}
+        spare = {line.id: line for line in lines if id(line) not in taken}
+        kept = [self._renewed(name, current.get(name), spare.get(name)) for name in self._questions]
+        kept += [line.content + b"\n" for name, line in spare.items() if name not in self._questions]
+        content = b"".join(kept)
+        if content != self._content():
             with self._writing():
                 write_whole(self._target, content)
 
-    def _latest(self, lines: Iterable[Line]) -> list[Line]:
-        """Return each id's last line, where its first one stood; an answer to another question never goes before."""
-        latest: dict[str, Line] = {}
-        for line in lines:
-            before = latest.get(line.id)
-            if before is None or self._is_current(line) or not self._is_current(before):
-                latest[line.id] = line
-        return list(latest.values())
+    def _current(self, lines: Sequence[Line]) -> dict[str, Line]:
+        """Find the answer to each question: one under its own id, else one that no other question takes.
 
-    def _is_current(self, line: Line) -> bool:
-        """Tell whether a line is about the question of this id, as it is asked now."""
-        return line.digest is not None and line.digest == self._digests.get(line.id)
+        Returns:
+            Lines by the ids that questions have now.
+        """
+        by_key: dict[str, dict[str, Line]] = defaultdict(dict)
+        for line in lines:
+            known = self._known(line.key)
+            if line.is_answered and known is not None:
+                by_key[known][line.id] = line
+        found: dict[str, Line] = {}
+        for is_own in (True, False):
+            for name, key in self._keys.items():
+                unused = by_key.get(self._known(key) or "", {})
+                if name not in found and (name in unused if is_own else unused):
+                    found[name] = unused.pop(name if is_own else next(iter(unused)))
+        return found
+
+    def _known(self, key: QuestionKey) -> str | None:
+        """Return the half of a key that this run goes by."""
+        return key.names if self._trust_names else key.content
+
+    def _renewed(self, name: str, current: Line | None, other: Line | None) -> bytes:
+        """Return the line of a question: its answer under the id and names of now, or else what this run found."""
+        if current is None:
+            return b"" if other is None else other.content + b"\n"
+        question, key = self._questions[name], self._keys[name]
+        answer = replace(current.answer, id=name, images=question.image_names)
+        return written(answer, QuestionKey(key.content or current.key.content, key.names or current.key.names))
+
+    def _count(self, lines: Sequence[Line], current: dict[str, Line]) -> None:
+        """Count answers that are no answers to the batch, and see to it that none is lost with a disk."""
+        taken = {id(line) for line in current.values()}
+        spare = [line for line in lines if line.is_answered and id(line) not in taken]
+        _check_images(self.path, [each for each in self.left if self._known(self._keys[each.id]) is None], spare)
+        left, answered = {question.id for question in self.left}, {line.id for line in spare}
+        unread = {line.id for line in spare if line.key.names and self._known(line.key) is None}
+        self.num_unread = len(unread & left)
+        self.num_changed = len(answered & left - unread)
+        self.num_gone = len({line.id for line in spare if line.key.names} & self._questions.keys() - left)
+        self.num_other = len({line.id for line in lines if id(line) not in taken} - self._questions.keys())
 
     def _content(self) -> bytes:
         if self._is_foreign:
@@ -109,10 +163,10 @@ class AnswerFile:
         except OSError as error:
             raise BatchError(f"{self.path} cannot be read: {error.strerror}; give another `output`") from None
         for line in lines:
-            if line.settings != self._settings:
+            if line.answer.settings != self._settings:
                 raise BatchError(
                     f"{self.path} holds answers of other settings, expected {self._settings!r}, got "
-                    f"{line.settings!r}; give another `output`"
+                    f"{line.answer.settings!r}; give another `output`"
                 )
         return lines
 
@@ -127,15 +181,14 @@ class AnswerFile:
             ) from None
 
 
-def _check_images(
-    path: Path, questions: Sequence[BatchQuestion], found: dict[str, str | None], answered: set[str]
-) -> None:
+def _check_images(path: Path, unreadable: Sequence[BatchQuestion], spare: Sequence[Line]) -> None:
     """Refuse to put an error in place of an answer because a disk, say, is not mounted."""
-    for question in questions:
-        if question.id in answered and found[question.id] is None:
-            files = [image for image in question.images if isinstance(image, Path)]
-            missing = [image for image in files if not os.access(image, os.R_OK) or not image.is_file()]
+    ids = {line.id for line in spare}
+    asked = {(line.answer.prompt, line.answer.images) for line in spare}
+    for question in unreadable:
+        if question.id in ids or (question.prompt, question.image_names) in asked:
+            missing = [image for image in question.files if not os.access(image, os.R_OK) or not image.is_file()]
             raise BatchError(
-                f"{(missing or files)[0]} cannot be read any more, and {path} has an answer about it: "
+                f"{(missing or question.files)[0]} cannot be read any more, and {path} has an answer about it: "
                 f"restore it, or take question {question.id!r} out, or give another `output`"
             )

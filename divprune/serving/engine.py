@@ -11,9 +11,10 @@ from PIL.Image import Image
 
 from divprune.config import Positions
 from divprune.errors import BatchError, MediaError
-from divprune.media import MAX_PIXELS_AT_ONCE, load_image, shown_name
+from divprune.media import MAX_PIXELS_AT_ONCE, load_image
 from divprune.serving.answers import Answer
 from divprune.serving.questions import BatchQuestion
+from divprune.serving.vllm_flags import answer_flags
 from divprune.serving.vllm_installed import require_vllm
 from divprune.vllm_plugin.owner_watchdog import end_engines_with_owner
 
@@ -49,7 +50,8 @@ class EngineSettings:
         if self.positions is not None:
             count += f", positions={self.positions}"
         parts = [self.model, self.method, count, f"max_new_tokens={self.max_new_tokens}"]
-        return ", ".join([*parts, f"temperature={float(self.temperature)}", *filter(None, [shlex.join(self.flags)])])
+        flags = shlex.join(answer_flags(self.flags))
+        return ", ".join([*parts, f"temperature={float(self.temperature)}", *filter(None, [flags])])
 
 
 class PrunedEngine:
@@ -118,8 +120,7 @@ class PrunedEngine:
         return {name: output for part in alone for name, output in part.items()}
 
     def _answer(self, question: BatchQuestion, output: Any, error: str | None, note: str | None) -> Answer:
-        names = tuple(shown_name(image) if isinstance(image, str) else image.name for image in question.images)
-        answer = Answer(question.id, question.prompt, names, str(self._settings), error=error, note=note)
+        answer = Answer(question.id, question.prompt, question.image_names, str(self._settings), error=error, note=note)
         if output is None:
             return answer
         said = output.outputs[0]

@@ -1,15 +1,16 @@
 """What a batch asks: a folder of images, or one question a line in a JSONL file."""
 
-import hashlib
 import json
+import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from divprune.errors import BatchError
 from divprune.media import image_suffixes, is_url, shown_name
+from divprune.progress import SILENT, Progress
 
 FIELDS = {"id", "image", "images", "prompt"}
 
@@ -29,21 +30,37 @@ class BatchQuestion:
     images: tuple[Path | str, ...]
     prompt: str
 
+    @property
+    def image_names(self) -> tuple[str, ...]:
+        """What the images are called in answers."""
+        return tuple(shown_name(image) if isinstance(image, str) else image.name for image in self.images)
 
-def read_questions(source: Path, prompt: str | None) -> list[BatchQuestion]:
-    """Read a batch; images are not opened yet.
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The images that are files."""
+        return tuple(image for image in self.images if isinstance(image, Path))
+
+
+def read_questions(
+    source: Path, prompt: str | None, *, recursive: bool = False, progress: Progress = SILENT
+) -> list[BatchQuestion]:
+    r"""Read a batch; images are not opened yet.
 
     Args:
-        source: a folder, each of whose images is asked about, in the order of their names; or a JSONL file whose
-            lines hold `prompt`, `image` (a path or data: URL) or `images` (a list), and perhaps `id`; paths are
-            relative to the file, and the id of a line without one is its number.
+        source: a folder, each of whose images is asked about, in the order of their names; or a JSONL file in UTF-8
+            whose lines hold `prompt`, `image` (a path or data: URL) or `images` (a list), and perhaps `id`; paths are
+            relative to the file, and the id of a line without one is its number. A line ends at \n alone.
         prompt: asked where no line has a prompt of its own.
+        recursive: whether images in subfolders are asked about too; ids are paths within the folder then.
+        progress: told what of a folder is left out.
 
     Raises:
         BatchError: the source is missing or empty, or a line is not of this form.
     """
     if source.is_dir():
-        questions = list(_of_folder(source, prompt))
+        questions = list(_of_folder(source, prompt, recursive, progress))
+    elif recursive and source.is_file():
+        raise BatchError(f"`recursive` is for folders, and {source} is a file; leave it out")
     elif source.is_file():
         questions = list(_of_file(source, prompt))
     else:
@@ -56,48 +73,49 @@ def read_questions(source: Path, prompt: str | None) -> list[BatchQuestion]:
     return questions
 
 
-def digests(questions: Sequence[BatchQuestion]) -> dict[str, str | None]:
-    """Digest each question: its prompt, and the content of its images in their order, whatever their names.
-
-    Returns:
-        SHA-256 by id; None where an image cannot be read.
-    """
-    images = {path: _digest_of_file(path) for path in dict.fromkeys(path for each in questions for path in each.images)}
-    return {each.id: _digest(each.prompt, [images[path] for path in each.images]) for each in questions}
-
-
-def _digest(prompt: str, images: Sequence[str | None]) -> str | None:
-    if None in images:
-        return None
-    return hashlib.sha256(json.dumps([prompt, *images]).encode()).hexdigest()
-
-
-def _digest_of_file(path: Path | str) -> str | None:
-    """SHA-256 of a file, read piece by piece, or of a URL; None if there is no file to read."""
-    if isinstance(path, str):
-        return hashlib.sha256(path.encode()).hexdigest()
-    try:
-        if path.is_file():
-            with path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        pass
-    return None
-
-
-def _of_folder(folder: Path, prompt: str | None) -> Iterator[BatchQuestion]:
+def _of_folder(folder: Path, prompt: str | None, recursive: bool, progress: Progress) -> Iterator[BatchQuestion]:
     if not (prompt or "").strip():
         raise BatchError(f"{folder} holds no questions, only images: say what to ask by `prompt`")
-    endings = image_suffixes()
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in endings and path.is_file():
-            yield BatchQuestion(path.name, (path,), prompt or "")
+    paths, left_out = _images_of(folder, recursive)
+    if left_out:
+        why = "links are not followed" if recursive else "`recursive` reads them too"
+        progress.note(f"{folder} has {len(left_out)} subfolders that are left out, such as {left_out[0]} ({why})")
+    for path in paths:
+        yield BatchQuestion(path.relative_to(folder).as_posix(), (path,), prompt or "")
+
+
+def _images_of(folder: Path, recursive: bool) -> tuple[list[Path], list[str]]:
+    """Return the images of a folder in the order of their names, and the names of subfolders that are not read.
+
+    What is hidden (its name begins with a dot) is neither. A link that leads nowhere counts as an image: the question
+    about it fails, which says so.
+
+    Raises:
+        BatchError: a folder cannot be read.
+    """
+    endings, paths, left_out = image_suffixes(), [], []
+
+    def stop(error: OSError) -> None:
+        raise BatchError(f"{error.filename} cannot be read: {error.strerror}") from None
+
+    for name, folders, files in os.walk(folder, onerror=stop):
+        here = Path(name)
+        folders[:] = sorted(each for each in folders if not each.startswith("."))
+        skipped = [each for each in folders if not recursive or (here / each).is_symlink()]
+        left_out += [str(here / each) for each in skipped]
+        folders[:] = [each for each in folders if each not in skipped]
+        for each in files:
+            path = here / each
+            is_image = not each.startswith(".") and path.suffix.lower() in endings
+            if is_image and (path.is_file() or (path.is_symlink() and not path.exists())):
+                paths.append(path)
+    return sorted(paths), left_out
 
 
 def _of_file(path: Path, prompt: str | None) -> Iterator[BatchQuestion]:
     try:
-        # Not `splitlines`: it also splits at characters that JSON takes within a text.
-        lines = path.read_text(encoding="utf-8").split("\n")
+        # Not `read_text` nor `splitlines`: they take other characters for ends of lines too.
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise BatchError(f"{path} must be JSONL in UTF-8, got {error.reason} at byte {error.start}") from None
     for number, line in enumerate(lines, start=1):

@@ -36,6 +36,8 @@ class BatchOptions:
         workers: engines; more than one run under Ray.
         gpus_per_worker: None for 1 if there are any.
         ray_address: of a Ray cluster to run on, such as "auto".
+        recursive: whether a folder's subfolders are read too.
+        trust_names: whether an image is known by path, size and time of change, so that going on reads none.
     """
 
     model: str
@@ -52,6 +54,8 @@ class BatchOptions:
     workers: int = 1
     gpus_per_worker: float | None = None
     ray_address: str | None = None
+    recursive: bool = False
+    trust_names: bool = False
 
     @property
     def settings(self) -> EngineSettings:
@@ -89,12 +93,12 @@ def answer_batch(options: BatchOptions, progress: Progress = SILENT) -> BatchRes
         DivpruneError: the source, the output or the engine is at fault.
     """
     settings = options.settings
-    questions = read_questions(options.source, options.prompt)
-    images = [image for question in questions for image in question.images if isinstance(image, Path)]
+    questions = read_questions(options.source, options.prompt, recursive=options.recursive, progress=progress)
+    images = [image for question in questions for image in question.files]
     safe_output("output", options.output, ANSWERS, (options.source, *images, *files_of(options.model)))
     with locked("output", options.output):
         with progress.working("reading images and earlier answers"):
-            file = AnswerFile(options.output, str(settings), questions)
+            file = AnswerFile(options.output, str(settings), questions, trust_names=options.trust_names)
         _tell(file, len(questions), progress)
         require_vllm()
         failed = 0
@@ -104,6 +108,11 @@ def answer_batch(options: BatchOptions, progress: Progress = SILENT) -> BatchRes
                 failed += answer.error is not None
                 advance(1)
         file.finish()
+        if file.num_unsettled:
+            progress.note(
+                f"{file.num_unsettled} of {len(questions)} images were changed while the batch ran; the same command "
+                "asks about them again"
+            )
     return BatchResult(len(questions), failed)
 
 
@@ -114,6 +123,16 @@ def _tell(file: AnswerFile, num_questions: int, progress: Progress) -> None:
         progress.note(f"{num_answered} of {num_questions} are answered already and not asked again")
     if file.num_changed:
         progress.note(f"{file.num_changed} of {num_questions} have another prompt or image now and are asked again")
+    if file.num_unread:
+        progress.note(
+            f"{file.num_unread} of {num_questions} were answered under `trust_names`, so nobody knows about which "
+            "content, and are asked again"
+        )
+    if file.num_gone:
+        progress.note(
+            f"{file.num_gone} answers in {file.path} are about questions that are not asked any more, under ids that "
+            "others have now; they are taken out"
+        )
     if file.num_other:
         progress.note(f"{file.path} also answers {file.num_other} questions that are not in this batch; they stay")
 

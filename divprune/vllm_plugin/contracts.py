@@ -115,6 +115,7 @@ REGISTRATION = (
     Contract("vllm.multimodal.inputs:MultiModalKwargsItems"),
     Contract("vllm.distributed:get_tp_group"),
     Contract("vllm.distributed.parallel_state:GroupCoordinator.broadcast", ("input_",)),
+    Contract("vllm.distributed.parallel_state:GroupCoordinator.all_gather", ("input_",), ("dim",)),
     # What is refused, and what buffers are sized by.
     Contract(
         "vllm.config:VllmConfig",
@@ -124,7 +125,7 @@ REGISTRATION = (
         ),
     ),
     Contract("vllm.config:SchedulerConfig", fields=("max_num_batched_tokens",)),
-    Contract("vllm.config:CompilationConfig", fields=("cudagraph_mm_encoder",)),
+    Contract("vllm.config:CompilationConfig", fields=("cudagraph_mm_encoder", "compile_mm_encoder")),
     Contract(
         "vllm.config:ParallelConfig",
         fields=("pipeline_parallel_size", "prefill_context_parallel_size", "use_ubatching"),
@@ -135,11 +136,30 @@ REGISTRATION = (
             "architecture", "uses_mrope", "multimodal_config", "max_model_len", "hf_config", "hf_text_config"
         ),
     ),
-    Contract("vllm.config:MultiModalConfig", fields=("mm_processor_kwargs", "enable_mm_embeds")),
+    Contract("vllm.config:MultiModalConfig", fields=("mm_processor_kwargs", "enable_mm_embeds", "mm_encoder_tp_mode")),
     Contract("vllm.config:MultiModalConfig.is_multimodal_pruning_enabled"),
     Contract("vllm.config:MultiModalConfig.get_limit_per_prompt", ("modality",)),
 )  # fmt: skip
 """Checked when vLLM loads the plugin."""
+
+_TOWERS = (
+    # Queries and keys, in this order.
+    Contract("vllm.model_executor.layers.attention:MMEncoderAttention.forward_native", ("query", "key", "value")),
+    # What becomes of features becomes of what is captured.
+    Contract(
+        f"{_MODELS}llava_next:LlavaNextForConditionalGeneration._merge_image_patch_embeddings",
+        ("image_size", "patch_embeddings"), ("strategy",),
+    ),
+    Contract(
+        f"{_MODELS}llava_onevision:LlavaOnevisionForConditionalGeneration._merge_image_patch_embeddings",
+        ("image_size", "patch_embeddings"), ("image_newline", "strategy"),
+    ),
+    Contract(f"{_MODELS}llava_onevision:LlavaOnevisionForConditionalGeneration.apply_pooling", ("image_features",)),
+    Contract(f"{_MODELS}interns1:InternS1ForConditionalGeneration.pixel_shuffle", ("x",), ("scale_factor",)),
+    Contract(
+        f"{_MODELS}qwen2_5_vl:Qwen2_5_VisionTransformer.get_window_index_thw", ("grid_t", "grid_h", "grid_w")
+    ),
+)  # fmt: skip
 
 _COUNTING = (
     "llava:LlavaForConditionalGeneration",
@@ -156,6 +176,7 @@ _MROPE = (
 )
 
 MODELS = (
+    *_TOWERS,
     *(
         contract
         for model in (*_COUNTING, *_MROPE)
@@ -186,7 +207,8 @@ MODELS = (
     ),
 )  # fmt: skip
 """Checked when a pruned model is first imported. `qwen3_vl.mrope_positions_factor`, which the plugin replaces where it
-is there, is none of them: what it brings about is checked when the model is built (`mrope.require_angles`)."""
+is there, is none of them: what it brings about is checked when the model is built (`mrope.require_angles`). So are the
+layers of vision towers (`vision_capture.TowerCapture`)."""
 
 SERVER = (
     Contract(
@@ -203,6 +225,16 @@ SERVER = (
     Contract("vllm.config:SchedulerConfig", fields=("max_num_seqs",)),
     Contract("vllm.config:VllmConfig", fields=("shutdown_timeout",)),
     Contract("vllm.config:ModelConfig", fields=("served_model_name",)),
+    # Images and videos that requests name.
+    Contract("vllm.exceptions:VLLMValidationError"),
+    Contract("vllm.multimodal.media:MEDIA_CONNECTOR_REGISTRY.register", ("name",)),
+    Contract("vllm.multimodal.media:MediaConnector.load_from_url", ("url", "media_io"), is_ours=True),
+    Contract("vllm.multimodal.media:MediaConnector.load_from_url_async", ("url", "media_io"), is_ours=True),
+    Contract("vllm.multimodal.media:MediaWithBytes", ("media", "original_bytes")),
+    Contract("vllm.multimodal.media.image:ImageMediaIO.load_bytes", ("data",), is_ours=True),
+    Contract("vllm.multimodal.media.video:VideoMediaIO.load_bytes", ("data",)),
+    Contract("vllm.multimodal.media.video:VideoMediaIO.load_base64", ("media_type", "data")),
+    Contract("vllm.multimodal.video_decoders.opencv:OpenCVVideoBackendMixin.open_video_capture", ("data",)),
 )  # fmt: skip
 """Checked when vLLM's server takes our middleware, which also reads `args`, `vllm_config` and `server` of its state."""
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Modality
+from divprune.methods.item_context import Modality
 from divprune.vllm_plugin.mrope import AXES, PlacedModel, as_columns
 from divprune.vllm_plugin.processor import budget_field
 

@@ -13,12 +13,20 @@ from vllm.model_executor.models.llava_onevision import LlavaOnevisionForConditio
 from vllm.model_executor.models.qwen2_5_vl import Qwen2_5_VLForConditionalGeneration
 from vllm.model_executor.models.qwen2_vl import Qwen2VLForConditionalGeneration
 
-from divprune.methods.base import Modality
 from divprune.methods.grids import Grid
+from divprune.methods.item_context import Modality
 from divprune.vllm_plugin.counting import PrunedCountingModel
 from divprune.vllm_plugin.mrope import PrunedMRoPEModel
 from divprune.vllm_plugin.pruned_model import with_pruned_processor
 from divprune.vllm_plugin.qwen3 import PrunedQwen3VL
+from divprune.vllm_plugin.towers import (
+    AnyresTower,
+    InterpolatedTower,
+    MergedTower,
+    ShuffledTower,
+    SquareTower,
+    WindowedTower,
+)
 
 __all__ = [
     "PrunedInternVL",
@@ -34,7 +42,7 @@ __all__ = [
 
 
 @with_pruned_processor
-class PrunedLlava(PrunedCountingModel, LlavaForConditionalGeneration):
+class PrunedLlava(SquareTower, PrunedCountingModel, LlavaForConditionalGeneration):
     """LLaVA-1.5: one square of tokens an image."""
 
     def grids(self, kind: Modality, counts: Sequence[int], kwargs: Mapping[str, Any]) -> list[Grid | None]:
@@ -43,8 +51,8 @@ class PrunedLlava(PrunedCountingModel, LlavaForConditionalGeneration):
 
 
 @with_pruned_processor
-class PrunedLlavaNext(PrunedCountingModel, LlavaNextForConditionalGeneration):
-    """LLaVA-NeXT: the whole image, its tiles and their image newline tokens are one item."""
+class PrunedLlavaNext(AnyresTower, PrunedCountingModel, LlavaNextForConditionalGeneration):
+    """LLaVA-NeXT."""
 
 
 @with_pruned_processor
@@ -57,12 +65,12 @@ class PrunedLlavaNextVideo(PrunedCountingModel, LlavaNextVideoForConditionalGene
 
 
 @with_pruned_processor
-class PrunedLlavaOnevision(PrunedCountingModel, LlavaOnevisionForConditionalGeneration):
+class PrunedLlavaOnevision(InterpolatedTower, PrunedCountingModel, LlavaOnevisionForConditionalGeneration):
     """LLaVA-OneVision: tiles as LLaVA-NeXT's; a video is its frames and one newline token."""
 
 
 @with_pruned_processor
-class PrunedInternVL(PrunedCountingModel, InternS1ForConditionalGeneration):
+class PrunedInternVL(ShuffledTower, PrunedCountingModel, InternS1ForConditionalGeneration):
     """InternVL in transformers' layout: the tiles of an image are one item."""
 
 
@@ -72,10 +80,10 @@ class PrunedInternVLChat(PrunedCountingModel, InternVLChatModel):
 
 
 @with_pruned_processor
-class PrunedQwen2VL(PrunedMRoPEModel, Qwen2VLForConditionalGeneration):
+class PrunedQwen2VL(MergedTower, PrunedMRoPEModel, Qwen2VLForConditionalGeneration):
     """Qwen2-VL."""
 
 
 @with_pruned_processor
-class PrunedQwen2_5_VL(PrunedMRoPEModel, Qwen2_5_VLForConditionalGeneration):
+class PrunedQwen2_5_VL(WindowedTower, PrunedMRoPEModel, Qwen2_5_VLForConditionalGeneration):
     """Qwen2.5-VL."""

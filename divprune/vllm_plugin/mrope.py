@@ -23,8 +23,8 @@ from torch import Tensor
 from vllm.config import VllmConfig
 
 from divprune.errors import UnsupportedVersionError
-from divprune.methods.base import Modality
 from divprune.methods.grids import Grid
+from divprune.methods.item_context import Modality
 from divprune.vllm_plugin.contracts import refusal
 from divprune.vllm_plugin.positions import num_positions
 from divprune.vllm_plugin.pruned_model import PrunedModel

@@ -23,8 +23,8 @@ from vllm.multimodal.processing import (
 )
 
 from divprune.budget import Budget
-from divprune.errors import UnsupportedModelError
-from divprune.methods.base import Modality
+from divprune.errors import UnsupportedModelError, first_line, root_cause
+from divprune.methods.item_context import Modality
 from divprune.vllm_plugin.families import ServedFamily, served_family
 from divprune.vllm_plugin.given import BUDGET, Given, holds_budget
 from divprune.vllm_plugin.positions import num_positions
@@ -100,7 +100,15 @@ class PrunedProcessor(BaseMultiModalProcessor[PrunedInfo]):
         rest = {name: value for name, value in asked.items() if name not in REQUEST_KEYS}
         rest[BUDGET] = [self.info.pruning.method, *as_integers(budget)]
         args, kwargs = given.with_value(place, replace(inputs, hf_processor_mm_kwargs=rest))
-        return super().apply(*args, **kwargs)
+        try:
+            return super().apply(*args, **kwargs)
+        except ValueError as error:
+            if error.__cause__ is None:
+                raise
+            # vLLM names the arguments of the call that failed, and not why.
+            raise ValueError(
+                f"the model's processor refuses an image or video of this request: {first_line(root_cause(error))}"
+            ) from error
 
     def _apply_hf_processor_main(self, *args: Any, **kwargs: Any) -> Any:
         given = Given(args, kwargs)

@@ -15,9 +15,9 @@ from vllm.model_executor.models.interfaces import SupportsMultiModal
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from divprune.methods import ItemContext, Method
-from divprune.methods.base import Modality
-from divprune.methods.checks import checked_selection
-from divprune.methods.grids import Grid
+from divprune.methods.grids import Grid, pieces_of_grid
+from divprune.methods.item_context import Modality
+from divprune.methods.kept_tokens import Kept, has_other_tokens, keep_patches, keep_tokens
 from divprune.vllm_plugin.processor import MODALITIES, PrunedInfo, PrunedProcessor, budget_field, pruned_class
 from divprune.vllm_plugin.refusals import refuse_unsupported
 from divprune.vllm_plugin.settings import from_integers
@@ -59,17 +59,30 @@ class PrunedModel(SupportsMultiModal):
         if kind is None:
             return []
         budgets = kwargs.pop(budget_field(kind)).tolist()
-        # LLaVA-OneVision hands over videos of different lengths as (1, M, d).
-        items = [item.flatten(0, -2) for item in super().embed_multimodal(**kwargs)]
+        items, contexts = self.encoded(kind, kwargs)
         counts = [from_integers(values).count(len(item)) for values, item in zip(budgets, items, strict=True)]
-        grids = self.grids(kind, [len(item) for item in items], kwargs)
         kept = [
-            kept_rows(self.pruning_method, self.visual_tokens(item), count, kind, grid)
-            for item, count, grid in zip(items, counts, grids, strict=True)
+            kept_tokens(self.pruning_method, self.visual_tokens(item), count, context)
+            for item, count, context in zip(items, counts, contexts, strict=True)
         ]
         # Ranks that choose differently would mix two images into one prompt, so all follow the first.
-        shared = get_tp_group().broadcast(torch.cat(kept))
-        return self.finished(kind, items, shared.split(counts), kwargs)
+        rows = get_tp_group().broadcast(torch.cat([each.order for each in kept])).split(counts)
+        merged = [each.merged for each in kept if each.merged is not None]
+        if merged:
+            values = get_tp_group().broadcast(torch.cat(merged)).split(counts)
+            for item, places, own in zip(items, rows, values, strict=True):
+                self.visual_tokens(item)[places] = own
+        return self.finished(kind, items, rows, kwargs)
+
+    def encoded(self, kind: Modality, kwargs: Mapping[str, Any]) -> tuple[list[Tensor], list[ItemContext]]:
+        """Encode a batch of items: what the encoder makes of each, (M, d), and what is known of its tokens besides."""
+        # LLaVA-OneVision hands over videos of different lengths as (1, M, d).
+        items = [item.flatten(0, -2) for item in super().embed_multimodal(**kwargs)]
+        grids = self.grids(kind, [len(item) for item in items], kwargs)
+        return items, [
+            ItemContext(modality=kind, grid=grid, pieces=None if grid is None else pieces_of_grid(grid))
+            for grid in grids
+        ]
 
     def visual_tokens(self, item: Tensor) -> Tensor:
         """Return the part of an item's encoder output that the language model reads as its tokens, (M, d)."""
@@ -86,8 +99,8 @@ class PrunedModel(SupportsMultiModal):
         return [item[rows] for item, rows in zip(items, kept, strict=True)]
 
 
-def kept_rows(method: Method, visual_tokens: Tensor, num_keep: int, modality: Modality, grid: Grid | None) -> Tensor:
-    """Choose the tokens of one item; what an item keeps depends on nothing but its tokens.
+def kept_tokens(method: Method, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Kept:
+    """Choose the tokens of one item; what an item keeps depends on nothing but the item.
 
     An item is encoded alone or with others, now or when it has left the encoder cache. So `ItemContext.index` is always
     0, and random draws differ between items by their size only.
@@ -96,14 +109,18 @@ def kept_rows(method: Method, visual_tokens: Tensor, num_keep: int, modality: Mo
         method: The method.
         visual_tokens: (M, d) after the projector.
         num_keep: k, between 1 and M.
-        modality: What the tokens show.
-        grid: (frames, rows, columns) of the tokens, or None.
+        context: What is known of the tokens besides.
 
     Returns:
-        (k,) int64, ascending.
+        (k,) int64, ascending, and what a merging method makes of them.
     """
+
+    def keep(tokens: Tensor, own: ItemContext) -> Kept:
+        return keep_tokens(method, tokens, min(num_keep, len(tokens)), own)
+
     # A model whose activations overflow must not take the server down with it.
     finite = torch.nan_to_num(visual_tokens)
-    with torch.no_grad():
-        picks = checked_selection(method, finite, num_keep, ItemContext(modality=modality, grid=grid))
-    return picks.sort().values
+    has_others = has_other_tokens(context)
+    kept = keep_patches(keep, finite, context, num_keep) if has_others else keep(finite, context)
+    ascending = kept.order.sort()
+    return Kept(ascending.values, None if kept.merged is None else kept.merged[ascending.indices])

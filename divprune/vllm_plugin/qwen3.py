@@ -9,10 +9,11 @@ from torch import Tensor
 from vllm.config import VllmConfig
 from vllm.model_executor.models import qwen3_vl
 
-from divprune.methods.base import Modality
+from divprune.methods.item_context import Modality
 from divprune.vllm_plugin.mrope import PrunedMRoPEModel, as_columns
 from divprune.vllm_plugin.positions import POSITIONS_FACTOR
 from divprune.vllm_plugin.pruned_model import with_pruned_processor
+from divprune.vllm_plugin.towers import MergedTower
 
 FACTOR = "mrope_positions_factor"
 
@@ -36,7 +37,7 @@ def room_for_dropped_tokens() -> Iterator[None]:
 
 
 @with_pruned_processor
-class PrunedQwen3VL(PrunedMRoPEModel, qwen3_vl.Qwen3VLForConditionalGeneration):
+class PrunedQwen3VL(MergedTower, PrunedMRoPEModel, qwen3_vl.Qwen3VLForConditionalGeneration):
     """Features for deeper layers stand in columns behind a token's own, and are gathered with it."""
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:

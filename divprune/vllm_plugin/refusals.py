@@ -1,15 +1,16 @@
 """What cannot be served pruned, refused when the server starts, with the reason."""
 
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from divprune.methods import ItemContext, Method
-from divprune.methods.base import Modality
 from divprune.methods.checks import checked_selection
-from divprune.methods.merging import MergingMethod
-from divprune.vllm_plugin.families import ServedFamily, served_family
+from divprune.methods.grids import pieces_of_grid
+from divprune.methods.item_context import QUERY_NEEDS, Modality, Piece
+from divprune.vllm_plugin.families import GRID_NEEDS, SERVED_FAMILIES, TOWER_NEEDS, ServedFamily, served_family
 from divprune.vllm_plugin.settings import REQUEST_KEYS, PruningSettings
+from divprune.vllm_plugin.vision_layers import layers_read, why_unreadable
 
 
 def refuse_unsupported(vllm_config: Any) -> PruningSettings:
@@ -34,7 +35,12 @@ def refuse_unsupported(vllm_config: Any) -> PruningSettings:
         raise ValueError(f"no pruned model for architecture {model_config.architecture!r}")
     multimodal = model_config.multimodal_config
     served = tuple(kind for kind in family.modalities if multimodal.get_limit_per_prompt(kind) > 0)
-    refuse_method(settings.method_object(), family, served)
+    method = settings.method_object()
+    refuse_method(method, family, served)
+    refuse_tower(method, family, model_config.hf_config)
+    for is_asked, reason in _tower_modes(vllm_config):
+        if is_asked and method.needs & TOWER_NEEDS:
+            raise ValueError(f"method {method.name!r} cannot be served with {reason}")
     return settings
 
 
@@ -77,32 +83,95 @@ def _modes(vllm_config: Any) -> list[tuple[bool, str]]:
     ]
 
 
+def _tower_modes(vllm_config: Any) -> list[tuple[bool, str]]:
+    """Return the modes in which the vision tower cannot be read."""
+    return [
+        (
+            vllm_config.compilation_config.compile_mm_encoder,
+            "compile_mm_encoder: what is read in the vision tower's layers would be left out of the compiled code",
+        ),
+        (
+            vllm_config.model_config.multimodal_config.mm_encoder_tp_mode == "data",
+            "--mm-encoder-tp-mode data: each rank would see the attention of its own images alone",
+        ),
+    ]
+
+
 def refuse_method(method: Method, family: ServedFamily, modalities: tuple[Modality, ...]) -> None:
-    """Check that a method can choose from nothing but the encoder's output.
+    """Check that a method can choose from nothing but what the vision encoder makes of an item.
 
     Raises:
         ValueError: It cannot, or not for one of the modalities.
     """
-    known = {"grid"} if family.has_grid else set()
-    unknown = sorted(method.needs - known)
-    reason = ""
-    if method.layers:
-        reason = "acts inside the LLM, where vLLM keeps all tokens that a prompt began with"
-    elif unknown:
-        reason = f"needs {', '.join(unknown)}, which vLLM does not hand over for {family.architecture}"
-    elif method.finds_count or method.may_keep_fewer or isinstance(method, MergingMethod):
-        reason = "finds its own count, and vLLM needs the prompt's length before the vision encoder runs"
-    for kind in modalities:
-        reason = reason or _trial(method, kind, family.has_grid)
+    reason = next(filter(None, (why_refused(method, family, kind) for kind in modalities)), "")
     if reason:
         raise ValueError(f"method {method.name!r} cannot be served: it {reason}; `divprune methods` lists others")
 
 
-def _trial(method: Method, kind: Modality, has_grid: bool) -> str:
+def served_with(method: Method) -> dict[Modality, tuple[str, ...]]:
+    """Return the architectures that are served with a method, for each modality that any is."""
+    served: dict[Modality, tuple[str, ...]] = {}
+    for kind in get_args(Modality):
+        families = [family for family in SERVED_FAMILIES if kind in family.modalities]
+        names = tuple(family.architecture for family in families if not why_refused(method, family, kind))
+        if names:
+            served[kind] = names
+    return served
+
+
+def refuse_tower(method: Method, family: ServedFamily, config: Any) -> None:
+    """Check that the vision tower of a model can be read, and has the layers that the method reads.
+
+    Args:
+        method: The method.
+        family: The model's family.
+        config: The model's.
+
+    Raises:
+        ValueError: It cannot, or has not.
+    """
+    needs = sorted(method.needs & (TOWER_NEEDS | GRID_NEEDS)) if family.reads_tower else []
+    reason = why_unreadable(config) if needs else ""
+    if reason:
+        raise ValueError(
+            f"method {method.name!r} cannot be served: it needs {', '.join(needs)}, and {reason}; `divprune methods` "
+            "lists others"
+        )
+    if needs:
+        layers_read(config, method)
+
+
+def why_refused(method: Method, family: ServedFamily, kind: Modality) -> str:
+    """Return why a method cannot choose from a family's items of one modality, or nothing if it can."""
+    unknown = sorted(method.needs - family.supplies(kind))
+    if method.layers:
+        return "acts inside the LLM, where vLLM keeps all tokens that a prompt began with"
+    if method.needs & QUERY_NEEDS:
+        return (
+            f"reads the question ({', '.join(sorted(method.needs & QUERY_NEEDS))}), and what an item keeps must not "
+            "depend on it: vLLM caches encoded items, and hands them to every prompt that shows the same"
+        )
+    if method.may_keep_fewer or method.count == "schedule":
+        return "may keep another number of tokens than it is asked for, and vLLM fixes the prompt's length before"
+    if unknown:
+        return f"needs {', '.join(unknown)}, which is not known of {kind}s of {family.architecture} in vLLM"
+    return _trial(method, kind, family)
+
+
+def _trial(method: Method, kind: Modality, family: ServedFamily) -> str:
     """Let the method choose once; some refuse a kind of item."""
-    tokens = torch.eye(8)
+    num_tokens = 12
+    tokens, heads = torch.eye(num_tokens), torch.linspace(0.0, 1.0, num_tokens).unsqueeze(0)
+    grid = (1, 3, 4) if kind == "image" and not family.has_tiles else (3, 2, 2)
+    pieces = pieces_of_grid(grid)
+    if not (family.has_grid or family.has_tiles or kind == "video"):
+        pieces = (Piece(0, 2, 2, 2), Piece(4, 2, 4, 4))  # the whole image, and its tiles put together
+    known = ItemContext(
+        modality=kind, grid=grid if family.has_grid else None, pieces=pieces, vision_attention=heads,
+        early_vision_attention=heads, vision_keys=tokens.unsqueeze(0), patch_features=tokens,
+    )  # fmt: skip
     try:
-        checked_selection(method, tokens, 2, ItemContext(modality=kind, grid=(2, 2, 2) if has_grid else None))
+        checked_selection(method, tokens, 2, known)
     except ValueError as error:
-        return f"cannot choose from this model's {kind}s ({error})"
+        return f"cannot choose from {kind}s ({error})"
     return ""

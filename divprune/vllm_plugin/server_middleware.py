@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from divprune.vllm_plugin.error_middleware import RefuseUnreadablePictures
+from divprune.vllm_plugin.error_middleware import RefuseFaultyRequests
 from divprune.vllm_plugin.lifetime_middleware import ReadyAndStopping
 
 # From the application outwards: what stops the server must see the end of every response.
-_INNER_TO_OUTER = (RefuseUnreadablePictures, ReadyAndStopping)
+_INNER_TO_OUTER = (RefuseFaultyRequests, ReadyAndStopping)
 
 
 class ServerMiddleware:

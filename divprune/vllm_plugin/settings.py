@@ -111,8 +111,11 @@ class PruningSettings:
 
 
 def as_integers(budget: Budget) -> list[int]:
-    """Return [keep_ratio in millionths, num_keep], with 0 for the one that is not given."""
-    return [round((budget.keep_ratio or 0) * KEEP_RATIO_STEPS), budget.num_keep or 0]
+    """Return [keep_ratio in millionths, num_keep], with 0 for the one that is not given.
+
+    They fit int64: no item has as many tokens as the largest, so that it keeps all of them.
+    """
+    return [round((budget.keep_ratio or 0) * KEEP_RATIO_STEPS), min(budget.num_keep or 0, 2**62)]
 
 
 def from_integers(values: list[int]) -> Budget:

@@ -34,6 +34,9 @@ def test_the_table_ends_beside_the_paper(divprune: Command, harness: Harness, tm
     assert rows["gqa", "random"]["printed"] is None
     assert rows["my_task", "random"]["value"] == 0.5
     assert rows["my_task", "random"]["metric"] == "exact_match"
+    assert {method: rows["gqa", method]["fidelity"] for method in ("unpruned", "divprune", "random")} == {
+        "unpruned": None, "divprune": "exact", "random": None
+    }  # fmt: skip
     assert outcome.json["shares_kept"]["divprune 0.098"]["share_kept"] == pytest.approx(5 / 6)
     shown = divprune("eval", *arguments).stdout
     for words in (
@@ -196,6 +199,11 @@ REACHED = (*SERVER, "--base-url", "http://127.0.0.1:8000/v1")
         (("--suite", "gqa", "--visual-tokens", 9, *EMBEDDED), "--visual-tokens is for --equal flops"),
         (("--suite", "gqa", "--base-url", "x", *EMBEDDED), "--base-url is for --backend openai-server, not for hf"),
         (("--suite", "gqa", "--backend", "vllm", "--device", "cpu", *EMBEDDED), "--device is for --backend hf"),
+        (("--suite", "gqa", "--num-keep", "9 x", *EMBEDDED), "--num-keep must be whole numbers"),
+        (("--suite", "gqa", "--num-keep", "0", *EMBEDDED), "num_keep must be at least 1, got 0"),
+        (("--suite", "gqa", "--num-keep", "9", "--keep-ratio", 0.1, *EMBEDDED), "give --keep-ratios or --num-keep"),
+        (("--suite", "gqa", "--num-keep", "9", "--equal", "flops", *EMBEDDED), "--equal flops needs --keep-ratios"),
+        (("--suite", "scenes", "--num-keep", "9", "--scope", "frame"), "--num-keep, --scope: not for --suite scenes"),
         (("--suite", "gqa", "--data", "no/such", *EMBEDDED), "--data no/such: there is no such folder"),
         (SERVER, "--backend openai-server needs --base-url"),
         (REACHED, "needs --methods and --keep-ratios with one method and one keep ratio"),
@@ -227,3 +235,40 @@ def test_without_lmms_eval_the_extra_is_named(
     outcome = divprune("eval", "--suite", "gqa", "--model", "embedded", "--output", tmp_path)
     assert outcome.exit_code == 2
     assert 'pip install "divprune[eval]"' in outcome.error
+
+
+TILED = ("--suite", "gqa", "--model", "llava-1.6-7b", "--scope", "tile", "--newlines", "rows", "--json")
+
+
+def test_tiles_share_published_counts(divprune: Command, harness: Harness, tmp_path: Path) -> None:
+    """640, 320 and 160 tokens of five tiles; records of another scope have names of their own."""
+    arguments = (*TILED, "--methods", "visionzip vtw:layer=3", "--num-keep", "128 64 32", "--output", tmp_path)
+    outcome = divprune("eval", *arguments)
+    assert outcome.exit_code == 0, outcome.stderr
+    asked = [(run.method, run.num_keep, run.scope, run.newlines) for run in harness.runs]
+    assert asked == [
+        ("unpruned", None, "item", "budget"),
+        *(("visionzip", count, "tile", "rows") for count in (128, 64, 32)),
+        ("vtw:layer=3", None, "tile", "rows"),
+    ]
+    assert harness.runs[1].name.endswith("--visionzip--128-tokens-a-tile--scope=tile--newlines=rows")
+    assert harness.runs[1].as_config()["scope"] == "tile"
+    assert not {"scope", "newlines"} & harness.runs[0].as_config().keys()
+    labels = [row["row"] for row in outcome.json["rows"]]
+    assert labels[1] == "visionzip 128 tokens a tile scope=tile newlines=rows"
+
+
+def test_a_method_that_does_not_fit_is_a_row_beside_those_that_do(
+    divprune: Command, harness: Harness, tmp_path: Path
+) -> None:
+    methods = ("--methods", "divprune evs fastv:layer=99")
+    outcome = divprune("eval", "--suite", "gqa my_task", *methods, *EMBEDDED, "--output", tmp_path)
+    assert outcome.exit_code == 0, outcome.stderr
+    rows = {(row["column"], row["method"]): row for row in outcome.json["rows"]}
+    assert "got an item of modality 'image'" in rows["gqa", "evs"]["refusal"]
+    assert "layer must be between 1 and 3" in rows["my_task", "fastv:layer=99"]["refusal"]
+    # What a task of the user's shows is not known.
+    assert [(run.task, run.method) for run in harness.runs] == [
+        ("divprune_paper_gqa", "unpruned"), ("divprune_paper_gqa", "divprune"),
+        ("my_task", "unpruned"), ("my_task", "divprune"), ("my_task", "evs"),
+    ]  # fmt: skip

@@ -103,3 +103,41 @@ def test_mistakes_are_told_in_one_line(divprune: Command, arguments: tuple[objec
 def test_damaged_config(divprune: Command, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     assert "cannot read the config" in divprune("flops", "--model", tmp_path).error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "total", "kept"),
+    [
+        # Five tiles of 24 x 24 tokens, and 48 rows that end in a newline token.
+        (("--scope", "tile", "--num-keep", 128), 2928, 640),
+        (("--scope", "tile", "--num-keep", 64), 2928, 320),
+        (("--scope", "tile", "--num-keep", 32, "--newlines", "keep"), 2928, 160 + 48),
+        (("--scope", "tile", "--keep-ratio", 0.25, "--newlines", "rows"), 2928, 720 + 48),
+        (("--num-keep", 5000), 2928, 2928),
+    ],
+)
+def test_tiles_and_newline_tokens(divprune: Command, arguments: tuple[object, ...], total: int, kept: int) -> None:
+    shared = ("flops", "--model", "llava-1.6-7b", "--image-size", "672x672", "--json")
+    (row,) = divprune(*shared, *arguments).json["rows"]
+    assert (row["num_visual_tokens"], row["num_kept"], row["tokens_per_layer"]) == (total, kept, kept)
+
+
+def test_the_size_of_an_image_tells_its_tiles(divprune: Command) -> None:
+    # 640 x 480 is scaled to 672 x 504: 36 rows of 48 and a newline token. A strip becomes three tiles in a row.
+    for size, total, passes in (("640x480", 576 + 36 * 49, 5), ("1008x336", 576 + 24 * 73, 4)):
+        arguments = ("flops", "--model", "llava-1.6-7b", "--image-size", size, "--accounting", "exact", "--json")
+        (row,) = divprune(*arguments).json["rows"]
+        assert row["num_visual_tokens"] == total
+        (whole,) = divprune("flops", "--model", "llava-1.5-7b", "--accounting", "exact", "--json").json["rows"]
+        assert row["encoder_tflop"] == pytest.approx(passes * whole["encoder_tflop"])
+
+
+def test_frames_keep_numbers_of_their_own(divprune: Command) -> None:
+    arguments = ("flops", "--model", "llava-next-video-7b", "--scope", "frame", "--num-keep", 14, "--json")
+    assert divprune(*arguments).json["rows"][0]["num_kept"] == 8 * 14
+
+
+def test_only_models_that_a_setting_fits_are_listed(divprune: Command) -> None:
+    for arguments, models in ((("--method", "evs"), ["LLaVA-NeXT-Video-7B"]), (("--scope", "tile"), ["LLaVA-1.6-7B"])):
+        rows = divprune("flops", *arguments, "--json").json["rows"]
+        assert [row["model"] for row in rows] == models

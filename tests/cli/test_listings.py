@@ -30,6 +30,16 @@ def test_methods_as_json(divprune: Command) -> None:
     assert next(row for row in rows if row["name"] == "random")["parameters"] == {"seed": 0}
 
 
+def test_methods_say_what_they_are_served_for(divprune: Command) -> None:
+    served = {row["name"]: row["served"] for row in divprune("methods", "--json").json["rows"]}
+    assert set(served["divprune"]) == {"image", "video"}
+    assert "LlavaForConditionalGeneration" in served["visionzip"]["image"]
+    assert served["evs"].keys() == {"video"}
+    assert {name for name, kinds in served.items() if not kinds} >= {"fastv", "cdpruner", "fitprune", "pooling"}
+    shown = " ".join(divprune("methods").stdout.split())
+    assert "Not served." in shown
+
+
 def test_families_as_table_and_json(divprune: Command) -> None:
     families = load_support().families
     outcome = divprune("families", "--json")
@@ -99,7 +109,7 @@ def test_papers_of_the_methods_come_as_bibtex(divprune: Command) -> None:
 
 def test_methods_tell_what_they_need_and_where_they_come_from(divprune: Command) -> None:
     rows = {row["name"]: row for row in divprune("methods", "--json").json["rows"]}
-    assert rows["visionzip"] | {"summary": "", "parameters": {}} == {
+    assert rows["visionzip"] | {"summary": "", "parameters": {}, "served": {}} == {
         "name": "visionzip",
         "summary": "",
         "acts": "before the LLM",
@@ -110,6 +120,7 @@ def test_methods_tell_what_they_need_and_where_they_come_from(divprune: Command)
         "query_aware": False,
         "merges": True,
         "parameters": {},
+        "served": {},
         "year": 2025,
         "citation": "Yang, Chen, Tian, Wang, Li, Yu, Jia, CVPR 2025",
         "paper": "https://arxiv.org/abs/2412.04467",

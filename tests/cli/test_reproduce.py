@@ -32,7 +32,7 @@ def test_all_plans_count_shared_cells_once(divprune: Command) -> None:
     outcome = divprune("reproduce", "all", "--dry-run", "--json")
     names = [run["name"] for table in outcome.json["tables"] for run in table["runs"]]
     assert len(names) == len(set(names))
-    assert len(outcome.json["tables"]) == 10
+    assert len(outcome.json["tables"]) == 11
 
 
 def test_the_plan_says_what_is_needed_and_why_rows_are_left_out(divprune: Command) -> None:

@@ -97,6 +97,15 @@ def test_the_table_in_words(gqa: Compared) -> None:
     assert "| all data sets | DivPrune |" in page
     assert "- only 100 samples, where the paper has: GQA (12,578)" in page
     assert "- reference only: M3, PruMerge-LoRA" in page
+    # DivPrune is exact and bears no mark; others say how near their papers they are, and the legend what that means.
+    for marked in (
+        "| GQA | VTW\u2021 |",
+        "| GQA | PruMerge* |",
+        "| GQA | FastV at 56 tokens\u2021 |",
+        "| GQA | random |",
+    ):
+        assert marked in page
+    assert page.rstrip().endswith("\u2021 not compared with its authors' code.")
     titles = dict(sections(gqa, is_short=True))
     assert next(line for line in titles["GQA"] if line[0] == "DivPrune")[1].startswith("50.0 (")
     assert all(len(line) == 7 for lines in titles.values() for line in lines)
@@ -107,6 +116,10 @@ def test_rows_are_ready_for_json(gqa: Compared) -> None:
     assert (row["table"], row["row"], row["column"], row["printed"]) == ("table1", "DivPrune", "gqa", 56.85)
     assert row["unpruned_difference"] == pytest.approx(-10)
     assert row["share_kept_low"] < row["share_kept"] < row["share_kept_high"]
+    fidelities = {result.entry.row.label: result.as_row()["fidelity"] for result in gqa.results}
+    assert [fidelities[name] for name in ("DivPrune", "VTW", "PruMerge", "random", "Original", "M3")] == [
+        "exact", "unverified", "documented", None, None, None
+    ]  # fmt: skip
     assert json.loads(json.dumps(result_of(gqa, "M3", "gqa").as_row()))["p_value"] is None
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from divprune.budget import Budget
 from divprune.errors import UnknownMethodError
 from divprune.experiments.paper.presets import PRESETS, Choice, Entry, entries, get_preset, runs
 from divprune.experiments.paper.rows import TRAINED, TableRow
@@ -171,3 +172,30 @@ def test_a_data_set_of_another_table_can_be_asked_for(llava: Subject) -> None:
 def test_wrong_names_are_told() -> None:
     with pytest.raises(ValueError, match="did you mean 'table1'"):
         get_preset("tabel1")
+
+
+def test_published_counts_of_llava_next_are_those_of_its_tiles() -> None:
+    """640, 320 and 160 = 5 x 128, 64, 32; DivPrune and random take them of the whole image."""
+    subject = paper_subject("llava-1.6-7b")
+    listed = entries(get_preset("llava-next"), subject, Choice(data_sets=("pope",)))
+    by_count: dict[int, set[tuple[str, str, str]]] = {}
+    for run in runs(listed):
+        if run.num_keep is not None:
+            total = subject.workloads["pope"].kept(Budget(num_keep=run.num_keep), run.scope)
+            by_count.setdefault(total, set()).add((run.method, run.scope, run.newlines))
+    assert by_count == {
+        total: {
+            ("random", "item", "budget"), ("divprune", "item", "budget"), ("visionzip", "tile", "rows"),
+            ("vispruner", "tile", "keep"), ("cdpruner", "tile", "budget"), ("scope", "tile", "budget"),
+            ("holov", "tile", "budget"),
+        }
+        for total in (640, 320, 160)
+    }  # fmt: skip
+    assert next(entry.printed for entry in listed if entry.row.label == "Original") == 86.38
+
+
+def test_another_scope_has_no_printed_numbers_beside_it() -> None:
+    subject = paper_subject("llava-1.6-7b")
+    listed = entries(get_preset("table1"), subject, Choice(data_sets=("pope",), scope="tile", newlines="keep"))
+    pruned = [entry for entry in listed if entry.run is not None and entry.run.method != "unpruned"]
+    assert {(entry.run.scope, entry.run.newlines, entry.printed) for entry in pruned} == {("tile", "keep", None)}

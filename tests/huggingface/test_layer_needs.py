@@ -20,7 +20,8 @@ from divprune.huggingface.encoding.items import VisualItem
 from divprune.huggingface.layer_pruning.checks import final_norm
 from divprune.huggingface.model_inputs import CACHE, cache_in
 from divprune.methods import ItemContext
-from divprune.methods.base import Method, Need
+from divprune.methods.base import Method
+from divprune.methods.item_context import Need
 from tests.support.encoding import encoded_for
 from tests.support.float64 import is_rounding
 from tests.support.layer_cases import FAMILIES, KINDS_OF_LAYERS, attention_of, build, inputs_of

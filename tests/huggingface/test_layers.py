@@ -13,7 +13,8 @@ from torch import Tensor
 
 from divprune import DivPrune, FastV, prune
 from divprune.methods import ItemContext, Method
-from divprune.methods.base import Need, Stage
+from divprune.methods.base import Stage
+from divprune.methods.item_context import Need
 from divprune.selection.reference import reference_select
 from tests.support.float64 import is_different, is_rounding
 from tests.support.handmade_entering import Entering, FullRow, Rule

@@ -11,7 +11,8 @@ from divprune import attach, prune
 from divprune.budget import budget
 from divprune.errors import UnsupportedModelError
 from divprune.methods import ItemContext, get_method
-from divprune.methods.base import Method, Need, Stage
+from divprune.methods.base import Method, Stage
+from divprune.methods.item_context import Need
 from divprune.selection.reference import reference_select
 from tests.support.beams import BEAM_STEPS, best_beams
 from tests.support.float64 import is_different, is_rounding

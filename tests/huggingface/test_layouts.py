@@ -5,7 +5,7 @@ import torch
 
 from divprune import DivPrune, prune
 from divprune.huggingface.families.token_layout import Layout, grid_cells, pieces_of
-from divprune.methods.base import Piece
+from divprune.methods.item_context import Piece
 from tests.support.models.every_family import CASES, IMAGE, features
 from tests.support.reports import pruned
 

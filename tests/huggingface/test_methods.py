@@ -14,7 +14,8 @@ from divprune.budget import budget
 from divprune.errors import PruningError
 from divprune.huggingface.families.vision_towers import TOWERS
 from divprune.methods import ItemContext, available_methods, get_method
-from divprune.methods.base import Method, Need
+from divprune.methods.base import Method
+from divprune.methods.item_context import Need
 from divprune.methods.merging import Merged, MergingMethod
 from divprune.selection.reference import reference_select
 from tests.methods.contexts import VIDEO, made

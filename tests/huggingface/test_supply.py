@@ -11,9 +11,11 @@ from transformers import CONFIG_MAPPING, PreTrainedModel
 from divprune import attach, prune
 from divprune.errors import PruningError, UnsupportedModelError
 from divprune.huggingface.encoding.items import VisualItem
-from divprune.huggingface.encoding.vision_capture import received_attention
 from divprune.huggingface.families.vision_towers import TOWERS, tower_of
-from divprune.methods.base import Method, Need
+from divprune.methods.base import Method
+from divprune.methods.grids import packed_pieces
+from divprune.methods.item_context import Need
+from divprune.methods.vision_inputs import received_attention
 from tests.support.encoding import Curious, encoded_for
 from tests.support.float64 import is_rounding
 from tests.support.models.every_family import CASES, Row, make_inputs
@@ -93,7 +95,10 @@ def test_listening_changes_no_token(name: str) -> None:
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
-@pytest.mark.parametrize("name", [name for name in TOWER_CASES if "qwen" not in name and name != "hy_v4_vl"])
+OF_ONE_PATCH = ("llava", "vipllava", "llava_next", "paligemma", "internvl")
+
+
+@pytest.mark.parametrize("name", OF_ONE_PATCH)
 def test_patch_features_are_those_of_the_tokens(name: str) -> None:
     """Projecting an item's own features gives its own tokens, so that each token has its own patch."""
     model, _, items = supplied(name)
@@ -112,7 +117,7 @@ def test_patch_features_are_those_of_the_tokens(name: str) -> None:
             assert (item.visual_tokens[~has_patch] - newline).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("name", ["llava", "vipllava", "llava_next", "paligemma", "internvl"])
+@pytest.mark.parametrize("name", OF_ONE_PATCH)
 def test_cls_features_are_those_of_each_tokens_image_or_tile(name: str) -> None:
     model, inputs, items = supplied(name, CuriousOfClsTokens())
     known = [item.context.cls_features for item in items]
@@ -143,6 +148,43 @@ def test_cls_features_are_those_of_each_tokens_image_or_tile(name: str) -> None:
             assert rows == {tuple(first[number].float().tolist())}
         with torch.no_grad():
             assert projector(own[None]).shape[-1] == item.visual_tokens.shape[-1]
+
+
+@pytest.mark.parametrize("shown", ["image", "large image", "video"])
+def test_values_of_patches_become_values_of_tokens_as_features_do(shown: str) -> None:
+    """LLaVA-OneVision, whose tokens lie between patches in videos, and in large images, whose tiles are scaled down."""
+    name = "llava_onevision"
+    model, modality = CASES[name].build(), "video" if shown == "video" else "image"
+    if shown == "large image":
+        inputs = CASES[name].media(model, modality, [1]) | {"image_sizes": torch.tensor([[56, 56]])}
+        inputs["input_ids"] = torch.tensor([[1, *[model.config.image_token_id] * (16 + 5 * 6), 5]])
+    else:
+        rows: list[Row] = [[part if part != "image" else modality for part in row] for row in ONE_AND_TWO]
+        inputs = make_inputs(CASES[name], model, rows)
+    projected: list[Tensor] = []
+    tower = TOWERS[name]
+    handle = tower.projector_of(model).register_forward_hook(lambda _, __, output: projected.append(output))
+    with torch.no_grad():
+        items = encoded_for(model, inputs, Curious()).items
+    handle.remove()
+    patches = torch.cat([each.flatten(0, -2) for each in projected])
+    values = tower.token_values(model, inputs, modality, patches)
+    has_patch = torch.cat([item.context.has_patch for item in items if item.context.has_patch is not None])
+    tokens = torch.cat([item.visual_tokens for item in items])
+    assert is_rounding((values - tokens)[has_patch].abs().max())
+    assert (tokens[~has_patch] == model.model.image_newline).all()
+    assert not values[~has_patch].any()
+
+
+@pytest.mark.parametrize("name", ["llava_next", "llava_onevision"])
+def test_grids_of_tiles_follow_from_where_newlines_stand(name: str) -> None:
+    model, _, items = supplied(name)
+    side = model.config.vision_config.image_size // model.config.vision_config.patch_size
+    pieces = [item.pieces for item in items]
+    assert {len(each or ()) for each in pieces} == ({2} if name == "llava_next" else {1, 2})
+    assert pieces == [
+        packed_pieces(item.context.has_patch, side) for item in items if item.context.has_patch is not None
+    ]
 
 
 def test_a_method_that_cannot_do_without_cls_tokens_is_refused_where_there_are_none() -> None:
@@ -268,7 +310,7 @@ def test_windowed_layers_are_replaced_by_the_next_that_sees_everything() -> None
 def test_received_attention_does_not_depend_on_how_much_is_computed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     queries, keys = (torch.randn(2, 3, 40, 8, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
     whole = received_attention(queries, keys)
-    monkeypatch.setattr("divprune.huggingface.encoding.vision_capture.READ_AT_ONCE", 2 * 3 * 40 * 7)
+    monkeypatch.setattr("divprune.methods.vision_inputs.READ_AT_ONCE", 2 * 3 * 40 * 7)
     assert (received_attention(queries, keys) - whole).abs().max() < 1e-7
     assert (whole.sum(dim=-1) - 1).abs().max() < 1e-5
 

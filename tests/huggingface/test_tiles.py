@@ -17,7 +17,7 @@ from divprune.huggingface.encoding.items import VisualItem
 from divprune.huggingface.families.anyres_layouts import anyres_layout
 from divprune.huggingface.selecting import select_items
 from divprune.methods import ItemContext, Method
-from divprune.methods.base import Piece
+from divprune.methods.item_context import Piece
 from tests.support.models.every_family import CASES, IMAGE, make_inputs
 from tests.support.reports import pruned
 

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 from divprune.methods import FitPrune, FitPruneRecipe, ItemContext, Method, get_method
-from divprune.methods.base import Piece
+from divprune.methods.item_context import Piece
 
 CALIBRATED: dict[str, Method] = {"fitprune": FitPrune(FitPruneRecipe((20, 10, 5), 60))}
 """Methods that have no defaults."""
 
-VIDEO = {"evs", "dycoke", "prunevid", "holitom", "fastvid", "flashvid"}
+VIDEO = {"evs", "dycoke", "vidcom2", "prunevid", "holitom", "fastvid", "flashvid"}
 """Methods that refuse images."""
 
 

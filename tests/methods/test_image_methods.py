@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from divprune.methods import ItemContext, get_method
-from divprune.methods.base import Piece
 from divprune.methods.cls_attention import CLSAttention
 from divprune.methods.globalcom2 import GlobalCom2
 from divprune.methods.hiprune import HiPrune
 from divprune.methods.holov import HoloV
+from divprune.methods.item_context import Piece
 from divprune.methods.vscan import VScan
 from tests.methods.test_video_methods import rows
 

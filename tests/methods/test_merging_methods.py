@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from divprune.methods import ItemContext, get_method
-from divprune.methods.base import Piece
 from divprune.methods.grids import pooled
+from divprune.methods.item_context import Piece
 from divprune.methods.m3_pooling import M3Pooling
 from divprune.methods.merging import Merged
 from divprune.methods.prumerge import PruMerge, PruMergePlus, num_outliers

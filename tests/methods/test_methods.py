@@ -136,7 +136,7 @@ def test_any_value_of_any_parameter_is_taken_or_refused_by_name(method):
 
 def test_third_parties_add_methods_by_entry_point(monkeypatch):
     entry = EntryPoint("even", "divprune.methods.uniform_grid:UniformGrid", registry.ENTRY_POINT_GROUP)
-    broken = EntryPoint("broken", "divprune.methods.base:ItemContext", registry.ENTRY_POINT_GROUP)
+    broken = EntryPoint("broken", "divprune.methods.item_context:ItemContext", registry.ENTRY_POINT_GROUP)
     monkeypatch.setattr(registry, "entry_points", lambda group: [entry, broken])
     assert get_method("even") == UniformGrid()
     with pytest.raises(TypeError, match="must be a subclass of"):

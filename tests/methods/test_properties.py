@@ -174,6 +174,7 @@ def test_the_lists_above_are_complete() -> None:
         "sparsevlm",
         "dart",
         "dycoke",
+        "vidcom2",
         "prunevid",
         "holitom",
         "fastvid",

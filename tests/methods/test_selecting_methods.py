@@ -8,10 +8,10 @@ from torch import Tensor
 
 from divprune.methods import CDPruner, ItemContext, get_method
 from divprune.methods.agile_pruner import AgilePruner, effective_rank
-from divprune.methods.base import Piece
 from divprune.methods.divprune_star import DivPruneStar
 from divprune.methods.eadp import EADP, grids_of, smoothed
 from divprune.methods.evs import EVS
+from divprune.methods.item_context import Piece
 from divprune.methods.min_max import MinMax
 from divprune.methods.mmtok import MMTok
 from divprune.methods.scores import text_similarity

@@ -10,6 +10,7 @@ from divprune.methods.fastvid import FastVID
 from divprune.methods.flashvid import FlashVID
 from divprune.methods.holitom import HoliTom
 from divprune.methods.prunevid import PruneVid
+from divprune.methods.vidcom2 import VidCom2
 from tests.methods.contexts import VIDEO, full_item
 
 
@@ -59,6 +60,30 @@ def test_dycoke_prunes_the_first_frames_of_its_windows_if_they_are_too_many() ->
     assert DyCoke().select(tokens, 4, context).tolist() == [0, 1, 2, 13]
     # A frame more than both windows' first ones: frames 1, 2 and 3 give one each.
     assert DyCoke().select(tokens, 9, context).tolist() == [0, 1, 2, 12, 13, 14, 3, 6, 9]
+
+
+def test_vidcom2_keeps_more_of_a_frame_unlike_the_video_and_of_it_what_is_rare() -> None:
+    # The video's sum is (7, 2, 3), of length 7.87: cosines .889, .254 and .381 with the axes. Frames 0 and 1 are at
+    # (3 x .889 + .254) / 4 = .730 on average, frame 2 at (.889 + 3 x .381) / 4 = .508. The difference, over .01, makes
+    # sigma (0, 0, 1), so that the frames keep 2/3, 2/3 and 5/3 of an equal part. In frames 0 and 1 the sum is
+    # (3, 1, 0): cosines .949 and .316, so the second axis, at -.254 - .316, comes before the first, at -.889 - .949.
+    # In frame 2 the first axis is the rare one: -.889 - .316 before -.381 - .949.
+    axes = torch.eye(3, dtype=torch.float64)
+    tokens = axes[[0, 0, 0, 1, 0, 1, 0, 0, 0, 2, 2, 2]]
+    context = ItemContext("video", grid=(3, 1, 4))
+    # Two a frame on average: 1.33, 1.33 and 3.33, rounded down, and the one that is left goes to frame 2.
+    assert VidCom2().select(tokens, 6, context).tolist() == [3, 5, 8, 9, 10, 11]
+    # .67, .67 and 1.67: one, and of the two left frame 2 gets one, then the first of the others.
+    assert VidCom2().select(tokens, 3, context).tolist() == [3, 8, 9]
+    # Three a frame: 2, 2 and all four of frame 2, which has no room for a fifth.
+    assert VidCom2().select(tokens, 9, context).tolist() == [3, 0, 1, 5, 4, 8, 9, 10, 11]
+
+
+def test_vidcom2_deals_equally_to_frames_that_are_alike() -> None:
+    # Both frames hold both axes once: sigma is a half for each, and so is every cosine.
+    tokens = torch.eye(2, dtype=torch.float64)[[0, 1, 1, 0]]
+    context = ItemContext("video", grid=(2, 1, 2))
+    assert VidCom2().select(tokens, 2, context).tolist() == [0, 2]
 
 
 def test_fastvid_keeps_the_attended_and_merges_the_rest_into_a_dense_one() -> None:
@@ -176,6 +201,7 @@ def test_flashvid_links_tokens_through_time() -> None:
         ("prunevid:threshold=nan", "threshold must be between -1 and 1, got nan"),
         ("prunevid:segment_ratio=-1", "segment_ratio must be between 0 and 1, got -1"),
         ("flashvid:chosen_ratio=1.5", "chosen_ratio must be between 0 and 1, got 1.5"),
+        ("vidcom2:temperature=0", "temperature must be at least 1e-06, got 0"),
         ("flashvid:threshold=-2", "threshold must be between -1 and 1, got -2"),
     ],
 )

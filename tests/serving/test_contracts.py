@@ -15,7 +15,7 @@ import divprune.vllm_plugin
 from divprune.errors import UnsupportedVersionError
 from divprune.vllm_plugin import SERVED_FAMILIES, contracts, pruned_overrides, qwen3, versions
 from divprune.vllm_plugin.contracts import Contract
-from divprune.vllm_plugin.error_middleware import RefuseUnreadablePictures
+from divprune.vllm_plugin.error_middleware import RefuseFaultyRequests
 from divprune.vllm_plugin.registration import register
 from tests.serving.cases import CASES, expected, picture, prompts
 from tests.serving.engines import SETTINGS, answers, ask
@@ -110,7 +110,7 @@ def test_models_are_refused_before_they_are_imported(family: Any, monkeypatch: p
 def test_the_servers_middleware_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     break_contract(place("create_error_response"), monkeypatch)
     with pytest.raises(UnsupportedVersionError, match="create_error_response must take"):
-        RefuseUnreadablePictures(None)
+        RefuseFaultyRequests(None)
 
 
 @pytest.mark.parametrize(("version", "count"), [("0.40.1", 1), (None, 0)])

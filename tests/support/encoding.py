@@ -13,7 +13,8 @@ from divprune.huggingface.adapter import ModelAdapter
 from divprune.huggingface.encoding.encode import encode
 from divprune.huggingface.encoding.items import Encoding
 from divprune.methods import ItemContext
-from divprune.methods.base import Method, Need
+from divprune.methods.base import Method
+from divprune.methods.item_context import Need
 
 
 def encoded_for(model: Any, inputs: Mapping[str, Any], method: Method | None = None) -> Encoding:

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from divprune.checkpoints import EMBEDDED, LoadedModel, load_model
-from divprune.config import Positions
+from divprune.checkpoints import EMBEDDED, LoadedModel, checkpoint_config, load_model, misfits
+from divprune.config import Positions, PruningConfig
 from divprune.efficiency.shapes import model_shape
-from divprune.errors import MissingDependencyError, argument_errors
+from divprune.errors import ArgumentError, MissingDependencyError, argument_errors
 from divprune.evaluation.cider import cider_scores
 from divprune.evaluation.matching import MATCHINGS, Matching
 from divprune.evaluation.resampling import CONFIDENCE, NUM_RESAMPLES
@@ -18,7 +18,7 @@ from divprune.evaluation.scenes.cases import KEEP_RATIOS, Case, every_method, nu
 from divprune.evaluation.scenes.fitprune_calibration import NUM_TRAINING_SCENES, recipe_tailor
 from divprune.evaluation.scenes.suite import SCENES_PER_BATCH, Suite, notice
 from divprune.jsonl_log import JsonlLog
-from divprune.methods import FitPrune
+from divprune.methods import FitPrune, get_method
 from divprune.outputs import make_folder
 from divprune.progress import SILENT, Progress
 from divprune.records import Record, check_record_place, provenance
@@ -76,6 +76,7 @@ def run_scenes(options: SceneOptions, progress: Progress = SILENT) -> SceneScore
         ArgumentError: an argument cannot work.
         RecordError: another file is where the record goes.
     """
+    _require_fitting(options)
     make_folder("output", options.output)
     check_record_place(options.output, options.record_name)
     origin = provenance()
@@ -96,6 +97,16 @@ def run_scenes(options: SceneOptions, progress: Progress = SILENT) -> SceneScore
     path = Record(options.record_name, config, rows, origin | {"machine": provenance()["machine"]}).save(options.output)
     log.delete()
     return SceneScores(config, rows, path)
+
+
+def _require_fitting(options: SceneOptions) -> None:
+    """Refuse methods of which none fits the embedded model and its images; FitPrune is calibrated first."""
+    with argument_errors():
+        named = [get_method(name) for name in options.methods or () if name != FitPrune.name]
+        configs = [PruningConfig(method, positions=None if method.layers else options.positions) for method in named]
+    reasons = misfits(checkpoint_config(EMBEDDED), [(config, {"image"}) for config in configs])
+    if reasons and None not in reasons and FitPrune.name not in (options.methods or ()):
+        raise ArgumentError(str(reasons[0]))
 
 
 def _cases(options: SceneOptions, suite: Suite, loaded: LoadedModel, progress: Progress) -> list[Case]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from divprune.config import Positions
+from divprune.config import Newlines, Positions, Scope
 from divprune.evaluation.runs import UNPRUNED, EvaluationRun
 from divprune.experiments.paper.columns import EFFICIENCY, IMAGES, MEAN, Column, columns
 from divprune.experiments.paper.printed import LLAVA_7B, LLAVA_13B, LLAVA_16, LLAVA_VIDEO, TABLE1, TABLE2, TABLE3
@@ -15,10 +15,13 @@ from divprune.experiments.paper.rows import (
     by_layer,
     every_paper_method,
     main_methods,
+    published_tiles,
 )
 from divprune.experiments.paper.settings import Setting, recipe_file
-from divprune.experiments.subjects import Subject
+from divprune.experiments.subjects import Subject, shown_as
 from divprune.methods import get_method
+from divprune.methods.base import require_modality
+from divprune.methods.item_context import Modality
 
 FIGURE_RATIOS = (0.05, 0.098, 0.25, 0.5)
 """The paper's figures sweep the cost; it does not print at which keep ratios."""
@@ -61,6 +64,13 @@ PRESETS: tuple[Preset, ...] = (
     Preset("table2", "Table 2: videos, accuracy and cost", (LLAVA_VIDEO,), tuple(TABLE2[0].values), main_methods),
     Preset("table3", "Table 3: the layer at which tokens go", (LLAVA_7B,), _LAYER_KEYS, by_layer),
     Preset("ablations", "Ablations: distances, random, min-max, layers", (LLAVA_7B,), _LAYER_KEYS, ablated),
+    Preset(
+        "llava-next",
+        "LLaVA-NeXT at 640, 320 and 160 tokens, as published by methods that prune each tile",
+        (LLAVA_16,),
+        tuple(TABLE1[0].values),
+        published_tiles,
+    ),
     Preset(
         "figure1",
         "Figure 1: mean score against TFLOPs, 7B",
@@ -125,12 +135,24 @@ class Choice:
         keep_ratios: at these keep ratios; None for the table's own.
         data_sets: keys of data sets, instead of the table's; None for the table's own.
         recipe_folder: where FitPrune's recipes lie.
+        scope: what shares one budget in every pruned row that does not say itself, as for `prune`.
+        newlines: what becomes of newline tokens there, as for `prune`.
     """
 
     methods: Sequence[str] | None = None
     keep_ratios: Sequence[float] | None = None
     data_sets: Sequence[str] | None = None
     recipe_folder: str = "results"
+    scope: Scope = "item"
+    newlines: Newlines = "budget"
+
+    def shared(self, row: TableRow) -> TableRow:
+        """Return a row with this scope and newlines; the paper's numbers are of others, and do not stand beside."""
+        setting = row.setting
+        if setting is None or setting.method == UNPRUNED or setting.shares_its_own_way:
+            return row
+        changed = replace(setting, scope=self.scope, newlines=self.newlines)
+        return row if changed == setting else replace(row, setting=changed, printed=None)
 
 
 def get_preset(name: str) -> Preset:
@@ -190,7 +212,7 @@ def _rows(preset: Preset, subject: Subject, choice: Choice) -> Iterator[TableRow
     seen: set[tuple[object, ...]] = set()
     for share in shares:
         make = RowMaker(preset.printed or preset.name, subject, share, choice.recipe_folder)
-        for row in _of(make, preset.recipe, choice.methods):
+        for row in map(choice.shared, _of(make, preset.recipe, choice.methods)):
             identity = (row.label, row.setting, row.matching)
             if identity not in seen:
                 seen.add(identity)
@@ -218,12 +240,35 @@ def _entry(preset: Preset, subject: Subject, row: TableRow, column: Column) -> E
     if refusal is None and column.is_score and column.data_set not in subject.workloads:
         refusal = f"{subject.title} takes no {column.source.medium}s"
     setting = row.setting
+    if refusal is None and column.is_score and setting is not None:
+        refusal = _unfit_for(setting, column.source.medium, subject)
     if refusal is not None or setting is None or column.data_set == MEAN:
         return Entry(preset.name, subject, row, column, None, refusal, printed)
     task = column.source.task if column.is_score else column.data_set
     positions = _positions(subject, setting)
-    run = EvaluationRun(subject.model, task, setting.method, setting.keep_ratio, setting.num_keep, positions)
+    run = EvaluationRun(
+        subject.model,
+        task,
+        setting.method,
+        setting.keep_ratio,
+        setting.num_keep,
+        positions,
+        scope=setting.scope,
+        newlines=setting.newlines,
+    )
     return Entry(preset.name, subject, row, column, run, None, printed)
+
+
+def _unfit_for(setting: Setting, medium: Modality, subject: Subject) -> str | None:
+    """Say why a method cannot work on a medium as a model is shown it; None if it can."""
+    if setting.method == UNPRUNED or recipe_file(setting.method) is not None:
+        return None
+    try:
+        shown = medium if subject.model_type is None else shown_as(medium, subject.model_type)
+        require_modality(get_method(setting.method), shown)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _positions(subject: Subject, setting: Setting) -> Positions | None:

@@ -1,8 +1,9 @@
 """The rows of a table on one model: each a method with its setting, beside the printed row if there is one."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from divprune.config import Newlines
 from divprune.evaluation.matching import Matching
 from divprune.evaluation.runs import UNPRUNED
 from divprune.experiments.paper.printed import PrintedRow, printed_row
@@ -13,9 +14,12 @@ from divprune.experiments.paper.settings import (
     fastv,
     fitprune_setting,
     is_papers,
+    unknown_parts,
     vtw_setting,
 )
 from divprune.experiments.subjects import Subject
+from divprune.fidelity import Fidelity, marked
+from divprune.methods.registry import fidelity_of
 
 TRAINED = "needs weights that were trained for it: printed as reference only"
 LAYERS = (0, 1, 2, 3)
@@ -51,6 +55,16 @@ class TableRow:
     def method(self) -> str | None:
         """The method's name without parameters; None for a row that is shown as reference only."""
         return None if self.setting is None else self.setting.method.partition(":")[0]
+
+    @property
+    def fidelity(self) -> Fidelity | None:
+        """How near the method is to its paper; None where nothing of a paper is run."""
+        return None if self.setting is None else fidelity_of(self.setting.method)
+
+    @property
+    def title(self) -> str:
+        """The label, with the mark of the method's fidelity."""
+        return marked(self.label, self.fidelity)
 
 
 @dataclass(frozen=True)
@@ -139,6 +153,10 @@ class RowMaker:
             equal = at_equal_flops(self.subject, method, self.keep_ratio)
             yield self._row(f"{method} at equal FLOPs", equal, "flops")
 
+    def row(self, label: str, setting: Setting, matching: Matching | None = None) -> TableRow:
+        """Return a row whose number of tokens is its own, and not the table's keep ratio."""
+        return self._row(label, setting, matching, paired=False)
+
     def _row(
         self, label: str, setting: Setting | None, matching: Matching | None = None, paired: bool = True
     ) -> TableRow:
@@ -152,7 +170,7 @@ class RowMaker:
         if model is None:
             return None
         # The unpruned model has the same scores in all tables.
-        table = "table1" if label == ORIGINAL and self.table in ("table3", "ablations") else self.table
+        table = "table1" if label == ORIGINAL and self.table in ("table3", "ablations", "llava-next") else self.table
         return printed_row(table, model, _PRINTED_LABELS.get((table, label), label))
 
     def belongs(self, label: str) -> bool:
@@ -195,6 +213,31 @@ def by_layer(make: RowMaker) -> Iterator[TableRow]:
     """Table 3: where tokens are dropped."""
     yield from make.baselines()
     yield from make.layers()
+
+
+TOKENS_PER_TILE, NUM_TILES = (128, 64, 32), 5
+"""Papers that prune each tile keep so many in each of five: 640, 320 and 160."""
+TILE_METHODS: Mapping[str, Newlines] = {
+    "visionzip": "rows",
+    "vispruner": "keep",
+    "cdpruner": "budget",
+    "scope": "budget",
+    "holov": "budget",
+}
+"""Methods that prune each tile, and what becomes of newline tokens; "budget" where the papers do not say."""
+
+
+def published_tiles(make: RowMaker) -> Iterator[TableRow]:
+    """LLaVA-NeXT at the counts of the papers that prune each tile, beside DivPrune and random tokens of the image."""
+    yield make.row(ORIGINAL, Setting(UNPRUNED))
+    for per_tile in TOKENS_PER_TILE:
+        total = NUM_TILES * per_tile
+        for method in ("random", "divprune"):
+            yield make.row(f"{method}, {total} tokens", Setting(method, num_keep=total), "tokens")
+        for method, newlines in TILE_METHODS.items():
+            refusal = unknown_parts(make.subject, "tile", newlines)
+            setting = Setting(method, num_keep=per_tile, refusal=refusal, scope="tile", newlines=newlines)
+            yield make.row(f"{method}, {NUM_TILES} x {per_tile} tokens", setting, "tokens")
 
 
 def ablated(make: RowMaker) -> Iterator[TableRow]:

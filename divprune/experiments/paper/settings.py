@@ -6,12 +6,14 @@ The paper does not state the settings of its baselines; these are those whose co
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from divprune.config import PruningConfig
+from divprune.config import Newlines, PruningConfig, Scope
 from divprune.efficiency.flops import compare
 from divprune.evaluation.matching import Matching, num_keep_at_equal_flops
 from divprune.experiments.paper.printed import LLAVA_7B, LLAVA_13B, LLAVA_16, LLAVA_VIDEO
 from divprune.experiments.subjects import Subject
-from divprune.methods import get_method
+from divprune.huggingface.families.registry import family_named
+from divprune.huggingface.fitting import require_parts
+from divprune.methods import DivPrune, get_method
 
 VTW_LAYERS: Mapping[str, int] = {LLAVA_7B: 4, LLAVA_13B: 4, LLAVA_16: 3, LLAVA_VIDEO: 4}
 FASTV_SETTINGS: Mapping[str, tuple[int, int]] = {
@@ -38,6 +40,8 @@ class Setting:
         num_keep: how many are kept of each item.
         refusal: why the model cannot run it; None if nothing is known against it.
         flop_ratio: what it costs, pruned / unpruned, where only the file of its recipe tells more; else None.
+        scope: what shares the budget, as for `prune`.
+        newlines: what becomes of newline tokens, as for `prune`.
     """
 
     method: str
@@ -45,6 +49,13 @@ class Setting:
     num_keep: int | None = None
     refusal: str | None = None
     flop_ratio: float | None = None
+    scope: Scope = "item"
+    newlines: Newlines = "budget"
+
+    @property
+    def shares_its_own_way(self) -> bool:
+        """Whether it says itself what shares the budget, or what becomes of newline tokens."""
+        return (self.scope, self.newlines) != ("item", "budget")
 
 
 def is_papers(subject: Subject, keep_ratio: float) -> bool:
@@ -118,6 +129,17 @@ def at_equal_flops(subject: Subject, method: str, keep_ratio: float) -> Setting:
     except ValueError as error:
         return Setting(method, refusal=str(error))
     return Setting(method, num_keep=count)
+
+
+def unknown_parts(subject: Subject, scope: Scope, newlines: Newlines) -> str | None:
+    """Say why a model's tokens cannot share a budget so; None if they can, or only the model's name is known."""
+    if subject.model_type is None:
+        return None
+    try:
+        require_parts(family_named(subject.model_type), PruningConfig(DivPrune(), scope=scope, newlines=newlines))
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def fitprune_setting(subject: Subject, keep_ratio: float, folder: str) -> Setting:

@@ -95,7 +95,12 @@ def clip_space(model: PreTrainedModel, tower: Tower, folder: str) -> ClipSpace:
     return spaces[folder]
 
 
-def _read(model: PreTrainedModel, tower: Tower, folder: str) -> ClipSpace:
+def require_clip_of_same_sizes(model: PreTrainedModel, folder: str) -> Path:
+    """Refuse what cannot be the CLIP checkpoint of a model's vision tower, by both configs; errors as `clip_space`.
+
+    Returns:
+        The checkpoint's folder.
+    """
     own: Any = model.config.vision_config
     if own.model_type != "clip_vision_model":
         raise UnsupportedModelError(f"clip must be left out: this model's vision tower is {own.model_type!r}, no CLIP")
@@ -109,6 +114,11 @@ def _read(model: PreTrainedModel, tower: Tower, folder: str) -> ClipSpace:
             f"clip must be a whole CLIP checkpoint, of type 'clip', got {folder!r} of {config.model_type!r}"
         )
     _require_same_sizes(own, config.vision_config, folder)
+    return path
+
+
+def _read(model: PreTrainedModel, tower: Tower, folder: str) -> ClipSpace:
+    path = require_clip_of_same_sizes(model, folder)
     whole, report = _loaded(
         folder, CLIPModel.from_pretrained, path, dtype=torch.float32, use_safetensors=True, output_loading_info=True
     )

@@ -29,10 +29,10 @@ from divprune.huggingface.encoding.method_inputs import (
     with_text_embeddings,
     with_vision_inputs,
 )
-from divprune.huggingface.encoding.vision_capture import VISION_NEEDS, CapturedVision
 from divprune.huggingface.model_inputs import PIXEL_INPUTS, layout_inputs, modalities_in
-from divprune.methods.base import Modality
 from divprune.methods.image_downsampling import ImageDownsampling
+from divprune.methods.item_context import Modality
+from divprune.methods.vision_inputs import VISION_NEEDS, CapturedVision
 
 COMPRESSION = "video_compression_mask"
 """VideoLLaMA3's processor says with it which video tokens have no placeholder, because little moves there."""

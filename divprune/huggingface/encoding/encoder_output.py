@@ -18,7 +18,7 @@ from transformers.utils.generic import ModelOutput
 
 from divprune.config import Order
 from divprune.huggingface.encoding.items import Encoding, ItemSelection, VisualItem
-from divprune.methods.base import Modality
+from divprune.methods.item_context import Modality
 
 
 def flat_tokens(entries: Sequence[Tensor] | Tensor) -> Tensor:

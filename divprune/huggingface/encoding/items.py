@@ -9,7 +9,7 @@ from transformers.utils.generic import ModelOutput
 
 from divprune.budget import Budget
 from divprune.huggingface.families.token_layout import Layout, pieces_of
-from divprune.methods.base import ItemContext, Modality, Piece
+from divprune.methods.item_context import ItemContext, Modality, Piece
 
 
 def no_layout_known() -> Layout | None:

@@ -6,6 +6,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -14,19 +15,26 @@ from torch import Tensor
 from divprune.budget import Budget
 from divprune.errors import PruningError, UnsupportedModelError
 from divprune.huggingface.adapter import ModelAdapter
-from divprune.huggingface.encoding.clip_space import clip_space
+from divprune.huggingface.encoding.clip_space import clip_space, require_clip_of_same_sizes
 from divprune.huggingface.encoding.items import Encoding, VisualItem
-from divprune.huggingface.encoding.vision_capture import EARLY, VISION_NEEDS, CapturedVision, capture_encoder
-from divprune.huggingface.families.vision_towers import NO_PATCH, TOWERS, Tower, tower_of
-from divprune.methods.base import ItemContext, Method, Modality
+from divprune.huggingface.encoding.vision_capture import capture_encoder
+from divprune.huggingface.families.vision_towers import TOWERS, Tower, tower_of
+from divprune.methods.base import Method
 from divprune.methods.image_downsampling import ImageDownsampling
+from divprune.methods.item_context import ItemContext, Modality
 from divprune.methods.merging import MergingMethod
+from divprune.methods.vision_inputs import EARLY, VISION_NEEDS, CapturedVision
 
 PIXELS = "pixel_values"
 
 
-def require_vision_needs(adapter: ModelAdapter, method: Method) -> None:
+def require_vision_needs(adapter: ModelAdapter, method: Method, has_weights: bool = True) -> None:
     """Refuse a method that reads the vision encoder, for a family whose encoder is not known.
+
+    Args:
+        adapter: the model.
+        method: the method.
+        has_weights: whether the model has weights, to compare with those of a CLIP checkpoint.
 
     Raises:
         UnsupportedModelError: nothing is known of the family's vision encoder.
@@ -37,8 +45,10 @@ def require_vision_needs(adapter: ModelAdapter, method: Method) -> None:
     tower.attention(adapter.model, method.vision_layer)
     if EARLY in method.needs:
         tower.attention(adapter.model, method.early_vision_layer, "early_layer")
-    if method.clip_folder:
+    if method.clip_folder and has_weights:
         clip_space(adapter.model, tower, method.clip_folder)
+    elif method.clip_folder:
+        require_clip_of_same_sizes(adapter.model, method.clip_folder)
 
 
 @contextmanager
@@ -182,22 +192,15 @@ def _all_tokens_context(
         num_patches = len(next(iter(by_heads.values())))
     else:
         num_patches = len(cast(Tensor, states)) if features is None else len(features) * per_feature
-    patches = tower.patches(adapter.model, inputs, modality, num_patches)
-    fields: dict[str, Any] = {need: _of_tokens(each, patches).transpose(0, 1) for need, each in by_heads.items()}
+    of_tokens = partial(tower.token_values, adapter.model, inputs, modality)
+    fields: dict[str, Any] = {need: of_tokens(each).transpose(0, 1) for need, each in by_heads.items()}
     if features is not None:
-        fields["patch_features"] = _of_tokens(features, patches) if per_feature == 1 else features
+        fields["patch_features"] = of_tokens(features) if per_feature == 1 else features
     if "cls_features" in found:
         of_patches = found["cls_features"].repeat_interleave(num_patches // len(found["cls_features"]), dim=0)
-        fields["cls_features"] = _of_tokens(of_patches, patches)
+        fields["cls_features"] = of_tokens(of_patches)
     if states is not None:
         space = clip_space(adapter.model, tower, method.clip_folder)
-        fields["clip_embeddings"] = _of_tokens(space.embed_patches(states), patches)
-    return ItemContext(has_patch=(patches[:, 0] != NO_PATCH).to(device), **fields)
-
-
-def _of_tokens(values: Tensor, patches: Tensor) -> Tensor:
-    """Values of patches (P, ...) -> the mean over each token's patches (total, ...)."""
-    patches = patches.to(values.device)
-    mean = values[patches.clamp(min=0)].mean(dim=1)
-    outside = (patches[:, 0] == NO_PATCH).view(-1, *[1] * (mean.ndim - 1))
-    return mean.masked_fill(outside, 0.0)
+        fields["clip_embeddings"] = of_tokens(space.embed_patches(states))
+    has_patch = of_tokens(torch.ones(num_patches, device=device)) > 0
+    return ItemContext(has_patch=has_patch, **fields)

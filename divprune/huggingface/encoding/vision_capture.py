@@ -5,56 +5,17 @@ Nothing is computed that no method asks for, and every other layer keeps its own
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from divprune.errors import PruningError
 from divprune.huggingface.encoding.attention_capture import AttentionCapture
 from divprune.huggingface.families.vision_towers import Tower
-from divprune.methods.base import Method, Need
-
-EARLY: Need = "early_vision_attention"
-VISION_NEEDS: frozenset[Need] = frozenset(
-    {"vision_attention", "vision_keys", EARLY, "patch_features", "cls_features", "clip_embeddings"}
-)
-"""The needs that are met by capturing in the vision encoder."""
-_WITHOUT_HEADS: frozenset[Need] = frozenset({"patch_features", "cls_features", "clip_embeddings"})
-READ_AT_ONCE = 2**26
-"""Largest number of attention probabilities computed in one piece."""
-
-_OF_LAYERS: tuple[frozenset[Need], ...] = (
-    frozenset({"vision_attention", "vision_keys"}),
-    frozenset({"early_vision_attention"}),
-)
-"""What comes from layer `vision_layer`, and what from `early_vision_layer`."""
-
-
-@dataclass
-class CapturedVision:
-    """What was captured in one pass of the encoder: pieces along the patches (P), CLS tokens left out.
-
-    Attributes:
-        pieces: by what they are of: "vision_attention" and "early_vision_attention" (heads, P), "vision_keys"
-            (heads, P, d_head), "patch_features", what the projector read, (P or M, d), "cls_features" (tiles, d),
-            "clip_embeddings", what the last layer gave, (P, d).
-    """
-
-    pieces: dict[Need, list[Tensor]] = field(default_factory=dict)
-
-    def add(self, need: Need, piece: Tensor) -> None:
-        """Take one more piece."""
-        self.pieces.setdefault(need, []).append(piece)
-
-    def on(self, device: torch.device) -> dict[Need, Tensor]:
-        """Return what was captured, joined along the patches, float32."""
-        return {
-            need: torch.cat(pieces, dim=0 if need in _WITHOUT_HEADS else 1).to(device, torch.float32)
-            for need, pieces in self.pieces.items()
-        }
+from divprune.methods.base import Method
+from divprune.methods.item_context import Need
+from divprune.methods.vision_inputs import LAYER_NEEDS, CapturedVision
 
 
 class VisionCapture(AttentionCapture):
@@ -79,25 +40,8 @@ class VisionCapture(AttentionCapture):
         """Keep what the method needs of queries and keys (n images, heads, tokens, d_head)."""
         if mask is not None:
             raise PruningError(f"method {self._method.name!r} cannot read a vision encoder that masks its attention")
-        query, key = query.float(), key.float()
-        captured, first = self._passes[-1], int(self._has_cls_token)
-        if "vision_keys" in self._needs:
-            captured.add("vision_keys", key[:, :, first:].transpose(0, 1).flatten(1, 2))
         scale = options.get("scaling") or query.shape[-1] ** -0.5
-        if self._method.joins_heads:
-            query, key = (part.transpose(1, 2).flatten(2).unsqueeze(1) for part in (query, key))
-            scale = query.shape[-1] ** -0.5
-        queries = query[:, :, :1] if self._has_cls_token and self._method.attending == "cls" else query
-        for need in self._needs - {"vision_keys"}:
-            received = received_attention(queries * scale, key)
-            captured.add(need, received[:, :, first:].transpose(0, 1).flatten(1))
-
-
-def received_attention(queries: Tensor, keys: Tensor) -> Tensor:
-    """Attention (n, heads, N) that N keys (n, heads, N, d) get from scaled queries (n, heads, q, d) on average."""
-    rows = max(1, READ_AT_ONCE // (keys.shape[0] * keys.shape[1] * keys.shape[2]))
-    total = sum((part @ keys.mT).softmax(dim=-1).sum(dim=-2) for part in queries.split(rows, dim=-2))
-    return torch.as_tensor(total) / queries.shape[-2]
+        self._passes[-1].add_layer(self._method, self._needs, query, key, scale, self._has_cls_token)
 
 
 @contextmanager
@@ -122,7 +66,7 @@ def capture_encoder(model: PreTrainedModel, tower: Tower, method: Method) -> Ite
 
     with ExitStack() as stack:
         stack.callback(tower.of(model).register_forward_pre_hook(begin).remove)
-        for needs, layer in zip(_OF_LAYERS, (method.vision_layer, method.early_vision_layer), strict=True):
+        for needs, layer in zip(LAYER_NEEDS, (method.vision_layer, method.early_vision_layer), strict=True):
             if own := needs & method.needs:
                 attention = tower.attention(model, layer)
                 stack.callback(VisionCapture(attention, method, own, tower.has_cls_token(model), passes).stop)

@@ -10,12 +10,27 @@ from transformers.image_processing_utils import select_best_resolution
 from transformers.models.llava_next.modeling_llava_next import unpad_image
 
 from divprune.huggingface.families.token_layout import Layout, Size, grid_cells, grid_layout
-from divprune.methods.base import Modality
+from divprune.methods.item_context import Modality
 
 
 def anyres_layout(config: Any, inputs: Mapping[str, Any], modality: Modality, index: int, count: int) -> Layout | None:
     """LLaVA-NeXT: the whole image squeezed onto one square, then the unpadded tiles with a newline token a row."""
     return _with_base(config, inputs, index, _anyres_tiles(config, inputs, index), count)
+
+
+class TileCounts(NamedTuple):
+    """Visual tokens of an image, the image newline tokens among them, and the tiles, the whole image being one."""
+
+    num_visual_tokens: int
+    num_newlines: int
+    num_tiles: int
+
+
+def anyres_counts(config: Any, width: int, height: int) -> TileCounts:
+    """Count what LLaVA-NeXT makes of an image of `width` by `height` pixels."""
+    rows = _anyres_tiles(config, {"image_sizes": [(height, width)]}, 0)
+    base = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
+    return TileCounts(base + rows.tile.numel(), len(rows.tile), 1 + len(rows.tile.unique()))
 
 
 class _Rows(NamedTuple):

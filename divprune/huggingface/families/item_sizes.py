@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
 from divprune.huggingface.encoding.encoder_output import entry_sizes
-from divprune.methods.base import Modality
+from divprune.methods.item_context import Modality
 
 ItemSizes = Callable[[Mapping[str, Any], Modality, ModelOutput, Tensor], list[int]]
 """`sizes(inputs, modality, encoder_output, placeholder_mask)`: tokens of each item in the order of their placeholders.

@@ -7,7 +7,7 @@ import torch
 
 from divprune.huggingface.families.token_layout import Layout, grid_cells, grid_layout
 from divprune.huggingface.model_inputs import pixels_of
-from divprune.methods.base import Modality
+from divprune.methods.item_context import Modality
 
 LayoutRule = Callable[[Any, Mapping[str, Any], Modality, int, int], Layout | None]
 """`rule(config, inputs, modality, index, num_visual_tokens)`: the places of one item's tokens, None where they are

@@ -34,7 +34,7 @@ from divprune.huggingface.families.layout_rules import (
     video_llava_layout,
 )
 from divprune.huggingface.families.unsupported import REASONS, class_of, refusal_of, refusal_of_type
-from divprune.methods.base import Modality
+from divprune.methods.item_context import Modality
 
 PLACEHOLDERS: dict[Modality, str] = {"image": "image_token_id", "video": "video_token_id"}
 

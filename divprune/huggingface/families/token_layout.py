@@ -12,7 +12,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from divprune.methods.base import Piece
+from divprune.methods.grids import pieces_of_grid
+from divprune.methods.item_context import Piece
 
 Fit = Literal["stretch", "center_crop", "pad"]
 Size = tuple[int, int]
@@ -128,8 +129,7 @@ def pieces_of(layout: Layout | None, num_tokens: int, entry_size: int) -> tuple[
     if layout is None:
         return _tiles(num_tokens, entry_size)
     if layout.grid is not None:
-        frames, rows, columns = layout.grid
-        return tuple(Piece(frame * rows * columns, rows, columns, columns) for frame in range(frames))
+        return pieces_of_grid(layout.grid)
     if int(layout.frame.max()) > 0:
         return _frames_of_rows(layout, num_tokens)
     return _around_row_breaks(layout, num_tokens)

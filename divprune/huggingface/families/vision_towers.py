@@ -3,8 +3,9 @@
 Only the families listed here can feed such methods; others are refused by name.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -13,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 from transformers.vision_utils import get_vision_window_index
 
-from divprune.methods.base import Modality
+from divprune.methods.item_context import Modality
 
 NO_PATCH = -1
 
@@ -24,13 +25,12 @@ tokens that come from none (image newline tokens)."""
 
 
 @dataclass(frozen=True)
-class Tower:
+class Tower(ABC):
     """A family's vision encoder.
 
     Attributes:
         name: of the encoder in the base model.
         projector: path of the projector in the base model.
-        patches: which patches each token is made from.
         projects_patches: whether the projector turns each patch into one token, so that mixtures of patches can be
             projected.
         groups_patches: whether the projector is given all patches of a token as one feature.
@@ -38,9 +38,24 @@ class Tower:
 
     name: str
     projector: str
-    patches: PatchRule
     projects_patches: bool = False
     groups_patches: bool = False
+
+    @abstractmethod
+    def token_values(
+        self, model: PreTrainedModel, inputs: Mapping[str, Any], modality: Modality, values: Tensor
+    ) -> Tensor:
+        """Turn values of a call's patches (P, ...) into values of its tokens (total, ...).
+
+        Args:
+            model: the model.
+            inputs: of the call.
+            modality: what the patches are of.
+            values: floating point, in the order in which the encoder's attention sees the patches, CLS tokens left out.
+
+        Returns:
+            The mean where several patches make a token; zeros where none does (image newline tokens).
+        """
 
     def of(self, model: PreTrainedModel) -> nn.Module:
         """Return the encoder."""
@@ -99,6 +114,49 @@ class Tower:
         return next(children[name] for name in ("self_attn", "attention", "attn") if name in children)
 
 
+@dataclass(frozen=True)
+class PatchTower(Tower):
+    """A vision encoder of whose patches each token is made from a few.
+
+    Attributes:
+        patches: which patches each token is made from.
+    """
+
+    patches: PatchRule = field(kw_only=True)
+
+    def token_values(
+        self, model: PreTrainedModel, inputs: Mapping[str, Any], modality: Modality, values: Tensor
+    ) -> Tensor:
+        """Average over the patches of each token."""
+        patches = self.patches(model, inputs, modality, len(values)).to(values.device)
+        mean = values[patches.clamp(min=0)].mean(dim=1)
+        outside = (patches[:, 0] == NO_PATCH).view(-1, *[1] * (mean.ndim - 1))
+        return mean.masked_fill(outside, 0.0)
+
+
+@dataclass(frozen=True)
+class InterpolatedTower(Tower):
+    """LLaVA-OneVision's: the tokens of large images and of videos lie between patches, by the model's own packing."""
+
+    def token_values(
+        self, model: PreTrainedModel, inputs: Mapping[str, Any], modality: Modality, values: Tensor
+    ) -> Tensor:
+        """Pack values as the model packs features."""
+        base: Any = model.base_model
+        flat = values.reshape(len(values), -1)
+        newline = flat.new_zeros(flat.shape[1])
+        if modality == "video":
+            videos, frames = inputs["pixel_values_videos"].shape[:2]
+            pooled = base.apply_pooling(flat.unflatten(0, (videos * frames, -1))).unflatten(0, (videos, frames))
+            packed: Tensor = torch.cat([pooled.flatten(1, 2), newline.expand(videos, 1, -1)], dim=1).flatten(0, 1)
+        else:
+            tiles = _num_tiles(model, inputs)
+            images = flat.unflatten(0, (sum(tiles), -1)).split(tiles)
+            ratio = model.config.vision_aspect_ratio
+            packed = torch.cat(base.pack_image_features(images, inputs["image_sizes"], newline, ratio)[0])
+        return packed.view(-1, *values.shape[1:])
+
+
 def tower_of(model: PreTrainedModel) -> Tower | None:
     """Return the vision encoder of a model; None if nothing is known of it."""
     config: Any = model.config
@@ -118,13 +176,27 @@ def _one_to_one(model: PreTrainedModel, inputs: Mapping[str, Any], modality: Mod
 def _anyres(model: PreTrainedModel, inputs: Mapping[str, Any], modality: Modality, num_patches: int) -> Tensor:
     """LLaVA-NeXT: the model's own packing of tiles, of patch numbers instead of features."""
     config: Any = model.config
-    side = config.vision_config.image_size
-    tiles = [image_size_to_num_patches(size, config.image_grid_pinpoints, side) for size in inputs["image_sizes"]]
+    tiles = _num_tiles(model, inputs)
     numbers = torch.arange(num_patches, dtype=torch.float64).view(sum(tiles), -1, 1).split(tiles)
     pack = cast(Callable[..., Any], model.base_model.pack_image_features)
     newline = torch.full((1,), float(NO_PATCH), dtype=torch.float64)
     packed, _ = pack(list(numbers), inputs["image_sizes"], config.vision_feature_select_strategy, newline)
     return torch.cat(list(packed)).long()
+
+
+def _num_tiles(model: PreTrainedModel, inputs: Mapping[str, Any]) -> list[int]:
+    """Count the tiles of each image, the whole of it among them.
+
+    LLaVA-OneVision cuts an image only where it stands alone in its row.
+    """
+    config: Any = model.config
+    side, counts = config.vision_config.image_size, inputs.get("batch_num_images")
+    sizes = inputs["image_sizes"]
+    alone = [True] * len(sizes) if counts is None else [int(count) == 1 for count in counts for _ in range(int(count))]
+    return [
+        image_size_to_num_patches(size, config.image_grid_pinpoints, side) if is_cut else 1
+        for size, is_cut in zip(sizes, alone, strict=True)
+    ]
 
 
 def _shuffled(model: PreTrainedModel, inputs: Mapping[str, Any], modality: Modality, num_patches: int) -> Tensor:
@@ -163,15 +235,16 @@ def _merged_rows(model: PreTrainedModel, inputs: Mapping[str, Any], modality: Mo
 
 
 PROJECTOR = "multi_modal_projector"
-TOWERS = {
-    "llava": Tower("vision_tower", PROJECTOR, _one_to_one, projects_patches=True),
-    "vipllava": Tower("vision_tower", PROJECTOR, _one_to_one, projects_patches=True),
-    "llava_next": Tower("vision_tower", PROJECTOR, _anyres, projects_patches=True),
-    "paligemma": Tower("vision_tower", PROJECTOR, _one_to_one, projects_patches=True),
-    "internvl": Tower("vision_tower", PROJECTOR, _shuffled, groups_patches=True),
-    "qwen2_vl": Tower("visual", "visual.merger", _merged),
-    "qwen2_5_vl": Tower("visual", "visual.merger", _windowed),
-    "qwen3_vl": Tower("visual", "visual.merger", _merged),
-    "hy_v4_vl": Tower("vision_tower", "vision_tower.patch_merger", _merged_rows),
+TOWERS: dict[str, Tower] = {
+    "llava": PatchTower("vision_tower", PROJECTOR, patches=_one_to_one, projects_patches=True),
+    "vipllava": PatchTower("vision_tower", PROJECTOR, patches=_one_to_one, projects_patches=True),
+    "llava_next": PatchTower("vision_tower", PROJECTOR, patches=_anyres, projects_patches=True),
+    "llava_onevision": InterpolatedTower("vision_tower", PROJECTOR),
+    "paligemma": PatchTower("vision_tower", PROJECTOR, patches=_one_to_one, projects_patches=True),
+    "internvl": PatchTower("vision_tower", PROJECTOR, patches=_shuffled, groups_patches=True),
+    "qwen2_vl": PatchTower("visual", "visual.merger", patches=_merged),
+    "qwen2_5_vl": PatchTower("visual", "visual.merger", patches=_windowed),
+    "qwen3_vl": PatchTower("visual", "visual.merger", patches=_merged),
+    "hy_v4_vl": PatchTower("vision_tower", "vision_tower.patch_merger", patches=_merged_rows),
 }
 """By `model.config.model_type`."""

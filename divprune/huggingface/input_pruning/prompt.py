@@ -36,7 +36,7 @@ from divprune.huggingface.input_pruning.positions import (
 )
 from divprune.huggingface.model_inputs import PADDING_VALUES, TYPE_INPUTS
 from divprune.huggingface.report import PruningReport, call_report, kept_tokens_of
-from divprune.methods.base import Modality
+from divprune.methods.item_context import Modality
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from divprune.errors import PruningError
 from divprune.huggingface.encoding.attention_capture import AttentionCapture
-from divprune.huggingface.encoding.vision_capture import READ_AT_ONCE
 from divprune.huggingface.gather_tokens import PADDING
-from divprune.methods.base import Need
+from divprune.methods.item_context import Need
+from divprune.methods.vision_inputs import READ_AT_ONCE
 
 ATTENTION: frozenset[Need] = frozenset({"attention", "text_attention", "visual_attention", "visual_peak_attention"})
 KEYS: frozenset[Need] = frozenset({"keys", "text_keys"})

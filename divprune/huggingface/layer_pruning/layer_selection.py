@@ -13,7 +13,7 @@ from divprune.huggingface.encoding.items import ItemSelection, VisualItem
 from divprune.huggingface.gather_tokens import PADDING, gather_index_of
 from divprune.huggingface.layer_pruning.decoder_capture import CAPTURED, CapturedLayer, Requested
 from divprune.huggingface.selecting import select_items
-from divprune.methods.base import Need
+from divprune.methods.item_context import Need
 
 DECODER_NEEDS: frozenset[Need] = CAPTURED | {"input_tokens", "text_states", "final_norm"}
 """The needs that are met inside the LLM only."""

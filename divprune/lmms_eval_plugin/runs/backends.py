@@ -78,6 +78,8 @@ class ModelPool:
             num_keep=run.num_keep,
             positions=run.positions,
             order=run.order,
+            scope=run.scope,
+            newlines=run.newlines,
         )
         return self._model
 
@@ -140,3 +142,5 @@ class ModelPool:
 def _refuse_options_of_prune(run: EvaluationRun, backend: str) -> None:
     if run.order != "sorted":
         raise EvaluationError(f"`backend` {backend} takes no order of its own")
+    if run.sharing_title:
+        raise EvaluationError(f"`backend` {backend} takes no scope and no newlines of its own")

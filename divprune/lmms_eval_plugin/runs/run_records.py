@@ -17,6 +17,7 @@ from divprune.evaluation.harness_options import HarnessOptions
 from divprune.evaluation.runs import EvaluationRun
 from divprune.lmms_eval_plugin.models.measurement import summary
 from divprune.lmms_eval_plugin.runs.sample_scores import sample_scores_of
+from divprune.methods.registry import fidelity_of
 from divprune.outputs import FileKind, safe_output, write_whole
 from divprune.records import Record, check_record_place, checksum, load_record, provenance
 
@@ -99,6 +100,7 @@ def run_record(
     config = {
         **settings,
         "dataset": dict(data) | ({"path": Path(data["path"]).name} if "fingerprint" in data else {}),
+        "fidelity": fidelity_of(run.method),
         "metric": metric,
         "statistic": data_set.statistic if data_set else "mean",
         "num_samples": len(samples),
