@@ -100,7 +100,7 @@ bench-serving: .venv-serving/.stamp  ## measure pruned servers next to unpruned 
 figures: .venv-test/.stamp  ## draw docs/figures.md and its pictures from results/
 	.venv-test/bin/divprune figures
 
-readme: .venv/.stamp  ## write the tables of README.md from results/
+readme: .venv/.stamp  ## write the tables of README.md and docs from results/, and docs/methods/
 	.venv/bin/python -m tools.render_results
 
 support: .venv/.stamp .venv-test/.stamp .venv-floor/.stamp  ## run the parity suite, and write docs/support.md from what it finds

@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 
 from divprune.huggingface.families.support import load_support
+from divprune.methods.registry import built_in
 from divprune.records import Record
 from tools.cost_tables import soak_table
+from tools.method_pages import FOLDER, INDEX, as_text, pages
 from tools.render_results import FILES, RESULTS, TABLES, render, scenes_table, selection_table
 from tools.render_support import PAGE, page
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -24,6 +26,34 @@ def test_tables_are_what_the_records_say(name: str) -> None:
 
 def test_the_support_page_is_what_the_parity_suite_found() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(load_support()), "run `make support`"
+
+
+def test_every_method_has_a_page_of_its_own_that_is_current() -> None:
+    found = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.md")}
+    wanted = pages()
+    assert found.keys() == wanted.keys() == {INDEX, *(f"{method.name}.md" for method in built_in())}
+    assert found == wanted, "run `make readme`"
+
+
+def test_a_page_says_what_the_class_says() -> None:
+    page = pages()["vidcom2.md"]
+    for words in (
+        "# `vidcom2`\n\nVideo only: the tokens least like the mean of their frame and of the video",
+        "| `temperature` | `0.01` | tau of the softmax, above 0; the paper's is 0.01. |",
+        "**unverified** (\u2021 in tables and figures)",
+        "| `grid` |  | (frames, height, width) of the tokens in row-major order",
+        "- on videos, before the LLM; how many tokens stay: `keep_ratio` or `num_keep`, exactly.",
+        "`Qwen2VLForConditionalGeneration` (videos)",
+        "@inproceedings{liu2025video,",
+    ):
+        assert words in page, words
+    assert "vision_keys, which vLLM does not hand over" in pages()["visionzip.md"].replace("\\", "")
+    assert "acts inside the LLM" in pages()["fastv.md"]
+    assert "| `attention` | at `layer` |" in pages()["flashvid.md"]
+
+
+def test_docstrings_read_the_same_in_markdown() -> None:
+    assert as_text("r_t = a * b_c < `x_y` | [z") == "r\\_t = a \\* b\\_c \\< `x_y` \\| \\[z"
 
 
 def test_every_table_is_used() -> None:

@@ -1,12 +1,14 @@
 """Seeded inputs, numbers only, and what our methods keep of them: `python -m tools.fidelity_inputs FOLDER`.
 
-For each seed `image-SEED.safetensors` and `video-SEED.safetensors`, float64, and of all seeds `picks.json`: method ->
-seed -> kept indices, in the order in which they were picked. Whoever has an author's code feeds it the same numbers and
-compares the indices.
+For each seed `image-SEED.safetensors` (24 x 24 tokens), `tiles-SEED.safetensors` (a thumbnail and 2 x 2 tiles),
+`video-SEED.safetensors` (8 frames) and `inside-SEED.safetensors` (an image at the entrance of a decoder layer), all
+float64, and of all seeds `picks.json`: method -> seed -> kept indices, in the order in which they were picked. Whoever
+has an author's code feeds it the same numbers and compares the indices.
 """
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from divprune.outputs import make_folder, write_whole
 
 SIDE, WIDTH, VISION_WIDTH, HEADS, NUM_TEXT_TOKENS = 24, 64, 48, 4, 12
 NUM_KEEP = 64
-FRAMES, FRAME_SIDE = 8, 8
+FRAMES, FRAME_SIDE, TILE_SIDE = 8, 8, 8
 Arrays = dict[str, NDArray[np.float64]]
 
 
@@ -52,41 +54,90 @@ def video_inputs(seed: int) -> Arrays:
     return {"visual_tokens": tokens, "vision_attention": _softmax(draw((HEADS, total)))}
 
 
+def tiles_inputs(seed: int) -> Arrays:
+    """Draw a thumbnail of 8 x 8 tokens and 2 x 2 tiles of as many, row by row, without newline tokens."""
+    draw = np.random.default_rng(seed).standard_normal
+    total = 5 * TILE_SIDE**2
+    return {"visual_tokens": draw((total, WIDTH)), "vision_attention": _softmax(draw((HEADS, total)))}
+
+
+def inside_inputs(seed: int) -> Arrays:
+    """Draw what enters a decoder layer, and what methods inside the language model read there."""
+    draw = np.random.default_rng(seed).standard_normal
+    total, head = SIDE**2, WIDTH // HEADS
+    text_attention = _softmax(draw((HEADS, NUM_TEXT_TOKENS, total)))
+    return {
+        "visual_tokens": draw((total, WIDTH)),
+        "attention": np.ascontiguousarray(text_attention[:, -1]),  # safetensors writes what lies in memory
+        "text_attention": text_attention,
+        "visual_peak_attention": _softmax(draw((total,))),
+        "keys": draw((HEADS, total, head)),
+        "text_keys": draw((HEADS, NUM_TEXT_TOKENS, head)),
+        "visual_query": draw((HEADS, head)),
+        "text_states": draw((NUM_TEXT_TOKENS, WIDTH)),
+        "text_embeddings": draw((NUM_TEXT_TOKENS, WIDTH)),
+        "input_tokens": draw((total, WIDTH)),
+    }
+
+
 def _softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
     powers: NDArray[np.float64] = np.exp(values - values.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-def picks(method: Method, inputs: Arrays, is_video: bool) -> list[int]:
+_WHOLE = (Piece(0, SIDE, SIDE, SIDE),)
+_FRAMES = tuple(Piece(frame * FRAME_SIDE**2, FRAME_SIDE, FRAME_SIDE, FRAME_SIDE) for frame in range(FRAMES))
+_TILES = (
+    Piece(0, TILE_SIDE, TILE_SIDE, TILE_SIDE),
+    Piece(TILE_SIDE**2, 2 * TILE_SIDE, 2 * TILE_SIDE, 2 * TILE_SIDE),
+)
+KINDS: dict[str, tuple[Callable[[int], Arrays], dict[str, Any]]] = {
+    "image": (image_inputs, {"modality": "image", "grid": (1, SIDE, SIDE), "pieces": _WHOLE}),
+    "tiles": (tiles_inputs, {"modality": "image", "pieces": _TILES}),
+    "video": (video_inputs, {"modality": "video", "grid": (FRAMES, FRAME_SIDE, FRAME_SIDE), "pieces": _FRAMES}),
+    "inside": (inside_inputs, {"modality": "image", "pieces": _WHOLE}),
+}
+"""What is drawn, and what is known of it besides."""
+SECOND_STAGES = {"vscan": 16, "prunevid": 10, "holitom": 18, "flashvid": 20}
+"""Methods with a stage inside the language model, and the layer at which the paper has it."""
+
+
+def picks(method: Method, inputs: Arrays, kind: str) -> list[int]:
     """Return the indices that a method keeps, in its own order; of a merging method those of its anchors."""
     tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
     tokens: Tensor = tensors.pop("visual_tokens")
-    frames, side = (FRAMES, FRAME_SIDE) if is_video else (1, SIDE)
-    pieces = tuple(Piece(frame * side**2, side, side, side) for frame in range(frames))
-    known: dict[str, Any] = {"modality": "video" if is_video else "image", "grid": (frames, side, side)}
-    context = ItemContext(**known, pieces=pieces, **tensors)
+    known = KINDS[kind][1]
+    if kind == "inside":
+        known = {**known, "layer": method.layers[-1], "final_norm": torch.nn.Identity()}
+    context = ItemContext(**known, **tensors)
     if isinstance(method, MergingMethod):
         return checked_merge(method, tokens, NUM_KEEP, context).anchors.tolist()
     found: list[int] = method.select(tokens, NUM_KEEP, context).tolist()
     return found
 
 
-def comparable() -> dict[str, bool]:
-    """Return the methods of papers that act before the LLM on what is drawn here, and whether they want a video."""
+def comparable() -> dict[str, str]:
+    """Return the methods of papers that choose by what is drawn here, as `get_method` reads them, and of which kind."""
     found = {}
     for known in built_in():
-        if known.paper is None or known.count == "schedule" or known.name == "fitprune":
+        if known.paper is None or known.name in ("vtw", "fitprune"):  # neither has a choice of its own here
             continue
-        method = get_method(known.name)
-        for is_video, draw in ((False, image_inputs), (True, video_inputs)):
-            inputs = draw(0)
-            if known.name not in found and not method.layers and method.needs <= inputs.keys() | {"grid", "pieces"}:
-                try:
-                    picks(method, inputs, is_video)
-                except ValueError:
-                    continue
-                found[known.name] = is_video
+        kind = _kind_of(known)
+        if kind is not None:
+            found[known.name] = kind
+        if known.name in SECOND_STAGES:
+            found[f"{known.name}:layer={SECOND_STAGES[known.name]}"] = "inside"
     return found
+
+
+def _kind_of(known: type[Method]) -> str | None:
+    """Return what a method is shown: tiles only if it needs grids and cannot do without several."""
+    method = get_method(known.name)
+    if method.layers:
+        return "inside"
+    shown = "video" if "image" not in known.modalities else "tiles" if known.name == "globalcom2" else "image"
+    draw, places = KINDS[shown]
+    return shown if method.needs <= draw(0).keys() | places.keys() else None
 
 
 def write(folder: Path, num_seeds: int) -> None:
@@ -95,11 +146,11 @@ def write(folder: Path, num_seeds: int) -> None:
     kept: dict[str, dict[int, list[int]]] = {}
     methods = comparable()
     for seed in range(num_seeds):
-        drawn = {False: image_inputs(seed), True: video_inputs(seed)}
-        for is_video, arrays in drawn.items():
-            save_file(arrays, folder / f"{'video' if is_video else 'image'}-{seed}.safetensors")
-        for name, is_video in methods.items():
-            kept.setdefault(name, {})[seed] = picks(get_method(name), drawn[is_video], is_video)
+        drawn = {kind: draw(seed) for kind, (draw, _) in KINDS.items()}
+        for kind, arrays in drawn.items():
+            save_file(arrays, folder / f"{kind}-{seed}.safetensors")
+        for name, kind in methods.items():
+            kept.setdefault(name, {})[seed] = picks(get_method(name), drawn[kind], kind)
     write_whole(folder / "picks.json", json.dumps({"num_keep": NUM_KEEP, "picks": kept}) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""Write the tables of README.md and docs/results.md: `python -m tools.render_results`.
+"""Write the tables of README.md and docs, and the methods' pages: `python -m tools.render_results`.
 
 A table between `<!-- results:NAME -->` and `<!-- /results -->` comes from a record under results/, one between
 `<!-- table:NAME -->` and `<!-- /table -->` from the package itself. No number there is typed by hand.
@@ -19,6 +19,7 @@ from divprune.records import Record, load_record
 from tools.cost_tables import bench_table, serving_table, soak_table
 from tools.figure_block import figure_block
 from tools.markdown import markdown_table
+from tools.method_pages import deviation, write_pages
 from tools.paper_tables import plan_table, reproduced_table
 from tools.scene_tables import greedy_table, suite_table
 from tools.served_table import served_table
@@ -40,6 +41,7 @@ def main() -> None:
         if after != before:
             write_whole(path, after)
             print(f"{name} rewritten")
+    write_pages()
 
 
 def render(text: str) -> str:
@@ -72,7 +74,11 @@ def methods_table() -> str:
     rows = []
     for info in available_methods():
         parameters = ", ".join(f"`{name}={value}`" for name, value in info.parameters.items())
-        cells = (f"`{info.name}`", info.summary.rstrip("."), info.acts.replace("language model", "LLM"))
+        cells = (
+            f"[`{info.name}`](docs/methods/{info.name}.md)",
+            info.summary.rstrip("."),
+            info.acts.replace("language model", "LLM"),
+        )
         reads = ", ".join(need.replace("_", " ") for need in info.needs)
         merges = "yes" if info.merges else ""
         rows.append((*cells, reads, merges, parameters, _paper(info), info.fidelity))
@@ -85,9 +91,8 @@ def fidelity_table() -> str:
     rows = []
     for method in built_in():
         if method.paper is not None:
-            found = re.search(r"(?:Deviation|Stand-in).*?(?=\n\n|\Z)", method.__doc__ or "", flags=re.S)
-            said = " ".join(found[0].split()) if found else ""
-            rows.append((f"`{method.name}`", method.fidelity, said, method.paper.citation))
+            name = f"[`{method.name}`](methods/{method.name}.md)"
+            rows.append((name, method.fidelity, deviation(method), method.paper.citation))
     header = ("method", "fidelity", "what deviates", "paper")
     return markdown_table(header, rows, numbers_from=len(header))
 

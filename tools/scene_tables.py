@@ -16,9 +16,9 @@ def suite_table(record: Record) -> str:
     at_equal_tokens = [row for row in answered if row["matching"] != "flops"]
     seen = {(row["method"], row["num_kept"]) for row in at_equal_tokens}
     others = [row for row in answered if (row["method"], row["num_kept"]) not in seen]
-    parts = [record.config["notice"], _suite_rows(at_equal_tokens)]
+    parts = [record.config["notice"], suite_rows(at_equal_tokens)]
     if others:
-        parts += ["At equal FLOPs, where that means other counts:", _suite_rows(others)]
+        parts += ["At equal FLOPs, where that means other counts:", suite_rows(others)]
     refusals = dict.fromkeys((row["method"], row["refusal"]) for row in record.rows if row["refusal"] is not None)
     parts += ["\n".join(f"- refused: `{method}`: {reason}" for method, reason in refusals)] if refusals else []
     confidence = f"{record.config['confidence']:.0%} intervals by a bootstrap over scenes"
@@ -26,7 +26,8 @@ def suite_table(record: Record) -> str:
     return "\n\n".join([*parts, f"{record.config['num_scenes']} scenes, {numbered}; {confidence}. {FIDELITY_LEGEND}"])
 
 
-def _suite_rows(rows: Sequence[Mapping[str, Any]]) -> str:
+def suite_rows(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A line a method, keep ratio and matching."""
     header = ("method", "tokens", "FLOPs", "existence F1", "count", "color", "shape", "position", "CIDEr", "mean")
     cells = [
         (

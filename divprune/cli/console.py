@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -33,6 +34,7 @@ from divprune.progress import Advance, quiet_logs
 
 USER_ERROR = 2
 INTERNAL_ERROR = 1
+INTERRUPTED = 128 + signal.SIGINT
 
 _NAMING_ARGUMENTS = (ArgumentError, BatchError, CheckpointError, EvaluationError, MediaError, MissingDependencyError)
 _OPTIONS = {
@@ -161,9 +163,17 @@ def command(as_json: bool, debug: bool, force: bool = False, **options: str) -> 
 
 @contextmanager
 def one_line_errors(debug: bool, console: Console | None = None) -> Iterator[None]:
-    """Print any exception as one line on standard error and exit; with `debug`, let it through with its traceback."""
+    """Print any exception as one line on standard error and exit; with `debug`, let it through with its traceback.
+
+    Ctrl-C is one line too, and the exit code that shells give it.
+    """
     try:
         yield
+    except KeyboardInterrupt as error:
+        if debug:
+            raise
+        print(printable(str(error) or "interrupted"), file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
     except (typer.Exit, typer.Abort, BrokenPipeError):
         raise
     except Exception as error:

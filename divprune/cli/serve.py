@@ -157,7 +157,10 @@ def batch(
             recursive=recursive,
             trust_names=trust_names,
         )
-        done = answer_batch(options, console)
+        try:
+            done = answer_batch(options, console)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"interrupted; the same command goes on from what is in {output}") from None
         total, failed = done.num_questions, done.num_failed
         console.show(f"{total - failed} of {total} questions answered: {output}")
         console.result({"output": str(output), "num_questions": total, "num_failed": failed})

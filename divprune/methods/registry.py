@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 from divprune.errors import UnknownMethodError
 from divprune.methods.base import Count, Fidelity, Method, Paper
-from divprune.methods.item_context import QUERY_NEEDS
+from divprune.methods.item_context import QUERY_NEEDS, Modality
 from divprune.methods.merging import MergingMethod
 
 ENTRY_POINT_GROUP = "divprune.methods"
@@ -43,6 +43,7 @@ class MethodInfo:
         merges: Whether dropped tokens are merged into the kept ones.
         vision_layer: The layer of the vision encoder that it needs attention or keys of, see `Method.vision_layer`;
             None if it needs neither.
+        modalities: What it can prune.
     """
 
     name: str
@@ -55,6 +56,7 @@ class MethodInfo:
     needs: tuple[str, ...] = ()
     merges: bool = False
     vision_layer: int | None = None
+    modalities: tuple[Modality, ...] = ("image", "video")
 
     @property
     def is_query_aware(self) -> bool:
@@ -74,6 +76,7 @@ class MethodInfo:
             "vision_layer": self.vision_layer,
             "query_aware": self.is_query_aware,
             "merges": self.merges,
+            "modalities": list(self.modalities),
             "parameters": self.parameters,
             "year": paper.year if paper else None,
             "citation": paper.citation if paper else None,
@@ -133,6 +136,7 @@ def _info(name: str, method: type[Method]) -> MethodInfo:
         needs=tuple(sorted(method.needs)),
         merges=issubclass(method, MergingMethod),
         vision_layer=method.vision_layer if method.needs & {"vision_attention", "vision_keys"} else None,
+        modalities=tuple(sorted(method.modalities)),
     )
 
 

@@ -15,7 +15,7 @@ def video_frames(visual_tokens: Tensor, context: ItemContext, method: Method) ->
     """Return the tokens (M, d) of a video by frames (T, P, d), in float32 at least.
 
     Raises:
-        ValueError: The item is no video, its tokens form no grid, or they hold NaN or infinity.
+        ValueError: The item is no video.
     """
     require_modality(method, context.modality)
     if not bool(torch.isfinite(visual_tokens).all()):

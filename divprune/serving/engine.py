@@ -13,6 +13,7 @@ from divprune.config import Positions
 from divprune.errors import BatchError, MediaError
 from divprune.media import MAX_PIXELS_AT_ONCE, load_image
 from divprune.serving.answers import Answer
+from divprune.serving.interrupts import interrupts_kept_here
 from divprune.serving.questions import BatchQuestion
 from divprune.serving.vllm_flags import answer_flags
 from divprune.serving.vllm_installed import require_vllm
@@ -72,7 +73,8 @@ class PrunedEngine:
         from vllm.sampling_params import RequestOutputKind
 
         self._settings, self._refusals = settings, (ValueError, VLLMClientError)
-        self._llm = LLM.from_engine_args(_engine_arguments(settings))
+        with interrupts_kept_here():
+            self._llm = LLM.from_engine_args(_engine_arguments(settings))
         self._sampling = SamplingParams(
             max_tokens=settings.max_new_tokens,
             temperature=settings.temperature,

@@ -16,11 +16,13 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
 
+from divprune.vllm_plugin.environment import METRICS_FOLDER
 from divprune.vllm_plugin.lifetime_signals import CUT, READY, name_watcher
 from divprune.vllm_plugin.owner_watchdog import end_engines_with_owner
 
@@ -46,7 +48,11 @@ class _Watcher:
 
     def run(self, command: Sequence[str]) -> int:
         """Run the server to its end; return its exit code as `subprocess` has it."""
-        environment = dict(os.environ)
+        with tempfile.TemporaryDirectory(prefix="divprune-metrics-", ignore_cleanup_errors=True) as folder:
+            return self._run(command, folder)
+
+    def _run(self, command: Sequence[str], metrics_folder: str) -> int:
+        environment = os.environ | {METRICS_FOLDER: metrics_folder}
         end_engines_with_owner(environment)
         name_watcher(environment)
         signals = {*STOP_SIGNALS, READY, signal.SIGALRM}

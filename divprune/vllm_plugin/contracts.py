@@ -116,6 +116,7 @@ REGISTRATION = (
     Contract("vllm.distributed:get_tp_group"),
     Contract("vllm.distributed.parallel_state:GroupCoordinator.broadcast", ("input_",)),
     Contract("vllm.distributed.parallel_state:GroupCoordinator.all_gather", ("input_",), ("dim",)),
+    Contract("vllm.distributed.parallel_state:GroupCoordinator", fields=("is_first_rank",)),
     # What is refused, and what buffers are sized by.
     Contract(
         "vllm.config:VllmConfig",
@@ -216,15 +217,6 @@ SERVER = (
         ("message",),
         ("err_type", "status_code"),
     ),
-    # What the line says that tells when the server is ready.
-    Contract("vllm.multimodal:MULTIMODAL_REGISTRY.create_processor", ("model_config",)),
-    Contract(f"{_PROCESSOR}get_dummy_mm_inputs", ("mm_counts",)),
-    Contract("vllm.utils.torch_utils:set_default_torch_num_threads", ("num_threads",)),
-    Contract(f"{_INFO}allowed_mm_limits"),
-    Contract("vllm.config:CacheConfig", fields=("kv_cache_size_tokens", "block_size")),
-    Contract("vllm.config:SchedulerConfig", fields=("max_num_seqs",)),
-    Contract("vllm.config:VllmConfig", fields=("shutdown_timeout",)),
-    Contract("vllm.config:ModelConfig", fields=("served_model_name",)),
     # Images and videos that requests name.
     Contract("vllm.exceptions:VLLMValidationError"),
     Contract("vllm.multimodal.media:MEDIA_CONNECTOR_REGISTRY.register", ("name",)),
@@ -235,6 +227,16 @@ SERVER = (
     Contract("vllm.multimodal.media.video:VideoMediaIO.load_bytes", ("data",)),
     Contract("vllm.multimodal.media.video:VideoMediaIO.load_base64", ("media_type", "data")),
     Contract("vllm.multimodal.video_decoders.opencv:OpenCVVideoBackendMixin.open_video_capture", ("data",)),
+    # What the line says that tells when the server is ready.
+    Contract("vllm.multimodal:MULTIMODAL_REGISTRY.create_processor", ("model_config",)),
+    Contract(f"{_PROCESSOR}get_dummy_mm_inputs", ("mm_counts",)),
+    Contract("vllm.utils.torch_utils:set_default_torch_num_threads", ("num_threads",)),
+    Contract(f"{_INFO}allowed_mm_limits"),
+    Contract("vllm.config:CacheConfig", fields=("kv_cache_size_tokens", "block_size")),
+    Contract("vllm.config:SchedulerConfig", fields=("max_num_seqs",)),
+    Contract("vllm.config:VllmConfig", fields=("shutdown_timeout",)),
+    Contract("vllm.config:ModelConfig", fields=("served_model_name",)),
+    Contract("vllm.engine.protocol:EngineClient", fields=("model_config", "renderer")),
 )  # fmt: skip
 """Checked when vLLM's server takes our middleware, which also reads `args`, `vllm_config` and `server` of its state."""
 

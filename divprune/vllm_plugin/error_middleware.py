@@ -23,7 +23,6 @@ from divprune.vllm_plugin import contracts
 RENDERING = ("vllm.renderers.", "vllm.multimodal.", "divprune.vllm_plugin.media_connector")
 """Modules that read requests."""
 _NOT_IMPLEMENTED, _BAD_REQUEST = 501, 400
-_ERRORS_ONLY = 2  # OpenCV's level
 # Below vLLM's logger, whose handlers it shares.
 _LOG = logging.getLogger("vllm.divprune")
 
@@ -33,7 +32,6 @@ class RefuseFaultyRequests:
 
     def __init__(self, app: Any) -> None:
         contracts.require(contracts.SERVER)
-        import cv2
         from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
         from vllm.multimodal.media import MEDIA_CONNECTOR_REGISTRY
 
@@ -46,7 +44,6 @@ class RefuseFaultyRequests:
         os.environ.setdefault("VLLM_MEDIA_FETCH_MAX_RETRIES", "1")
         # What FFmpeg thinks of a damaged video is in none of the log's lines; the refusal is in one.
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-        cv2.setLogLevel(_ERRORS_ONLY)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer a request."""

@@ -29,6 +29,7 @@ from divprune.vllm_plugin.families import ServedFamily, served_family
 from divprune.vllm_plugin.given import BUDGET, Given, holds_budget
 from divprune.vllm_plugin.positions import num_positions
 from divprune.vllm_plugin.settings import REQUEST_KEYS, PruningSettings, allowed_count, as_integers
+from divprune.vllm_plugin.token_counts import ItemCount, count_item
 
 MODALITIES: tuple[Modality, ...] = ("image", "video")
 
@@ -143,8 +144,13 @@ class PrunedProcessor(BaseMultiModalProcessor[PrunedInfo]):
     def _maybe_apply_prompt_updates(self, *args: Any, **kwargs: Any) -> Any:
         _, processed = Given(args, kwargs).find(lambda value: hasattr(value, "prompt_updates"), "a processed prompt")
         ids, placeholders = super()._maybe_apply_prompt_updates(*args, **kwargs)
-        items = [updates[0].content for kind in processed.prompt_updates.values() for updates in kind]
-        self._require_positions(len(ids) + sum(item.num_dropped for item in items))
+        items = [
+            (modality, updates[0].content) for modality, each in processed.prompt_updates.items() for updates in each
+        ]
+        self._require_positions(len(ids) + sum(content.num_dropped for _, content in items))
+        for modality, content in items:
+            num_kept = content.num_visual_tokens - content.num_dropped
+            count_item(ItemCount(modality, content.num_visual_tokens, num_kept))
         return ids, placeholders
 
     def _require_positions(self, unpruned_length: int) -> None:

@@ -4,6 +4,7 @@ vLLM runs the vision encoder by `embed_multimodal` and caches what comes back; t
 method run and keep the method's choice of rows. Where positions count tokens, nothing else is to be done.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from divprune.methods import ItemContext, Method
 from divprune.methods.grids import Grid, pieces_of_grid
 from divprune.methods.item_context import Modality
 from divprune.methods.kept_tokens import Kept, has_other_tokens, keep_patches, keep_tokens
+from divprune.vllm_plugin.metrics import SelectionTimes
 from divprune.vllm_plugin.processor import MODALITIES, PrunedInfo, PrunedProcessor, budget_field, pruned_class
 from divprune.vllm_plugin.refusals import refuse_unsupported
 from divprune.vllm_plugin.settings import from_integers
@@ -52,6 +54,7 @@ class PrunedModel(SupportsMultiModal):
         settings = refuse_unsupported(vllm_config)
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         self.pruning_method = settings.method_object()
+        self.selection_times = SelectionTimes()
 
     def embed_multimodal(self, **kwargs: Any) -> list[Tensor]:
         """Encode a batch of items of one modality, and keep the chosen rows of each."""
@@ -61,10 +64,13 @@ class PrunedModel(SupportsMultiModal):
         budgets = kwargs.pop(budget_field(kind)).tolist()
         items, contexts = self.encoded(kind, kwargs)
         counts = [from_integers(values).count(len(item)) for values, item in zip(budgets, items, strict=True)]
+        started = time.perf_counter()
         kept = [
             kept_tokens(self.pruning_method, self.visual_tokens(item), count, context)
             for item, count, context in zip(items, counts, contexts, strict=True)
         ]
+        if get_tp_group().is_first_rank:
+            self.selection_times.add(kind, len(items), time.perf_counter() - started)
         # Ranks that choose differently would mix two images into one prompt, so all follow the first.
         rows = get_tp_group().broadcast(torch.cat([each.order for each in kept])).split(counts)
         merged = [each.merged for each in kept if each.merged is not None]

@@ -30,18 +30,32 @@ def refuse_unsupported(vllm_config: Any) -> PruningSettings:
     for is_asked, reason in _modes(vllm_config):
         if is_asked:
             raise ValueError(f"a pruned model cannot be served with {reason}")
-    family = served_family(model_config.architecture)
-    if family is None:
-        raise ValueError(f"no pruned model for architecture {model_config.architecture!r}")
-    multimodal = model_config.multimodal_config
-    served = tuple(kind for kind in family.modalities if multimodal.get_limit_per_prompt(kind) > 0)
+    family = family_of(model_config)
     method = settings.method_object()
-    refuse_method(method, family, served)
+    refuse_method(method, family, allowed_modalities(model_config))
     refuse_tower(method, family, model_config.hf_config)
     for is_asked, reason in _tower_modes(vllm_config):
         if is_asked and method.needs & TOWER_NEEDS:
             raise ValueError(f"method {method.name!r} cannot be served with {reason}")
     return settings
+
+
+def family_of(model_config: Any) -> ServedFamily:
+    """Return the family of a pruned model.
+
+    Raises:
+        ValueError: None is served by its architecture.
+    """
+    family = served_family(model_config.architecture)
+    if family is None:
+        raise ValueError(f"no pruned model for architecture {model_config.architecture!r}")
+    return family
+
+
+def allowed_modalities(model_config: Any) -> tuple[Modality, ...]:
+    """Return what a prompt may show, of what is pruned of the model's family."""
+    limits = model_config.multimodal_config
+    return tuple(kind for kind in family_of(model_config).modalities if limits.get_limit_per_prompt(kind) > 0)
 
 
 def _modes(vllm_config: Any) -> list[tuple[bool, str]]:

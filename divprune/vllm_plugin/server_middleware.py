@@ -4,9 +4,10 @@ from typing import Any
 
 from divprune.vllm_plugin.error_middleware import RefuseFaultyRequests
 from divprune.vllm_plugin.lifetime_middleware import ReadyAndStopping
+from divprune.vllm_plugin.reporting_middleware import ReportPruning
 
 # From the application outwards: what stops the server must see the end of every response.
-_INNER_TO_OUTER = (RefuseFaultyRequests, ReadyAndStopping)
+_INNER_TO_OUTER = (RefuseFaultyRequests, ReportPruning, ReadyAndStopping)
 
 
 class ServerMiddleware:

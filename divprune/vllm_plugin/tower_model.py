@@ -20,6 +20,7 @@ from divprune.methods.item_context import TOKEN_AXES, Modality, Need, Piece
 from divprune.methods.merging import MergingMethod
 from divprune.methods.vision_inputs import VISION_NEEDS
 from divprune.vllm_plugin.pruned_model import PrunedModel
+from divprune.vllm_plugin.refusals import allowed_modalities
 from divprune.vllm_plugin.settings import PruningSettings
 from divprune.vllm_plugin.vision_capture import TowerCapture, deep_enough
 
@@ -38,11 +39,14 @@ class TowerModel(PrunedModel):
         method = PruningSettings.of(config).method_object()
         with deep_enough(config, method):
             super().__init__(vllm_config=vllm_config, prefix=prefix)
-        if method.needs & VISION_NEEDS:
+        # vLLM builds no tower where prompts may show nothing.
+        if allowed_modalities(vllm_config.model_config):
             self.capture = self.captured_by(method)
 
-    def captured_by(self, method: Method) -> TowerCapture:
-        """Put hooks on the tower for what a method needs."""
+    def captured_by(self, method: Method) -> TowerCapture | None:
+        """Put hooks on the tower for what a method needs; None if that is nothing."""
+        if not method.needs & VISION_NEEDS:
+            return None
         return TowerCapture(self.tower(), self.projector(), self.config, method, self.mixes_patches)
 
     def tower(self) -> nn.Module:

@@ -129,6 +129,10 @@ class MergedTower(TowerModel):
 class WindowedTower(MergedTower):
     """Qwen2.5-VL: the same, but the tower works in the order of its windows."""
 
+    def projector(self) -> nn.Module:
+        """Return the first part of what merges patches; vLLM calls the whole, which it may compile, past hooks."""
+        return self.visual.merger.ln_q
+
     def token_values(self, kind: Modality, index: int, kwargs: Mapping[str, Any], values: Tensor) -> Tensor:
         """Average over the patches of each token, and put tokens back into their order."""
         windows, _ = self.visual.get_window_index_thw(*kwargs[f"{kind}_grid_thw"][index].tolist())

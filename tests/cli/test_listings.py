@@ -119,6 +119,7 @@ def test_methods_tell_what_they_need_and_where_they_come_from(divprune: Command)
         "vision_layer": -2,
         "query_aware": False,
         "merges": True,
+        "modalities": ["image", "video"],
         "parameters": {},
         "served": {},
         "year": 2025,

@@ -170,7 +170,9 @@ def test_models_that_cannot_be_read_so_are_refused(model: PreTrainedModel, llava
     refused(
         CASES["paligemma"].build(), clip, UnsupportedModelError, "this model's vision tower is 'siglip_vision_model'"
     )
-    refused(CASES["llava_next_video"].build(), clip, UnsupportedModelError, "its vision encoder is not known")
+    keeps_cls = CASES["llava"].build()
+    keeps_cls.config.vision_feature_select_strategy = "full"
+    refused(keeps_cls, clip, UnsupportedModelError, "its vision encoder is not known")
     model.config._name_or_path = model.name_or_path = ""
     refused(model, clip, UnsupportedModelError, "needs the model's own tokenizer .*save the processor beside the model")
 

@@ -167,7 +167,9 @@ def test_everything_is_as_before_afterwards() -> None:
     ("family", "kind", "spec"),
     [
         ("qwen2_5_vl", "video", "flashvid:layer=2"),
+        ("llava_next_video", "video", "flashvid:layer=2"),
         ("qwen2_5_vl", "video", "holitom:layer=2"),
+        ("llava_next_video", "video", "holitom:layer=2"),
         ("qwen2_5_vl", "video", "prunevid:layer=2"),
         ("llava", "image", "vscan:layer=2,early_layer=0"),
         ("llava_next", "image", "vscan:layer=2,early_layer=0"),

@@ -13,12 +13,15 @@ from divprune import prune
 from divprune.budget import budget
 from divprune.errors import PruningError
 from divprune.huggingface.families.vision_towers import TOWERS
+from divprune.huggingface.model_inputs import CACHE, cache_in
 from divprune.methods import ItemContext, available_methods, get_method
 from divprune.methods.base import Method
 from divprune.methods.item_context import Need
 from divprune.methods.merging import Merged, MergingMethod
 from divprune.selection.reference import reference_select
 from tests.methods.contexts import VIDEO, made
+from tests.support.conversation import GREEDY as LOGITS
+from tests.support.conversation import longer
 from tests.support.encoding import encoded_for
 from tests.support.float64 import is_different, is_rounding
 from tests.support.greedy_calls import generate_logits, largest_error
@@ -41,6 +44,7 @@ INSIDE = {
 SHALLOW = {"hiprune": "hiprune:early_layer=0", "vscan": "vscan:early_layer=0"}
 """Methods that read a layer which tiny vision encoders do not have."""
 NAMES = [(INSIDE | SHALLOW).get(info.name, info.name) for info in available_methods()]
+GREEDY_CALL = {**LOGITS, "max_new_tokens": 4}
 ONE_SIZE = r"needs images of one size, .* give the processor smaller ones instead, by divprune\.methods\.downsampled"
 NO_GRID = "needs tokens that form one .* grid"
 
@@ -93,6 +97,30 @@ def test_every_method_runs_on_every_family_or_is_refused(family: str, name: str)
         assert item.num_kept == asked or (method.count == "at_most" and 1 <= item.num_kept < asked)
     unpruned, _ = generate_logits(model, inputs)
     assert not unpruned.equal(tokens)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])
+def test_every_method_goes_on_with_text(family: str, name: str) -> None:
+    model, method = model_of(family), made(name)
+    if (family, name) in REFUSED:
+        return
+    asked_for = {} if method.count == "schedule" else {"keep_ratio": RATIO}
+    inputs = inputs_of(family, "video" if family == "qwen2_5_vl" and name in VIDEO else "image")
+    with prune(model, method, **asked_for) as pruning:
+        first = model.generate(**inputs, **GREEDY_CALL)
+        kept = [item.kept_indices for item in pruning.last.items]
+        text = longer(inputs, first.sequences, [[31, 32, 33], [41, 42, 43]])
+        second = model.generate(**text, **GREEDY_CALL, **{CACHE: cache_in(first)})
+        assert [item.kept_indices.tolist() for item in pruning.last.items] == [each.tolist() for each in kept]
+        if method.layers != () or method.needs & {"text_embeddings", "clip_text"}:
+            return  # what these keep depends on all of the text
+        types = {key: first.sequences.new_zeros(text["input_ids"].shape) for key in inputs if key.endswith("type_ids")}
+        for key, value in types.items():
+            value[:, : inputs[key].shape[1]] = inputs[key]
+        whole = model.generate(**{**inputs, **types, **text}, **GREEDY_CALL)
+    difference = torch.stack(second.logits) - torch.stack(whole.logits)
+    assert is_rounding(difference.abs().max())
 
 
 def test_every_method_is_there_once() -> None:

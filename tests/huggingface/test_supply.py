@@ -264,6 +264,26 @@ def test_an_early_layer_that_is_not_there_is_refused() -> None:
         pass
 
 
+def test_a_pooled_token_of_a_video_has_the_mean_of_its_patches() -> None:
+    """LLaVA-NeXT-Video: 4 x 4 patches a frame, pooled to 2 x 2 tokens; the first is of patches 0, 1, 4 and 5."""
+    model = CASES["llava_next_video"].build()
+    inputs = make_inputs(CASES["llava_next_video"], model, [[1, 5, "video", 6, 7]])
+    with torch.no_grad():
+        (item,) = encoded_for(model, inputs, Curious()).items
+    frames = inputs["pixel_values_videos"].shape[1]
+    probabilities = eager_attention(model, {"pixel_values": inputs["pixel_values_videos"]}, -2)
+    of_patches = probabilities[:, :, 0, 1:].transpose(0, 1)  # (heads, frames, 16)
+    squares = torch.tensor([[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]])
+    expected = of_patches[:, :, squares].mean(dim=-1).flatten(1)
+    assert expected.shape[1] == 4 * frames == len(item.visual_tokens)
+    assert is_rounding((item.context.vision_attention - expected).abs().max())
+    # What the projector reads is pooled already.
+    with torch.no_grad():
+        projected = model.model.multi_modal_projector(item.context.patch_features[None])[0]
+    assert is_rounding((projected - item.visual_tokens).abs().max())
+    assert item.context.has_patch.all()
+
+
 def test_attention_of_tiles_is_that_of_their_tile() -> None:
     model, inputs, items = supplied("llava_next")
     tiles = inputs["pixel_values"][0]  # the first picture: the whole one, then its tiles

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
-from tools.fidelity_inputs import NUM_KEEP, comparable, image_inputs, video_inputs, write
+from divprune.methods.registry import built_in, get_method
+from tools.fidelity_inputs import KINDS, NUM_KEEP, comparable, image_inputs, picks, write
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +20,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_inputs_are_those_of_their_seed(folder: Path) -> None:
-    for name, draw in (("image", image_inputs), ("video", video_inputs)):
+    for name, (draw, _) in KINDS.items():
         stored, drawn = load_file(folder / f"{name}-0.safetensors"), draw(0)
         assert stored.keys() == drawn.keys()
         assert all(stored[key].dtype == np.float64 and np.array_equal(stored[key], drawn[key]) for key in drawn)
@@ -33,5 +35,20 @@ def test_picks_are_distinct_and_of_every_comparable_method(folder: Path) -> None
     assert found["picks"].keys() == comparable().keys()
     for name, seeds in found["picks"].items():
         assert len(set(seeds["0"])) == len(seeds["0"]) <= NUM_KEEP, name
-    assert {"divprune", "otprune", "eadp", "flashvid"} <= found["picks"].keys()
-    assert not {"fastv", "vtw", "random"} & found["picks"].keys()
+    # What has no paper, what withdraws all tokens, and what needs a recipe or works on pixels has nothing to compare.
+    papers = {method.name for method in built_in() if method.paper is not None}
+    assert {name for name in found["picks"] if ":" not in name} == papers - {"vtw", "fitprune"}
+    kinds = comparable()
+    assert {kinds[name] for name in ("dycoke", "vidcom2", "prunevid", "holitom", "fastvid", "flashvid")} == {"video"}
+    assert (kinds["globalcom2"], kinds["hiprune"], kinds["vscan"]) == ("tiles", "image", "image")
+    for name in ("pact", "dart", "flashvid:layer=20", "holitom:layer=18", "prunevid:layer=10", "vscan:layer=16"):
+        assert kinds[name] == "inside"
+
+
+def test_tiles_share_by_the_thumbnails_attention() -> None:
+    """GlobalCom2 keeps some of the thumbnail and of each of the four tiles."""
+    place = torch.tensor(picks(get_method("globalcom2"), KINDS["tiles"][0](0), "tiles"))
+    grid = place[place >= 64] - 64
+    tiles = grid // 16 // 8 * 2 + grid % 16 // 8
+    assert (place < 64).sum() > 0
+    assert tiles.bincount(minlength=4).min() > 0

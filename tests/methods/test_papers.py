@@ -84,3 +84,41 @@ def test_braces_balance() -> None:
     text = bibliography(PAPERS)
     unescaped = re.sub(r"\\[{}]", "", text)
     assert unescaped.count("{") == unescaped.count("}")
+
+
+CITED = """
+divprune 2503.02175 CVPR 2025 Alvar 4 | fastv 2403.06764 ECCV 2024 Chen 7 | vtw 2405.05803 AAAI 2025 Lin 4
+pyramiddrop 2410.17247 CVPR 2025 Xing 11 | fitprune 2409.10197 AAAI 2025 Ye 4 | sparsevlm 2410.04417 ICML 2025 Zhang 11
+dart 2502.11494 EMNLP 2025 Wen 8 | tome 2210.09461 ICLR 2023 Bolya 6 | prumerge 2403.15388 ICCV 2025 Shang 5
+visionzip 2412.04467 CVPR 2025 Yang 7 | vispruner 2412.01818 ICCV 2025 Zhang 9
+cdpruner 2506.10967 NeurIPS 2025 Zhang 8
+m3 2405.17430 ICLR 2025 Cai 4 | downsampling 2510.07143 ACL 2026 Liao 13 | scope 2510.24214 NeurIPS 2025 Deng 4
+mmtok 2508.18264 ICLR 2026 Dong 6 | mmr 2602.13315 - 2026 Tan 7 | id-selection 2604.05601 - 2026 Huang 5
+otprune 2602.20205 CVPR 2026 Chen 12 | agilepruner 2603.01236 ICLR 2026 Baek 4 | eadp 2607.02484 ECCV 2026 Wang 3
+tops 2606.27161 - 2026 Wang 14 | evs 2510.14624 - 2025 Bagrov 4 | cls-attention 2412.01818 - 2024 Zhang 9
+holov 2510.02912 NeurIPS 2025 Zou 8 | hiprune 2508.00553 - 2025 Liu 6 | vscan 2505.22654 TMLR 2026 Zhang 10
+globalcom2 2501.05179 AAAI 2026 Liu 9 | pact 2504.08966 CVPR 2025 Dhouib 4 | dycoke 2411.15024 CVPR 2025 Tao 5
+vidcom2 2505.14454 EMNLP 2025 Liu 4 | prunevid 2412.16117 Findings of ACL 2025 Huang 3
+holitom 2505.21334 NeurIPS 2025 Shao 6 | fastvid 2503.11187 NeurIPS 2025 Shen 7 | flashvid 2602.08024 ICLR 2026 Fan 6
+"""
+"""arXiv number, venue ("-" for a preprint), year, first author and number of names (EVS counts its others as one)."""
+SHARED = {"divprune-star": "divprune", "minmax": "divprune", "prumerge-plus": "prumerge"}
+
+
+def test_every_paper_is_cited_by_number_venue_year_and_authors() -> None:
+    by_name = {method.name: method.paper for method in BUILT_IN if method.paper is not None}
+    cited = {entry.split()[0]: entry.split()[1:] for line in CITED.strip().splitlines() for entry in line.split(" | ")}
+    assert by_name.keys() == cited.keys() | SHARED.keys()
+    for name, (arxiv, *venue, year, first, count) in cited.items():
+        paper = by_name[name]
+        assert (paper.arxiv, paper.venue or "-", paper.year) == (arxiv, " ".join(venue), int(year)), name
+        assert (paper.authors[0], len(paper.authors)) == (first, int(count)), name
+    assert all(by_name[name] == by_name[other] for name, other in SHARED.items())
+
+
+def test_the_bibliography_has_every_paper_once() -> None:
+    text = bibliography(info.paper for info in available_methods() if info.paper)
+    keys = re.findall(r"^@\w+\{(\w+),$", text, flags=re.M)
+    assert len(keys) == len(set(keys)) == len(PAPERS)
+    for paper in PAPERS:
+        assert text.count(f"eprint = {{{paper.arxiv}}}") == sum(other.arxiv == paper.arxiv for other in PAPERS)

@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from divprune import prune
 from tests.serving.chat_checkpoint import CONTEXT, chat_processor
 from tests.serving.checkpoints import IMAGE
 from tests.serving.engines import NUM_TOKENS, Prompt
-from tests.serving.reference import KeepRule, Reference
+from tests.serving.reference import KeepRule, Reference, arguments
 
 RATIO = 0.25
 SMALL_RATIO = 0.1
@@ -152,3 +153,22 @@ def expected(
     """What the hand-made reference answers."""
     own = reference(case.name, folder)
     return [own.answer(text, media, keep, NUM_TOKENS, compact) for text, media in asked]
+
+
+def transformers_answers(
+    name: str, folder: Path, spec: str, asked: list[Prompt]
+) -> tuple[list[Tensor], list[list[int]]]:
+    """What `prune` keeps of each item that was not shown before, and answers."""
+    own, kept, ids, shown = reference(name, folder), [], [], set()
+    with prune(own.model, spec, keep_ratio=RATIO) as pruning:
+        for text, media in asked:
+            inputs = own.processor(text=text, **arguments(media), return_tensors="pt")
+            inputs = {key: value for key, value in inputs.items() if key != "image_num_patches"}
+            output = own.model.generate(**inputs, max_new_tokens=NUM_TOKENS, do_sample=False, eos_token_id=None)
+            ids.append(output[0, inputs["input_ids"].shape[1] :].tolist())
+            pixels = [*media.get("image", []), *(frames for frames, _ in media.get("video", []))]
+            for item, value in zip(pruning.last.items if pixels else [], pixels, strict=True):
+                if value.tobytes() not in shown:
+                    kept.append(item.kept_indices)
+                shown.add(value.tobytes())
+    return kept, ids

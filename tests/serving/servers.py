@@ -58,6 +58,12 @@ class Server:
         (value,) = re.findall(rf'^{name}{{.*\b{label}="(.*?)"', text, flags=re.MULTILINE)
         return str(value)
 
+    def plain_metric(self, name: str) -> float:
+        """A metric without labels."""
+        with urllib.request.urlopen(f"{self.address}/metrics", timeout=10) as response:
+            lines = response.read().decode().splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+
     def processes(self) -> dict[int, str]:
         """All processes of the server and their names, its own first."""
         return processes_of(self.process.pid)

@@ -11,6 +11,7 @@ import pytest
 
 from divprune.errors import ArgumentError, BatchError
 from divprune.outputs import forced
+from divprune.serving import question_keys
 from divprune.serving.answers import Answer, AnswerFile
 from divprune.serving.questions import BatchQuestion
 
@@ -153,6 +154,109 @@ def test_an_image_that_only_moved_is_not_asked_again(
     assert left(path, [replace(questions[0], images=(moved,)), *questions[1:]]) == []
 
 
+def test_a_renamed_image_takes_its_answer_along(path: Path, questions: list[BatchQuestion]) -> None:
+    answer_all(path, questions)
+    image = questions[1].images[0]
+    moved = image.rename(image.with_name("zwei.png"))
+    renamed = [questions[0], BatchQuestion("zwei", (moved,), "What?"), questions[2]]
+    assert answer_all(path, renamed, "A square.") == []
+    assert [(row["id"], row["images"]) for row in rows(path)] == [
+        ("one", ["one.png"]), ("zwei", ["zwei.png"]), ("three", ["three.png"]),
+    ]  # fmt: skip
+    assert set(said(path).values()) == {"A circle."}
+
+
+def numbered(questions: Sequence[BatchQuestion]) -> list[BatchQuestion]:
+    """With default ids, by the number of the line."""
+    return [replace(question, id=str(number)) for number, question in enumerate(questions, start=1)]
+
+
+def test_an_inserted_line_is_asked_and_the_others_keep_their_answers(
+    path: Path, questions: list[BatchQuestion]
+) -> None:
+    first, *others = questions
+    answer_all(path, numbered(others))
+    longer = numbered([first, *others])
+    file = AnswerFile(path, SETTINGS, longer)
+    assert (ids_of(file.left), file.num_changed, file.num_gone, file.num_other) == (["1"], 0, 0, 0)
+    assert answer_all(path, longer, "New.") == ["1"]
+    assert [(row["id"], row["images"], row["answer"]) for row in rows(path)] == [
+        ("1", ["one.png"], "New."), ("2", ["two.png"], "A circle."), ("3", ["three.png"], "A circle."),
+    ]  # fmt: skip
+
+
+def test_an_answer_whose_number_is_anothers_now_goes_and_is_counted(path: Path, questions: list[BatchQuestion]) -> None:
+    answer_all(path, numbered(questions))
+    shorter = numbered(questions[1:])
+    assert AnswerFile(path, SETTINGS, shorter).num_gone == 1
+    assert answer_all(path, shorter, "New.") == []
+    assert [(row["id"], row["images"]) for row in rows(path)] == [("1", ["two.png"]), ("2", ["three.png"])]
+
+
+def test_the_same_question_twice_has_two_answers(path: Path, questions: list[BatchQuestion]) -> None:
+    twice = numbered([questions[0], questions[0]])
+    answer_all(path, twice[:1], "First.")
+    assert answer_all(path, twice, "Second.") == ["2"]
+    assert said(path) == {"1": "First.", "2": "Second."}
+
+
+def test_by_trusted_names_no_image_is_read(
+    path: Path, questions: list[BatchQuestion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer_all(path, questions)
+    monkeypatch.setattr(question_keys, "_content", lambda *_: pytest.fail("an image was read"))
+    assert AnswerFile(path, SETTINGS, questions, trust_names=True).left == []
+
+
+@pytest.mark.parametrize("change", ["size", "time", "name"])
+def test_trusted_names_are_path_size_and_time(path: Path, questions: list[BatchQuestion], change: str) -> None:
+    answer_all(path, questions)
+    image, asked = questions[1].images[0], list(questions)
+    before = image.stat()
+    if change == "name":
+        asked[1] = replace(questions[1], images=(image.rename(image.with_name("zwei.png")),))
+    elif change == "size":
+        image.write_bytes(b"longer")
+        os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+    else:
+        os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert ids_of(AnswerFile(path, SETTINGS, asked, trust_names=True).left) == ["two"]
+
+
+def test_answers_by_trusted_names_count_for_nothing_without(path: Path, questions: list[BatchQuestion]) -> None:
+    file = AnswerFile(path, SETTINGS, questions, trust_names=True)
+    for question in questions:
+        file.add(answer(question))
+    file.finish()
+    assert AnswerFile(path, SETTINGS, questions, trust_names=True).left == []
+    read = AnswerFile(path, SETTINGS, questions)
+    assert (read.left, read.num_unread, read.num_changed) == (questions, 3, 0)
+
+
+def test_an_image_that_changes_while_the_batch_runs_is_asked_about_again(
+    path: Path, questions: list[BatchQuestion]
+) -> None:
+    file = AnswerFile(path, SETTINGS, questions)
+    image = questions[1].images[0]
+    before, content = image.stat(), image.read_bytes()
+    image.write_bytes(b"owt")
+    # Read by the engine here, and put back as it was.
+    image.write_bytes(content)
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+    for question in questions:
+        file.add(answer(question))
+    file.finish()
+    assert file.num_unsettled == 1
+    assert left(path, questions) == ["two"]
+
+
+def test_a_lost_image_does_not_cost_its_answer_when_numbers_shift(path: Path, questions: list[BatchQuestion]) -> None:
+    answer_all(path, numbered(questions[1:]))
+    questions[1].images[0].unlink()
+    with pytest.raises(BatchError, match=r"two\.png cannot be read any more"):
+        AnswerFile(path, SETTINGS, numbered(questions))
+
+
 def test_until_all_is_asked_again_the_old_answers_are_there(path: Path, questions: list[BatchQuestion]) -> None:
     answer_all(path, questions)
     changed = [replace(question, prompt="Where?") for question in questions]
@@ -246,6 +350,8 @@ OLD = json.dumps({"id": "one", "prompt": "What?", "images": [], "settings": SETT
         f"{OURS}\nsomething else\n{OURS}\n",
         f"{OURS}\n\n{OURS}\n",
         f"something else\n{OURS}",
+        f"{OURS}\nprecious, without an end of line",
+        f'{OURS}\n{{"precious": ',
         f"{OLD}\n",
     ],
 )

@@ -116,12 +116,12 @@ def asking() -> str:
 
 
 def test_every_serve_command_is_run() -> None:
-    assert len(commands("divprune serve")) == 4
+    assert len(commands("divprune serve")) == 5
 
 
 def test_a_server(start: Start, run: Run) -> None:
     (curl,) = [block for block in blocks("bash", "A server") if block.startswith("curl")]
-    with start(serve_command("--max-model-len")) as server:
+    with start(serve_command("--keep-ratio 0.098 ")) as server:
         said = run(["bash", "-euc"], curl, server.address)
         answer, usage, streamed = run([sys.executable, "-c"], asking(), server.address).splitlines()
     # 9.8 % of 36.
@@ -147,6 +147,19 @@ def test_a_smaller_share(start: Start, run: Run) -> None:
         said = run([sys.executable, "-c"], code, server.address).splitlines()
     assert said[1] == f"{NUM_WORDS + 9} tokens in the prompt"
     assert said[-1] == str(NUM_WORDS + 2)
+
+
+def test_one_pruned_one_not(start: Start, run: Run, tmp_path: Path) -> None:
+    (code,) = blocks("python", "What it gains, while it runs")
+    questions = [{"image": name, "prompt": f"word{number} word4"} for number, name in enumerate(PICTURES)]
+    (tmp_path / "pairs.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in questions), encoding="utf-8")
+    with start(serve_command("--keep-ratio 0.098 ")) as pruned, start(serve_command("--keep-ratio 1 ")) as whole:
+        code = code.replace(ADDRESS, pruned.address).replace("http://127.0.0.1:8001", whole.address)
+        same, first, prompt = run([sys.executable, "-c"], code).splitlines()
+    assert re.fullmatch(rf"\d of {len(PICTURES)} answers are the same", same)
+    assert first.startswith("first token: ")
+    # 4 of 36, two words and two of the template.
+    assert prompt == f"prompt: {8 / 40:.2f} of its tokens"
 
 
 def test_two_cards(start: Start, run: Run) -> None:

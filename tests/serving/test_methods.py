@@ -8,15 +8,13 @@ import pytest
 from torch import Tensor
 from vllm import LLM
 
-from divprune import prune
 from divprune.methods import available_methods, get_method
 from divprune.methods.item_context import Modality
-from divprune.vllm_plugin.families import served_family
-from divprune.vllm_plugin.refusals import why_refused
+from divprune.vllm_plugin.families import SERVED_FAMILIES
+from divprune.vllm_plugin.refusals import served_with, why_refused
 from divprune.vllm_plugin.tower_model import TowerModel
-from tests.serving.cases import CASES, RATIO, VIDEO_CASES, Case, prompts, reference, video_prompts
-from tests.serving.engines import NUM_TOKENS, Prompt, answers, ask
-from tests.serving.reference import arguments
+from tests.serving.cases import CASES, RATIO, VIDEO_CASES, Case, prompts, transformers_answers, video_prompts
+from tests.serving.engines import Prompt, answers, ask
 
 Engine = Callable[..., Any]
 Checkpoint = Callable[[str], Path]
@@ -26,34 +24,36 @@ SHALLOW = {"hiprune": "hiprune:early_layer=0", "vscan": "vscan:early_layer=0"}
 DEEPEST = "hiprune:early_layer=0"
 """Reads the tower's first layer and its last one, which LLaVA's projector does not."""
 IMAGES = {"image": 3, "video": 0}
-VIDEOS = {"image": 0, "video": 2}
-ARCHITECTURES = {
-    "llava": "LlavaForConditionalGeneration",
-    "llava_next": "LlavaNextForConditionalGeneration",
-    "llava_next_video": "LlavaNextVideoForConditionalGeneration",
-    "llava_onevision": "LlavaOnevisionForConditionalGeneration",
-    "internvl": "InternVLForConditionalGeneration",
-    "qwen2_vl": "Qwen2VLForConditionalGeneration",
-    "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
-    "qwen3_vl": "Qwen3VLForConditionalGeneration",
-}
+MODELS = {"llava": "PrunedLlava", "llava_onevision": "PrunedLlavaOnevision"}
 
 
 def served(name: str, kind: Modality) -> list[str]:
     """The methods that are served for a family and need more than tokens."""
-    family = served_family(ARCHITECTURES[name])
-    assert family is not None
+    family = next(family for family in SERVED_FAMILIES if family.model == MODELS[name])
     specs = [SHALLOW.get(info.name, info.name) for info in available_methods() if not info.acts.startswith("inside")]
     methods = {spec: get_method(spec) for spec in specs}
     return [spec for spec, method in methods.items() if method.needs and not why_refused(method, family, kind)]
 
 
-OF_IMAGES = [(name, spec) for name in ("llava", "llava_next", "llava_onevision") for spec in served(name, "image")]
+SOME = ("visionzip", "prumerge", DEEPEST, "scope")
+"""One for each kind of thing that is read: keys and CLS features, heads as one, two layers, the projector's input."""
+OF_VIDEOS_ALONE = ("evs", "dycoke", "prunevid", "holitom", "fastvid", "flashvid")
+OF_IMAGES = [
+    *((name, spec) for name in ("llava", "llava_onevision") for spec in served(name, "image")),
+    *((name, spec) for name in ("llava_next", "internvl", "qwen2_vl", "qwen2_5_vl", "qwen3_vl") for spec in SOME),
+]
 OF_VIDEOS = [
-    (name, spec)
-    for name in ("llava_onevision", "llava_next_video", "qwen2_5_vl")
-    for spec in served(name, "video")
-]  # fmt: skip
+    *(("llava_onevision", spec) for spec in ("visionzip", "prumerge", "scope")),
+    *(("llava_next_video", spec) for spec in ("evs", "dycoke", "prunevid")),
+    *(("qwen2_5_vl", spec) for spec in ("visionzip", *OF_VIDEOS_ALONE)),
+    *(("qwen3_vl", spec) for spec in ("visionzip", "prunevid", "flashvid")),
+]
+
+
+def test_every_served_method_is_compared_on_a_family_that_has_it() -> None:
+    made = [get_method(info.name) for info in available_methods() if not info.acts.startswith("inside")]
+    compared = {spec.partition(":")[0] for _, spec in (*OF_IMAGES, *OF_VIDEOS)}
+    assert {method.name for method in made if method.needs and served_with(method)} == compared
 
 
 def model_of(llm: LLM) -> Any:
@@ -90,25 +90,6 @@ def forget(llm: LLM) -> None:
     llm.llm_engine.engine_core.engine_core.reset_encoder_cache()
 
 
-def transformers_answers(
-    name: str, folder: Path, spec: str, asked: list[Prompt]
-) -> tuple[list[Tensor], list[list[int]]]:
-    """What `prune` keeps of each item that was not shown before, and answers."""
-    own, kept, ids, shown = reference(name, folder), [], [], set()
-    with prune(own.model, spec, keep_ratio=RATIO) as pruning:
-        for text, media in asked:
-            inputs = own.processor(text=text, **arguments(media), return_tensors="pt")
-            inputs = {key: value for key, value in inputs.items() if key != "image_num_patches"}
-            output = own.model.generate(**inputs, max_new_tokens=NUM_TOKENS, do_sample=False, eos_token_id=None)
-            ids.append(output[0, inputs["input_ids"].shape[1] :].tolist())
-            pixels = [*media.get("image", []), *(frames for frames, _ in media.get("video", []))]
-            for item, value in zip(pruning.last.items if pixels else [], pixels, strict=True):
-                if value.tobytes() not in shown:
-                    kept.append(item.kept_indices)
-                shown.add(value.tobytes())
-    return kept, ids
-
-
 def assert_same(llm: LLM, kept: Kept, wanted: tuple[list[Tensor], list[list[int]]], asked: list[Prompt]) -> None:
     given = answers(ask(llm, asked))
     assert [rows.tolist() for rows in kept.rows] == [rows.tolist() for rows in wanted[0]]
@@ -119,7 +100,7 @@ def assert_same(llm: LLM, kept: Kept, wanted: tuple[list[Tensor], list[list[int]
 def test_methods_for_images(
     name: str, spec: str, engine: Engine, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One engine a family; one picture is shown twice, and encoded once."""
+    """One engine a family; one image is shown twice, and encoded once."""
     asked = prompts(CASES[name])
     llm = engine(name, {"keep_ratio": RATIO, "method": DEEPEST}, limit_mm_per_prompt=IMAGES)
     choose_by(llm, spec, monkeypatch)
@@ -143,3 +124,19 @@ def test_methods_for_videos(
     choose_by(llm, spec, monkeypatch)
     kept = Kept(llm, monkeypatch)
     assert_same(llm, kept, transformers_answers(name, checkpoint(name), spec, asked), asked)
+
+
+@pytest.mark.parametrize(("name", "spec"), [("llava", "visionzip"), ("llava_onevision", "prumerge")])
+def test_engines_started_with_a_method(name: str, spec: str, engine: Engine, checkpoint: Checkpoint) -> None:
+    """Chunks end inside items; the second time blocks come from the prefix cache; then items are encoded one by one."""
+    case = CASES[name]
+    asked = prompts(case) + (video_prompts(case) if case.video else [])
+    llm = engine(name, {"keep_ratio": RATIO, "method": spec}, **case.settings, max_num_batched_tokens=24)
+    _, wanted = transformers_answers(name, checkpoint(name), spec, asked)
+    again = []
+    for _ in range(2):
+        again = ask(llm, asked)
+        assert [ids for _, ids in answers(again)] == wanted
+    assert sum(output.num_cached_tokens for output in again) >= 32
+    forget(llm)
+    assert [answers(ask(llm, [prompt]))[0][1] for prompt in asked] == wanted

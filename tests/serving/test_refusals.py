@@ -49,9 +49,31 @@ def test_coordinates_are_not_numbered_anew(checkpoint: Checkpoint) -> None:
         start(checkpoint("qwen2_vl"), {"keep_ratio": 0.25, "positions": "compact"})
 
 
-def test_methods(checkpoint: Checkpoint) -> None:
-    with pytest.raises(ValueError, match="'fastv' cannot be served: it acts inside the LLM"):
-        start(checkpoint("llava"), {"keep_ratio": 0.25, "method": "fastv"})
+@pytest.mark.parametrize(
+    ("method", "reason"),
+    [("fastv", "acts inside the LLM"), ("cdpruner", "reads the question"), ("m3", "may keep another")],
+)
+def test_methods(method: str, reason: str, checkpoint: Checkpoint) -> None:
+    with pytest.raises(ValueError, match=f"'{method}' cannot be served: it {reason}"):
+        start(checkpoint("llava"), {"keep_ratio": 0.25, "method": method})
+
+
+def test_a_layer_that_the_vision_tower_does_not_have(checkpoint: Checkpoint) -> None:
+    with pytest.raises(ValueError, match="early_layer must be between -3 and 2, got 9"):
+        start(checkpoint("llava"), {"keep_ratio": 0.25, "method": "hiprune"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"mm_encoder_tp_mode": "data"}, "--mm-encoder-tp-mode data"),
+        ({"compilation_config": {"compile_mm_encoder": True}}, "compile_mm_encoder"),
+    ],
+    ids=["data", "compile"],
+)
+def test_modes_in_which_towers_cannot_be_read(settings: dict[str, Any], reason: str, checkpoint: Checkpoint) -> None:
+    with pytest.raises(ValueError, match=f"'visionzip' cannot be served with {reason}"):
+        start(checkpoint("qwen2_vl"), {"keep_ratio": 0.25, "method": "visionzip"}, **settings)
 
 
 @pytest.mark.parametrize("wrong", [0, 2, float("nan"), "abc"])

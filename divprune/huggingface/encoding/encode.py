@@ -29,7 +29,7 @@ from divprune.huggingface.encoding.method_inputs import (
     with_text_embeddings,
     with_vision_inputs,
 )
-from divprune.huggingface.model_inputs import PIXEL_INPUTS, layout_inputs, modalities_in
+from divprune.huggingface.model_inputs import PIXEL_INPUTS, has_visual_inputs, layout_inputs, modalities_in
 from divprune.methods.image_downsampling import ImageDownsampling
 from divprune.methods.item_context import Modality
 from divprune.methods.vision_inputs import VISION_NEEDS, CapturedVision
@@ -54,6 +54,9 @@ def encode(adapter: ModelAdapter, config: PruningConfig, inputs: Mapping[str, An
             images came encoded, and the method reads the vision encoder.
     """
     method = config.method
+    if not has_visual_inputs(inputs):
+        # A later turn of text alone.
+        return _encode(adapter, inputs, past_length)
     if isinstance(method, ImageDownsampling) and config.budget is not None:
         inputs = downsampled_inputs(adapter, method, inputs, config.budget)
     reads_vision = bool(method.needs & VISION_NEEDS)

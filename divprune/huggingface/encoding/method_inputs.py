@@ -187,7 +187,7 @@ def _all_tokens_context(
     found = captured.on(device)
     states = found.pop("clip_embeddings", None)
     by_heads = {need: found[need].transpose(0, 1) for need in found.keys() - {"patch_features", "cls_features"}}
-    features, per_feature = found.get("patch_features"), tower.patches_per_feature(adapter.model)
+    features, per_feature = found.get("patch_features"), tower.patches_per_feature(adapter.model, modality)
     if by_heads:
         num_patches = len(next(iter(by_heads.values())))
     else:

@@ -34,12 +34,14 @@ class Tower(ABC):
         projects_patches: whether the projector turns each patch into one token, so that mixtures of patches can be
             projected.
         groups_patches: whether the projector is given all patches of a token as one feature.
+        pools_videos: whether squares of a frame's patches are pooled before the projector.
     """
 
     name: str
     projector: str
     projects_patches: bool = False
     groups_patches: bool = False
+    pools_videos: bool = False
 
     @abstractmethod
     def token_values(
@@ -87,8 +89,11 @@ class Tower(ABC):
             return None
         return torch.cat([states[layer][:, 0] for layer in ([layers] if isinstance(layers, int) else layers)], dim=-1)
 
-    def patches_per_feature(self, model: PreTrainedModel) -> int:
+    def patches_per_feature(self, model: PreTrainedModel, modality: Modality) -> int:
         """Count how many patches are in one feature that the projector is given."""
+        if self.pools_videos and modality == "video":
+            stride: int = model.config.spatial_pool_stride
+            return stride**2
         return round(1 / model.config.downsample_ratio) ** 2 if self.groups_patches else 1
 
     def layers(self, model: PreTrainedModel) -> nn.ModuleList:
@@ -199,6 +204,17 @@ def _num_tiles(model: PreTrainedModel, inputs: Mapping[str, Any]) -> list[int]:
     ]
 
 
+def _pooled_frames(model: PreTrainedModel, inputs: Mapping[str, Any], modality: Modality, num_patches: int) -> Tensor:
+    """LLaVA-NeXT-Video: images as LLaVA-NeXT; each token of a video is pooled from a square of a frame's patches."""
+    if modality == "image":
+        return _anyres(model, inputs, modality, num_patches)
+    vision, stride = model.config.vision_config, model.config.spatial_pool_stride
+    side = vision.image_size // vision.patch_size
+    pooled = side // stride
+    numbers = torch.arange(num_patches).view(-1, side, side)[:, : pooled * stride, : pooled * stride]
+    return numbers.reshape(-1, pooled, stride, pooled, stride).transpose(2, 3).reshape(-1, stride**2)
+
+
 def _shuffled(model: PreTrainedModel, inputs: Mapping[str, Any], modality: Modality, num_patches: int) -> Tensor:
     """InternVL: the model's own pixel shuffle, of patch numbers instead of features."""
     vision: Any = model.config.vision_config
@@ -239,6 +255,9 @@ TOWERS: dict[str, Tower] = {
     "llava": PatchTower("vision_tower", PROJECTOR, patches=_one_to_one, projects_patches=True),
     "vipllava": PatchTower("vision_tower", PROJECTOR, patches=_one_to_one, projects_patches=True),
     "llava_next": PatchTower("vision_tower", PROJECTOR, patches=_anyres, projects_patches=True),
+    "llava_next_video": PatchTower(
+        "vision_tower", PROJECTOR, patches=_pooled_frames, projects_patches=True, pools_videos=True
+    ),
     "llava_onevision": InterpolatedTower("vision_tower", PROJECTOR),
     "paligemma": PatchTower("vision_tower", PROJECTOR, patches=_one_to_one, projects_patches=True),
     "internvl": PatchTower("vision_tower", PROJECTOR, patches=_shuffled, groups_patches=True),
