@@ -19,7 +19,14 @@ os.environ.update(
 )
 
 HAS_VLLM = importlib.util.find_spec("vllm") is not None
-ANYWHERE = ("test_answers.py", "test_going_on.py", "test_questions.py", "test_vllm_flags.py", "test_watch.py")
+ANYWHERE = (
+    "test_answers.py",
+    "test_going_on.py",
+    "test_interrupts.py",
+    "test_questions.py",
+    "test_vllm_flags.py",
+    "test_watch.py",
+)
 """Tests of files and processes, without an engine."""
 WITH_ENGINE = sorted({path.name for path in Path(__file__).parent.glob("test_*.py")} - set(ANYWHERE))
 collect_ignore = [] if HAS_VLLM else WITH_ENGINE
