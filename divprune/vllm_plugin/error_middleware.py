@@ -23,6 +23,8 @@ from divprune.vllm_plugin import contracts
 RENDERING = ("vllm.renderers.", "vllm.multimodal.", "divprune.vllm_plugin.media_connector")
 """Modules that read requests."""
 _NOT_IMPLEMENTED, _BAD_REQUEST = 501, 400
+_TRACING = ("vllm.entrypoints.anthropic.api_router", "vllm.entrypoints.cohere.api_router")
+"""Loggers of routes that write a traceback for any request that they refuse."""
 # Below vLLM's logger, whose handlers it shares.
 _LOG = logging.getLogger("vllm.divprune")
 
@@ -44,6 +46,8 @@ class RefuseFaultyRequests:
         os.environ.setdefault("VLLM_MEDIA_FETCH_MAX_RETRIES", "1")
         # What FFmpeg thinks of a damaged video is in none of the log's lines; the refusal is in one.
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+        for name in _TRACING:
+            logging.getLogger(name).addFilter(_is_no_fault_of_a_request)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer a request."""
@@ -101,6 +105,15 @@ def _corrected(start: dict[str, Any], body: bytes) -> tuple[dict[str, Any], byte
     if start["status"] < 500:
         _LOG.warning("a request is refused (%d): %s", start["status"], " ".join(message.split())[:500])
     return start, body
+
+
+def _is_no_fault_of_a_request(record: logging.LogRecord) -> bool:
+    """Tell whether a line of the log is more than the traceback of a refused request, which has a line of its own."""
+    from vllm.exceptions import VLLMClientError
+
+    error = record.exc_info[1] if record.exc_info else None
+    is_fault = isinstance(error, ValueError | TypeError | VLLMClientError)
+    return error is None or not (is_fault or _came_up_while_rendering(error))
 
 
 def _came_up_while_rendering(error: BaseException) -> bool:
