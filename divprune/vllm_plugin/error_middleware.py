@@ -23,8 +23,6 @@ from divprune.vllm_plugin import contracts
 RENDERING = ("vllm.renderers.", "vllm.multimodal.", "divprune.vllm_plugin.media_connector")
 """Modules that read requests."""
 _NOT_IMPLEMENTED, _BAD_REQUEST = 501, 400
-_TRACING = ("vllm.entrypoints.anthropic.api_router", "vllm.entrypoints.cohere.api_router")
-"""Loggers of routes that write a traceback for any request that they refuse."""
 # Below vLLM's logger, whose handlers it shares.
 _LOG = logging.getLogger("vllm.divprune")
 
@@ -46,8 +44,8 @@ class RefuseFaultyRequests:
         os.environ.setdefault("VLLM_MEDIA_FETCH_MAX_RETRIES", "1")
         # What FFmpeg thinks of a damaged video is in none of the log's lines; the refusal is in one.
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-        for name in _TRACING:
-            logging.getLogger(name).addFilter(_is_no_fault_of_a_request)
+        for handler in logging.getLogger("vllm").handlers:
+            handler.addFilter(without_traceback_of_refusals)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer a request."""
@@ -107,13 +105,15 @@ def _corrected(start: dict[str, Any], body: bytes) -> tuple[dict[str, Any], byte
     return start, body
 
 
-def _is_no_fault_of_a_request(record: logging.LogRecord) -> bool:
-    """Tell whether a line of the log is more than the traceback of a refused request, which has a line of its own."""
+def without_traceback_of_refusals(record: logging.LogRecord) -> bool:
+    """Make one line of the page that some routes, and all streams, log for a request that they refuse."""
     from vllm.exceptions import VLLMClientError
 
     error = record.exc_info[1] if record.exc_info else None
-    is_fault = isinstance(error, ValueError | TypeError | VLLMClientError)
-    return error is None or not (is_fault or _came_up_while_rendering(error))
+    if error is not None and (isinstance(error, VLLMClientError) or _came_up_while_rendering(error)):
+        record.msg, record.args = f"{record.getMessage()} {first_line(root_cause(error))}", ()
+        record.exc_info = record.exc_text = None
+    return True
 
 
 def _came_up_while_rendering(error: BaseException) -> bool:
