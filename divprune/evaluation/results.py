@@ -67,7 +67,7 @@ class Results:
         if not path.is_file():
             return []
         try:
-            sample_scores = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            sample_scores = [json.loads(line) for line in path.read_bytes().split(b"\n") if line.strip()]
             for sample_score in sample_scores:
                 _ = sample_score["doc_id"], sample_score["score"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:

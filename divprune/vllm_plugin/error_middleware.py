@@ -44,6 +44,8 @@ class RefuseFaultyRequests:
         os.environ.setdefault("VLLM_MEDIA_FETCH_MAX_RETRIES", "1")
         # What FFmpeg thinks of a damaged video is in none of the log's lines; the refusal is in one.
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+        for handler in logging.getLogger("vllm").handlers:
+            handler.addFilter(without_traceback_of_refusals)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer a request."""
@@ -101,6 +103,17 @@ def _corrected(start: dict[str, Any], body: bytes) -> tuple[dict[str, Any], byte
     if start["status"] < 500:
         _LOG.warning("a request is refused (%d): %s", start["status"], " ".join(message.split())[:500])
     return start, body
+
+
+def without_traceback_of_refusals(record: logging.LogRecord) -> bool:
+    """Make one line of the page that some routes, and all streams, log for a request that they refuse."""
+    from vllm.exceptions import VLLMClientError
+
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None and (isinstance(error, VLLMClientError) or _came_up_while_rendering(error)):
+        record.msg, record.args = f"{record.getMessage()} {first_line(root_cause(error))}", ()
+        record.exc_info = record.exc_text = None
+    return True
 
 
 def _came_up_while_rendering(error: BaseException) -> bool:

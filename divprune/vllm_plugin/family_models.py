@@ -21,7 +21,7 @@ from divprune.vllm_plugin.pruned_model import with_pruned_processor
 from divprune.vllm_plugin.qwen3 import PrunedQwen3VL
 from divprune.vllm_plugin.towers import (
     AnyresTower,
-    InterpolatedTower,
+    InterpolatedRows,
     MergedTower,
     ShuffledTower,
     SquareTower,
@@ -65,7 +65,7 @@ class PrunedLlavaNextVideo(PrunedCountingModel, LlavaNextVideoForConditionalGene
 
 
 @with_pruned_processor
-class PrunedLlavaOnevision(InterpolatedTower, PrunedCountingModel, LlavaOnevisionForConditionalGeneration):
+class PrunedLlavaOnevision(InterpolatedRows, PrunedCountingModel, LlavaOnevisionForConditionalGeneration):
     """LLaVA-OneVision: tiles as LLaVA-NeXT's; a video is its frames and one newline token."""
 
 

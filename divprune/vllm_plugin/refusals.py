@@ -30,7 +30,7 @@ def refuse_unsupported(vllm_config: Any) -> PruningSettings:
     for is_asked, reason in _modes(vllm_config):
         if is_asked:
             raise ValueError(f"a pruned model cannot be served with {reason}")
-    family = family_of(model_config)
+    family = served_family_of(model_config)
     method = settings.method_object()
     refuse_method(method, family, allowed_modalities(model_config))
     refuse_tower(method, family, model_config.hf_config)
@@ -40,7 +40,7 @@ def refuse_unsupported(vllm_config: Any) -> PruningSettings:
     return settings
 
 
-def family_of(model_config: Any) -> ServedFamily:
+def served_family_of(model_config: Any) -> ServedFamily:
     """Return the family of a pruned model.
 
     Raises:
@@ -55,7 +55,7 @@ def family_of(model_config: Any) -> ServedFamily:
 def allowed_modalities(model_config: Any) -> tuple[Modality, ...]:
     """Return what a prompt may show, of what is pruned of the model's family."""
     limits = model_config.multimodal_config
-    return tuple(kind for kind in family_of(model_config).modalities if limits.get_limit_per_prompt(kind) > 0)
+    return tuple(kind for kind in served_family_of(model_config).modalities if limits.get_limit_per_prompt(kind) > 0)
 
 
 def _modes(vllm_config: Any) -> list[tuple[bool, str]]:

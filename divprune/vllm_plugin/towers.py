@@ -57,7 +57,7 @@ class AnyresTower(SquareTower):
         return packed_pieces(has_patch, self.side) if context.modality == "image" else None
 
 
-class InterpolatedTower(AnyresTower):
+class InterpolatedRows(AnyresTower):
     """LLaVA-OneVision: tiles scaled down if many; a video is its frames, pooled, and one newline token."""
 
     mixes_patches = False

@@ -21,7 +21,7 @@ from tests.serving.hosts import running_host
 from tests.serving.reference import divprune_rule
 from tests.serving.servers import Server
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = pytest.mark.timeout(400)
 
 QUESTION: list[Part] = [picture(0), "word3 word4 word5"]
 BUSY, WAITING, BLOCKS = "vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc"

@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import io
+import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from vllm.connections import HTTPConnection
 from vllm.exceptions import VLLMValidationError
 
 from divprune.media import load_image
+from divprune.vllm_plugin.error_middleware import without_traceback_of_refusals
 from divprune.vllm_plugin.media_connector import RefusingConnector
 from tests.serving.clients import data_url, encoded
 from tests.serving.hosts import running_host
@@ -165,3 +168,19 @@ def test_images_without_end_are_refused() -> None:
     # 400 million pixels in 50 kilobytes.
     Image.new("1", (20_000, 20_000)).save(buffer, "PNG")
     assert "pixels; scale it down first" in refusal(image_of, data_url(buffer.getvalue()))
+
+
+def logged(error: Exception) -> logging.LogRecord:
+    try:
+        raise error
+    except Exception:
+        record = logging.LogRecord("vllm", logging.ERROR, "", 0, "Error in %s.", ("a stream",), sys.exc_info())
+    assert without_traceback_of_refusals(record)
+    return record
+
+
+def test_the_log_has_one_line_of_a_refusal_and_the_traceback_of_a_failure() -> None:
+    record = logged(VLLMValidationError("The prompt is empty"))
+    assert record.getMessage() == "Error in a stream. The prompt is empty"
+    assert record.exc_info is None
+    assert logged(RuntimeError("a failure")).exc_info is not None

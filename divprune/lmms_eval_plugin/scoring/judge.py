@@ -152,7 +152,7 @@ def _kept_answers(folder: Path) -> dict[str, str]:
     """Return what judges have said before; a last line that a crash cut off is left out."""
     known: dict[str, str] = {}
     for file in sorted(folder.glob("judged*.jsonl")):
-        for line in file.read_text(encoding="utf-8").splitlines():
+        for line in file.read_bytes().split(b"\n"):
             try:
                 entry = json.loads(line)
                 known[entry["key"]] = entry["said"]

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -59,10 +60,18 @@ def interrupted(code: str, *arguments: str) -> tuple[int, str]:
         assert process.poll() is None, process.communicate()
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate()
-    with pytest.raises(ProcessLookupError):
-        # Nothing of it is left.
-        os.killpg(process.pid, 0)
+    # Nothing of it is left, or soon.
+    while is_group_there(process.pid):
+        time.sleep(0.1)
     return process.returncode, errors
+
+
+def is_group_there(number: int) -> bool:
+    try:
+        os.killpg(number, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("how", ["spawn", "fork"])
