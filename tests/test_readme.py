@@ -47,7 +47,8 @@ def test_a_page_says_what_the_class_says() -> None:
         "@inproceedings{liu2025video,",
     ):
         assert words in page, words
-    assert "vision_keys, which vLLM does not hand over" in pages()["visionzip.md"].replace("\\", "")
+    assert "`LlavaForConditionalGeneration` (images)" in pages()["visionzip.md"]
+    assert "reads the question (text_embeddings)" in pages()["cdpruner.md"].replace("\\", "")
     assert "acts inside the LLM" in pages()["fastv.md"]
     assert "| `attention` | at `layer` |" in pages()["flashvid.md"]
 

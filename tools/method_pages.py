@@ -16,7 +16,7 @@ from divprune.methods.vision_inputs import VISION_NEEDS
 from divprune.outputs import write_whole
 from divprune.records import Record, load_record
 from divprune.vllm_plugin.families import SERVED_FAMILIES
-from divprune.vllm_plugin.refusals import refuse_method
+from divprune.vllm_plugin.refusals import served_with, why_refused
 from tools.markdown import markdown_table
 from tools.scene_tables import suite_rows
 
@@ -172,15 +172,12 @@ def _served(method: type[Method]) -> str:
         instance = get_method(method.name)
     except ValueError:
         return "not, it acts inside the LLM"
-    able, reason = [], ""
-    for family in SERVED_FAMILIES:
-        for modality in family.modalities:
-            try:
-                refuse_method(instance, family, (modality,))
-                able.append(f"{family.architecture} ({modality}s)")
-            except ValueError as error:
-                reason = reason or str(error).partition(": it ")[2].partition("; `divprune")[0]
-    return _listed(able) if able else f"not: it {as_text(reason)}"
+    able = served_with(instance)
+    if able:
+        return _listed([f"{name} ({modality}s)" for modality, names in able.items() for name in names])
+    kind = sorted(method.modalities)[0]
+    family = next(family for family in SERVED_FAMILIES if kind in family.modalities)
+    return f"not: it {as_text(why_refused(instance, family, kind))}"
 
 
 def _listed(names: Sequence[str]) -> str:
