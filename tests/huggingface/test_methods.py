@@ -50,9 +50,8 @@ NO_GRID = "needs tokens that form one .* grid"
 
 # What is refused, and why; everything else works.
 REFUSED = {
-    **{("llava_next", name): NO_GRID for name in VIDEO},
-    **{("internvl", name): NO_GRID for name in VIDEO},
-    **{("llava", name): "compares the frames of a video" for name in VIDEO},  # takes images only
+    **{(family, name): "compares the frames of a video" for family in FAMILIES[:2] for name in VIDEO},
+    **{("internvl", name): "compares the frames of a video" for name in VIDEO},
     ("internvl", "downsampling"): NO_GRID,
     ("internvl", "globalcom2"): "needs a square thumbnail and one grid of tiles",
     ("llava_next", "downsampling"): ONE_SIZE,  # a smaller picture has fewer tokens by itself
