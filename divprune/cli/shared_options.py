@@ -46,12 +46,16 @@ def counts_of(words: str) -> tuple[int, ...]:
     """Read numbers of tokens, separated by spaces or commas.
 
     Raises:
-        ArgumentError: they are no whole numbers.
+        ArgumentError: they are no whole numbers, or there are none.
     """
+    found = words.replace(",", " ").split()
     try:
-        return tuple(int(word) for word in words.replace(",", " ").split())
+        counts = tuple(int(word) for word in found)
     except ValueError:
-        raise ArgumentError(f"`num_keep` must be whole numbers, separated by spaces, got {words!r}") from None
+        counts = ()
+    if not counts:
+        raise ArgumentError(f"`num_keep` must be whole numbers, separated by spaces, got {words!r}")
+    return counts
 
 
 def given_of(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -200,6 +200,7 @@ REACHED = (*SERVER, "--base-url", "http://127.0.0.1:8000/v1")
         (("--suite", "gqa", "--base-url", "x", *EMBEDDED), "--base-url is for --backend openai-server, not for hf"),
         (("--suite", "gqa", "--backend", "vllm", "--device", "cpu", *EMBEDDED), "--device is for --backend hf"),
         (("--suite", "gqa", "--num-keep", "9 x", *EMBEDDED), "--num-keep must be whole numbers"),
+        (("--suite", "gqa", "--num-keep", " ", *EMBEDDED), "--num-keep must be whole numbers"),
         (("--suite", "gqa", "--num-keep", "0", *EMBEDDED), "num_keep must be at least 1, got 0"),
         (("--suite", "gqa", "--num-keep", "9", "--keep-ratio", 0.1, *EMBEDDED), "give --keep-ratios or --num-keep"),
         (("--suite", "gqa", "--num-keep", "9", "--equal", "flops", *EMBEDDED), "--equal flops needs --keep-ratios"),
