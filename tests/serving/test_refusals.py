@@ -63,19 +63,6 @@ def test_a_layer_that_the_vision_tower_does_not_have(checkpoint: Checkpoint) -> 
         start(checkpoint("llava"), {"keep_ratio": 0.25, "method": "hiprune"})
 
 
-@pytest.mark.parametrize(
-    ("settings", "reason"),
-    [
-        ({"mm_encoder_tp_mode": "data"}, "--mm-encoder-tp-mode data"),
-        ({"compilation_config": {"compile_mm_encoder": True}}, "compile_mm_encoder"),
-    ],
-    ids=["data", "compile"],
-)
-def test_modes_in_which_towers_cannot_be_read(settings: dict[str, Any], reason: str, checkpoint: Checkpoint) -> None:
-    with pytest.raises(ValueError, match=f"'visionzip' cannot be served with {reason}"):
-        start(checkpoint("qwen2_vl"), {"keep_ratio": 0.25, "method": "visionzip"}, **settings)
-
-
 @pytest.mark.parametrize("wrong", [0, 2, float("nan"), "abc"])
 def test_nonsense_ratios_leave_the_engine_as_it_was(wrong: Any, engine: Any, checkpoint: Checkpoint) -> None:
     llm = engine("qwen2_vl", {"keep_ratio": 0.25, "allow_request_ratio": True}, **QWEN.settings)
