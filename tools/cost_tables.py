@@ -84,7 +84,7 @@ def serving_table(record: Record) -> str:
         f"neither, and an answer of {config['output_tokens']} tokens; a pool of {config['pool_tokens']:,} tokens, "
         f"prefix cache off. In plain PyTorch the vision encoder takes {encoder:.2f} s for an image of "
         f"{config['num_image_tokens']} tokens and the LLM {prefill:.2f} s to read them, so {_share(encoder, prefill)} "
-        f"of that work is the encoder's and is not saved by pruning. Servers named vllm are vLLM's own video pruning. "
+        f"of that work is the encoder's and is not saved by pruning. "
         f"Medians of {config['rounds']} rounds in turns, each {config['requests_per_place']} requests for each place; "
         f"{machine['processor']}, {machine['num_cores']} cores for server and client."
     )
