@@ -184,7 +184,9 @@ def killed_run(world: World, lives: int, torn: int, trust_names: bool) -> None:
     if not ended and engine.asked:
         whole = world.output.read_bytes()
         last = len(whole) - whole[:-1].rfind(b"\n") - 1
-        world.output.write_bytes(whole[: len(whole) - min(torn, last - 1)])
+        # A first line is there whole or not at all; of others any part may be.
+        is_first = last == len(whole)
+        world.output.write_bytes(whole[: len(whole) - min(0 if is_first else torn, last - 1)])
 
 
 numbers = st.integers(0, 5)
