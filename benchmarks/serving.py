@@ -1,227 +1,210 @@
-"""What pruned servers answer under load, next to unpruned ones: `python -m benchmarks.serving`.
+"""Requests per second of a pruned server next to an unpruned one: `python -m benchmarks.serving`.
 
-Writes results/serving.json. All serve the same checkpoint (Qwen2.5-VL-7B's width, fewer layers, random weights,
-bfloat16) with the same flags and KV pool, one after the other in turns. Requests have an image (of four sizes), or a
-video of eight frames, or neither; all have 64 words and get 32 tokens. On a GPU vLLM's own pruning of videos stands
-beside ours, at the same keep ratio. Runs in the environment of `make test-serving`; about half an hour on two cores.
+Writes results/serving.json. Both serve the same checkpoint (LLaVA-1.5-7B's width, fewer layers, random weights,
+bfloat16) with the same flags and key-value pool, one after the other in turns; vLLM's own bench client asks. A request
+of the image traffic has two pictures, 64 words and an answer of 32 tokens, one of the text traffic has no pictures.
+Runs in the environment of `make test-serving`; about 20 minutes on two cores.
 """
 
 import argparse
-import base64
-import io
+import json
 import os
-import random
 import re
+import socket
+import subprocess
 import sys
 import tempfile
 import threading
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-import torch
-from PIL import Image
-
-from benchmarks.load_client import run_load
 from benchmarks.serving_model import Checkpoint, write_checkpoint
-from divprune.efficiency.random_model import image_like
 from divprune.records import Record, provenance, quantiles
-from tests.serving.servers import CLI, VLLM_SERVER, Server, free_port, running
+from divprune.serving.server import pruned_server
 
-TEXT_TOKENS, OUTPUT_TOKENS = 64, 32
-IMAGE_SIZES = ((224, 224), (448, 336), (560, 420), (672, 504))
-"""Width and height: 64, 192, 300 and 432 visual tokens."""
-VIDEO_FRAMES, VIDEO_SIZE = 8, (224, 224)
-TRAFFICS = ("image", "video", "text")
-BLOCK_SIZE, POOL_BLOCKS = 32, 256
-FLAGS = (
-    "--dtype", "bfloat16", "--max-model-len", "2048", "--enforce-eager", "--no-enable-prefix-caching",
-    "--mm-processor-cache-gb", "0", "--block-size", str(BLOCK_SIZE), "--num-gpu-blocks-override", str(POOL_BLOCKS),
-    "--limit-mm-per-prompt", '{"image": 1, "video": 1}', "--max-num-seqs", "64", "--disable-uvicorn-access-log",
-    "--served-model-name", "bench",
-)  # fmt: skip
-ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
+KEEP_RATIO = 0.098
+POOL_GIB = 1
+MAX_LENGTH = 2048
+TEXT_TOKENS, OUTPUT_TOKENS, PICTURES, SIDE = 64, 32, 2, 336
+TRAFFICS = {"image": PICTURES, "text": 0}
+VARIANTS = ("unpruned", "random", "divprune")
+CLIENT = """
+from vllm.benchmarks.serve import add_cli_args, main
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+parser = FlexibleArgumentParser()
+add_cli_args(parser)
+main(parser.parse_args())
+"""
 
 
 @dataclass(frozen=True)
-class Variant:
-    """A server: what prunes, and how much it keeps of each image or video."""
+class Load:
+    """How much is asked: requests of a run, and how many at once."""
 
-    method: str
-    keep_ratio: float | None
-    is_vllms_own: bool = False
-
-    @property
-    def traffics(self) -> Sequence[str]:
-        """What it is asked; vLLM's own methods leave images alone."""
-        return ("video",) if self.is_vllms_own else TRAFFICS
-
-    def command(self, model: Path, flags: Sequence[str]) -> list[str]:
-        """Return what starts it."""
-        if self.method == "unpruned" or self.is_vllms_own:
-            own = [sys.executable, "-m", VLLM_SERVER, "--host", "127.0.0.1", "--model", str(model), *flags]
-            if self.keep_ratio is None:
-                return own
-            rate = str(round(1 - self.keep_ratio, 6))
-            return [*own, "--video-pruning-rate", rate, "--video-pruning-method", self.method.split()[-1]]
-        budget = ["--method", self.method, "--keep-ratio", str(self.keep_ratio)]
-        return [sys.executable, "-c", CLI, "serve", str(model), *budget, "--", *flags]
-
-
-VLLMS_OWN = (Variant("vllm evs", 0.098, is_vllms_own=True), Variant("vllm vidcom2", 0.098, is_vllms_own=True))
-VARIANTS = (
-    Variant("unpruned", None),
-    Variant("random", 0.098),
-    Variant("divprune", 0.25),
-    Variant("divprune", 0.098),
-    Variant("divprune", 0.05),
-    Variant("evs", 0.098),
-    # vLLM's runner for CPUs does not prune by itself.
-    *(VLLMS_OWN if torch.cuda.is_available() else ()),
-)
+    num_requests: dict[str, int]
+    concurrency: int
 
 
 class CacheWatch(threading.Thread):
-    """Reads how much of the KV pool is in use, until `stop`."""
+    """Reads how much of the key-value pool is in use, until `stop`."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, address: str) -> None:
         super().__init__(daemon=True)
-        self._server, self._done, self.shares = server, threading.Event(), [0.0]
+        self._url, self._done, self.shares = f"{address}/metrics", threading.Event(), [0.0]
 
     def run(self) -> None:
-        """Look five times a second."""
         while not self._done.wait(0.2):
-            self.shares.append(self._server.metric("vllm:kv_cache_usage_perc"))
+            text = urllib.request.urlopen(self._url, timeout=10).read().decode()
+            found = re.search(r"^vllm:kv_cache_usage_perc\{[^}]*\} (\S+)$", text, re.MULTILINE)
+            if found:
+                self.shares.append(float(found[1]))
 
     def stop(self) -> float:
-        """Return the largest share seen."""
+        """The largest share seen."""
         self._done.set()
         self.join()
         return max(self.shares)
 
 
-def requests(traffic: str, count: int, seed: int) -> list[dict[str, Any]]:
-    """Return chat requests whose images are all different, so that no cache answers."""
-    draw = random.Random(seed)
-    found = []
-    for number in range(count):
-        words = " ".join(f"w{draw.randrange(30_000)}" for _ in range(TEXT_TOKENS))
-        parts: list[dict[str, Any]] = [{"type": "text", "text": words}]
-        if traffic == "image":
-            size = IMAGE_SIZES[number % len(IMAGE_SIZES)]
-            url = f"data:image/jpeg;base64,{_jpeg(size, draw.randrange(2**31))}"
-            parts.insert(0, {"type": "image_url", "image_url": {"url": url}})
-        elif traffic == "video":
-            start = draw.randrange(2**31)
-            frames = ",".join(_jpeg(VIDEO_SIZE, start + frame) for frame in range(VIDEO_FRAMES))
-            parts.insert(0, {"type": "video_url", "video_url": {"url": f"data:video/jpeg;base64,{frames}"}})
-        body = {"model": "bench", "messages": [{"role": "user", "content": parts}], "max_tokens": OUTPUT_TOKENS}
-        found.append({**body, "temperature": 0, "ignore_eos": True})
-    return found
-
-
-def _jpeg(size: tuple[int, int], seed: int) -> str:
-    """An image that is smooth as photographs are, in base64."""
-    noise = image_like(3, size[1], size[0], seed=seed)
-    scaled = (128 + 48 * noise / noise.std()).clamp(0, 255).to(torch.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(scaled.permute(1, 2, 0).numpy()).save(buffer, "JPEG", quality=90)
-    return base64.b64encode(buffer.getvalue()).decode()
+def command(variant: str, model: Path, port: int) -> list[str]:
+    flags = (
+        "--host=127.0.0.1", f"--port={port}", "--dtype=bfloat16", f"--max-model-len={MAX_LENGTH}", "--enforce-eager",
+        f'--limit-mm-per-prompt={{"image": {PICTURES}}}', "--no-enable-prefix-caching", "--mm-processor-cache-gb=0",
+        "--served-model-name=bench",
+    )  # fmt: skip
+    pruned = pruned_server(
+        str(model),
+        method="divprune" if variant == "unpruned" else variant,
+        keep_ratio=KEEP_RATIO,
+        num_keep=None,
+        flags=flags,
+    )
+    if variant != "unpruned":
+        return list(pruned.command)
+    place = pruned.command.index("--hf-overrides")
+    # Nor the middleware behind them, which is for pruned models.
+    return [*pruned.command[:place], *pruned.command[place + 4 :]]
 
 
 @contextmanager
-def serving(variant: Variant, model: Path, log: Path) -> Iterator[Server]:
+def serving(variant: str, model: Path, log: Path) -> Iterator[str]:
     """A server, from when it is ready until the block ends."""
-    port = free_port()
-    command = variant.command(model, ["--port", str(port), *FLAGS])
-    with running(command, port, log, os.environ | ENVIRONMENT) as server:
-        yield server
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": str(POOL_GIB)}
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command(variant, model, port), env=environment, stdout=output, stderr=output, start_new_session=True
+        )
+        try:
+            _wait(process, address, log)
+            yield address
+        finally:
+            process.terminate()
+            process.wait(timeout=120)
 
 
-@dataclass(frozen=True)
-class Load:
-    """How much is asked: at once, and for each of those one after the other."""
-
-    concurrency: Sequence[int]
-    waves: int
-
-
-def measure(model: Path, load: Load, rounds: int, folder: Path) -> list[dict[str, Any]]:
-    """Ask all servers, in turns, so that a change of the machine's speed meets all of them."""
-    samples: dict[tuple[Variant, str, int], list[dict[str, Any]]] = {}
-    for number in range(rounds):
-        for variant in VARIANTS:
-            with serving(variant, model, folder / "log.txt") as server:
-                run_load(server.address, requests("image" if "image" in variant.traffics else "video", 2, -1), 2)
-                for traffic in variant.traffics:
-                    for concurrency in load.concurrency:
-                        sample = asked(server, traffic, concurrency, load.waves, seed=number)
-                        samples.setdefault((variant, traffic, concurrency), []).append(sample)
-                        print(number, variant.method, variant.keep_ratio, traffic, concurrency, sample, flush=True)
-    return [row(*key, found) for key, found in samples.items()]
+def _wait(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    for _ in range(600):
+        if process.poll() is not None:
+            raise RuntimeError(f"the server stopped: {log.read_text(errors='replace')[-2000:]}")
+        try:
+            urllib.request.urlopen(f"{address}/health", timeout=5)
+            return
+        except (urllib.error.URLError, OSError):
+            time.sleep(1)
+    raise RuntimeError("the server was not ready within ten minutes")
 
 
-def asked(server: Server, traffic: str, concurrency: int, waves: int, seed: int) -> dict[str, Any]:
-    """Put one load on a server; what came of it."""
-    bodies = requests(traffic, concurrency * waves, seed * 1000 + concurrency)
-    before, watch = _selection_seconds(server), CacheWatch(server)
+def asked(address: str, model: Path, traffic: str, load: Load, folder: Path) -> dict[str, Any]:
+    """What vLLM's bench client measures."""
+    pictures = TRAFFICS[traffic]
+    flags = [
+        "--backend=openai-chat", f"--base-url={address}", "--endpoint=/v1/chat/completions", "--model=bench",
+        f"--tokenizer={model}", "--dataset-name=random-mm", f"--random-input-len={TEXT_TOKENS}",
+        f"--random-output-len={OUTPUT_TOKENS}", f"--random-mm-base-items-per-request={pictures}",
+        f'--random-mm-limit-mm-per-prompt={{"image": {PICTURES}}}',
+        f"--random-mm-bucket-config={{({SIDE}, {SIDE}, 1): 1.0}}", f"--num-prompts={load.num_requests[traffic]}",
+        f"--max-concurrency={load.concurrency}", "--ignore-eos", "--temperature=0", "--save-result",
+        f"--result-dir={folder}", "--result-filename=result.json", "--percentile-metrics=ttft,tpot,e2el",
+        "--metric-percentiles=50,99", "--disable-tqdm", "--num-warmups=2",
+    ]  # fmt: skip
+    watch = CacheWatch(address)
     watch.start()
-    timings, seconds = run_load(server.address, bodies, concurrency)
-    selecting = _selection_seconds(server) - before
+    subprocess.run([sys.executable, "-c", CLIENT, *flags], check=True, stdout=subprocess.DEVNULL)
+    share = watch.stop()
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    if result["completed"] != load.num_requests[traffic]:
+        raise RuntimeError(f"{result['completed']} of {load.num_requests[traffic]} requests were answered")
     return {
-        "requests_per_second": len(timings) / seconds,
-        "ttft_p50_seconds": median(timing.ttft_seconds for timing in timings),
-        "ttft_p99_seconds": _quantile([timing.ttft_seconds for timing in timings], 0.99),
-        "end_to_end_p50_seconds": median(timing.end_to_end_seconds for timing in timings),
-        "prompt_tokens": sum(timing.prompt_tokens for timing in timings) / len(timings),
-        "peak_cache_share": watch.stop(),
-        "selection_seconds_per_request": selecting / len(timings),
+        "requests_per_second": result["request_throughput"],
+        "ttft_p50_seconds": result["p50_ttft_ms"] / 1000,
+        "ttft_p99_seconds": result["p99_ttft_ms"] / 1000,
+        "e2e_p50_seconds": result["p50_e2el_ms"] / 1000,
+        "prompt_tokens": result["total_input_tokens"] / load.num_requests[traffic],
+        "peak_cache_share": share,
     }
 
 
-def _quantile(values: Sequence[float], share: float) -> float:
-    return float(torch.tensor(values, dtype=torch.float64).quantile(share))
+def pool_blocks(address: str) -> int:
+    text = urllib.request.urlopen(f"{address}/metrics", timeout=10).read().decode()
+    found = re.search(r'num_gpu_blocks="(\d+)"', text)
+    return int(found[1]) if found else 0
 
 
-def _selection_seconds(server: Server) -> float:
-    with urllib.request.urlopen(f"{server.address}/metrics", timeout=30) as response:
-        text = response.read().decode()
-    return sum(map(float, re.findall(r"^divprune:selection_seconds_total\{.*\} (\S+)$", text, re.MULTILINE)))
+def measure(model: Path, load: Load, rounds: int, folder: Path) -> list[dict[str, Any]]:
+    samples: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    blocks: dict[str, int] = {}
+    for number in range(rounds):
+        # In turns, so that a change of the machine's speed meets all of them.
+        for variant in VARIANTS:
+            with serving(variant, model, folder / f"{variant}.log") as address:
+                blocks[variant] = pool_blocks(address)
+                for traffic in TRAFFICS:
+                    samples.setdefault((variant, traffic), []).append(asked(address, model, traffic, load, folder))
+                    print(number, variant, traffic, samples[variant, traffic][-1], flush=True)
+    return [row(variant, traffic, found, blocks[variant]) for (variant, traffic), found in samples.items()]
 
 
-def row(variant: Variant, traffic: str, concurrency: int, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Sum up the rounds."""
+def row(variant: str, traffic: str, samples: Sequence[dict[str, Any]], blocks: int) -> dict[str, Any]:
+    rates = [sample["requests_per_second"] for sample in samples]
+    first = [sample["ttft_p50_seconds"] for sample in samples]
     return {
-        "method": variant.method,
-        "keep_ratio": variant.keep_ratio,
+        "variant": variant,
         "traffic": traffic,
-        "concurrency": concurrency,
-        **quantiles([sample["requests_per_second"] for sample in samples], "requests_", "per_second"),
-        **quantiles([sample["ttft_p50_seconds"] for sample in samples], "ttft_p50_"),
+        **quantiles(rates, "requests_", "per_second"),
+        **quantiles(first, "ttft_p50_"),
         **quantiles([sample["ttft_p99_seconds"] for sample in samples], "ttft_p99_"),
-        **quantiles([sample["end_to_end_p50_seconds"] for sample in samples], "end_to_end_p50_"),
-        "prompt_tokens": median(sample["prompt_tokens"] for sample in samples),
-        "peak_cache_share": max(sample["peak_cache_share"] for sample in samples),
-        "selection_seconds_per_request": median(sample["selection_seconds_per_request"] for sample in samples),
+        **quantiles([sample["e2e_p50_seconds"] for sample in samples], "e2e_p50_"),
+        "pool_blocks": blocks,
+        "peak_blocks": round(max(sample["peak_cache_share"] for sample in samples) * blocks),
     }
 
 
 def config(load: Load, rounds: int, checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return what was measured."""
     return {
-        **checkpoint.as_config(),
+        "architecture": "llava-1.5-7b",
+        "num_layers": checkpoint.num_layers,
+        "num_tower_layers": checkpoint.num_tower_layers,
+        "encoder_seconds": checkpoint.encoder_seconds,
+        "prefill_seconds": checkpoint.prefill_seconds,
         "dtype": "bfloat16",
-        "image_sizes": IMAGE_SIZES,
-        "video_frames": VIDEO_FRAMES,
-        "video_size": VIDEO_SIZE,
+        "keep_ratio": KEEP_RATIO,
+        "pictures": PICTURES,
+        "visual_tokens_per_picture": 576,
         "text_tokens": TEXT_TOKENS,
         "output_tokens": OUTPUT_TOKENS,
-        "pool_tokens": BLOCK_SIZE * POOL_BLOCKS,
-        "requests_per_place": load.waves,
+        "pool_gib": POOL_GIB,
+        "num_requests": load.num_requests,
+        "concurrency": load.concurrency,
         "rounds": rounds,
         "prefix_cache": False,
         "enforce_eager": True,
@@ -229,15 +212,16 @@ def config(load: Load, rounds: int, checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, and write the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--layers", type=int, default=4, help="decoder layers, of 28")
-    parser.add_argument("--concurrency", type=int, nargs="+", default=[8, 32])
-    parser.add_argument("--waves", type=int, default=1, help="requests for each place in the server, one after another")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--layers", type=int, default=4, help="decoder layers, of 32")
+    parser.add_argument("--image-requests", type=int, default=24)
+    parser.add_argument("--text-requests", type=int, default=48)
+    parser.add_argument("--concurrency", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path("results"))
     options = parser.parse_args()
-    origin, load = provenance(), Load(options.concurrency, options.waves)
+    origin = provenance()
+    load = Load({"image": options.image_requests, "text": options.text_requests}, options.concurrency)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         checkpoint = write_checkpoint(folder / "model", options.layers)

@@ -62,55 +62,34 @@ def _measured(record: Record) -> str:
 
 
 def serving_table(record: Record) -> str:
-    """What each server answers under each load, and what that takes of the KV pool."""
-    full = {_load(row): row["requests_median_per_second"] for row in record.rows if row["method"] == "unpruned"}
-    order = {traffic: place for place, traffic in enumerate(("image", "video", "text"))}
-    rows = sorted(record.rows, key=lambda row: (order[row["traffic"]], row["concurrency"]))
-    cells = [_serving_cells(row, full[_load(row)]) for row in rows]
-    header = (
-        "traffic", "at once", "server", "keep ratio", "prompt", "requests/s", "first token, p50", "p99", "KV pool used",
-        "selection",
-    )  # fmt: skip
+    """Requests per second of each server on both kinds of traffic, and what they hold of the key-value pool."""
+    full = {row["traffic"]: row["requests_median_per_second"] for row in record.rows if row["variant"] == "unpruned"}
+    cells = [
+        (
+            row["traffic"],
+            row["variant"],
+            _rate(row["requests_median_per_second"], full[row["traffic"]]),
+            f"{row['ttft_p50_median_seconds']:.2f} s",
+            f"{row['ttft_p99_median_seconds']:.2f} s",
+            f"{row['peak_blocks']} of {row['pool_blocks']}",
+        )
+        for row in sorted(record.rows, key=lambda row: row["traffic"])
+    ]
+    header = ("traffic", "server", "requests/s", "first token, p50", "first token, p99", "KV blocks used")
     config, machine = record.config, record.provenance["machine"]
     model = (
-        f"{config['architecture']} with {config['num_layers']} decoder and {config['num_tower_layers']} tower layers "
-        f"and {config['vocabulary']:,} words"
+        f"{config['architecture']} with {config['num_layers']} decoder and {config['num_tower_layers']} tower layers"
     )
-    encoder, prefill = config["encoder_seconds"], config["prefill_seconds"]
-    sizes = ", ".join(f"{width} x {height}" for width, height in config["image_sizes"])
-    return (
-        f"{markdown_table(header, cells, numbers_from=4)}\n\n{model}, random weights, {config['dtype']}. A request has "
-        f"{config['text_tokens']} words, an image ({sizes} in turns) or a video of {config['video_frames']} frames or "
-        f"neither, and an answer of {config['output_tokens']} tokens; a pool of {config['pool_tokens']:,} tokens, "
-        f"prefix cache off. In plain PyTorch the vision encoder takes {encoder:.2f} s for an image of "
-        f"{config['num_image_tokens']} tokens and the LLM {prefill:.2f} s to read them, so {_share(encoder, prefill)} "
-        f"of that work is the encoder's and is not saved by pruning. "
-        f"Medians of {config['rounds']} rounds in turns, each {config['requests_per_place']} requests for each place; "
-        f"{machine['processor']}, {machine['num_cores']} cores for server and client."
+    share = config["encoder_seconds"] / config["prefill_seconds"]
+    asked = (
+        f"{config['pictures']} pictures, {config['text_tokens']} words and {config['output_tokens']} tokens of answer"
     )
-
-
-def _load(row: Mapping[str, Any]) -> tuple[str, int]:
-    return row["traffic"], row["concurrency"]
-
-
-def _share(part: float, other: float) -> str:
-    return f"{part / (part + other):.0%}"
-
-
-def _serving_cells(row: Mapping[str, Any], full_rate: float) -> tuple[str, ...]:
-    selection = row["selection_seconds_per_request"]
     return (
-        row["traffic"],
-        str(row["concurrency"]),
-        row["method"],
-        "" if row["keep_ratio"] is None else f"{row['keep_ratio']:g}",
-        f"{row['prompt_tokens']:.0f}",
-        _rate(row["requests_median_per_second"], full_rate),
-        f"{row['ttft_p50_median_seconds']:.2f} s",
-        f"{row['ttft_p99_median_seconds']:.2f} s",
-        f"{row['peak_cache_share']:.0%}",
-        f"{1000 * selection:.1f} ms" if selection else "",
+        f"{markdown_table(header, cells, numbers_from=2)}\n\n{model}, random weights, {config['dtype']} (one picture's "
+        f"encoder takes {share:.0%} of its unpruned prefill); a request of the image traffic has {asked}; "
+        f"{config['concurrency']} at once, keep_ratio {config['keep_ratio']}, a pool of {config['pool_gib']} GiB. "
+        f"Medians of {config['rounds']} rounds in turns by vLLM's bench client; {machine['processor']}, "
+        f"{machine['num_cores']} cores for server and client."
     )
 
 
