@@ -93,12 +93,13 @@ class _Watcher:
         self.step = _CUT if self.step == _RUNNING and not can_drain else min(self.step + 1, _KILLED)
         if self.step == _DRAINED:
             _say(f"stopping: running requests have {self._grace:g} s; the same signal again ends them at once")
-            self._server.send_signal(signal.SIGTERM)
+            # Before the signal: what it brings about may be another one, which sets the timer anew.
             signal.setitimer(signal.ITIMER_REAL, self._grace)
+            self._server.send_signal(signal.SIGTERM)
         elif self.step == _CUT:
             _say("stopping: what still runs is ended now" if self.is_ready else "stopping: it was not ready yet")
-            self._server.send_signal(CUT if self.is_ready else signal.SIGTERM)
             signal.setitimer(signal.ITIMER_REAL, self._seconds_to_close)
+            self._server.send_signal(CUT if self.is_ready else signal.SIGTERM)
         else:
             _say("stopping: killed, since it did not end")
             _signal_group(self._server.pid, signal.SIGKILL)
