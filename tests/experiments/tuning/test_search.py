@@ -47,10 +47,10 @@ def test_the_smallest_ratio_that_is_good_enough() -> None:
 
 def test_settings_that_are_clearly_out_are_left_early() -> None:
     model = Model(4000, seed=1)
-    found = model.search().run(["poor"])
-    by_ratio = {each.setting.keep_ratio: each for each in found.tried}
-    assert by_ratio[0.05].verdict == "out"
-    assert by_ratio[0.05].num_questions < 1000
+    first = model.search().run(["poor"], [0.02, 0.05, 0.4]).tried[0]
+    assert first.setting.keep_ratio == 0.05
+    assert first.verdict == "out"
+    assert first.num_questions < 500
 
 
 def test_too_few_questions_to_tell() -> None:
@@ -64,7 +64,7 @@ def test_nothing_is_good_enough() -> None:
     found = Model(400, seed=3).search().run(["poor"], [0.02, 0.03])
     assert found.chosen is None
     assert not found.confirmed
-    assert [each.verdict for each in found.tried] == ["out", "out"]
+    assert {each.verdict for each in found.tried} == {"out"}
 
 
 def test_questions_of_an_image_are_on_one_side() -> None:
