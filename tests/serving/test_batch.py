@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.serving.servers import processes_of, wait_until_gone
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 NUM_PICTURES = 40
 FLAGS = ("--dtype", "float32", "--max-model-len", "512", "--enforce-eager")
@@ -82,7 +82,7 @@ def test_a_killed_batch_goes_on_where_it_stopped(
 ) -> None:
     output = tmp_path / "answers.jsonl"
     first = start(checkpoint("llava"), output, pictures)
-    deadline = time.monotonic() + 480
+    deadline = time.monotonic() + 240
     while not (output.exists() and output.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.02)
     engine = processes_of(first.pid)
