@@ -5,7 +5,6 @@ files than it says, to fill the memory, or never to end.
 """
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,57 +19,6 @@ MOST_LAYERS = 1000
 TEMPLATE_SECONDS = 10
 TEMPLATE_BYTES = 2**30
 _INDEX = "*.safetensors.index.json"
-
-
-def checkpoint_folder(name: str) -> Path | None:
-    """Return the directory of a checkpoint's name; None for a name of the hub, which may be there or not.
-
-    Args:
-        name: what the user called it.
-
-    Raises:
-        CheckpointError: it is neither, or a directory without a config.json.
-    """
-    path = Path(name).expanduser()
-    if os.path.isdir(path):
-        if not (path / "config.json").is_file():
-            raise CheckpointError(f"{name} is no checkpoint: it has no config.json")
-        return path
-    if os.path.exists(path):
-        raise CheckpointError(f"{name} is a file; `model` takes the directory of a checkpoint, or a hub name")
-    if name.startswith((".", "/", "~")) or "\\" in name or name.count("/") != 1:
-        hint = "" if "/" in name or "\\" in name else "; names of the hub have their owner in front, as in owner/model"
-        raise CheckpointError(f"no such checkpoint directory: {name}{hint}")
-    return None
-
-
-def hub_error(name: str, error: Exception) -> CheckpointError:
-    """Say why the hub, or its local cache, has not given a checkpoint.
-
-    Args:
-        name: what the user called it.
-        error: what huggingface_hub raised.
-    """
-    from huggingface_hub import errors
-
-    # The first kind that fits; subclasses stand before their bases.
-    kinds: list[tuple[type[Exception] | tuple[type[Exception], ...], str]] = [
-        (errors.HFValidationError, f"{name!r} is neither a directory here nor a valid hub name"),
-        (errors.GatedRepoError, f"{name} is gated: accept its terms on the hub, then log in with `hf auth login`"),
-        (errors.RepositoryNotFoundError, f"{name} is neither a directory here nor a model on the hub"),
-        (
-            errors.RevisionNotFoundError,
-            f"{name} on the hub has no such revision: take a branch, a tag or a commit of it",
-        ),
-        (errors.RemoteEntryNotFoundError, f"{name} on the hub is no transformers checkpoint: it has no config.json"),
-    ]
-    for kind, message in kinds:
-        if isinstance(error, kind):
-            return CheckpointError(message)
-    return CheckpointError(
-        f"{name} is no directory here and not in the local cache, and the hub cannot be reached: "
-        "check the name and the connection, or download the checkpoint elsewhere and give its directory"
-    )
 
 
 def check_folder(name: str, folder: Path) -> None:

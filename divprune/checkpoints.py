@@ -1,8 +1,7 @@
 """Load a checkpoint by directory or hub name, or the embedded one: always the same path through transformers."""
 
-import json
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from divprune.checkpoint_checks import check_folder, check_format, check_template, checkpoint_folder, hub_error
-from divprune.errors import CheckpointError, DivpruneError, UnsupportedModelError, argument_errors, first_line
+from divprune.checkpoint_checks import check_folder, check_format, check_template, read_json
+from divprune.checkpoint_places import checkpoint_folder, hub_config, hub_error
+from divprune.errors import CheckpointError, DivpruneError, UnsupportedModelError, first_line
 from divprune.records import checksum
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
-    from divprune.config import PruningConfig
-    from divprune.methods.item_context import Modality
 
 Part = TypeVar("Part")
 
@@ -68,7 +66,10 @@ def load_model(
     called = name or EMBEDDED
     if called == EMBEDDED and revision is not None:
         raise CheckpointError(f"the embedded model has no revision {revision!r}; leave the revision out")
-    path = _embedded_checkpoint() if called == EMBEDDED else _local_checkpoint(called, revision, show_download)
+    if called == EMBEDDED:
+        path = _embedded_checkpoint()
+    else:
+        path = checkpoint_folder(called, revision) or _hub_checkpoint(called, revision, show_download)
     check_folder(called, path)
     config = _loaded(called, lambda: _read_config(path))
     _require_supported(called, config.model_type)
@@ -96,49 +97,10 @@ def checkpoint_config(name: str | None, *, revision: str | None = None) -> "PreT
     if called == EMBEDDED:
         path = _embedded_checkpoint()
     else:
-        path = _local_folder(called, revision) or _hub_config(called, revision)
+        path = checkpoint_folder(called, revision) or _checked_hub_config(called, revision)
     config: PreTrainedConfig = _loaded(called, lambda: _read_config(path))
     _require_supported(called, config.model_type)
     return config
-
-
-def require_prunable(
-    model_config: "PreTrainedConfig", configs: "Iterable[PruningConfig]", shown: "Collection[Modality]" = ()
-) -> None:
-    """Refuse settings that cannot work on a model, by its config alone, before its weights are read.
-
-    Args:
-        model_config: as `checkpoint_config` returns it.
-        configs: how it is to be pruned.
-        shown: the modalities that it will be shown; none if they are not known.
-
-    Raises:
-        ArgumentError: a setting does not apply to the model, or a method to a modality.
-        DivpruneError: what a method reads is not known of the model.
-    """
-    from divprune.huggingface.fitting import require_fitting_config, weightless_model
-
-    model = weightless_model(model_config)
-    with argument_errors():
-        for config in configs:
-            require_fitting_config(model, config, shown)
-
-
-def misfits(
-    model_config: "PreTrainedConfig", configs: "Iterable[tuple[PruningConfig, Collection[Modality]]]"
-) -> list[str | None]:
-    """Say of each of several settings and the modalities shown why `require_prunable` refuses it; None if it fits."""
-    from divprune.huggingface.fitting import require_fitting_config, weightless_model
-
-    model = weightless_model(model_config)
-    reasons: list[str | None] = []
-    for config, shown in configs:
-        try:
-            require_fitting_config(model, config, shown)
-            reasons.append(None)
-        except (DivpruneError, ValueError) as error:
-            reasons.append(" ".join(str(error).split()))
-    return reasons
 
 
 def checkpoint_revision(name: str | None) -> str:
@@ -151,17 +113,12 @@ def checkpoint_revision(name: str | None) -> str:
     Raises:
         CheckpointError: no such checkpoint.
     """
-    from huggingface_hub import hf_hub_download
-
     called = name or EMBEDDED
     path = _embedded_checkpoint() if called == EMBEDDED else Path(called).expanduser()
     if os.path.isdir(path):
         files = {file for pattern in _CHECKPOINT_FILES for file in path.glob(pattern) if file.is_file()}
         return checksum(sorted(files))[:16]
-    try:
-        return Path(hf_hub_download(called, "config.json")).parent.name
-    except Exception as error:
-        raise hub_error(called, error) from None
+    return hub_config(called).parent.name
 
 
 def choose_device(name: str) -> torch.device:
@@ -189,29 +146,10 @@ def _embedded_checkpoint() -> Path:
         raise CheckpointError(str(error)) from None
 
 
-def _local_checkpoint(name: str, revision: str | None, show_download: bool) -> Path:
-    return _local_folder(name, revision) or _hub_checkpoint(name, revision, show_download)
-
-
-def _local_folder(name: str, revision: str | None) -> Path | None:
-    """Return the folder of a checkpoint on this machine; None for what can only be a hub's name."""
-    path = checkpoint_folder(name)
-    if path is not None and revision is not None:
-        raise CheckpointError(f"{name} is a directory, which has no revision {revision!r}; leave the revision out")
-    return path
-
-
-def _hub_config(name: str, revision: str | None) -> Path:
-    """Download (or find in the local cache) the config of a checkpoint whose format can be read; its folder."""
-    from huggingface_hub import hf_hub_download
-
-    try:
-        file = Path(hf_hub_download(name, "config.json", revision=revision))
-        check_format(name, json.loads(file.read_text(encoding="utf-8")))
-    except DivpruneError:
-        raise
-    except Exception as error:
-        raise hub_error(name, error) from None
+def _checked_hub_config(name: str, revision: str | None) -> Path:
+    """Fetch the config of a checkpoint whose format can be read; return its folder."""
+    file = hub_config(name, revision)
+    check_format(name, read_json(name, file))
     return file.parent
 
 
@@ -221,7 +159,7 @@ def _hub_checkpoint(name: str, revision: str | None, show_download: bool) -> Pat
     from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
     def fetch() -> str:
-        config = _read_config(_hub_config(name, revision))
+        config = _read_config(_checked_hub_config(name, revision))
         _require_supported(name, config.model_type)
         return snapshot_download(
             name, revision=revision, allow_patterns=_CHECKPOINT_FILES, ignore_patterns=_OTHER_FORMATS

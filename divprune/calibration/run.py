@@ -13,13 +13,13 @@ from divprune.checkpoints import (
     checkpoint_config,
     choose_device,
     load_model,
-    require_prunable,
 )
 from divprune.config import PruningConfig
 from divprune.efficiency.flops import Accounting
 from divprune.embedded.examples import DEFAULT_PROMPT, Example, image_files, training_scenes
 from divprune.errors import ArgumentError, argument_errors
 from divprune.huggingface.adapter import ModelAdapter
+from divprune.huggingface.fitting import require_prunable
 from divprune.media import is_url, load_image
 from divprune.methods import VTW
 from divprune.outputs import files_of, safe_output

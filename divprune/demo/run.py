@@ -151,9 +151,10 @@ def run_demo(options: DemoOptions, progress: Progress = SILENT, *, show_download
     for medium in examples[0].media:
         medium.tell(progress)
     with progress.working("starting"):
-        from divprune.checkpoints import checkpoint_config, choose_device, load_model, require_prunable
+        from divprune.checkpoints import checkpoint_config, choose_device, load_model
         from divprune.demo.answering import answer
         from divprune.huggingface import prune
+        from divprune.huggingface.fitting import require_prunable
     config = _config(options)
     device = choose_device(options.device)
     shown = {medium.kind for example in examples for medium in example.media}

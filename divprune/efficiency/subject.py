@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from divprune.budget import budget_or_default
-from divprune.checkpoints import EMBEDDED, checkpoint_config, choose_device, load_model, require_prunable
+from divprune.checkpoints import EMBEDDED, checkpoint_config, choose_device, load_model
 from divprune.config import Newlines, PruningConfig, Scope
 from divprune.efficiency.bench import UNPRUNED_VARIANT, Measurement, Variant, run_bench, run_once
 from divprune.efficiency.memory import in_own_process, peak_memory_bytes
@@ -16,6 +16,7 @@ from divprune.efficiency.random_model import random_inputs, random_model
 from divprune.efficiency.reference_models import architecture_config, get_architecture
 from divprune.embedded.examples import DEFAULT_PROMPT, Example, bundled_scenes
 from divprune.errors import ArgumentError, argument_errors
+from divprune.huggingface.fitting import require_prunable
 from divprune.media import load_image, load_video
 from divprune.methods import get_method, method_title
 from divprune.outputs import short

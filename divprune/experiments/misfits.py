@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedConfig
 
-from divprune.checkpoints import checkpoint_config, misfits
+from divprune.checkpoints import checkpoint_config
 from divprune.config import PruningConfig
 from divprune.efficiency.reference_models import architecture_config
 from divprune.evaluation.runs import UNPRUNED, EvaluationRun
 from divprune.experiments.paper.settings import recipe_file
 from divprune.experiments.plan import medium_of
 from divprune.experiments.subjects import architecture_of, shown_as
+from divprune.huggingface.fitting import misfits
 from divprune.methods.item_context import Modality
 
 

@@ -1,15 +1,16 @@
 """Whether a `PruningConfig` fits a model: what it cannot do is refused when it is attached, or by its config alone.
 
-`require_fitting` asks the model that is to be pruned, `require_fitting_config` one without weights, so that commands
-can refuse impossible settings before they read or measure anything.
+`require_fitting` looks at the model that is to be pruned, `require_prunable` and `misfits` at one without weights, so
+that commands can refuse impossible settings before they read or measure anything.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import torch
-from transformers import AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForImageTextToText, PreTrainedConfig
 
 from divprune.config import Positions, PruningConfig, require_scope
+from divprune.errors import DivpruneError, argument_errors
 from divprune.huggingface.adapter import ModelAdapter
 from divprune.huggingface.encoding.method_inputs import require_vision_needs
 from divprune.huggingface.families.registry import Family, supported_families
@@ -21,27 +22,48 @@ from divprune.methods.item_context import Modality
 from divprune.methods.vision_inputs import VISION_NEEDS
 
 
-def weightless_model(model_config: PreTrainedConfig) -> PreTrainedModel:
-    """Build a model of a supported family on torch's meta device, for `require_fitting_config`: no weight is stored."""
-    with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForImageTextToText.from_config(model_config, trust_remote_code=False)
-    return model
-
-
-def require_fitting_config(model: PreTrainedModel, config: PruningConfig, shown: Collection[Modality] = ()) -> None:
-    """Refuse what `require_fitting` refuses of a model, as far as that is known without its weights.
+def require_prunable(
+    model_config: PreTrainedConfig, configs: Iterable[PruningConfig], shown: Collection[Modality] = ()
+) -> None:
+    """Refuse settings that cannot work on a model, by its config alone, before its weights are read.
 
     Args:
-        model: of `weightless_model`.
-        config: how to prune.
-        shown: the modalities that the model will be shown; none if they are not known.
+        model_config: of a supported family.
+        configs: how it is to be pruned.
+        shown: the modalities that it will be shown; none if they are not known.
 
     Raises:
-        ValueError: an argument does not apply to the model, or the method to a modality.
-        UnsupportedModelError: what the method reads is not known of the model.
-        CheckpointError: the method's CLIP checkpoint is none, or of other sizes than the model's tower.
+        ArgumentError: a setting does not apply to the model, or a method to a modality.
+        DivpruneError: what a method reads is not known of the model, or its CLIP checkpoint is none, or of other sizes.
     """
-    adapter = ModelAdapter.of(model)
+    adapter = _without_weights(model_config)
+    with argument_errors():
+        for config in configs:
+            _require_fitting_what_is_shown(adapter, config, shown)
+
+
+def misfits(
+    model_config: PreTrainedConfig, configs: Iterable[tuple[PruningConfig, Collection[Modality]]]
+) -> list[str | None]:
+    """Say of each of several settings and the modalities shown why `require_prunable` refuses it; None if it fits."""
+    adapter = _without_weights(model_config)
+    reasons: list[str | None] = []
+    for config, shown in configs:
+        try:
+            _require_fitting_what_is_shown(adapter, config, shown)
+            reasons.append(None)
+        except (DivpruneError, ValueError) as error:
+            reasons.append(" ".join(str(error).split()))
+    return reasons
+
+
+def _without_weights(model_config: PreTrainedConfig) -> ModelAdapter:
+    """Build a model on torch's meta device, where no weight is stored."""
+    with torch.device("meta"):
+        return ModelAdapter.of(AutoModelForImageTextToText.from_config(model_config, trust_remote_code=False))
+
+
+def _require_fitting_what_is_shown(adapter: ModelAdapter, config: PruningConfig, shown: Collection[Modality]) -> None:
     for modality in sorted(shown):
         _require_media(adapter.family, modality)
         require_modality(config.method, modality)

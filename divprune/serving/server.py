@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from divprune.checkpoint_checks import checkpoint_folder, read_json
+from divprune.checkpoint_checks import read_json
+from divprune.checkpoint_places import checkpoint_folder
 from divprune.errors import ArgumentError, ServerError
 from divprune.serving.listening import LOOPBACK, Listening, flag_values, listening
 from divprune.serving.vllm_installed import has_vllm

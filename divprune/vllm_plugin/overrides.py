@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from divprune.checkpoint_checks import checkpoint_folder, hub_error, read_json
+from divprune.checkpoint_checks import read_json
+from divprune.checkpoint_places import checkpoint_folder, hub_config
 from divprune.config import Positions
 from divprune.errors import CheckpointError, UnsupportedModelError
 from divprune.vllm_plugin.families import SERVED_FAMILIES, served_family
@@ -59,14 +60,5 @@ def _config(model: str | Path | Mapping[str, Any], revision: str | None) -> Mapp
     if isinstance(model, Mapping):
         return model
     folder = checkpoint_folder(str(model))
-    path = _downloaded(str(model), revision) if folder is None else folder / "config.json"
+    path = hub_config(str(model), revision) if folder is None else folder / "config.json"
     return read_json(str(model), path)
-
-
-def _downloaded(model: str, revision: str | None) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(model, "config.json", revision=revision))
-    except Exception as error:
-        raise hub_error(model, error) from None

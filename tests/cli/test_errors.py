@@ -9,7 +9,7 @@ import pytest
 import torch
 import typer
 
-from divprune.checkpoint_checks import hub_error
+from divprune.checkpoint_places import hub_error
 from divprune.cli.console import one_line_errors
 from divprune.huggingface.families.unsupported import NO_CLASS
 from tests.support import checkpoint_writers

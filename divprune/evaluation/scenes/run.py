@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from divprune.checkpoints import EMBEDDED, LoadedModel, checkpoint_config, load_model, misfits
+from divprune.checkpoints import EMBEDDED, LoadedModel, checkpoint_config, load_model
 from divprune.config import Positions, PruningConfig
 from divprune.efficiency.shapes import model_shape
 from divprune.errors import ArgumentError, MissingDependencyError, argument_errors
@@ -17,6 +17,7 @@ from divprune.evaluation.resampling import CONFIDENCE, NUM_RESAMPLES
 from divprune.evaluation.scenes.cases import KEEP_RATIOS, Case, every_method, numbered, suite_cases
 from divprune.evaluation.scenes.fitprune_calibration import NUM_TRAINING_SCENES, recipe_tailor
 from divprune.evaluation.scenes.suite import SCENES_PER_BATCH, Suite, notice
+from divprune.huggingface.fitting import misfits
 from divprune.jsonl_log import JsonlLog
 from divprune.methods import FitPrune, get_method
 from divprune.outputs import make_folder
