@@ -238,7 +238,8 @@ SERVER = (
     Contract("vllm.config:ModelConfig", fields=("served_model_name",)),
     Contract("vllm.engine.protocol:EngineClient", fields=("model_config", "renderer")),
 )  # fmt: skip
-"""Checked when vLLM's server takes our middleware, which also reads `args`, `vllm_config` and `server` of its state."""
+"""Checked when vLLM's server takes our middleware. What instances alone have is checked when the server starts: `args`,
+`vllm_config`, `server` and `engine_client` of its state, and the renderer's `_mm_executor`."""
 
 
 def violations(contracts: Iterable[Contract] = REGISTRATION) -> list[str]:

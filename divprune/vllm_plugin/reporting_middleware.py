@@ -7,6 +7,7 @@ from contextvars import copy_context
 from dataclasses import replace
 from typing import Any
 
+from divprune.errors import UnsupportedVersionError
 from divprune.vllm_plugin import contracts
 from divprune.vllm_plugin.metrics import TokenMetrics, share_selection_times
 from divprune.vllm_plugin.positions import counts_tokens
@@ -26,7 +27,10 @@ class ReportPruning:
         share_selection_times()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer a request."""
+        """Answer a request, or prepare to."""
+        if scope["type"] == "lifespan":
+            # vLLM processes images in a thread of its own, which would not know whose they are.
+            _carry_context(scope["app"].state.engine_client.renderer)
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif scope["method"] == "GET" and scope["path"].endswith("/v1/models"):
@@ -38,8 +42,6 @@ class ReportPruning:
             await self._app(scope, receive, send)
 
     async def _counting(self, scope: Any, receive: Any, send: Any) -> None:
-        # vLLM processes images in a thread of its own, which would not know whose they are.
-        _carry_context(scope["app"].state.engine_client.renderer._mm_executor)
         with counted_items() as items:
 
             async def send_with_headers(message: Any) -> None:
@@ -93,10 +95,15 @@ def _effective_settings(model_config: Any) -> PruningSettings:
     return replace(settings, positions="original" if keeps else "compact")
 
 
-def _carry_context(executor: Executor) -> None:
-    """Have an executor run what it is given in the context of whoever gave it; a second call changes nothing."""
-    if "submit" in vars(executor):
-        return
+def _carry_context(renderer: Any) -> None:
+    """Have vLLM's renderer process images in the context of the request that shows them.
+
+    Raises:
+        UnsupportedVersionError: It has no thread for that, or not where it was.
+    """
+    executor = getattr(renderer, "_mm_executor", None)
+    if not isinstance(executor, Executor):
+        raise UnsupportedVersionError(contracts.refusal(["the renderer's `_mm_executor` is no executor"]))
     submit = executor.submit
 
     def submit_with_context(function: Any, /, *args: Any, **kwargs: Any) -> Any:

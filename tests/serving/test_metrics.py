@@ -2,13 +2,16 @@
 
 import json
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from divprune.vllm_plugin import metrics
+from divprune.errors import UnsupportedVersionError
+from divprune.vllm_plugin import metrics, reporting_middleware, token_counts
 from divprune.vllm_plugin.environment import METRICS_FOLDER
 from divprune.vllm_plugin.token_counts import ItemCount
 from tests.serving.cases import RATIO, SMALL_RATIO, picture
@@ -78,8 +81,6 @@ def test_models_say_how_they_are_pruned(server: Server) -> None:
 
 
 def test_many_clients_get_their_own_counts(server: Server) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     def ask(number: int) -> tuple[int, Any]:
         parts: list[Part] = [picture(number + place) for place in range(1 + number % 3)]
         return number, headers_of(Client(server.address), parts)
@@ -88,6 +89,20 @@ def test_many_clients_get_their_own_counts(server: Server) -> None:
         for number, found in pool.map(ask, range(24)):
             num_pictures = 1 + number % 3
             assert found == (str(36 * num_pictures), str(9 * num_pictures))
+
+
+def test_images_are_processed_in_the_context_of_their_request() -> None:
+    renderer = SimpleNamespace(_mm_executor=ThreadPoolExecutor(1))
+    reporting_middleware._carry_context(renderer)
+    with token_counts.counted_items() as items:
+        renderer._mm_executor.submit(token_counts.count_item, ItemCount("image", 36, 9)).result()
+    renderer._mm_executor.submit(token_counts.count_item, ItemCount("image", 1, 1)).result()
+    assert items == [ItemCount("image", 36, 9)]
+
+
+def test_another_renderer_is_refused_when_the_server_starts() -> None:
+    with pytest.raises(UnsupportedVersionError, match="`_mm_executor` is no executor"):
+        reporting_middleware._carry_context(SimpleNamespace(_mm_executor=None))
 
 
 def test_workers_sums_are_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
