@@ -37,7 +37,7 @@ def served(name: str, kind: Modality) -> list[str]:
 
 SOME = ("visionzip", "prumerge", DEEPEST, "scope")
 """One for each kind of thing that is read: keys and CLS features, heads as one, two layers, the projector's input."""
-OF_VIDEOS_ALONE = ("evs", "dycoke", "prunevid", "holitom", "fastvid", "flashvid")
+OF_VIDEOS_ALONE = ("evs", "dycoke", "prunevid", "holitom", "fastvid", "flashvid", "vidcom2")
 OF_IMAGES = [
     *((name, spec) for name in ("llava", "llava_onevision") for spec in served(name, "image")),
     *((name, spec) for name in ("llava_next", "internvl", "qwen2_vl", "qwen2_5_vl", "qwen3_vl") for spec in SOME),
