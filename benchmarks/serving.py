@@ -3,9 +3,11 @@
 Writes results/serving.json. All serve the same checkpoint (Qwen2.5-VL-7B's width, fewer layers, random weights,
 bfloat16) with the same flags and KV pool, one after the other in turns. Requests have an image (of four sizes), or a
 video of eight frames, or neither; all have 64 words and get 32 tokens. On a GPU vLLM's own pruning of videos stands
-beside ours, at the same keep ratio. Runs in the environment of `make test-serving`; MINUTES on two cores.
+beside ours, at the same keep ratio. Runs in the environment of `make test-serving`; a round takes about 20 minutes
+on two cores.
 
-The record is written when everything has been measured. `--width toy` tries all of it in a few minutes.
+The record is written when everything has been measured; killed before, the benchmark leaves none, and no server.
+`--width toy` tries all of it in a few minutes.
 """
 
 import argparse
@@ -249,7 +251,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2, help="decoder layers, of 28")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[8, 32])
     parser.add_argument("--waves", type=int, default=1, help="requests of a load for each that runs at once")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1, help="times that all servers are asked, in turns")
     parser.add_argument("--output", type=Path, default=Path("results"))
     options = parser.parse_args()
     # Killed, it does not leave a server behind.

@@ -153,6 +153,7 @@ def test_serving_table_shows_every_server_next_to_the_unpruned_one() -> None:
     assert text == "| text | 8 | unpruned |  | 320 | 4.00 (1.00 x) | 1.50 s | 3.25 s | 50% |  |  |"
     assert "an image (448 x 336, 28 x 28 in turns)" in table
     assert "vLLM's own video pruning: not measured, its runner for CPUs does not prune." in table
+    assert "Medians of 2 rounds in turns, 1 x as many requests as run at once in each" in table
     assert table.endswith("2 cores for server and client, of which other processes took 0.34 at most.")
 
 

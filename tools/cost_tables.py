@@ -99,6 +99,7 @@ def _served(record: Record) -> str:
     """What was served and asked, and how quiet the machine was."""
     config, machine = record.config, record.provenance["machine"]
     sizes = ", ".join(f"{width} x {height}" for width, height in config["image_sizes"])
+    rounds = "One round" if config["rounds"] == 1 else f"Medians of {config['rounds']} rounds in turns"
     foreign_cores = max(row["max_foreign_cores"] for row in record.rows)
     return (
         f"{config['architecture']} with {config['num_layers']} decoder layers, {config['num_tower_layers']} of the "
@@ -107,9 +108,9 @@ def _served(record: Record) -> str:
         f"{config['video_frames']} frames or neither, and gets {config['output_tokens']} tokens; the KV pool holds "
         f"{config['pool_tokens']:,} tokens, prefix cache off. In the encoder: the part of the time that the engine "
         f"spends in vision encoder and projector, which pruning cannot save. vLLM's own video pruning: "
-        f"{config['vllms_own_methods']}. Medians of {config['rounds']} rounds in turns, {config['waves']} x as many "
-        f"requests as run at once in each; vLLM {config['vllm']}, {machine['processor']}, {machine['num_cores']} cores "
-        f"for server and client, of which other processes took {foreign_cores:.2f} at most."
+        f"{config['vllms_own_methods']}. {rounds}, {config['waves']} x as many requests as run at once in each; "
+        f"vLLM {config['vllm']}, {machine['processor']}, {machine['num_cores']} cores for server and client, of which "
+        f"other processes took {foreign_cores:.2f} at most."
     )
 
 
