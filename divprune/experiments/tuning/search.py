@@ -1,0 +1,198 @@
+"""Search for the smallest keep ratio that loses no more than a tolerance.
+
+```
+choosing questions      per method: bisect over the keep ratios; of each setting as many questions as it takes to tell
+confirming questions    the cheapest settings that passed, cheapest first, until one keeps the promise
+```
+
+Looks at a setting are at 32, 64, 128 ... questions; it is out as soon as it is clear that it loses too much, and in as
+soon as it is clear that it does not. All looks at it together err with probability `error` (Bonferroni). The promise
+rests on the confirming questions alone, which no choice was made by.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from divprune.evaluation.retention import ERROR, Array, Questions, difference, loss, questions_needed
+from divprune.evaluation.statistics import Estimate
+
+KEEP_RATIOS = (0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7)
+FIRST_LOOK = 32
+MAX_CONFIRMATIONS = 3
+
+Verdict = Literal["in", "out"]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A way to prune: a method as `get_method` reads it, and a keep ratio."""
+
+    method: str
+    keep_ratio: float
+
+
+Measure = Callable[[Setting, Sequence[int]], Sequence[float]]
+"""Mean log-likelihoods per token that a pruned model gives the unpruned answers to some questions, by their places."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What was found of a setting on the choosing questions.
+
+    Attributes:
+        setting: Which.
+        verdict: Whether it passed.
+        num_questions: How many it took.
+        loss: On those.
+    """
+
+    setting: Setting
+    verdict: Verdict
+    num_questions: int
+    loss: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """What was found of a setting on the confirming questions.
+
+    Attributes:
+        setting: Which.
+        loss: The interval is that of the promise.
+        holds: Whether its upper end is within the tolerance.
+        needed: How many questions it would take to tell, if it does not; None if more is lost than that.
+    """
+
+    setting: Setting
+    loss: Estimate
+    holds: bool
+    needed: int | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search came to.
+
+    Attributes:
+        tolerance: Largest loss that was allowed.
+        tried: Settings on the choosing questions, in the order of the search.
+        confirmed: Settings on the confirming questions, in that order; the last one is chosen if it holds.
+        random_loss: Loss of the chosen setting less that of random tokens of the same number, on the confirming
+            questions; None where nothing was chosen, or random tokens were.
+        num_forwards: Questions asked of pruned models, all settings together.
+    """
+
+    tolerance: float
+    tried: Sequence[Tried]
+    confirmed: Sequence[Confirmed]
+    random_loss: Estimate | None
+    num_forwards: int
+
+    @property
+    def chosen(self) -> Confirmed | None:
+        """The setting that keeps the promise; None if none does."""
+        return self.confirmed[-1] if self.confirmed and self.confirmed[-1].holds else None
+
+
+@dataclass
+class Search:
+    """Finds a setting.
+
+    Attributes:
+        questions: All of them.
+        choosing: Places of those that choices are made by.
+        confirming: Places of the others.
+        measure: Asks a pruned model.
+        tolerance: Largest share of what the images tell that may be lost.
+        error: How often an interval may miss.
+    """
+
+    questions: Questions
+    choosing: Sequence[int]
+    confirming: Sequence[int]
+    measure: Measure
+    tolerance: float
+    error: float = ERROR
+    _found: dict[Setting, dict[int, float]] = field(default_factory=dict)
+
+    def run(self, methods: Sequence[str], keep_ratios: Sequence[float] = KEEP_RATIOS) -> Found:
+        """Search all methods; "random" is always looked at beside the setting that is chosen."""
+        tried: list[Tried] = []
+        for method in methods:
+            self._bisect(method, sorted(keep_ratios), tried)
+        passed = sorted(
+            (each for each in tried if each.verdict == "in"),
+            key=lambda each: (each.setting.keep_ratio, each.loss.value),
+        )
+        confirmed: list[Confirmed] = []
+        for each in passed[:MAX_CONFIRMATIONS]:
+            confirmed.append(self._confirm(each.setting, self.error / min(MAX_CONFIRMATIONS, len(passed))))
+            if confirmed[-1].holds:
+                break
+        chosen = confirmed[-1].setting if confirmed and confirmed[-1].holds else None
+        against = None
+        if chosen is not None and not chosen.method.startswith("random"):
+            others = self._asked(Setting("random", chosen.keep_ratio), self.confirming)
+            own = self._asked(chosen, self.confirming)
+            against = difference(self.questions.at(self.confirming), own, others, self.error)
+        return Found(self.tolerance, tried, confirmed, against, sum(map(len, self._found.values())))
+
+    def _bisect(self, method: str, keep_ratios: Sequence[float], tried: list[Tried]) -> None:
+        """Find the smallest ratio that passes: what keeps more loses less."""
+        low, high = 0, len(keep_ratios)
+        while low < high:
+            middle = (low + high) // 2
+            tried.append(self._judge(Setting(method, keep_ratios[middle])))
+            if tried[-1].verdict == "in":
+                high = middle
+            else:
+                low = middle + 1
+
+    def _judge(self, setting: Setting) -> Tried:
+        """Ask as many of the choosing questions as it takes; with all of them, the likelier of the two is taken."""
+        looks = _looks(len(self.choosing))
+        for number in looks:
+            places = self.choosing[:number]
+            found = loss(self.questions.at(places), self._asked(setting, places), self.error / len(looks))
+            if found.low > self.tolerance:
+                return Tried(setting, "out", number, found)
+            if found.high <= self.tolerance:
+                break
+        return Tried(setting, "in" if found.value <= self.tolerance else "out", number, found)
+
+    def _confirm(self, setting: Setting, error: float) -> Confirmed:
+        questions, pruned = self.questions.at(self.confirming), self._asked(setting, self.confirming)
+        found = loss(questions, pruned, error)
+        holds = found.high <= self.tolerance
+        needed = None if holds else questions_needed(questions, pruned, self.tolerance, error)
+        return Confirmed(setting, found, holds, needed)
+
+    def _asked(self, setting: Setting, places: Sequence[int]) -> Array:
+        """Return what a pruned model says of some questions; what has been asked is not asked again."""
+        known = self._found.setdefault(setting, {})
+        new = [place for place in places if place not in known]
+        if new:
+            known.update(zip(new, self.measure(setting, new), strict=True))
+        return np.array([known[place] for place in places])
+
+
+def split(questions: Questions, seed: int = 0) -> tuple[list[int], list[int]]:
+    """Divide questions: a third to make choices by, the others to confirm one; images stay together."""
+    random = np.random.default_rng(seed)
+    groups = random.permutation(np.unique(questions.groups))
+    first = set(groups[: -(-len(groups) // 3)].tolist())
+    shuffled = random.permutation(len(questions)).tolist()
+    choosing = [place for place in shuffled if questions.groups[place] in first]
+    return choosing, [place for place in shuffled if questions.groups[place] not in first]
+
+
+def _looks(total: int) -> list[int]:
+    numbers = []
+    number = FIRST_LOOK
+    while number < total:
+        numbers.append(number)
+        number *= 2
+    return [*numbers, total]
