@@ -11,6 +11,7 @@ from divprune.cli.shared_options import (
     BaseUrl,
     BatchSize,
     CiderTokenizer,
+    ConfigFile,
     Data,
     Debug,
     EgoschemaUrl,
@@ -32,6 +33,7 @@ from divprune.cli.shared_options import (
     counts_of,
     given_of,
     given_positions,
+    how_to_prune,
     keep_ratios_of,
     option,
 )
@@ -101,6 +103,7 @@ def evaluate(
             "original where the model can",
         ),
     ] = None,
+    config: ConfigFile = None,
     visual_tokens: Annotated[
         int | None, option("M", "Visual tokens of an image, where --equal flops cannot tell from the config.", min=1)
     ] = None,
@@ -131,6 +134,14 @@ def evaluate(
         names = None if methods is None else tuple(methods.split())
         ratios = None if not keep_ratios else keep_ratios_of(" ".join(keep_ratios))
         numbered = given_positions(positions)
+        if config is not None:
+            if names or ratios or numbered or num_keep:
+                raise ArgumentError(
+                    "`config` says how to prune; leave `methods`, `keep_ratios`, `num_keep` and `positions` out"
+                )
+            how = how_to_prune(config, model, console)
+            names, ratios = tuple(dict.fromkeys((how["method"], "random"))), (how["keep_ratio"],)
+            numbered = how["positions"]
         running: dict[str, Any] = {
             "backend": backend and backend.value,
             "base_url": base_url,

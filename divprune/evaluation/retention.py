@@ -1,8 +1,8 @@
 """How much of what a model sees it still sees when pruned, measured without labels.
 
 The unpruned model's own answer is what the others are asked to agree with. Of each question there are three mean
-log-likelihoods of that answer, per token: the unpruned model's, the pruned model's, and that of the unpruned model which
-gets no image (blind). With sums over all questions,
+log-likelihoods of that answer, per token: the unpruned model's, the pruned model's, and that of the unpruned model
+which gets no image (blind). With sums over all questions,
 
     retention = (pruned - blind) / (unpruned - blind),    loss = 1 - retention:
 
@@ -66,8 +66,8 @@ def loss(questions: Questions, pruned: Array, error: float = ERROR) -> Estimate:
 
     The upper end is what a promise rests on, so it must hold where few questions lose much and most lose nothing: one
     more question counts, of which all is lost, and the interval is corrected for skewness (N. J. Johnson, "Modified t
-    tests and confidence intervals for asymmetrical populations", JASA 73, 1978). Of a ratio of sums the errors are those
-    of its linear part. tests/evaluation/test_retention.py shows by simulation how often it holds.
+    tests and confidence intervals for asymmetrical populations", JASA 73, 1978). Of a ratio of sums the errors are
+    those of its linear part. tests/evaluation/test_retention.py shows by simulation how often it holds.
 
     Args:
         questions: At least two groups, of which the images tell something.
@@ -133,4 +133,5 @@ def _half_width(deviations: Array, tail: float, side: int) -> float:
 def _by_group(values: Array, groups: NDArray[np.int64]) -> Array:
     """Sum what is of the same image; in units of a question, so that means over groups stay comparable."""
     _, places = np.unique(groups, return_inverse=True)
-    return np.bincount(places, weights=values)
+    sums: Array = np.bincount(places, weights=values).astype(np.float64)
+    return sums

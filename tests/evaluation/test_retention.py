@@ -66,7 +66,7 @@ LOSSES: dict[str, Draw] = {
 @pytest.mark.parametrize("num_questions", [50, 200])
 @pytest.mark.parametrize("kind", LOSSES)
 def test_the_promise_holds_as_often_as_stated(kind: str, num_questions: int) -> None:
-    """Where exactly the tolerance is lost, it is promised in one run of 40 at most (an error of 0.05, half of it above).
+    """Where exactly the tolerance is lost, one run of 40 promises it at most (an error of 0.05, half of it above).
 
     Seeded; of 1,000 runs as many as 35 are within chance, which is what 25 +- 2 standard deviations of a count allows.
     """

@@ -1,1 +1,1 @@
-"""How far can a model be pruned on one's own images: settings tried, one chosen, and what it promises."""
+"""How far a model may be pruned on its own traffic, without labels."""

@@ -8,16 +8,21 @@ confirming questions    the cheapest settings that passed, cheapest first, until
 Looks at a setting are at 32, 64, 128 ... questions; it is out as soon as it is clear that it loses too much, and in as
 soon as it is clear that it does not. All looks at it together err with probability `error` (Bonferroni). The promise
 rests on the confirming questions alone, which no choice was made by.
+
+The other way round, `Search.within` a cost: of each method the largest keep ratio that costs no more, and of these the
+one that loses least.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Literal
 
 import numpy as np
 
 from divprune.evaluation.retention import ERROR, Array, Questions, difference, loss, questions_needed
 from divprune.evaluation.statistics import Estimate
+from divprune.methods import RandomTokens
 
 KEEP_RATIOS = (0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7)
 FIRST_LOOK = 32
@@ -80,21 +85,21 @@ class Found:
         tolerance: Largest loss that was allowed.
         tried: Settings on the choosing questions, in the order of the search.
         confirmed: Settings on the confirming questions, in that order; the last one is chosen if it holds.
-        random_loss: Loss of the chosen setting less that of random tokens of the same number, on the confirming
+        against_random: Loss of the chosen setting less that of random tokens of the same number, on the confirming
             questions; None where nothing was chosen, or random tokens were.
-        num_forwards: Questions asked of pruned models, all settings together.
+        has_target: Whether a cost was given, and no tolerance has to be kept.
     """
 
     tolerance: float
     tried: Sequence[Tried]
     confirmed: Sequence[Confirmed]
-    random_loss: Estimate | None
-    num_forwards: int
+    against_random: Estimate | None
+    has_target: bool = False
 
     @property
     def chosen(self) -> Confirmed | None:
-        """The setting that keeps the promise; None if none does."""
-        return self.confirmed[-1] if self.confirmed and self.confirmed[-1].holds else None
+        """The setting that keeps the promise, or loses least within the cost; None if none does."""
+        return self.confirmed[-1] if self.confirmed and (self.has_target or self.confirmed[-1].holds) else None
 
 
 @dataclass
@@ -107,6 +112,7 @@ class Search:
         confirming: Places of the others.
         measure: Asks a pruned model.
         tolerance: Largest share of what the images tell that may be lost.
+        cost: By which settings are cheaper or dearer.
         error: How often an interval may miss.
     """
 
@@ -115,6 +121,7 @@ class Search:
     confirming: Sequence[int]
     measure: Measure
     tolerance: float
+    cost: Callable[[Setting], float] = attrgetter("keep_ratio")
     error: float = ERROR
     _found: dict[Setting, dict[int, float]] = field(default_factory=dict)
 
@@ -125,20 +132,54 @@ class Search:
             self._bisect(method, sorted(keep_ratios), tried)
         passed = sorted(
             (each for each in tried if each.verdict == "in"),
-            key=lambda each: (each.setting.keep_ratio, each.loss.value),
+            key=lambda each: (self.cost(each.setting), each.loss.value),
         )
         confirmed: list[Confirmed] = []
         for each in passed[:MAX_CONFIRMATIONS]:
             confirmed.append(self._confirm(each.setting, self.error / min(MAX_CONFIRMATIONS, len(passed))))
             if confirmed[-1].holds:
                 break
-        chosen = confirmed[-1].setting if confirmed and confirmed[-1].holds else None
-        against = None
-        if chosen is not None and not chosen.method.startswith("random"):
-            others = self._asked(Setting("random", chosen.keep_ratio), self.confirming)
-            own = self._asked(chosen, self.confirming)
-            against = difference(self.questions.at(self.confirming), own, others, self.error)
-        return Found(self.tolerance, tried, confirmed, against, sum(map(len, self._found.values())))
+        found = Found(self.tolerance, tried, confirmed, None)
+        return replace(found, against_random=self._against_random(found.chosen))
+
+    def within(
+        self, methods: Sequence[str], keep_ratios: Sequence[float], affordable: Callable[[Setting], bool]
+    ) -> Found:
+        """Find the setting that loses least among those that can be afforded.
+
+        Raises:
+            ValueError: None can.
+        """
+        largest = [self._largest(method, sorted(keep_ratios), affordable) for method in methods]
+        tried = [self._judge(setting, is_whole=True) for setting in largest if setting is not None]
+        if not tried:
+            raise ValueError(f"no method is within the cost, not even at a keep ratio of {min(keep_ratios):g}")
+        best = min(tried, key=lambda each: each.loss.value)
+        found = Found(self.tolerance, tried, [self._confirm(best.setting, self.error)], None, has_target=True)
+        return replace(found, against_random=self._against_random(found.chosen))
+
+    def _largest(
+        self, method: str, keep_ratios: Sequence[float], affordable: Callable[[Setting], bool]
+    ) -> Setting | None:
+        low, high = 0, len(keep_ratios)
+        while low < high:
+            middle = (low + high) // 2
+            if affordable(Setting(method, keep_ratios[middle])):
+                low = middle + 1
+            else:
+                high = middle
+        return Setting(method, keep_ratios[low - 1]) if low else None
+
+    def _against_random(self, chosen: Confirmed | None) -> Estimate | None:
+        if chosen is None or chosen.setting.method.partition(":")[0] == RandomTokens.name:
+            return None
+        others = self._asked(Setting(RandomTokens.name, chosen.setting.keep_ratio), self.confirming)
+        own = self._asked(chosen.setting, self.confirming)
+        return difference(self.questions.at(self.confirming), own, others, self.error)
+
+    def loss_of(self, setting: Setting) -> Estimate:
+        """Return the loss of a setting on the confirming questions."""
+        return loss(self.questions.at(self.confirming), self._asked(setting, self.confirming), self.error)
 
     def _bisect(self, method: str, keep_ratios: Sequence[float], tried: list[Tried]) -> None:
         """Find the smallest ratio that passes: what keeps more loses less."""
@@ -151,9 +192,9 @@ class Search:
             else:
                 low = middle + 1
 
-    def _judge(self, setting: Setting) -> Tried:
+    def _judge(self, setting: Setting, *, is_whole: bool = False) -> Tried:
         """Ask as many of the choosing questions as it takes; with all of them, the likelier of the two is taken."""
-        looks = _looks(len(self.choosing))
+        looks = [len(self.choosing)] if is_whole else _looks(len(self.choosing))
         for number in looks:
             places = self.choosing[:number]
             found = loss(self.questions.at(places), self._asked(setting, places), self.error / len(looks))

@@ -39,10 +39,10 @@ def test_the_smallest_ratio_that_is_good_enough() -> None:
     assert found.chosen is not None
     # 0.004 / (ratio / 0.1) ** 1.5 is 0.0113 at 0.05 and 0.0243 at 0.03.
     assert found.chosen.setting == Setting("good", 0.05)
-    assert found.random_loss is not None
-    assert found.random_loss.high < 0
+    assert found.against_random is not None
+    assert found.against_random.high < 0
     every = len(KEEP_RATIOS) * 2 * 4000
-    assert model.asked == found.num_forwards <= every / 4
+    assert model.asked <= every / 4
 
 
 def test_settings_that_are_clearly_out_are_left_early() -> None:
@@ -65,6 +65,15 @@ def test_nothing_is_good_enough() -> None:
     assert found.chosen is None
     assert not found.confirmed
     assert {each.verdict for each in found.tried} == {"out"}
+
+
+def test_within_a_cost_the_setting_that_loses_least() -> None:
+    found = Model(900, seed=4).search().within(["poor", "good"], KEEP_RATIOS, lambda each: each.keep_ratio <= 0.12)
+    assert found.chosen is not None
+    assert found.chosen.setting == Setting("good", 0.1)
+    assert {each.setting.keep_ratio for each in found.tried} == {0.1}
+    with pytest.raises(ValueError, match="not even at"):
+        Model(900, seed=4).search().within(["good"], KEEP_RATIOS, lambda _: False)
 
 
 def test_questions_of_an_image_are_on_one_side() -> None:

@@ -1,0 +1,286 @@
+"""How far may a model be pruned on these questions? Ask it unpruned, search, confirm, measure, and write it down.
+
+```
+read questions -> answers of the unpruned model, and blind -> Search (search.py) on a third of them
+               -> the promise on the others -> what answers changed (outcome.py) -> costs (costs.py) -> tuned.json
+```
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import ceil, log2
+from pathlib import Path
+from typing import Any
+
+from divprune.budget import Budget
+from divprune.checkpoints import checkpoint_config, choose_device, load_model
+from divprune.config import Positions, PruningConfig
+from divprune.errors import ArgumentError, TuningError, argument_errors
+from divprune.experiments.tuning.asking import Asker
+from divprune.experiments.tuning.costs import Costs
+from divprune.experiments.tuning.outcome import Tuned, tuned
+from divprune.experiments.tuning.report import TUNE_REPORT, write_tune_report
+from divprune.experiments.tuning.search import KEEP_RATIOS, MAX_CONFIRMATIONS, Found, Search, Setting, split
+from divprune.huggingface.encoding.encoder_memory import EncoderMemory
+from divprune.huggingface.fingerprint import fingerprint
+from divprune.huggingface.fitting import require_prunable
+from divprune.jsonl_log import JsonlLog
+from divprune.methods import RandomTokens, get_method
+from divprune.outputs import files_of, safe_output
+from divprune.progress import SILENT, Progress
+from divprune.records import provenance
+from divprune.serving.question_keys import question_keys
+from divprune.serving.questions import BatchQuestion, read_questions
+from divprune.tuned_setting import TUNED
+
+FEWEST_QUESTIONS = 6
+GIGA = 2**30
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """Whose traffic it is, and what is wanted.
+
+    Attributes:
+        source: A folder of images, or a JSONL file of questions, as for `divprune batch`; `answer` or `answers` (those
+            that are right) are compared with where they are given.
+        model: Checkpoint directory or hub name; None for the embedded model.
+        output: Where the setting goes; a killed run leaves what it found beside it, and goes on from there.
+        report: An HTML file to write.
+        prompt: Asked where the source does not say.
+        recursive: Whether a folder's subfolders are read too.
+        limit: Only so many questions, drawn at random; None for all.
+        methods: As `get_method` reads them; random tokens always stand beside the setting that is chosen.
+        keep_ratios: Those that are searched.
+        positions: As for `prune`.
+        tolerance: Largest share of what images tell the model that may be lost.
+        confidence: Of the promise, and of all intervals.
+        target_tokens: The other way round: the least loss with at most so many visual tokens a question, on average.
+        target_kv_gb: Likewise, with a prompt's keys and values of at most so many GiB.
+        target_ttft: Likewise, with at most so many seconds to the first token, measured here.
+        max_new_tokens: Length limit of an answer.
+        cache_gb: GiB of memory for what the vision encoder made of images.
+        resume: Whether to go on where an earlier run stopped.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        dtype: "auto", "float32", "float16" or "bfloat16".
+    """
+
+    source: Path
+    model: str | None = None
+    output: Path = Path("tuned.json")
+    report: Path | None = None
+    prompt: str | None = None
+    recursive: bool = False
+    limit: int | None = None
+    methods: tuple[str, ...] = ("divprune", "random")
+    keep_ratios: tuple[float, ...] = KEEP_RATIOS
+    positions: Positions | None = None
+    tolerance: float = 0.02
+    confidence: float = 0.95
+    target_tokens: float | None = None
+    target_kv_gb: float | None = None
+    target_ttft: float | None = None
+    max_new_tokens: int = 64
+    cache_gb: float = 4.0
+    resume: bool = True
+    device: str = "auto"
+    dtype: str = "auto"
+
+    @property
+    def targets(self) -> dict[str, float]:
+        """Those that are given."""
+        named = {name: getattr(self, name) for name in ("target_tokens", "target_kv_gb", "target_ttft")}
+        return {name: value for name, value in named.items() if value is not None}
+
+    def check(self) -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            ArgumentError: Says which argument, and why.
+        """
+        for name in ("tolerance", "confidence"):
+            if not 0 < getattr(self, name) < 1:
+                raise ArgumentError(f"`{name}` must be in (0, 1), got {getattr(self, name):g}")
+        if len(self.targets) > 1:
+            raise ArgumentError(f"give one target, got {' and '.join(f'`{name}`' for name in self.targets)}")
+        if not self.methods or not self.keep_ratios:
+            raise ArgumentError("`methods` and `keep_ratios` must name one at least")
+        with argument_errors():
+            for keep_ratio in self.keep_ratios:
+                Budget(keep_ratio)
+            for name in self.methods:
+                if not get_method(name).takes_budget:
+                    raise ArgumentError(
+                        f"`methods`: {name} says itself how many tokens stay; there is nothing to search"
+                    )
+
+    @property
+    def configs(self) -> list[PruningConfig]:
+        """One a method."""
+        with argument_errors():
+            return [
+                PruningConfig.parse(name, keep_ratio=self.keep_ratios[0], positions=self.positions)
+                for name in self.methods
+            ]
+
+
+def tune(options: TuneOptions, progress: Progress = SILENT, *, show_download: bool = False) -> Tuned:
+    """Find how far a model may be pruned on some questions.
+
+    Args:
+        options: Whose questions, and what is wanted.
+        progress: Is told how far it is.
+        show_download: Whether the hub may draw its progress bars.
+
+    Returns:
+        What was found; its `setting` is None, and no file is written, if nothing keeps the promise.
+
+    Raises:
+        ArgumentError: An argument cannot work.
+        BatchError: The questions cannot be read.
+        MediaError: An image is missing or damaged.
+        TuningError: The questions show nothing, such as too few of them, or images that tell the model nothing.
+    """
+    options.check()
+    questions = _questions(options, progress)
+    files = [image for question in questions for image in question.files]
+    safe_output("output", options.output, TUNED, (options.source, *files, *files_of(options.model)))
+    if options.report is not None:
+        safe_output("report", options.report, TUNE_REPORT, (options.source, options.output, *files))
+    require_prunable(checkpoint_config(options.model), options.configs, {"image"})
+    device = choose_device(options.device)
+    with progress.working("loading the model"):
+        loaded = load_model(options.model, device, options.dtype, show_download=show_download)
+    identity = _identity(options, questions, fingerprint(loaded.model), str(loaded.model.dtype))
+    log = JsonlLog(options.output.parent, options.output.stem, identity)
+    if not options.resume:
+        log.delete()
+    memory = EncoderMemory(round(options.cache_gb * GIGA))
+    asker = Asker(loaded, questions, options.positions, options.max_new_tokens, memory, log)
+    if asker.num_known:
+        progress.note(f"an earlier run was interrupted: {asker.num_known} answers of it are there and not repeated")
+    with argument_errors():
+        search, costs = _prepared(options, asker, progress)
+        found = _searched(options, search, costs, progress)
+        outcome = tuned(options, asker, search, costs, found, progress)
+    if options.report is not None:
+        write_tune_report(options.report, outcome)
+    if outcome.setting is not None:
+        outcome.setting.save(options.output)
+        log.delete()
+    return outcome
+
+
+def _questions(options: TuneOptions, progress: Progress) -> list[BatchQuestion]:
+    """Read the questions that have images.
+
+    Raises:
+        BatchError: They cannot be read.
+        TuningError: There are too few.
+    """
+    every = read_questions(options.source, options.prompt, recursive=options.recursive, progress=progress)
+    missing = [image for question in every for image in question.files if not image.is_file()]
+    if missing:
+        raise TuningError(f"{len(missing)} images are missing, such as {missing[0]}")
+    questions = [question for question in every if question.images]
+    if not questions:
+        raise TuningError(f"{options.source} asks about text alone: without images there is nothing to prune")
+    if len(questions) < len(every):
+        progress.note(f"{len(every) - len(questions)} of {len(every)} questions have no image and are left out")
+    if options.limit is not None and options.limit < len(questions):
+        questions = _drawn(questions, options.limit)
+    num_images = len({question.images for question in questions})
+    if num_images < FEWEST_QUESTIONS:
+        raise TuningError(
+            f"{len(questions)} questions about {num_images} images are too few to promise anything by; give at least "
+            f"{FEWEST_QUESTIONS} images, better some hundred"
+        )
+    return questions
+
+
+def _drawn(questions: Sequence[BatchQuestion], number: int) -> list[BatchQuestion]:
+    import numpy as np
+
+    chosen = np.random.default_rng(0).permutation(len(questions))[:number]
+    return [questions[place] for place in sorted(chosen.tolist())]
+
+
+def _identity(options: TuneOptions, questions: Sequence[BatchQuestion], model: str, dtype: str) -> dict[str, Any]:
+    """Return what answers depend on besides setting and question."""
+    keys = question_keys(questions, trust_names=False)
+    return {
+        "model": model,
+        "dtype": dtype,
+        "questions": [keys[question.id].content for question in questions],
+        "positions": options.positions,
+        "max_new_tokens": options.max_new_tokens,
+        "versions": provenance()["versions"],
+    }
+
+
+def _prepared(options: TuneOptions, asker: Asker, progress: Progress) -> tuple[Search, Costs]:
+    """Ask the unpruned model, and divide the questions."""
+    number = len(asker.questions)
+    progress.note(_plan(options, number))
+    with progress.counting("unpruned, and blind", number) as advance:
+        seconds = asker.ask_unpruned(range(number), advance)
+    questions = asker.known_questions(range(number))
+    error = 1 - options.confidence
+    if not questions.sees(error):
+        same = sum(reference.blind_is_same for reference in asker.references.values())
+        raise TuningError(
+            f"the model does not look at these images: without them it answers {same} of {number} questions the same, "
+            f"and its answers are {questions.seen:.3f} nats a token likelier with them, which may be chance; there is "
+            "nothing that pruning could lose, or to tune by"
+        )
+    progress.note(f"a question took {seconds:.2f} s; a pruned one takes less")
+    choosing, confirming = split(questions)
+    costs = Costs(asker, range(number))
+    search = Search(questions, choosing, confirming, asker.measure, options.tolerance, _cost(costs), error)
+    return search, costs
+
+
+def _plan(options: TuneOptions, number: int) -> str:
+    """Say what it will cost, before it starts."""
+    num_looks = ceil(log2(len(options.keep_ratios) + 1))
+    choosing = ceil(number / 3)
+    most = len(options.methods) * (1 if options.targets else num_looks) * choosing
+    most += (1 + (1 if options.targets else MAX_CONFIRMATIONS)) * (number - choosing)
+    every = len(options.methods) * len(options.keep_ratios) * number
+    return (
+        f"{number} questions: asked once unpruned and once without images, then at most {most} times pruned; every "
+        f"setting on every question would be {every}"
+    )
+
+
+def _cost(costs: Costs) -> Callable[[Setting], float]:
+    return lambda setting: costs.of(setting).visual_tokens
+
+
+def _searched(options: TuneOptions, search: Search, costs: Costs, progress: Progress) -> Found:
+    measure = search.measure
+
+    def told(setting: Setting, places: Sequence[int]) -> Sequence[float]:
+        with progress.counting(f"{setting.method} at {setting.keep_ratio:g}", len(places)) as advance:
+            found: list[float] = []
+            for place in places:
+                found += measure(setting, [place])
+                advance(1)
+            return found
+
+    search.measure = told
+    if not options.targets:
+        return search.run(options.methods, options.keep_ratios)
+    methods = [name for name in options.methods if name.partition(":")[0] != RandomTokens.name] or options.methods
+    return search.within(methods, options.keep_ratios, _affordable(options, costs))
+
+
+def _affordable(options: TuneOptions, costs: Costs) -> Callable[[Setting], bool]:
+    (name, most), *_ = options.targets.items()
+
+    def cost(setting: Setting) -> float:
+        if name == "target_tokens":
+            return costs.of(setting).visual_tokens
+        return costs.of(setting).kv_bytes / GIGA if name == "target_kv_gb" else costs.pruned_ttft(setting)
+
+    return lambda setting: cost(setting) <= most
