@@ -153,8 +153,8 @@ def _show_answers(console: Any, found: "Tuned") -> None:
         gain = accuracy["difference"]
         console.show(
             f"Right answers, of {accuracy['num_questions']} questions that have one: "
-            f"{accuracy['unpruned']['value']:.1%} unpruned, {accuracy['pruned']['value']:.1%} pruned ({gain['value']:+.1%}; between {gain['low']:+.1%} and "
-            f"{gain['high']:+.1%})."
+            f"{accuracy['unpruned']['value']:.1%} unpruned, {accuracy['pruned']['value']:.1%} pruned "
+            f"({gain['value']:+.1%}; between {gain['low']:+.1%} and {gain['high']:+.1%})."
         )
     kinds = ", ".join(f"{row['kind']} {row['num_same']} of {row['num_questions']}" for row in found.kinds)
     console.show(f"By kind of question (guessed from its words), the same answers: {kinds}.")

@@ -74,8 +74,7 @@ def _answer_logits(model: PreTrainedModel, inputs: Mapping[str, Any], answer: Te
     first: Tensor = output.logits[0, -1:]
     if len(answer) == 1:
         return first
-    mask: Tensor = inputs["attention_mask"]
-    seen = torch.cat([mask, mask.new_ones(1, len(answer) - 1)], dim=1)
+    # One prompt without padding needs no mask, and Qwen-VL counts positions from a mask as if it were of these tokens.
     cache = {CACHE: cache_in(output)}
-    rest = cast(Any, model)(input_ids=answer[None, :-1], attention_mask=seen, use_cache=True, **cache).logits
+    rest = cast(Any, model)(input_ids=answer[None, :-1], use_cache=True, **cache).logits
     return torch.cat([first, rest[0]])

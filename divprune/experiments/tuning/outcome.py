@@ -271,9 +271,9 @@ def _sentences(
         loss, number = chosen.loss, evidence["num_confirming"]
         row = next(row for row in rows if row["is_chosen"])
         sentences.append(
-            f"{chosen.setting.method} at keep ratio {chosen.setting.keep_ratio:g} loses {loss.value:.1%} of what "
-            f"images tell the model, at most {loss.high:.1%} with {options.confidence:.0%} confidence ({number} questions "
-            f"that no choice was made by); {row['visual_tokens']:.0f} of {rows[0]['visual_tokens']:.0f} visual tokens stay."
+            f"{chosen.setting.method} at keep ratio {chosen.setting.keep_ratio:g} loses {loss.value:.1%} of what images "
+            f"tell the model, at most {loss.high:.1%} with {options.confidence:.0%} confidence ({number} questions that no "
+            f"choice was made by); {row['visual_tokens']:.0f} of {rows[0]['visual_tokens']:.0f} visual tokens stay."
         )
         if found.has_target and not chosen.holds:
             sentences.append(
