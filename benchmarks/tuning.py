@@ -20,7 +20,7 @@ from divprune.embedded import questions, scene
 from divprune.evaluation.retention import loss
 from divprune.experiments import Tuned, TuneOptions, tune
 from divprune.experiments.tuning.asking import Asker
-from divprune.experiments.tuning.search import Setting
+from divprune.experiments.tuning.search import PruningSetting
 from divprune.huggingface.encoding.encoder_memory import EncoderMemory
 from divprune.jsonl_log import JsonlLog
 from divprune.progress import SILENT
@@ -79,13 +79,13 @@ class Others:
         self.places = range(len(self.asker.questions))
         with tqdm(total=len(self.places), desc="other scenes") as bar:
             self.asker.ask_unpruned(self.places, bar.update)
-        self._known: dict[Setting, dict[str, Any]] = {}
+        self._known: dict[PruningSetting, dict[str, Any]] = {}
 
     def realised(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """What is lost there, with its interval, under the setting of a row."""
         if row["method"] is None:
             return {}
-        setting = Setting(row["method"], row["keep_ratio"])
+        setting = PruningSetting(row["method"], row["keep_ratio"])
         if setting not in self._known:
             judged = self.asker.measure(setting, tqdm(self.places, desc=f"{setting.method} {setting.keep_ratio:g}"))
             found = asdict(loss(self.asker.known_questions(self.places), torch.tensor(judged).double().numpy()))

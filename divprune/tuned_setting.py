@@ -17,7 +17,7 @@ from divprune.outputs import FileKind, safe_output, write_whole
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-FORMAT = "divprune tuned setting, version 1"
+_FORMAT = "divprune tuned setting, version 1"
 TUNED = FileKind("tuned setting", "tuned.json", rb'\A\s*\{\s*"format": "divprune tuned setting, version 1"')
 
 
@@ -62,7 +62,7 @@ class TunedSetting:
             ArgumentError: it cannot be written there.
         """
         setting = {"method": self.method, "keep_ratio": self.keep_ratio, "positions": self.positions}
-        fields = {"format": FORMAT, "setting": setting, "model": self.model, "fingerprint": self.fingerprint}
+        fields = {"format": _FORMAT, "setting": setting, "model": self.model, "fingerprint": self.fingerprint}
         fields |= {"evidence": self.evidence}
         write_whole(safe_output("output", path, TUNED), json.dumps(fields, indent=1, allow_nan=False) + "\n")
 
@@ -80,7 +80,7 @@ def read_tuned(path: str | Path) -> TunedSetting:
     except (OSError, ValueError, RecursionError) as error:
         raise TuningError(f"{path} must be what `divprune tune` wrote, got {error}") from None
     try:
-        if fields.pop("format") != FORMAT:
+        if fields.pop("format") != _FORMAT:
             raise KeyError("format")
         return TunedSetting(**fields.pop("setting"), **fields)
     except (AttributeError, KeyError, TypeError):

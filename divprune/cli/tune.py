@@ -33,7 +33,7 @@ _LEGEND = (
 )
 
 
-def tune(
+def tune_model(
     source: Annotated[
         Path, typer.Option("--input", metavar="PATH", help="A folder of images, or a JSONL file of questions.")
     ],

@@ -17,9 +17,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from divprune.evaluation.resampling import Array
 from divprune.evaluation.statistics import Estimate
-
-Array = NDArray[np.float64]
 
 ERROR = 0.05
 """How often an interval may miss, both ends together."""

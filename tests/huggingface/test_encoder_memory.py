@@ -12,7 +12,16 @@ from tests.support.models.every_family import CASES, Row, make_inputs
 
 ROW: Row = [1, 5, "image", 6, 7, 8]
 PLENTY = 2**30
-METHODS = ("divprune", "visionzip", "vispruner", "prumerge", "hiprune:early_layer=0", "fastv:layer=1", "scope", "random")
+METHODS = (
+    "divprune",
+    "visionzip",
+    "vispruner",
+    "prumerge",
+    "hiprune:early_layer=0",
+    "fastv:layer=1",
+    "scope",
+    "random",
+)
 
 
 def answered(model: PreTrainedModel, method: str, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, list[int]]:

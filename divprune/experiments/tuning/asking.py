@@ -16,7 +16,7 @@ from divprune.checkpoints import LoadedModel
 from divprune.config import Positions, PruningConfig
 from divprune.evaluation.likelihoods import greedy_answer, judge_answer
 from divprune.evaluation.retention import Questions
-from divprune.experiments.tuning.search import Setting
+from divprune.experiments.tuning.search import PruningSetting
 from divprune.huggingface import PruningReport, prune
 from divprune.huggingface.encoding.encoder_memory import EncoderMemory, remembering
 from divprune.jsonl_log import JsonlLog
@@ -79,7 +79,7 @@ class Asker:
     log: JsonlLog
     references: dict[int, Reference] = field(default_factory=dict)
     num_forwards: int = 0
-    _pruned: dict[tuple[Setting, int], PrunedAnswer] = field(default_factory=dict)
+    _pruned: dict[tuple[PruningSetting, int], PrunedAnswer] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Take what earlier runs have found."""
@@ -90,14 +90,14 @@ class Asker:
                 lists = {name: tuple(found[name]) for name in ("answer_ids", "visual_tokens")}
                 self.references[place] = Reference(**found | lists)
             else:
-                self._pruned[Setting(**fields["setting"]), place] = PrunedAnswer(**fields["pruned"])
+                self._pruned[PruningSetting(**fields["setting"]), place] = PrunedAnswer(**fields["pruned"])
 
     @property
     def num_known(self) -> int:
         """How much earlier runs have found."""
         return len(self.references) + len(self._pruned)
 
-    def config(self, setting: Setting | None, place: int) -> PruningConfig:
+    def config(self, setting: PruningSetting | None, place: int) -> PruningConfig:
         """Return how a question is asked; `None` prunes nothing, by the same code."""
         if setting is None:
             return PruningConfig(UniformGrid(), keep_ratio=1.0)
@@ -119,11 +119,11 @@ class Asker:
             advance(1)
         return (time.perf_counter() - started) / max(1, asked)
 
-    def measure(self, setting: Setting, places: Sequence[int]) -> Sequence[float]:
+    def measure(self, setting: PruningSetting, places: Sequence[int]) -> Sequence[float]:
         """Return the mean log-likelihoods that a pruned model gives the unpruned answers."""
         return [self.ask(setting, place).log_likelihood for place in places]
 
-    def ask(self, setting: Setting, place: int) -> PrunedAnswer:
+    def ask(self, setting: PruningSetting, place: int) -> PrunedAnswer:
         """Ask a pruned model."""
         if (setting, place) not in self._pruned:
             answer = torch.tensor(self.references[place].answer_ids)
@@ -136,12 +136,12 @@ class Asker:
             self.log.append({"question": place, "setting": asdict(setting), "pruned": asdict(found)})
         return self._pruned[setting, place]
 
-    def share_same(self, setting: Setting) -> float:
+    def share_same(self, setting: PruningSetting) -> float:
         """Return the share of answers that stay the same, of the questions that were asked under a setting."""
         same = [found.is_same for (asked, _), found in self._pruned.items() if asked == setting]
         return sum(same) / len(same)
 
-    def answer(self, setting: Setting, place: int) -> tuple[str, PruningReport]:
+    def answer(self, setting: PruningSetting, place: int) -> tuple[str, PruningReport]:
         """Have a pruned model write its answer, and tell what it kept."""
         with remembering(self.memory), prune(self.loaded.model, self.config(setting, place)) as pruning:
             ids = greedy_answer(self.loaded.model, self.inputs(place), self.max_new_tokens)

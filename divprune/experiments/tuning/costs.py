@@ -12,8 +12,9 @@ from divprune.budget import Budget
 from divprune.efficiency import Latency, ModelShape, interleave, model_shape, prefill_flop, prefill_seconds, schedule_of
 from divprune.efficiency.schedule import DropSchedule
 from divprune.errors import DivpruneError
+from divprune.evaluation.runs import UNPRUNED
 from divprune.experiments.tuning.asking import Asker, Reference
-from divprune.experiments.tuning.search import Setting
+from divprune.experiments.tuning.search import PruningSetting
 from divprune.huggingface import prune
 from divprune.methods import get_method
 
@@ -23,7 +24,6 @@ MAX_SECONDS = 60.0
 """A question's measurements start no new round after this."""
 
 BLIND = "blind"
-UNPRUNED = "unpruned"
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class Costs:
         self._shape: ModelShape | None = None
         with suppress(DivpruneError, AttributeError):  # tokens and bytes are known all the same
             self._shape = model_shape(config)
-        self._known: dict[Setting | None, SettingCost] = {}
+        self._known: dict[PruningSetting | None, SettingCost] = {}
 
-    def of(self, setting: Setting | None) -> SettingCost:
+    def of(self, setting: PruningSetting | None) -> SettingCost:
         """Work out the cost of a setting; of None, that of the unpruned model."""
         if setting not in self._known:
             found = [self._of_question(setting, self._asker.references[place]) for place in self._places]
@@ -71,8 +71,8 @@ class Costs:
         return self._known[setting]
 
     def ttft_seconds(
-        self, settings: Sequence[Setting], after_call: Callable[[], object]
-    ) -> dict[str | Setting, Latency]:
+        self, settings: Sequence[PruningSetting], after_call: Callable[[], object]
+    ) -> dict[str | PruningSetting, Latency]:
         """Measure times to the first token in turns, on the first questions; the processor is not in them.
 
         Args:
@@ -82,10 +82,10 @@ class Costs:
         Returns:
             Medians over rounds, one sample a question, by setting, `UNPRUNED` and `BLIND`.
         """
-        rows: dict[str | Setting, list[float]] = {}
+        rows: dict[str | PruningSetting, list[float]] = {}
         for place in self._places[:TIMED_QUESTIONS]:
             inputs, blind = self._asker.inputs(place), self._asker.blind_inputs(place)
-            measures: dict[str | Setting, Callable[[], float]] = {
+            measures: dict[str | PruningSetting, Callable[[], float]] = {
                 UNPRUNED: self._measure(None, place, inputs, after_call),
                 BLIND: self._measure(None, place, blind, after_call),
             }
@@ -99,7 +99,7 @@ class Costs:
         """Count the calls of `ttft_seconds`, at most."""
         return min(TIMED_QUESTIONS, len(self._places)) * (1 + ROUNDS) * (2 + num_settings)
 
-    def pruned_ttft(self, setting: Setting) -> float:
+    def pruned_ttft(self, setting: PruningSetting) -> float:
         """Measure the time to the first token of one setting, on the first questions."""
         return median(
             interleave([self._measure(setting, place, self._asker.inputs(place), int)], repeats=ROUNDS)[0].median
@@ -107,7 +107,7 @@ class Costs:
         )
 
     def _measure(
-        self, setting: Setting | None, place: int, inputs: Mapping[str, Any], after_call: Callable[[], object]
+        self, setting: PruningSetting | None, place: int, inputs: Mapping[str, Any], after_call: Callable[[], object]
     ) -> Callable[[], float]:
         model = self._asker.loaded.model
 
@@ -122,7 +122,7 @@ class Costs:
 
         return once
 
-    def _of_question(self, setting: Setting | None, reference: Reference) -> SettingCost:
+    def _of_question(self, setting: PruningSetting | None, reference: Reference) -> SettingCost:
         total = sum(reference.visual_tokens)
         if setting is None:
             schedule = DropSchedule(total)

@@ -10,11 +10,12 @@ import numpy as np
 
 from divprune.checkpoints import LoadedModel
 from divprune.evaluation.resampling import ends, resampled_sums
+from divprune.evaluation.runs import UNPRUNED
 from divprune.evaluation.statistics import Estimate
 from divprune.experiments.tuning.agreement import accuracy, kind_of, token_f1
 from divprune.experiments.tuning.asking import Asker
-from divprune.experiments.tuning.costs import BLIND, UNPRUNED, Costs
-from divprune.experiments.tuning.search import Confirmed, Found, Search, Setting
+from divprune.experiments.tuning.costs import BLIND, Costs
+from divprune.experiments.tuning.search import Confirmed, Found, PruningSetting, Search
 from divprune.huggingface import PruningReport
 from divprune.huggingface.fingerprint import fingerprint
 from divprune.media import Medium
@@ -139,7 +140,7 @@ class _Answered:
     report: PruningReport | None
 
 
-def _answered(asker: Asker, setting: Setting, places: Sequence[int], progress: Progress) -> list[_Answered]:
+def _answered(asker: Asker, setting: PruningSetting, places: Sequence[int], progress: Progress) -> list[_Answered]:
     """Have answers written where they are not the unpruned model's own."""
     found = []
     with progress.counting("answers that change", len(places)) as advance:
@@ -155,13 +156,13 @@ def _answered(asker: Asker, setting: Setting, places: Sequence[int], progress: P
 
 
 def _rows(
-    asker: Asker, search: Search, costs: Costs, found: Found, shown: Setting | None, progress: Progress
+    asker: Asker, search: Search, costs: Costs, found: Found, shown: PruningSetting | None, progress: Progress
 ) -> list[dict[str, Any]]:
     """One a way of asking: what is retained, how many answers stay, and what it costs."""
     losses = {each.setting: (each.loss, each.num_questions) for each in found.tried}
     losses |= {each.setting: (each.loss, len(search.confirming)) for each in found.confirmed}
     if shown is not None and found.against_random is not None:
-        against = Setting(RandomTokens.name, shown.keep_ratio)
+        against = PruningSetting(RandomTokens.name, shown.keep_ratio)
         losses[against] = (search.loss_of(against), len(search.confirming))
     settings = sorted(losses, key=lambda each: (each.method, each.keep_ratio))
     with progress.counting("time to first token", costs.num_timed_calls(len(settings))) as advance:
@@ -198,7 +199,7 @@ def _row(method: str, keep_ratio: float | None, loss: Estimate, asked: int, same
     }
 
 
-def _cost(costs: Costs, setting: Setting | None, ttft: float) -> dict[str, Any]:
+def _cost(costs: Costs, setting: PruningSetting | None, ttft: float) -> dict[str, Any]:
     own, full = costs.of(setting), costs.of(None)
     flop = None if own.flop is None or full.flop is None else own.flop / full.flop
     return {
@@ -213,7 +214,9 @@ def _confirmed(each: Confirmed) -> dict[str, Any]:
     return asdict(each.setting) | {"loss": asdict(each.loss), "holds": each.holds, "num_needed": each.needed}
 
 
-def _agreement(own: Sequence[_Answered], asker: Asker, setting: Setting, places: Sequence[int]) -> dict[str, Any]:
+def _agreement(
+    own: Sequence[_Answered], asker: Asker, setting: PruningSetting, places: Sequence[int]
+) -> dict[str, Any]:
     """How many answers stayed, how alike they are, and where right answers are known how many are right."""
     found = {
         "same": asdict(_mean([float(each.unpruned == each.pruned) for each in own])),
@@ -268,12 +271,12 @@ def _sentences(
 ) -> list[str]:
     chosen, sentences = found.chosen, []
     if chosen is not None:
-        loss, number = chosen.loss, evidence["num_confirming"]
+        loss, number, name = chosen.loss, evidence["num_confirming"], _named(chosen)
         row = next(row for row in rows if row["is_chosen"])
         sentences.append(
-            f"{chosen.setting.method} at keep ratio {chosen.setting.keep_ratio:g} loses {loss.value:.1%} of what images "
-            f"tell the model, at most {loss.high:.1%} with {options.confidence:.0%} confidence ({number} questions that no "
-            f"choice was made by); {row['visual_tokens']:.0f} of {rows[0]['visual_tokens']:.0f} visual tokens stay."
+            f"{name} loses {loss.value:.1%} of what images tell the model, at most {loss.high:.1%} with "
+            f"{options.confidence:.0%} confidence ({number} questions that no choice was made by); "
+            f"{row['visual_tokens']:.0f} of {rows[0]['visual_tokens']:.0f} visual tokens stay."
         )
         if found.has_target and not chosen.holds:
             sentences.append(
@@ -303,7 +306,7 @@ def _sentences(
 
 def _not_confirmed(options: "TuneOptions", found: Found, evidence: dict[str, Any]) -> str:
     last = found.confirmed[-1]
-    name = f"{last.setting.method} at keep ratio {last.setting.keep_ratio:g}"
+    name = _named(last)
     if last.needed is None:
         return (
             f"Nothing qualifies: {name} did on the questions that were chosen by, and loses {last.loss.value:.1%} on "
@@ -316,3 +319,7 @@ def _not_confirmed(options: "TuneOptions", found: Found, evidence: dict[str, Any
         f"Too few questions to tell: {name} loses {last.loss.value:.1%}, but it may be {last.loss.high:.1%}. About "
         f"{more} more questions like these would show that it is within {options.tolerance:.1%}."
     )
+
+
+def _named(confirmed: Confirmed) -> str:
+    return f"{confirmed.setting.method} at keep ratio {confirmed.setting.keep_ratio:g}"

@@ -96,10 +96,10 @@ def chart_of(rows: Sequence[Mapping[str, Any]], tolerance: float) -> Chart:
     longest = max(row["ttft_seconds"] for row in rows) * 1.05
 
     def across(seconds: float) -> float:
-        return round(_LEFT + (_RIGHT - _LEFT) * seconds / longest, 1)
+        return _rounded(_LEFT + (_RIGHT - _LEFT) * seconds / longest)
 
     def up(retention: float) -> float:
-        return round(_BOTTOM - (_BOTTOM - _TOP) * min(1.05, max(0.0, retention)) / 1.05, 1)
+        return _rounded(_BOTTOM - (_BOTTOM - _TOP) * min(1.05, max(0.0, retention)) / 1.05)
 
     points = [
         Point(
@@ -120,6 +120,10 @@ def chart_of(rows: Sequence[Mapping[str, Any]], tolerance: float) -> Chart:
         {"unpruned, blind": "plain"} | colors,
         up(1 - tolerance),
     )
+
+
+def _rounded(place: float) -> float:
+    return round(place, 1)
 
 
 def _name(row: Mapping[str, Any]) -> str:

@@ -20,7 +20,14 @@ from divprune.experiments.tuning.asking import Asker
 from divprune.experiments.tuning.costs import Costs
 from divprune.experiments.tuning.outcome import Tuned, tuned
 from divprune.experiments.tuning.report import TUNE_REPORT, write_tune_report
-from divprune.experiments.tuning.search import KEEP_RATIOS, MAX_CONFIRMATIONS, Found, Search, Setting, split
+from divprune.experiments.tuning.search import (
+    MAX_CONFIRMATIONS,
+    SEARCHED_KEEP_RATIOS,
+    Found,
+    PruningSetting,
+    Search,
+    split,
+)
 from divprune.huggingface.encoding.encoder_memory import EncoderMemory
 from divprune.huggingface.fingerprint import fingerprint
 from divprune.huggingface.fitting import require_prunable
@@ -73,7 +80,7 @@ class TuneOptions:
     recursive: bool = False
     limit: int | None = None
     methods: tuple[str, ...] = ("divprune", "random")
-    keep_ratios: tuple[float, ...] = KEEP_RATIOS
+    keep_ratios: tuple[float, ...] = SEARCHED_KEEP_RATIOS
     positions: Positions | None = None
     tolerance: float = 0.02
     confidence: float = 0.95
@@ -253,14 +260,14 @@ def _plan(options: TuneOptions, number: int) -> str:
     )
 
 
-def _cost(costs: Costs) -> Callable[[Setting], float]:
+def _cost(costs: Costs) -> Callable[[PruningSetting], float]:
     return lambda setting: costs.of(setting).visual_tokens
 
 
 def _searched(options: TuneOptions, search: Search, costs: Costs, progress: Progress) -> Found:
     measure = search.measure
 
-    def told(setting: Setting, places: Sequence[int]) -> Sequence[float]:
+    def told(setting: PruningSetting, places: Sequence[int]) -> Sequence[float]:
         with progress.counting(f"{setting.method} at {setting.keep_ratio:g}", len(places)) as advance:
             found: list[float] = []
             for place in places:
@@ -275,10 +282,10 @@ def _searched(options: TuneOptions, search: Search, costs: Costs, progress: Prog
     return search.within(methods, options.keep_ratios, _affordable(options, costs))
 
 
-def _affordable(options: TuneOptions, costs: Costs) -> Callable[[Setting], bool]:
+def _affordable(options: TuneOptions, costs: Costs) -> Callable[[PruningSetting], bool]:
     (name, most), *_ = options.targets.items()
 
-    def cost(setting: Setting) -> float:
+    def cost(setting: PruningSetting) -> float:
         if name == "target_tokens":
             return costs.of(setting).visual_tokens
         return costs.of(setting).kv_bytes / GIGA if name == "target_kv_gb" else costs.pruned_ttft(setting)

@@ -20,11 +20,12 @@ from typing import Literal
 
 import numpy as np
 
-from divprune.evaluation.retention import ERROR, Array, Questions, difference, loss, questions_needed
+from divprune.evaluation.resampling import Array
+from divprune.evaluation.retention import ERROR, Questions, difference, loss, questions_needed
 from divprune.evaluation.statistics import Estimate
 from divprune.methods import RandomTokens
 
-KEEP_RATIOS = (0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7)
+SEARCHED_KEEP_RATIOS = (0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7)
 FIRST_LOOK = 32
 MAX_CONFIRMATIONS = 3
 
@@ -32,14 +33,14 @@ Verdict = Literal["in", "out"]
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class PruningSetting:
     """A way to prune: a method as `get_method` reads it, and a keep ratio."""
 
     method: str
     keep_ratio: float
 
 
-Measure = Callable[[Setting, Sequence[int]], Sequence[float]]
+Measure = Callable[[PruningSetting, Sequence[int]], Sequence[float]]
 """Mean log-likelihoods per token that a pruned model gives the unpruned answers to some questions, by their places."""
 
 
@@ -54,7 +55,7 @@ class Tried:
         loss: On those.
     """
 
-    setting: Setting
+    setting: PruningSetting
     verdict: Verdict
     num_questions: int
     loss: Estimate
@@ -71,7 +72,7 @@ class Confirmed:
         needed: How many questions it would take to tell, if it does not; None if more is lost than that.
     """
 
-    setting: Setting
+    setting: PruningSetting
     loss: Estimate
     holds: bool
     needed: int | None
@@ -121,11 +122,11 @@ class Search:
     confirming: Sequence[int]
     measure: Measure
     tolerance: float
-    cost: Callable[[Setting], float] = attrgetter("keep_ratio")
+    cost: Callable[[PruningSetting], float] = attrgetter("keep_ratio")
     error: float = ERROR
-    _found: dict[Setting, dict[int, float]] = field(default_factory=dict)
+    _found: dict[PruningSetting, dict[int, float]] = field(default_factory=dict)
 
-    def run(self, methods: Sequence[str], keep_ratios: Sequence[float] = KEEP_RATIOS) -> Found:
+    def run(self, methods: Sequence[str], keep_ratios: Sequence[float] = SEARCHED_KEEP_RATIOS) -> Found:
         """Search all methods; "random" is always looked at beside the setting that is chosen."""
         tried: list[Tried] = []
         for method in methods:
@@ -143,7 +144,7 @@ class Search:
         return replace(found, against_random=self._against_random(found.chosen))
 
     def within(
-        self, methods: Sequence[str], keep_ratios: Sequence[float], affordable: Callable[[Setting], bool]
+        self, methods: Sequence[str], keep_ratios: Sequence[float], affordable: Callable[[PruningSetting], bool]
     ) -> Found:
         """Find the setting that loses least among those that can be afforded.
 
@@ -159,25 +160,25 @@ class Search:
         return replace(found, against_random=self._against_random(found.chosen))
 
     def _largest(
-        self, method: str, keep_ratios: Sequence[float], affordable: Callable[[Setting], bool]
-    ) -> Setting | None:
+        self, method: str, keep_ratios: Sequence[float], affordable: Callable[[PruningSetting], bool]
+    ) -> PruningSetting | None:
         low, high = 0, len(keep_ratios)
         while low < high:
             middle = (low + high) // 2
-            if affordable(Setting(method, keep_ratios[middle])):
+            if affordable(PruningSetting(method, keep_ratios[middle])):
                 low = middle + 1
             else:
                 high = middle
-        return Setting(method, keep_ratios[low - 1]) if low else None
+        return PruningSetting(method, keep_ratios[low - 1]) if low else None
 
     def _against_random(self, chosen: Confirmed | None) -> Estimate | None:
         if chosen is None or chosen.setting.method.partition(":")[0] == RandomTokens.name:
             return None
-        others = self._asked(Setting(RandomTokens.name, chosen.setting.keep_ratio), self.confirming)
+        others = self._asked(PruningSetting(RandomTokens.name, chosen.setting.keep_ratio), self.confirming)
         own = self._asked(chosen.setting, self.confirming)
         return difference(self.questions.at(self.confirming), own, others, self.error)
 
-    def loss_of(self, setting: Setting) -> Estimate:
+    def loss_of(self, setting: PruningSetting) -> Estimate:
         """Return the loss of a setting on the confirming questions."""
         return loss(self.questions.at(self.confirming), self._asked(setting, self.confirming), self.error)
 
@@ -186,13 +187,13 @@ class Search:
         low, high = 0, len(keep_ratios)
         while low < high:
             middle = (low + high) // 2
-            tried.append(self._judge(Setting(method, keep_ratios[middle])))
+            tried.append(self._judge(PruningSetting(method, keep_ratios[middle])))
             if tried[-1].verdict == "in":
                 high = middle
             else:
                 low = middle + 1
 
-    def _judge(self, setting: Setting, *, is_whole: bool = False) -> Tried:
+    def _judge(self, setting: PruningSetting, *, is_whole: bool = False) -> Tried:
         """Ask as many of the choosing questions as it takes; with all of them, the likelier of the two is taken."""
         looks = [len(self.choosing)] if is_whole else _looks(len(self.choosing))
         for number in looks:
@@ -204,14 +205,14 @@ class Search:
                 break
         return Tried(setting, "in" if found.value <= self.tolerance else "out", number, found)
 
-    def _confirm(self, setting: Setting, error: float) -> Confirmed:
+    def _confirm(self, setting: PruningSetting, error: float) -> Confirmed:
         questions, pruned = self.questions.at(self.confirming), self._asked(setting, self.confirming)
         found = loss(questions, pruned, error)
         holds = found.high <= self.tolerance
         needed = None if holds else questions_needed(questions, pruned, self.tolerance, error)
         return Confirmed(setting, found, holds, needed)
 
-    def _asked(self, setting: Setting, places: Sequence[int]) -> Array:
+    def _asked(self, setting: PruningSetting, places: Sequence[int]) -> Array:
         """Return what a pruned model says of some questions; what has been asked is not asked again."""
         known = self._found.setdefault(setting, {})
         new = [place for place in places if place not in known]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from divprune.evaluation.retention import Questions
-from divprune.experiments.tuning.search import KEEP_RATIOS, Search, Setting, split
+from divprune.experiments.tuning.search import SEARCHED_KEEP_RATIOS, PruningSetting, Search, split
 
 TOLERANCE = 0.02
 TRUE_LOSSES = {"good": 0.004, "poor": 0.05, "random": 0.05}
@@ -21,10 +21,10 @@ class Model:
         self.questions = Questions(np.zeros(num_questions), -told, np.arange(num_questions))
         self.spread, self.asked = spread, 0
 
-    def true_loss(self, setting: Setting) -> float:
+    def true_loss(self, setting: PruningSetting) -> float:
         return min(1.0, TRUE_LOSSES[setting.method] * (0.1 / setting.keep_ratio) ** 1.5)
 
-    def measure(self, setting: Setting, places: Sequence[int]) -> Sequence[float]:
+    def measure(self, setting: PruningSetting, places: Sequence[int]) -> Sequence[float]:
         self.asked += len(places)
         noise = self.random.gamma(0.5, 2 * self.true_loss(setting), len(places))
         return list(-noise - self.random.normal(0, self.spread, len(places)))
@@ -38,10 +38,10 @@ def test_the_smallest_ratio_that_is_good_enough() -> None:
     found = model.search().run(["poor", "good"])
     assert found.chosen is not None
     # 0.004 / (ratio / 0.1) ** 1.5 is 0.0113 at 0.05 and 0.0243 at 0.03.
-    assert found.chosen.setting == Setting("good", 0.05)
+    assert found.chosen.setting == PruningSetting("good", 0.05)
     assert found.against_random is not None
     assert found.against_random.high < 0
-    every = len(KEEP_RATIOS) * 2 * 4000
+    every = len(SEARCHED_KEEP_RATIOS) * 2 * 4000
     assert model.asked <= every / 4
 
 
@@ -68,12 +68,14 @@ def test_nothing_is_good_enough() -> None:
 
 
 def test_within_a_cost_the_setting_that_loses_least() -> None:
-    found = Model(900, seed=4).search().within(["poor", "good"], KEEP_RATIOS, lambda each: each.keep_ratio <= 0.12)
+    found = (
+        Model(900, seed=4).search().within(["poor", "good"], SEARCHED_KEEP_RATIOS, lambda each: each.keep_ratio <= 0.12)
+    )
     assert found.chosen is not None
-    assert found.chosen.setting == Setting("good", 0.1)
+    assert found.chosen.setting == PruningSetting("good", 0.1)
     assert {each.setting.keep_ratio for each in found.tried} == {0.1}
     with pytest.raises(ValueError, match="not even at"):
-        Model(900, seed=4).search().within(["good"], KEEP_RATIOS, lambda _: False)
+        Model(900, seed=4).search().within(["good"], SEARCHED_KEEP_RATIOS, lambda _: False)
 
 
 def test_questions_of_an_image_are_on_one_side() -> None:
