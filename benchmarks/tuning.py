@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -87,8 +88,9 @@ class Others:
             return {}
         setting = PruningSetting(row["method"], row["keep_ratio"])
         if setting not in self._known:
-            judged = self.asker.measure(setting, tqdm(self.places, desc=f"{setting.method} {setting.keep_ratio:g}"))
-            found = asdict(loss(self.asker.known_questions(self.places), torch.tensor(judged).double().numpy()))
+            places = tqdm(self.places, desc=f"{setting.method} {setting.keep_ratio:g}")
+            judged = np.array([self.asker.ask(setting, place).log_likelihood for place in places])
+            found = asdict(loss(self.asker.known_questions(self.places), judged))
             self._known[setting] = {f"realised_{name}": value for name, value in found.items()}
         return self._known[setting]
 

@@ -26,8 +26,8 @@ def tuning_table(record: Record) -> str:
     )
     machine = record.provenance["machine"]
     about = (
-        f"{kept} of {len(promised)} promises held (a loss of at most {config['tolerance']:.0%} with 95 % confidence). Each "
-        f"set has {config['scenes']} scenes with {config['questions']} questions each; what is lost is measured on "
-        f"{config['other_scenes']} other scenes. Embedded model, {machine['processor']}, {machine['num_threads']} thread."
+        f"{kept} of {len(promised)} promises held (a loss of at most {config['tolerance']:.0%} with 95 % confidence). "
+        f"Each set has {config['scenes']} scenes with {config['questions']} questions each; what is lost is measured "
+        f"on {config['other_scenes']} other scenes. Embedded model; {machine['processor']}, one thread."
     )
     return f"{markdown_table(header, cells, numbers_from=2)}\n\n{about}"

@@ -6,8 +6,9 @@ from divprune.experiments.plan import SuiteOptions, plan_suite
 from divprune.experiments.reproduce import Plan, ReproduceOptions, plan_paper
 from divprune.experiments.run import Reproduction, run_paper
 from divprune.experiments.suite import SuiteScores, run_suite
+from divprune.experiments.tuning.options import TuneOptions
 from divprune.experiments.tuning.outcome import Tuned
-from divprune.experiments.tuning.run import TuneOptions, tune
+from divprune.experiments.tuning.run import tune
 
 __all__ = [
     "HarnessOptions",

@@ -119,10 +119,6 @@ class Asker:
             advance(1)
         return (time.perf_counter() - started) / max(1, asked)
 
-    def measure(self, setting: PruningSetting, places: Sequence[int]) -> Sequence[float]:
-        """Return the mean log-likelihoods that a pruned model gives the unpruned answers."""
-        return [self.ask(setting, place).log_likelihood for place in places]
-
     def ask(self, setting: PruningSetting, place: int) -> PrunedAnswer:
         """Ask a pruned model."""
         if (setting, place) not in self._pruned:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from divprune.evaluation.statistics import Estimate
 from divprune.experiments.tuning.agreement import accuracy, kind_of, token_f1
 from divprune.experiments.tuning.asking import Asker
 from divprune.experiments.tuning.costs import BLIND, Costs
+from divprune.experiments.tuning.options import TuneOptions
 from divprune.experiments.tuning.search import Confirmed, Found, PruningSetting, Search
 from divprune.huggingface import PruningReport
 from divprune.huggingface.fingerprint import fingerprint
@@ -23,9 +24,6 @@ from divprune.methods import RandomTokens
 from divprune.progress import Progress
 from divprune.records import provenance
 from divprune.tuned_setting import TunedSetting
-
-if TYPE_CHECKING:
-    from divprune.experiments.tuning.run import TuneOptions
 
 MOST_SHOWN = 24
 """Changed questions in the report."""
@@ -85,9 +83,7 @@ class Tuned:
         return {"setting": chosen, "sentences": list(self.sentences), "evidence": self.evidence}
 
 
-def tuned(
-    options: "TuneOptions", asker: Asker, search: Search, costs: Costs, found: Found, progress: Progress
-) -> Tuned:
+def tuned(options: TuneOptions, asker: Asker, search: Search, costs: Costs, found: Found, progress: Progress) -> Tuned:
     """Gather the evidence: what answers changed, and what settings cost."""
     chosen = found.chosen
     best = chosen or (found.confirmed[-1] if found.confirmed else None)
@@ -267,7 +263,7 @@ def _changed(own: Sequence[_Answered], asker: Asker) -> list[ChangedQuestion]:
 
 
 def _sentences(
-    options: "TuneOptions", found: Found, evidence: dict[str, Any], asker: Asker, rows: Sequence[dict[str, Any]]
+    options: TuneOptions, found: Found, evidence: dict[str, Any], asker: Asker, rows: Sequence[dict[str, Any]]
 ) -> list[str]:
     chosen, sentences = found.chosen, []
     if chosen is not None:
@@ -304,7 +300,7 @@ def _sentences(
     return sentences
 
 
-def _not_confirmed(options: "TuneOptions", found: Found, evidence: dict[str, Any]) -> str:
+def _not_confirmed(options: TuneOptions, found: Found, evidence: dict[str, Any]) -> str:
     last = found.confirmed[-1]
     name = _named(last)
     if last.needed is None:

@@ -7,23 +7,20 @@ read questions -> answers of the unpruned model, and blind -> Search (search.py)
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import ceil, log2
-from pathlib import Path
 from typing import Any
 
-from divprune.budget import Budget
 from divprune.checkpoints import checkpoint_config, choose_device, load_model
-from divprune.config import Positions, PruningConfig
-from divprune.errors import ArgumentError, TuningError, argument_errors
+from divprune.errors import TuningError, argument_errors
 from divprune.experiments.tuning.asking import Asker
 from divprune.experiments.tuning.costs import Costs
+from divprune.experiments.tuning.options import TuneOptions
 from divprune.experiments.tuning.outcome import Tuned, tuned
 from divprune.experiments.tuning.report import TUNE_REPORT, write_tune_report
 from divprune.experiments.tuning.search import (
     MAX_CONFIRMATIONS,
-    SEARCHED_KEEP_RATIOS,
     Found,
+    Measure,
     PruningSetting,
     Search,
     split,
@@ -32,7 +29,7 @@ from divprune.huggingface.encoding.encoder_memory import EncoderMemory
 from divprune.huggingface.fingerprint import fingerprint
 from divprune.huggingface.fitting import require_prunable
 from divprune.jsonl_log import JsonlLog
-from divprune.methods import RandomTokens, get_method
+from divprune.methods import RandomTokens
 from divprune.outputs import files_of, safe_output
 from divprune.progress import SILENT, Progress
 from divprune.records import provenance
@@ -42,93 +39,6 @@ from divprune.tuned_setting import TUNED
 
 FEWEST_QUESTIONS = 6
 GIGA = 2**30
-
-
-@dataclass(frozen=True)
-class TuneOptions:
-    """Whose traffic it is, and what is wanted.
-
-    Attributes:
-        source: A folder of images, or a JSONL file of questions, as for `divprune batch`; `answer` or `answers` (those
-            that are right) are compared with where they are given.
-        model: Checkpoint directory or hub name; None for the embedded model.
-        output: Where the setting goes; a killed run leaves what it found beside it, and goes on from there.
-        report: An HTML file to write.
-        prompt: Asked where the source does not say.
-        recursive: Whether a folder's subfolders are read too.
-        limit: Only so many questions, drawn at random; None for all.
-        methods: As `get_method` reads them; random tokens always stand beside the setting that is chosen.
-        keep_ratios: Those that are searched.
-        positions: As for `prune`.
-        tolerance: Largest share of what images tell the model that may be lost.
-        confidence: Of the promise, and of all intervals.
-        target_tokens: The other way round: the least loss with at most so many visual tokens a question, on average.
-        target_kv_gb: Likewise, with a prompt's keys and values of at most so many GiB.
-        target_ttft: Likewise, with at most so many seconds to the first token, measured here.
-        max_new_tokens: Length limit of an answer.
-        cache_gb: GiB of memory for what the vision encoder made of images.
-        resume: Whether to go on where an earlier run stopped.
-        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-        dtype: "auto", "float32", "float16" or "bfloat16".
-    """
-
-    source: Path
-    model: str | None = None
-    output: Path = Path("tuned.json")
-    report: Path | None = None
-    prompt: str | None = None
-    recursive: bool = False
-    limit: int | None = None
-    methods: tuple[str, ...] = ("divprune", "random")
-    keep_ratios: tuple[float, ...] = SEARCHED_KEEP_RATIOS
-    positions: Positions | None = None
-    tolerance: float = 0.02
-    confidence: float = 0.95
-    target_tokens: float | None = None
-    target_kv_gb: float | None = None
-    target_ttft: float | None = None
-    max_new_tokens: int = 64
-    cache_gb: float = 4.0
-    resume: bool = True
-    device: str = "auto"
-    dtype: str = "auto"
-
-    @property
-    def targets(self) -> dict[str, float]:
-        """Those that are given."""
-        named = {name: getattr(self, name) for name in ("target_tokens", "target_kv_gb", "target_ttft")}
-        return {name: value for name, value in named.items() if value is not None}
-
-    def check(self) -> None:
-        """Refuse what cannot work.
-
-        Raises:
-            ArgumentError: Says which argument, and why.
-        """
-        for name in ("tolerance", "confidence"):
-            if not 0 < getattr(self, name) < 1:
-                raise ArgumentError(f"`{name}` must be in (0, 1), got {getattr(self, name):g}")
-        if len(self.targets) > 1:
-            raise ArgumentError(f"give one target, got {' and '.join(f'`{name}`' for name in self.targets)}")
-        if not self.methods or not self.keep_ratios:
-            raise ArgumentError("`methods` and `keep_ratios` must name one at least")
-        with argument_errors():
-            for keep_ratio in self.keep_ratios:
-                Budget(keep_ratio)
-            for name in self.methods:
-                if not get_method(name).takes_budget:
-                    raise ArgumentError(
-                        f"`methods`: {name} says itself how many tokens stay; there is nothing to search"
-                    )
-
-    @property
-    def configs(self) -> list[PruningConfig]:
-        """One a method."""
-        with argument_errors():
-            return [
-                PruningConfig.parse(name, keep_ratio=self.keep_ratios[0], positions=self.positions)
-                for name in self.methods
-            ]
 
 
 def tune(options: TuneOptions, progress: Progress = SILENT, *, show_download: bool = False) -> Tuned:
@@ -168,7 +78,7 @@ def tune(options: TuneOptions, progress: Progress = SILENT, *, show_download: bo
         progress.note(f"an earlier run was interrupted: {asker.num_known} answers of it are there and not repeated")
     with argument_errors():
         search, costs = _prepared(options, asker, progress)
-        found = _searched(options, search, costs, progress)
+        found = _searched(options, search, costs)
         outcome = tuned(options, asker, search, costs, found, progress)
     if options.report is not None:
         write_tune_report(options.report, outcome)
@@ -243,7 +153,7 @@ def _prepared(options: TuneOptions, asker: Asker, progress: Progress) -> tuple[S
     progress.note(f"a question took {seconds:.2f} s; a pruned one takes less")
     choosing, confirming = split(questions)
     costs = Costs(asker, range(number))
-    search = Search(questions, choosing, confirming, asker.measure, options.tolerance, _cost(costs), error)
+    search = Search(questions, choosing, confirming, _measure(asker, progress), options.tolerance, _cost(costs), error)
     return search, costs
 
 
@@ -264,18 +174,21 @@ def _cost(costs: Costs) -> Callable[[PruningSetting], float]:
     return lambda setting: costs.of(setting).visual_tokens
 
 
-def _searched(options: TuneOptions, search: Search, costs: Costs, progress: Progress) -> Found:
-    measure = search.measure
+def _measure(asker: Asker, progress: Progress) -> Measure:
+    """Return how a setting is asked about questions, with a bar for each look."""
 
-    def told(setting: PruningSetting, places: Sequence[int]) -> Sequence[float]:
+    def measure(setting: PruningSetting, places: Sequence[int]) -> Sequence[float]:
+        found: list[float] = []
         with progress.counting(f"{setting.method} at {setting.keep_ratio:g}", len(places)) as advance:
-            found: list[float] = []
             for place in places:
-                found += measure(setting, [place])
+                found.append(asker.ask(setting, place).log_likelihood)
                 advance(1)
-            return found
+        return found
 
-    search.measure = told
+    return measure
+
+
+def _searched(options: TuneOptions, search: Search, costs: Costs) -> Found:
     if not options.targets:
         return search.run(options.methods, options.keep_ratios)
     methods = [name for name in options.methods if name.partition(":")[0] != RandomTokens.name] or options.methods
