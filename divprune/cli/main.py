@@ -6,6 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 import divprune
+from divprune.cli.batch import batch
 from divprune.cli.bench import bench
 from divprune.cli.calibration import calibrate
 from divprune.cli.eval import evaluate
@@ -14,7 +15,7 @@ from divprune.cli.flops import flops
 from divprune.cli.methods import families, methods
 from divprune.cli.reproduce import reproduce
 from divprune.cli.run import run
-from divprune.cli.serve import batch, serve
+from divprune.cli.serve import serve
 from divprune.cli.tune import tune_model
 from divprune.errors import printable
 

@@ -84,7 +84,7 @@ class PrunedEngine:
     def answer(self, questions: Sequence[BatchQuestion]) -> list[Answer]:
         """Answer some questions together; those that cannot be asked get an error instead of an answer."""
         messages: dict[str, Any] = {}
-        said: dict[str, Any] = {}
+        outputs: dict[str, Any] = {}
         errors: dict[str, str] = {}
         notes: dict[str, str] = {}
         num_pixels = 0
@@ -99,14 +99,15 @@ class PrunedEngine:
             messages[question.id] = _message(images, question.prompt)
             num_pixels += sum(image.width * image.height for image in images)
             if num_pixels > MAX_PIXELS_AT_ONCE:
-                said |= self._said(messages, errors)
+                outputs |= self._outputs(messages, errors)
                 messages, num_pixels = {}, 0
-        said |= self._said(messages, errors)
+        outputs |= self._outputs(messages, errors)
         return [
-            self._answer(each, said.get(each.id), errors.get(each.id), notes.get(each.id) or None) for each in questions
+            self._answer(each, outputs.get(each.id), errors.get(each.id), notes.get(each.id) or None)
+            for each in questions
         ]
 
-    def _said(self, messages: dict[str, Any], errors: dict[str, str]) -> dict[str, Any]:
+    def _outputs(self, messages: dict[str, Any], errors: dict[str, str]) -> dict[str, Any]:
         """Return the engine's outputs; where it refuses a prompt (too long, too many images) the error is added."""
         if not messages:
             return {}
@@ -118,20 +119,20 @@ class PrunedEngine:
                 errors.update(dict.fromkeys(messages, " ".join(str(error).split())))
                 return {}
         # One of them spoils the rest: ask one by one.
-        alone = [self._said({name: message}, errors) for name, message in messages.items()]
+        alone = [self._outputs({name: message}, errors) for name, message in messages.items()]
         return {name: output for part in alone for name, output in part.items()}
 
     def _answer(self, question: BatchQuestion, output: Any, error: str | None, note: str | None) -> Answer:
         answer = Answer(question.id, question.prompt, question.image_names, str(self._settings), error=error, note=note)
         if output is None:
             return answer
-        said = output.outputs[0]
+        generated = output.outputs[0]
         return replace(
             answer,
-            answer=said.text,
-            finish_reason=said.finish_reason,
+            answer=generated.text,
+            finish_reason=generated.finish_reason,
             prompt_tokens=len(output.prompt_token_ids),
-            answer_tokens=len(said.token_ids),
+            answer_tokens=len(generated.token_ids),
         )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from divprune.errors import ServerError, first_line
+from divprune.serving.vllm_flags import flag_values
 from divprune.vllm_plugin.addresses import client_address
 
 LOOPBACK = "127.0.0.1"
@@ -64,34 +65,6 @@ def listening(flags: Sequence[str]) -> Listening:
         raise ServerError(f"the port must be a number between 1 and 65535, got {port}")
     has_tls = bool(given.get("ssl-certfile") or given.get("ssl-keyfile"))
     return Listening(given.get("host", LOOPBACK), int(port), given.get("uds") or None, has_tls)
-
-
-def flag_values(flags: Sequence[str]) -> dict[str, str]:
-    """Return what each of vLLM's flags is given, by its name without dashes in front; the last one counts.
-
-    A flag is written `--name value`, `--name=value`, or as a key of the file that `--config` names, which counts less.
-
-    Raises:
-        ServerError: that file cannot be read.
-    """
-    found: dict[str, str] = {}
-    for place, flag in enumerate(flags):
-        if flag.startswith("--"):
-            name, equals, value = flag[2:].partition("=")
-            found[name.replace("_", "-")] = value if equals else "".join(flags[place + 1 : place + 2])
-    return _config_values(Path(found["config"])) | found if "config" in found else found
-
-
-def _config_values(path: Path) -> dict[str, str]:
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ServerError(f"vLLM's config file cannot be read: {path} ({first_line(error)})") from None
-    if not isinstance(content, dict):
-        raise ServerError(f"vLLM's config file must map vLLM's flags to their values: {path}")
-    return {str(name).replace("_", "-"): str(value) for name, value in content.items()}
 
 
 def _require_free_file(path: Path) -> None:

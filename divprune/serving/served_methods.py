@@ -14,4 +14,4 @@ def architectures_served(spec: str) -> dict[str, list[str]]:
         method = get_method(spec)
     except ValueError:
         return {}
-    return {kind: list(names) for kind, names in served_with(method).items()}
+    return {modality: list(names) for modality, names in served_with(method).items()}

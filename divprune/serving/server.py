@@ -8,12 +8,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from divprune.checkpoint_checks import read_json
 from divprune.checkpoint_places import checkpoint_folder
 from divprune.errors import ArgumentError, ServerError
-from divprune.serving.listening import LOOPBACK, Listening, flag_values, listening
+from divprune.serving.listening import LOOPBACK, Listening, listening
+from divprune.serving.vllm_flags import flag_values
 from divprune.serving.vllm_installed import has_vllm
 
 if TYPE_CHECKING:
@@ -118,11 +119,8 @@ def pruned_server(
         command += ["--host", LOOPBACK]
     if allow_request_ratio:
         command.append("--trust-request-mm-kwargs")
-    return Server(_architecture(overrides), (*command, *flags), place)
-
-
-def _architecture(overrides: dict[str, Any]) -> str:
-    return str(overrides["architectures"][0])
+    (architecture,) = overrides["architectures"]
+    return Server(architecture, (*command, *flags), place)
 
 
 def _entry_point(model: str) -> list[str]:

@@ -1,7 +1,10 @@
-"""Tell vLLM's flags that answers depend on from those that only make an engine fast or fit a machine."""
+"""Read vLLM's flags: what each is given, and which of them answers depend on."""
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
+
+from divprune.errors import ServerError, first_line
 
 PERFORMANCE_FLAGS = frozenset((
     "async-scheduling", "attention-backend", "block-size", "compilation-config", "cc", "cpu-offload-gb",
@@ -52,3 +55,31 @@ def _is_performance(flag: str) -> bool:
     """Tell whether a flag is one of performance: `--no-name` and `--name.key` are parts of `--name`."""
     name = flag.lstrip("-").partition(".")[0].removeprefix("no-")
     return _LEVEL.fullmatch(flag) is not None or name in PERFORMANCE_FLAGS
+
+
+def flag_values(flags: Sequence[str]) -> dict[str, str]:
+    """Return what each of vLLM's flags is given, by its name without dashes in front; the last one counts.
+
+    A flag is written `--name value`, `--name=value`, or as a key of the file that `--config` names, which counts less.
+
+    Raises:
+        ServerError: that file cannot be read.
+    """
+    found: dict[str, str] = {}
+    for place, flag in enumerate(flags):
+        if flag.startswith("--"):
+            name, equals, value = flag[2:].partition("=")
+            found[name.replace("_", "-")] = value if equals else "".join(flags[place + 1 : place + 2])
+    return _config_values(Path(found["config"])) | found if "config" in found else found
+
+
+def _config_values(path: Path) -> dict[str, str]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ServerError(f"vLLM's config file cannot be read: {path} ({first_line(error)})") from None
+    if not isinstance(content, dict):
+        raise ServerError(f"vLLM's config file must map vLLM's flags to their values: {path}")
+    return {str(name).replace("_", "-"): str(value) for name, value in content.items()}

@@ -22,9 +22,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
 
-from divprune.vllm_plugin.environment import METRICS_FOLDER
-from divprune.vllm_plugin.lifetime_signals import CUT, READY, name_watcher
 from divprune.vllm_plugin.owner_watchdog import end_engines_with_owner
+from divprune.vllm_plugin.watcher import CUT, METRICS_FOLDER, READY, name_watcher
 
 STOPPED_BY_ITSELF = 1
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -18,17 +18,17 @@ class PrunedCountingModel(PlacedModel):
     """vLLM's name for: it is asked for the positions of a prompt, where its configuration says so."""
 
     def finished(
-        self, kind: Modality, items: Sequence[Tensor], kept: Sequence[Tensor], kwargs: Mapping[str, Any]
+        self, modality: Modality, items: Sequence[Tensor], kept: Sequence[Tensor], kwargs: Mapping[str, Any]
     ) -> list[Tensor]:
         """Return the kept rows of each item, (k, d), or (k, d + 6) with their distance from the first placeholder."""
-        found = super().finished(kind, items, kept, kwargs)
+        found = super().finished(modality, items, kept, kwargs)
         if not self.has_places:
             return found
         pairs = zip(found, kept, strict=True)
         return [torch.cat([item, as_columns(rows.expand(AXES, -1), item)], dim=1) for item, rows in pairs]
 
     def get_mrope_input_positions(self, input_tokens: list[int], mm_features: list[Any]) -> tuple[Tensor, int]:
-        """Return positions (3, L) of a short prompt, and what to add to the index of a token behind it.
+        """Return positions (3, L) of a pruned prompt, and what to add to the index of a token after it.
 
         Text stands where it stands in the whole prompt, every placeholder where its item's first one does.
         """

@@ -45,7 +45,7 @@ __all__ = [
 class PrunedLlava(SquareTower, PrunedCountingModel, LlavaForConditionalGeneration):
     """LLaVA-1.5: one square of tokens an image."""
 
-    def grids(self, kind: Modality, counts: Sequence[int], kwargs: Mapping[str, Any]) -> list[Grid | None]:
+    def grids(self, modality: Modality, counts: Sequence[int], kwargs: Mapping[str, Any]) -> list[Grid | None]:
         """Return the grids; with the CLS token among them, tokens form none."""
         return [(1, isqrt(count), isqrt(count)) if isqrt(count) ** 2 == count else None for count in counts]
 
@@ -59,7 +59,7 @@ class PrunedLlavaNext(AnyresTower, PrunedCountingModel, LlavaNextForConditionalG
 class PrunedLlavaNextVideo(PrunedCountingModel, LlavaNextVideoForConditionalGeneration):
     """LLaVA-NeXT-Video: vLLM's model reads videos only, frame by frame a square of tokens."""
 
-    def grids(self, kind: Modality, counts: Sequence[int], kwargs: Mapping[str, Any]) -> list[Grid | None]:
+    def grids(self, modality: Modality, counts: Sequence[int], kwargs: Mapping[str, Any]) -> list[Grid | None]:
         side = self.pooled_grid_length
         return [(count // side**2, side, side) for count in counts]
 

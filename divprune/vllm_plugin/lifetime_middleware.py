@@ -15,8 +15,8 @@ from starlette.responses import JSONResponse
 
 from divprune.errors import UnsupportedVersionError
 from divprune.vllm_plugin import contracts
-from divprune.vllm_plugin.lifetime_signals import CUT, tell_ready
 from divprune.vllm_plugin.ready_line import ready_line
+from divprune.vllm_plugin.watcher import CUT, tell_ready
 
 _Result = TypeVar("_Result")
 STOPPING = "the server is stopping; ask again where another one runs, or when it is back"

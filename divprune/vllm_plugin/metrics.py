@@ -13,8 +13,8 @@ from prometheus_client import REGISTRY, Counter, Histogram
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from divprune.vllm_plugin.environment import METRICS_FOLDER
 from divprune.vllm_plugin.token_counts import ItemCount
+from divprune.vllm_plugin.watcher import METRICS_FOLDER
 
 SHARED_BY_VLLM = "PROMETHEUS_MULTIPROC_DIR"
 """Where vLLM shares its own metrics among several front ends, if it has any; it reads all files there."""
@@ -22,8 +22,8 @@ SHARED_BY_VLLM = "PROMETHEUS_MULTIPROC_DIR"
 SELECTION_SECONDS = "divprune:selection_seconds"
 SELECTIONS = "divprune:selections"
 _HELP = {
-    SELECTION_SECONDS: "Seconds that the first worker spent on choosing tokens.",
-    SELECTIONS: "Images and videos of which tokens were chosen; what is cached is not chosen again.",
+    SELECTION_SECONDS: "Seconds that the first worker spent on selecting tokens.",
+    SELECTIONS: "Images and videos of which tokens were selected; what is cached is not selected from again.",
 }
 RATIO_BUCKETS = (0.02, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0)
 
@@ -64,7 +64,7 @@ class SelectionTimes:
         self._file = MmapedDict(str(Path(folder) / f"counter_divprune-{os.getpid()}.db")) if folder else None
 
     def add(self, modality: str, num_items: int, seconds: float) -> None:
-        """Count a batch of items, and the seconds that choosing their tokens took."""
+        """Count a batch of items, and the seconds that selecting their tokens took."""
         if self._file is None:
             return
         for name, amount in ((SELECTION_SECONDS, seconds), (SELECTIONS, num_items)):

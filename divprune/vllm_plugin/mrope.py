@@ -1,4 +1,4 @@
-"""Positions: kept tokens stand where they stood, at their (frame, row, column) or number, and so does text behind them.
+"""Positions: kept tokens stand where they stood, at their (frame, row, column) or number, and so does text after them.
 
 vLLM wants the positions of a prompt when the request arrives, before the vision encoder has run and anything is chosen.
 So all placeholders of an item first get the position of its first token, and the distance of each kept token from there
@@ -9,7 +9,7 @@ The language model may run as a replayed CUDA graph, where no Python runs and te
 `embed_input_ids`, which is never part of a graph, writes the distances into a buffer, and `forward` adds the buffer to
 the positions in place and clears it.
 
-Where positions count tokens, vLLM would number a short prompt anew, and can be told otherwise by M-RoPE alone. So such
+Where positions count tokens, vLLM would number a pruned prompt anew, and can be told otherwise by M-RoPE alone. So such
 a model gets three equal coordinates a token, and its language model reads the first: `PrunedCountingModel`.
 """
 
@@ -47,9 +47,9 @@ def from_columns(columns: Tensor) -> Tensor:
     return digits[:AXES] * BASE + digits[AXES:]
 
 
-def fields_of(kind: Modality, kwargs: Mapping[str, Any], index: int) -> dict[str, Any]:
+def fields_of(modality: Modality, kwargs: Mapping[str, Any], index: int) -> dict[str, Any]:
     """Return what vLLM's rules for positions read of an item of a batch, as they read it: values are in `.data`."""
-    names = (f"{kind}_grid_thw", "second_per_grid_ts", "timestamps")
+    names = (f"{modality}_grid_thw", "second_per_grid_ts", "timestamps")
     return {name: SimpleNamespace(data=kwargs[name][index]) for name in names if name in kwargs}
 
 
@@ -85,7 +85,7 @@ class PlacedModel(PrunedModel):
     """Kept tokens carry their places through the encoder cache, and stand there when the language model reads them."""
 
     has_places: bool
-    """Whether vLLM asks the model for positions; without, it numbers short prompts anew."""
+    """Whether vLLM asks the model for positions; without, it numbers pruned prompts anew."""
     place_buffer: Tensor
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
@@ -130,62 +130,63 @@ class PlacedModel(PrunedModel):
 class PrunedMRoPEModel(PlacedModel):
     """Comes in front of a family's model with M-RoPE positions."""
 
-    def grids(self, kind: Modality, counts: Sequence[int], kwargs: Mapping[str, Any]) -> list[Grid | None]:
+    def grids(self, modality: Modality, counts: Sequence[int], kwargs: Mapping[str, Any]) -> list[Grid | None]:
         """Return the grids; patches are merged before the LLM reads them."""
         merge = self.config.vision_config.spatial_merge_size
-        return [(t, h // merge, w // merge) for t, h, w in kwargs[f"{kind}_grid_thw"].tolist()]
+        return [(t, h // merge, w // merge) for t, h, w in kwargs[f"{modality}_grid_thw"].tolist()]
 
     def finished(
-        self, kind: Modality, items: Sequence[Tensor], kept: Sequence[Tensor], kwargs: Mapping[str, Any]
+        self, modality: Modality, items: Sequence[Tensor], kept: Sequence[Tensor], kwargs: Mapping[str, Any]
     ) -> list[Tensor]:
-        """Return the kept rows of each item (k, d + 6), with their coordinates behind them."""
+        """Return the kept rows of each item (k, d + 6), with their coordinates after them."""
         return [
-            self.placed(kind, item, rows, fields_of(kind, kwargs, index))
+            self.placed(modality, item, rows, fields_of(modality, kwargs, index))
             for index, (item, rows) in enumerate(zip(items, kept, strict=True))
         ]
 
-    def placed(self, kind: Modality, item: Tensor, rows: Tensor, data: Mapping[str, Any]) -> Tensor:
+    def placed(self, modality: Modality, item: Tensor, rows: Tensor, data: Mapping[str, Any]) -> Tensor:
         """Return the kept rows of one item with their coordinates."""
-        places = self.coordinates(kind, data, self.whole_item(kind, data, 0)).to(rows.device)[:, rows]
+        places = self.coordinates(modality, data, self.whole_item(modality, data, 0)).to(rows.device)[:, rows]
         return torch.cat([item[rows], as_columns(places, item)], dim=1)
 
-    def coordinates(self, kind: Modality, data: Mapping[str, Any], tokens: list[int]) -> Tensor:
+    def coordinates(self, modality: Modality, data: Mapping[str, Any], tokens: list[int]) -> Tensor:
         """Return coordinates (3, n) of an item's part of the whole prompt (n,), by the family's own rule."""
-        alone = SimpleNamespace(modality=kind, data=data, mm_position=SimpleNamespace(offset=0))
+        alone = SimpleNamespace(modality=modality, data=data, mm_position=SimpleNamespace(offset=0))
         positions: Tensor = super().get_mrope_input_positions(tokens, [alone])[0]
         return positions
 
     def get_mrope_input_positions(self, input_tokens: list[int], mm_features: list[Any]) -> tuple[Tensor, int]:
-        """Return positions (3, L) of a short prompt, and what to add to the index of a token behind it.
+        """Return positions (3, L) of a pruned prompt, and what to add to the index of a token after it.
 
         Text stands where it stands in the whole prompt, every placeholder where its item begins.
         """
         features = sorted(mm_features, key=lambda feature: feature.mm_position.offset)
         tokens: list[int] = []
-        source: list[int] = []  # the column of the whole prompt for each one of the short prompt
+        # Index in the whole prompt of each token of the pruned one.
+        gather_index: list[int] = []
         whole = []
         done = 0
         for feature in features:
             place = feature.mm_position
-            source += range(len(tokens), len(tokens) + place.offset - done)
+            gather_index += range(len(tokens), len(tokens) + place.offset - done)
             tokens += input_tokens[done : place.offset]
-            source += [len(tokens)] * place.length
+            gather_index += [len(tokens)] * place.length
             own = self.whole_item(feature.modality, feature.data, input_tokens[place.offset])
             whole.append(replace(feature, mm_position=replace(place, offset=len(tokens), length=len(own))))
             tokens += own
             done = place.offset + place.length
-        source += range(len(tokens), len(tokens) + len(input_tokens) - done)
+        gather_index += range(len(tokens), len(tokens) + len(input_tokens) - done)
         tokens += input_tokens[done:]
         positions, delta = super().get_mrope_input_positions(tokens, whole)
-        return positions[:, source], delta + len(tokens) - len(input_tokens)
+        return positions[:, gather_index], delta + len(tokens) - len(input_tokens)
 
-    def whole_item(self, kind: Modality, data: Mapping[str, Any], first: int) -> list[int]:
+    def whole_item(self, modality: Modality, data: Mapping[str, Any], first: int) -> list[int]:
         """Return an item's part of the whole prompt.
 
         Args:
-            kind: What the item is.
+            modality: What the item is.
             data: Its fields; their values are in `.data`.
-            first: The first token of its part of the short prompt.
+            first: The first token of its part of the pruned prompt.
         """
-        grid = data[f"{kind}_grid_thw"].data
+        grid = data[f"{modality}_grid_thw"].data
         return [first] * (int(grid.prod()) // self.config.vision_config.spatial_merge_size**2)

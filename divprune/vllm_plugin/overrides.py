@@ -32,7 +32,7 @@ def pruned_overrides(
         method: A method and its parameters: "divprune", "random:seed=3".
         allow_request_ratio: Whether requests may ask for less by their mm_processor_kwargs.
         allow_untested_vllm: Whether to say nothing of a vLLM outside the tested range.
-        positions: "original" lets kept tokens keep their position numbers, "compact" numbers short prompts anew; None
+        positions: "original" lets kept tokens keep their position numbers, "compact" numbers pruned prompts anew; None
             is "original" wherever the model can.
         revision: Branch, tag or commit on the hub.
 

@@ -1,6 +1,6 @@
 """Original positions where they count tokens: what that changes in a model's configuration before it is built.
 
-vLLM numbers a short prompt anew, and takes other positions from models with M-RoPE alone. So the configuration is made
+vLLM numbers a pruned prompt anew, and takes other positions from models with M-RoPE alone. So the configuration is made
 to ask for M-RoPE at its top, which is where vLLM's runner looks; the language model's own part, by which rotary
 embeddings are made, keeps plain RoPE, with tables that reach as far as the positions of a pruned prompt.
 """

@@ -34,9 +34,9 @@ from divprune.vllm_plugin.token_counts import ItemCount, count_item
 MODALITIES: tuple[Modality, ...] = ("image", "video")
 
 
-def budget_field(kind: str) -> str:
+def budget_field(modality: str) -> str:
     """Return the name of the field that tells workers of a batch's items, (n, 3) int64: the budget, then M."""
-    return f"divprune_{kind}_budget"
+    return f"divprune_{modality}_budget"
 
 
 class PrunedInfo(BaseProcessingInfo):
@@ -59,27 +59,27 @@ class PrunedInfo(BaseProcessingInfo):
     def get_supported_mm_limits(self) -> Mapping[str, int | None]:
         """Allow none of what the family is not pruned with."""
         limits = super().get_supported_mm_limits()
-        return {kind: limit if kind in self.family.modalities else 0 for kind, limit in limits.items()}
+        return {modality: limit if modality in self.family.modalities else 0 for modality, limit in limits.items()}
 
     def get_mm_max_tokens_per_item(self, seq_len: int, mm_counts: Mapping[str, int]) -> Mapping[str, int] | None:
         """Count kept tokens, so that profiling encodes as many items at once as the scheduler will."""
         counts = super().get_mm_max_tokens_per_item(seq_len, mm_counts)
         if counts is None:
             return None
-        kept = {kind: self.pruning.budget.count(count) if count else 0 for kind, count in counts.items()}
+        kept = {modality: self.pruning.budget.count(count) if count else 0 for modality, count in counts.items()}
         if kept.get("video") and self.family.has_video_text:
             kept["video"] += self._num_text_tokens(seq_len, mm_counts)
         return kept
 
     def _num_text_tokens(self, seq_len: int, mm_counts: Mapping[str, int]) -> int:
-        """Text between frames is embedded with them: a moment and two marks for each."""
+        """Text between frames is embedded with them: a timestamp and two marks for each."""
         frames = self.get_num_frames_with_most_features(seq_len=seq_len, mm_counts=mm_counts)
-        moment = self.get_tokenizer().encode("<9999.9 seconds>", add_special_tokens=False)
-        return int(frames) * (len(moment) + 2)
+        timestamp = self.get_tokenizer().encode("<9999.9 seconds>", add_special_tokens=False)
+        return int(frames) * (len(timestamp) + 2)
 
 
 @dataclass
-class ShortDetails(PromptUpdateDetails):
+class PrunedDetails(PromptUpdateDetails):
     """An item's part of the prompt, how many placeholders it had, and how many are gone."""
 
     num_visual_tokens: int = 0
@@ -116,10 +116,10 @@ class PrunedProcessor(BaseMultiModalProcessor[PrunedInfo]):
         _, items = given.find(lambda value: isinstance(value, MultiModalDataItems), "a prompt's media")
         args, kwargs, budget = given.without_budget()
         processed = super()._apply_hf_processor_main(*args, **kwargs)
-        for kind, count in items.get_all_counts().items():
+        for modality, count in items.get_all_counts().items():
             if count:
                 # How many visual tokens an item has is known when its part of the prompt is made.
-                processed[budget_field(kind)] = torch.tensor([[*as_integers(budget), 0]] * count)
+                processed[budget_field(modality)] = torch.tensor([[*as_integers(budget), 0]] * count)
         return processed
 
     def _get_mm_fields_config(self, *args: Any, **kwargs: Any) -> Mapping[str, MultiModalFieldConfig]:
@@ -127,9 +127,9 @@ class PrunedProcessor(BaseMultiModalProcessor[PrunedInfo]):
         _, processed = given.find(lambda value: not holds_budget(value), "what the processor made")
         args, kwargs, _ = given.without_budget()
         fields = dict(super()._get_mm_fields_config(*args, **kwargs))
-        for kind in MODALITIES:
-            if budget_field(kind) in processed:
-                fields[budget_field(kind)] = MultiModalFieldConfig.batched(kind, keep_on_cpu=True)
+        for modality in MODALITIES:
+            if budget_field(modality) in processed:
+                fields[budget_field(modality)] = MultiModalFieldConfig.batched(modality, keep_on_cpu=True)
         return fields
 
     def _get_prompt_updates(self, *args: Any, **kwargs: Any) -> Sequence[PromptUpdate]:
@@ -169,16 +169,16 @@ class PrunedProcessor(BaseMultiModalProcessor[PrunedInfo]):
         """Shorten each item's part of the prompt, and note how long it was in what the processor made of the item."""
         if not isinstance(update, PromptReplacement):
             raise TypeError(f"a pruned family must replace its placeholders, got {type(update).__name__}")
-        is_video, short = update.modality == "video", []
+        is_video, pruned = update.modality == "video", []
         for index, item in enumerate(made):
             content = update.replacement(index) if callable(update.replacement) else update.replacement
             details = content if isinstance(content, PromptUpdateDetails) else PromptUpdateDetails.from_seq(content)
             if is_video:
                 self._require_room(details)
             has_text = is_video and self.info.family.has_video_text
-            short.append(shortened(details, budget, self.info.pruning.budget, has_text=has_text))
-            item[budget_field(update.modality)].data[-1] = short[-1].num_visual_tokens
-        return replace(update, replacement=short.__getitem__)
+            pruned.append(pruned_details(details, budget, self.info.pruning.budget, has_text=has_text))
+            item[budget_field(update.modality)].data[-1] = pruned[-1].num_visual_tokens
+        return replace(update, replacement=pruned.__getitem__)
 
     def _require_room(self, details: PromptUpdateDetails) -> None:
         """Refuse videos that the vision encoder was not profiled with: unpruned, they would not fit the context."""
@@ -190,7 +190,7 @@ class PrunedProcessor(BaseMultiModalProcessor[PrunedInfo]):
             )
 
 
-def shortened(details: PromptUpdateDetails, budget: Budget, server: Budget, has_text: bool) -> ShortDetails:
+def pruned_details(details: PromptUpdateDetails, budget: Budget, server: Budget, has_text: bool) -> PrunedDetails:
     """Return an item's prompt text with as many placeholders as the budget keeps; what stands around them stays.
 
     Args:
@@ -213,8 +213,8 @@ def shortened(details: PromptUpdateDetails, budget: Budget, server: Budget, has_
         )
     count = allowed_count(budget, server, total)
     gone = set(places[count:])
-    short = [token for place, token in enumerate(full) if place not in gone]
-    return ShortDetails(short, None if has_text else details.is_embed, total, total - count)
+    stays = [token for place, token in enumerate(full) if place not in gone]
+    return PrunedDetails(stays, None if has_text else details.is_embed, total, total - count)
 
 
 def pruned_class(mixin: type[Any], base: type[Any]) -> type[Any]:

@@ -1,7 +1,7 @@
 """The workers' half: of every encoded image or video, the rows that stay.
 
 vLLM runs the vision encoder by `embed_multimodal` and caches what comes back; the pruned classes let the family's own
-method run and keep the method's choice of rows. Where positions count tokens, nothing else is to be done.
+method run and keep the method's selection of rows. Where positions count tokens, nothing else is to be done.
 """
 
 import time
@@ -57,12 +57,12 @@ class PrunedModel(SupportsMultiModal):
         self.selection_times = SelectionTimes()
 
     def embed_multimodal(self, **kwargs: Any) -> list[Tensor]:
-        """Encode a batch of items of one modality, and keep the chosen rows of each."""
-        kind = next((kind for kind in MODALITIES if budget_field(kind) in kwargs), None)
-        if kind is None:
+        """Encode a batch of items of one modality, and keep the selected rows of each."""
+        modality = next((modality for modality in MODALITIES if budget_field(modality) in kwargs), None)
+        if modality is None:
             return []
-        budgets = kwargs.pop(budget_field(kind)).tolist()
-        items, contexts = self.encoded(kind, kwargs)
+        budgets = kwargs.pop(budget_field(modality)).tolist()
+        items, contexts = self.encoded(modality, kwargs)
         counts = [from_integers(values).count(len(item)) for values, item in zip(budgets, items, strict=True)]
         started = time.perf_counter()
         kept = [
@@ -70,23 +70,23 @@ class PrunedModel(SupportsMultiModal):
             for item, count, context in zip(items, counts, contexts, strict=True)
         ]
         if get_tp_group().is_first_rank:
-            self.selection_times.add(kind, len(items), time.perf_counter() - started)
-        # Ranks that choose differently would mix two images into one prompt, so all follow the first.
+            self.selection_times.add(modality, len(items), time.perf_counter() - started)
+        # Ranks that select differently would mix two images into one prompt, so all follow the first.
         rows = get_tp_group().broadcast(torch.cat([each.order for each in kept])).split(counts)
         merged = [each.merged for each in kept if each.merged is not None]
         if merged:
             values = get_tp_group().broadcast(torch.cat(merged)).split(counts)
             for item, places, own in zip(items, rows, values, strict=True):
                 self.visual_tokens(item)[places] = own
-        return self.finished(kind, items, rows, kwargs)
+        return self.finished(modality, items, rows, kwargs)
 
-    def encoded(self, kind: Modality, kwargs: Mapping[str, Any]) -> tuple[list[Tensor], list[ItemContext]]:
+    def encoded(self, modality: Modality, kwargs: Mapping[str, Any]) -> tuple[list[Tensor], list[ItemContext]]:
         """Encode a batch of items: what the encoder makes of each, (M, d), and what is known of its tokens besides."""
         # LLaVA-OneVision hands over videos of different lengths as (1, M, d).
         items = [item.flatten(0, -2) for item in super().embed_multimodal(**kwargs)]
-        grids = self.grids(kind, [len(item) for item in items], kwargs)
+        grids = self.grids(modality, [len(item) for item in items], kwargs)
         return items, [
-            ItemContext(modality=kind, grid=grid, pieces=None if grid is None else pieces_of_grid(grid))
+            ItemContext(modality=modality, grid=grid, pieces=None if grid is None else pieces_of_grid(grid))
             for grid in grids
         ]
 
@@ -94,12 +94,12 @@ class PrunedModel(SupportsMultiModal):
         """Return the part of an item's encoder output that the language model reads as its tokens, (M, d)."""
         return item
 
-    def grids(self, kind: Modality, counts: Sequence[int], kwargs: Mapping[str, Any]) -> list[Grid | None]:
+    def grids(self, modality: Modality, counts: Sequence[int], kwargs: Mapping[str, Any]) -> list[Grid | None]:
         """Return the grid that each item's tokens form, or None."""
         return [None] * len(counts)
 
     def finished(
-        self, kind: Modality, items: Sequence[Tensor], kept: Sequence[Tensor], kwargs: Mapping[str, Any]
+        self, modality: Modality, items: Sequence[Tensor], kept: Sequence[Tensor], kwargs: Mapping[str, Any]
     ) -> list[Tensor]:
         """Return what goes into the encoder cache of each item, given the rows (k,) that stay."""
         return [item[rows] for item, rows in zip(items, kept, strict=True)]

@@ -1,4 +1,4 @@
-"""Qwen3-VL: features for deeper layers, and videos with the moment of each frame in the text."""
+"""Qwen3-VL: features for deeper layers, and videos with the timestamp of each frame in the text."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -38,7 +38,7 @@ def room_for_dropped_tokens() -> Iterator[None]:
 
 @with_pruned_processor
 class PrunedQwen3VL(MergedTower, PrunedMRoPEModel, qwen3_vl.Qwen3VLForConditionalGeneration):
-    """Features for deeper layers stand in columns behind a token's own, and are gathered with it."""
+    """Features for deeper layers stand in columns after a token's own, and are gathered with it."""
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         """Build the model with room for the positions of dropped tokens."""
@@ -48,10 +48,10 @@ class PrunedQwen3VL(MergedTower, PrunedMRoPEModel, qwen3_vl.Qwen3VLForConditiona
     def visual_tokens(self, item: Tensor) -> Tensor:
         return item[:, : self.visual_dim]
 
-    def whole_item(self, kind: Modality, data: Mapping[str, Any], first: int) -> list[int]:
+    def whole_item(self, modality: Modality, data: Mapping[str, Any], first: int) -> list[int]:
         """Return the tokens of a whole item; a video is its frames, each after its timestamp and between two marks."""
-        if kind == "image":
-            return super().whole_item(kind, data, first)
+        if modality == "image":
+            return super().whole_item(modality, data, first)
         steps, rows, columns = data["video_grid_thw"].data.tolist()
         merge = self.config.vision_config.spatial_merge_size
         details = qwen3_vl.Qwen3VLMultiModalProcessor.get_video_repl(
@@ -64,11 +64,11 @@ class PrunedQwen3VL(MergedTower, PrunedMRoPEModel, qwen3_vl.Qwen3VLForConditiona
         )
         return list(details.full)
 
-    def placed(self, kind: Modality, item: Tensor, rows: Tensor, data: Mapping[str, Any]) -> Tensor:
+    def placed(self, modality: Modality, item: Tensor, rows: Tensor, data: Mapping[str, Any]) -> Tensor:
         """Place the kept tokens; the text between the frames of a video goes with them."""
-        if kind == "image":
-            return super().placed(kind, item, rows, data)
-        whole = self.whole_item(kind, data, 0)
+        if modality == "image":
+            return super().placed(modality, item, rows, data)
+        whole = self.whole_item(modality, data, 0)
         ids = torch.tensor(whole, device=item.device)
         is_visual = ids == self.config.video_token_id
         stays = ~is_visual
@@ -76,5 +76,5 @@ class PrunedQwen3VL(MergedTower, PrunedMRoPEModel, qwen3_vl.Qwen3VLForConditiona
         embeddings = item.new_zeros(len(whole), item.shape[1])
         embeddings[~is_visual, : self.visual_dim] = self.language_model.embed_input_ids(ids[~is_visual]).to(item.dtype)
         embeddings[is_visual] = item
-        places = self.coordinates(kind, data, whole).to(item.device)[:, stays]
+        places = self.coordinates(modality, data, whole).to(item.device)[:, stays]
         return torch.cat([embeddings[stays], as_columns(places, item)], dim=1)

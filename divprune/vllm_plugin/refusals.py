@@ -55,7 +55,9 @@ def served_family_of(model_config: Any) -> ServedFamily:
 def allowed_modalities(model_config: Any) -> tuple[Modality, ...]:
     """Return what a prompt may show, of what is pruned of the model's family."""
     limits = model_config.multimodal_config
-    return tuple(kind for kind in served_family_of(model_config).modalities if limits.get_limit_per_prompt(kind) > 0)
+    return tuple(
+        modality for modality in served_family_of(model_config).modalities if limits.get_limit_per_prompt(modality) > 0
+    )
 
 
 def _modes(vllm_config: Any) -> list[tuple[bool, str]]:
@@ -84,10 +86,10 @@ def _modes(vllm_config: Any) -> list[tuple[bool, str]]:
             "--ec-transfer-config: encoder outputs are not tested to travel between engines with their positions",
         ),
         (multimodal.is_multimodal_pruning_enabled(), "--video-pruning-rate: vLLM would prune a second time"),
-        (multimodal.enable_mm_embeds, "--enable-mm-embeds: embeddings that come from outside are not chosen from"),
+        (multimodal.enable_mm_embeds, "--enable-mm-embeds: embeddings that come from outside are not selected from"),
         (
             vllm_config.compilation_config.cudagraph_mm_encoder,
-            "cudagraph_mm_encoder: CUDA graphs of the vision encoder leave out the choice of tokens",
+            "cudagraph_mm_encoder: CUDA graphs of the vision encoder leave out the selection of tokens",
         ),
         (
             bool(private),
@@ -112,12 +114,12 @@ def _tower_modes(vllm_config: Any) -> list[tuple[bool, str]]:
 
 
 def refuse_method(method: Method, family: ServedFamily, modalities: tuple[Modality, ...]) -> None:
-    """Check that a method can choose from nothing but what the vision encoder makes of an item.
+    """Check that a method can select from an item by nothing but what the vision encoder makes of it.
 
     Raises:
         ValueError: It cannot, or not for one of the modalities.
     """
-    reason = next(filter(None, (why_refused(method, family, kind) for kind in modalities)), "")
+    reason = next(filter(None, (why_refused(method, family, modality) for modality in modalities)), "")
     if reason:
         raise ValueError(f"method {method.name!r} cannot be served: it {reason}; `divprune methods` lists others")
 
@@ -125,11 +127,11 @@ def refuse_method(method: Method, family: ServedFamily, modalities: tuple[Modali
 def served_with(method: Method) -> dict[Modality, tuple[str, ...]]:
     """Return the architectures that are served with a method, for each modality that any is."""
     served: dict[Modality, tuple[str, ...]] = {}
-    for kind in get_args(Modality):
-        families = [family for family in SERVED_FAMILIES if kind in family.modalities]
-        names = tuple(family.architecture for family in families if not why_refused(method, family, kind))
+    for modality in get_args(Modality):
+        families = [family for family in SERVED_FAMILIES if modality in family.modalities]
+        names = tuple(family.architecture for family in families if not why_refused(method, family, modality))
         if names:
-            served[kind] = names
+            served[modality] = names
     return served
 
 
@@ -155,9 +157,9 @@ def refuse_tower(method: Method, family: ServedFamily, config: Any) -> None:
         layers_read(config, method)
 
 
-def why_refused(method: Method, family: ServedFamily, kind: Modality) -> str:
-    """Return why a method cannot choose from a family's items of one modality, or nothing if it can."""
-    unknown = sorted(method.needs - family.supplies(kind))
+def why_refused(method: Method, family: ServedFamily, modality: Modality) -> str:
+    """Return why a method cannot select from a family's items of one modality, or nothing if it can."""
+    unknown = sorted(method.needs - family.supplies(modality))
     if method.layers:
         return "acts inside the LLM, where vLLM keeps all tokens that a prompt began with"
     if method.needs & QUERY_NEEDS:
@@ -168,24 +170,24 @@ def why_refused(method: Method, family: ServedFamily, kind: Modality) -> str:
     if method.may_keep_fewer or method.count == "schedule":
         return "may keep another number of tokens than it is asked for, and vLLM fixes the prompt's length before"
     if unknown:
-        return f"needs {', '.join(unknown)}, which is not known of {kind}s of {family.architecture} in vLLM"
-    return _trial(method, kind, family)
+        return f"needs {', '.join(unknown)}, which is not known of {modality}s of {family.architecture} in vLLM"
+    return _trial(method, modality, family)
 
 
-def _trial(method: Method, kind: Modality, family: ServedFamily) -> str:
-    """Let the method choose once; some refuse a kind of item."""
+def _trial(method: Method, modality: Modality, family: ServedFamily) -> str:
+    """Let the method select once; some refuse a modality."""
     num_tokens = 12
     tokens, heads = torch.eye(num_tokens), torch.linspace(0.0, 1.0, num_tokens).unsqueeze(0)
-    grid = (1, 3, 4) if kind == "image" and not family.has_tiles else (3, 2, 2)
+    grid = (1, 3, 4) if modality == "image" and not family.has_tiles else (3, 2, 2)
     pieces = pieces_of_grid(grid)
-    if not (family.has_grid or family.has_tiles or kind == "video"):
+    if not (family.has_grid or family.has_tiles or modality == "video"):
         pieces = (Piece(0, 2, 2, 2), Piece(4, 2, 4, 4))  # the whole image, and its tiles put together
     known = ItemContext(
-        modality=kind, grid=grid if family.has_grid else None, pieces=pieces, vision_attention=heads,
+        modality=modality, grid=grid if family.has_grid else None, pieces=pieces, vision_attention=heads,
         early_vision_attention=heads, vision_keys=tokens.unsqueeze(0), patch_features=tokens,
     )  # fmt: skip
     try:
         checked_selection(method, tokens, 2, known)
     except ValueError as error:
-        return f"cannot choose from {kind}s ({error})"
+        return f"cannot select from {modality}s ({error})"
     return ""

@@ -25,7 +25,7 @@ class PruningSettings:
         method: A method and its parameters, as on the command line: "divprune", "random:seed=3".
         allow_request_ratio: Whether requests may ask for less by their mm_processor_kwargs.
         allow_untested_vllm: Whether to say nothing of a vLLM outside the tested range.
-        positions: "original" lets kept tokens keep their position numbers, "compact" numbers short prompts anew; None
+        positions: "original" lets kept tokens keep their position numbers, "compact" numbers pruned prompts anew; None
             is "original" wherever the model can.
 
     Raises:
@@ -119,7 +119,7 @@ def as_integers(budget: Budget) -> list[int]:
 
 
 def from_integers(values: list[int]) -> Budget:
-    """Return the budget that `as_integers` wrote, whatever stands behind it."""
+    """Return the budget that `as_integers` wrote, whatever stands after it."""
     millionths, num_keep = values[:2]
     return Budget(num_keep=num_keep) if num_keep else Budget(keep_ratio=millionths / KEEP_RATIO_STEPS)
 

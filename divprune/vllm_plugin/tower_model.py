@@ -1,7 +1,7 @@
 """Models whose vision tower is read: what methods are told of each item besides its tokens.
 
 What was captured of patches becomes values of tokens by the family's own packing of features: tiles put together,
-padding cut off, image newline tokens behind rows, frames pooled. Tokens that come from no patch get zeros.
+padding cut off, image newline tokens after rows, frames pooled. Tokens that come from no patch get zeros.
 """
 
 from abc import abstractmethod
@@ -58,15 +58,15 @@ class TowerModel(PrunedModel):
         return self.multi_modal_projector
 
     @abstractmethod
-    def num_patches(self, kind: Modality, num_items: int, kwargs: Mapping[str, Any]) -> list[int]:
+    def num_patches(self, modality: Modality, num_items: int, kwargs: Mapping[str, Any]) -> list[int]:
         """Return how many patches of each item of a batch the tower reads, CLS tokens left out."""
 
     @abstractmethod
-    def token_values(self, kind: Modality, index: int, kwargs: Mapping[str, Any], values: Tensor) -> Tensor:
+    def token_values(self, modality: Modality, index: int, kwargs: Mapping[str, Any], values: Tensor) -> Tensor:
         """Turn values of an item's patches into values of its tokens, as the family packs features.
 
         Args:
-            kind: What the item is.
+            modality: What the item is.
             index: Its number in the batch.
             kwargs: Of the batch.
             values: (P, c) floating point, in the order in which the tower's layers see the patches.
@@ -75,7 +75,7 @@ class TowerModel(PrunedModel):
             (M, c); the mean where several patches make a token, zeros where none does.
         """
 
-    def attending_patches(self, kind: Modality, kwargs: Mapping[str, Any]) -> list[int] | None:
+    def attending_patches(self, modality: Modality, kwargs: Mapping[str, Any]) -> list[int] | None:
         """Return how many patches see each other, where the tower is given a whole batch as one sequence."""
         return None
 
@@ -83,13 +83,13 @@ class TowerModel(PrunedModel):
         """Return the grids that an item's tokens form; `has_patch` (M,) bool tells newline tokens from others."""
         return context.pieces
 
-    def encoded(self, kind: Modality, kwargs: Mapping[str, Any]) -> tuple[list[Tensor], list[ItemContext]]:
+    def encoded(self, modality: Modality, kwargs: Mapping[str, Any]) -> tuple[list[Tensor], list[ItemContext]]:
         """Encode a batch of items, and tell of each what the method needs of the tower."""
         if self.capture is None:
-            return super().encoded(kind, kwargs)
-        with self.capture.capturing(self.attending_patches(kind, kwargs)) as captured:
-            items, contexts = super().encoded(kind, kwargs)
-        counts = self.num_patches(kind, len(items), kwargs)
+            return super().encoded(modality, kwargs)
+        with self.capture.capturing(self.attending_patches(modality, kwargs)) as captured:
+            items, contexts = super().encoded(modality, kwargs)
+        counts = self.num_patches(modality, len(items), kwargs)
         # A model whose activations overflow must not take the server down with it.
         found = {
             need: torch.nan_to_num(values).movedim(TOKEN_AXES[need], 0)
@@ -100,7 +100,7 @@ class TowerModel(PrunedModel):
             self._with_vision_inputs(
                 context,
                 count,
-                partial(self.token_values, kind, index, kwargs),
+                partial(self.token_values, modality, index, kwargs),
                 {need: values[index] for need, values in by_patches.items()},
             )
             for index, (context, count) in enumerate(zip(contexts, counts, strict=True))

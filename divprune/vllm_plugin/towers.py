@@ -26,11 +26,11 @@ class SquareTower(TowerModel):
         vision = self.config.vision_config
         return int(vision.image_size // vision.patch_size)
 
-    def num_patches(self, kind: Modality, num_items: int, kwargs: Mapping[str, Any]) -> list[int]:
+    def num_patches(self, modality: Modality, num_items: int, kwargs: Mapping[str, Any]) -> list[int]:
         """Count the patches of one square an item."""
         return [self.side**2] * num_items
 
-    def token_values(self, kind: Modality, index: int, kwargs: Mapping[str, Any], values: Tensor) -> Tensor:
+    def token_values(self, modality: Modality, index: int, kwargs: Mapping[str, Any], values: Tensor) -> Tensor:
         """Return the values."""
         return values
 
@@ -38,12 +38,12 @@ class SquareTower(TowerModel):
 class AnyresTower(SquareTower):
     """LLaVA-NeXT: the whole image, its tiles and their image newline tokens are one item."""
 
-    def num_patches(self, kind: Modality, num_items: int, kwargs: Mapping[str, Any]) -> list[int]:
+    def num_patches(self, modality: Modality, num_items: int, kwargs: Mapping[str, Any]) -> list[int]:
         """Count the patches of all tiles, the whole image among them, or of all frames."""
-        pixels = kwargs["pixel_values" if kind == "image" else "pixel_values_videos"]
+        pixels = kwargs["pixel_values" if modality == "image" else "pixel_values_videos"]
         return [len(each) * self.side**2 for each in pixels]
 
-    def token_values(self, kind: Modality, index: int, kwargs: Mapping[str, Any], values: Tensor) -> Tensor:
+    def token_values(self, modality: Modality, index: int, kwargs: Mapping[str, Any], values: Tensor) -> Tensor:
         """Have the family's own method put tiles together, with zeros for newline tokens."""
         stand_in = SimpleNamespace(config=self.config, image_newline=values.new_zeros(values.shape[1]))
         return self.packed(stand_in, kwargs["image_sizes"][index], values.unflatten(0, (-1, self.side**2)))
@@ -62,10 +62,10 @@ class InterpolatedRows(AnyresTower):
 
     mixes_patches = False
 
-    def token_values(self, kind: Modality, index: int, kwargs: Mapping[str, Any], values: Tensor) -> Tensor:
+    def token_values(self, modality: Modality, index: int, kwargs: Mapping[str, Any], values: Tensor) -> Tensor:
         """Pool the frames of a video; an image is packed as its features are."""
-        if kind == "image":
-            return super().token_values(kind, index, kwargs, values)
+        if modality == "image":
+            return super().token_values(modality, index, kwargs, values)
         pooled = self.apply_pooling(values.unflatten(0, (-1, self.side**2))).flatten(0, 1)
         return torch.cat([pooled, pooled.new_zeros(1, pooled.shape[1])])
 
@@ -86,12 +86,12 @@ class ShuffledTower(TowerModel):
         rows, columns = (side // patch for side, patch in zip(vision.image_size, vision.patch_size, strict=True))
         return rows, columns
 
-    def num_patches(self, kind: Modality, num_items: int, kwargs: Mapping[str, Any]) -> list[int]:
+    def num_patches(self, modality: Modality, num_items: int, kwargs: Mapping[str, Any]) -> list[int]:
         """Count the patches of all tiles."""
         rows, columns = self.patch_grid
         return [int(tiles) * rows * columns for tiles in kwargs["image_num_patches"]]
 
-    def token_values(self, kind: Modality, index: int, kwargs: Mapping[str, Any], values: Tensor) -> Tensor:
+    def token_values(self, modality: Modality, index: int, kwargs: Mapping[str, Any], values: Tensor) -> Tensor:
         """Average over the patches that the family's own shuffle puts together."""
         numbers = torch.arange(len(values), device=values.device).view(-1, *self.patch_grid, 1)
         return values[self.pixel_shuffle(numbers, scale_factor=self.downsample_ratio).flatten(0, 2)].mean(dim=1)
@@ -113,15 +113,17 @@ class MergedTower(TowerModel):
         """Return what merges patches to tokens."""
         return self.visual.merger
 
-    def num_patches(self, kind: Modality, num_items: int, kwargs: Mapping[str, Any]) -> list[int]:
+    def num_patches(self, modality: Modality, num_items: int, kwargs: Mapping[str, Any]) -> list[int]:
         """Count the patches of all frames."""
-        return [int(grid.prod()) for grid in kwargs[f"{kind}_grid_thw"]]
+        return [int(grid.prod()) for grid in kwargs[f"{modality}_grid_thw"]]
 
-    def attending_patches(self, kind: Modality, kwargs: Mapping[str, Any]) -> list[int] | None:
+    def attending_patches(self, modality: Modality, kwargs: Mapping[str, Any]) -> list[int] | None:
         """Count the patches of each frame."""
-        return [rows * columns for steps, rows, columns in kwargs[f"{kind}_grid_thw"].tolist() for _ in range(steps)]
+        return [
+            rows * columns for steps, rows, columns in kwargs[f"{modality}_grid_thw"].tolist() for _ in range(steps)
+        ]
 
-    def token_values(self, kind: Modality, index: int, kwargs: Mapping[str, Any], values: Tensor) -> Tensor:
+    def token_values(self, modality: Modality, index: int, kwargs: Mapping[str, Any], values: Tensor) -> Tensor:
         """Average over the patches of each token."""
         return values.unflatten(0, (-1, self.config.vision_config.spatial_merge_size**2)).mean(dim=1)
 
@@ -133,7 +135,7 @@ class WindowedTower(MergedTower):
         """Return the first part of what merges patches; vLLM calls the whole, which it may compile, past hooks."""
         return self.visual.merger.ln_q
 
-    def token_values(self, kind: Modality, index: int, kwargs: Mapping[str, Any], values: Tensor) -> Tensor:
+    def token_values(self, modality: Modality, index: int, kwargs: Mapping[str, Any], values: Tensor) -> Tensor:
         """Average over the patches of each token, and put tokens back into their order."""
-        windows, _ = self.visual.get_window_index_thw(*kwargs[f"{kind}_grid_thw"][index].tolist())
-        return super().token_values(kind, index, kwargs, values)[windows.argsort().to(values.device)]
+        windows, _ = self.visual.get_window_index_thw(*kwargs[f"{modality}_grid_thw"][index].tolist())
+        return super().token_values(modality, index, kwargs, values)[windows.argsort().to(values.device)]

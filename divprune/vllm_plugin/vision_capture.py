@@ -150,7 +150,7 @@ def _attention(layer: nn.Module) -> nn.Module:
 
 
 def _stop_at(encoder: nn.Module, layer: nn.Module) -> None:
-    """Let an encoder hand on what one of its layers gives, whatever comes behind it."""
+    """Let an encoder hand on what one of its layers gives, whatever comes after it."""
     given: list[Tensor] = []
     layer.register_forward_hook(lambda _, __, output: given.append(_states(output)))
     encoder.register_forward_hook(lambda *_: given.pop())

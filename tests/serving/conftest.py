@@ -20,7 +20,8 @@ os.environ.update(
 
 HAS_VLLM = importlib.util.find_spec("vllm") is not None
 ANYWHERE = tuple(
-    f"test_{name}.py" for name in ("answers", "going_on", "interrupts", "listening", "questions", "vllm_flags", "watch")
+    f"test_{name}.py"
+    for name in ("answers", "going_on", "interrupts", "listening", "questions", "servers", "vllm_flags", "watch")
 )
 """Tests of files and processes, without an engine."""
 WITH_ENGINE = sorted({path.name for path in Path(__file__).parent.glob("test_*.py")} - set(ANYWHERE))

@@ -1,5 +1,6 @@
 """Servers of pruned models, each a process of its own, as `divprune serve` starts them."""
 
+import ctypes
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 
 SECONDS_TO_START = 360
 SECONDS_TO_END = 30
+PR_SET_PDEATHSIG = 1
 ROOT = Path(__file__).parents[2]
 VLLM_SERVER = "vllm.entrypoints.launchers.api_server.entry"
 CLI = "from divprune.cli.main import app; app()"
@@ -140,12 +142,20 @@ def running(command: Sequence[str], port: int, log: Path, environment: Mapping[s
 def launched(command: Sequence[str], port: int, log: Path, environment: Mapping[str, str]) -> Iterator[Server]:
     """A server that a command starts, in a process group of its own, until it is no longer needed."""
     with log.open("wb") as out:
-        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, cwd=ROOT, process_group=0)
+        process = subprocess.Popen(
+            command, env=environment, stdout=out, stderr=out, cwd=ROOT, process_group=0, preexec_fn=_stop_with_parent
+        )
     server = Server(process, port, log)
     try:
         yield server
     finally:
         server.stop()
+
+
+def _stop_with_parent() -> None:
+    """Run in the server's process before it becomes one: killed, who started it leaves no server behind."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def processes_of(number: int) -> dict[int, str]:

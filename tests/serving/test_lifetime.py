@@ -21,8 +21,8 @@ from vllm.entrypoints.launchers.launcher import NoSignalServer
 from divprune.errors import UnsupportedVersionError
 from divprune.vllm_plugin import lifetime_middleware
 from divprune.vllm_plugin.lifetime_middleware import SECONDS_FOR_ENGINES, STOPPING, ReadyAndStopping
-from divprune.vllm_plugin.lifetime_signals import CUT
 from divprune.vllm_plugin.ready_line import KVCache, gain, ready_line
+from divprune.vllm_plugin.watcher import CUT
 
 GRACE = 20
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from divprune.errors import ServerError
-from divprune.serving.listening import Listening, flag_values, listening
+from divprune.serving.listening import Listening, listening
 
 
 @pytest.fixture
@@ -43,15 +43,6 @@ def test_addresses(flags: tuple[str, ...], address: str, config: Path) -> None:
 def test_ports_are_numbers(port: str) -> None:
     with pytest.raises(ServerError, match="between 1 and 65535"):
         listening(("--port", port))
-
-
-@pytest.mark.parametrize("content", [None, "a: [", "- port", "\x00"])
-def test_a_config_file_that_cannot_be_read_is_named(content: str | None, tmp_path: Path) -> None:
-    path = tmp_path / "serve.yaml"
-    if content is not None:
-        path.write_text(content, encoding="utf-8")
-    with pytest.raises(ServerError, match=r"serve\.yaml"):
-        flag_values(("--config", str(path)))
 
 
 def free(host: str, port: int) -> Listening:

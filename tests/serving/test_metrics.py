@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry
 
 from divprune.errors import UnsupportedVersionError
 from divprune.vllm_plugin import metrics, reporting_middleware, token_counts
-from divprune.vllm_plugin.environment import METRICS_FOLDER
 from divprune.vllm_plugin.token_counts import ItemCount
+from divprune.vllm_plugin.watcher import METRICS_FOLDER
 from tests.serving.cases import RATIO, SMALL_RATIO, picture
 from tests.serving.clients import NUM_TOKENS, Client, Part
 from tests.serving.servers import Server

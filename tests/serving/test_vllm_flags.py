@@ -1,9 +1,12 @@
-"""Which of vLLM's flags answers depend on."""
+"""What vLLM's flags are given, and which of them answers depend on."""
+
+from pathlib import Path
 
 import pytest
 
+from divprune.errors import ServerError
 from divprune.serving.engine import EngineSettings
-from divprune.serving.vllm_flags import answer_flags
+from divprune.serving.vllm_flags import answer_flags, flag_values
 
 
 @pytest.mark.parametrize(
@@ -48,3 +51,12 @@ def test_settings_hold_what_answers_depend_on() -> None:
 
     assert told("--max-num-seqs", "8") == told()
     assert told("--dtype", "float32").endswith(", --dtype float32")
+
+
+@pytest.mark.parametrize("content", [None, "a: [", "- port", "\x00"])
+def test_a_config_file_that_cannot_be_read_is_named(content: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "serve.yaml"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    with pytest.raises(ServerError, match=r"serve\.yaml"):
+        flag_values(("--config", str(path)))

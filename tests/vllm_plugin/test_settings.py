@@ -104,7 +104,7 @@ def test_methods_that_need_only_the_encoders_output_are_served(spec: str, family
         ("divprune:distance_dtype=as-published", "may keep another number of tokens than it is asked for"),
         ("pooling", "may keep another number of tokens than it is asked for"),
         ("vscan:layer=1", "acts inside the LLM"),
-        ("evs", "cannot choose from images"),
+        ("evs", "cannot select from images"),
     ],
 )
 def test_other_methods_are_refused_with_the_reason(spec: str, reason: str) -> None:
