@@ -1,4 +1,4 @@
-"""Tables of what was measured on toy scenes: `divprune eval --suite scenes` and `benchmarks.greedy`."""
+"""Tables of what was measured on toy scenes: `divprune eval --suite scenes` (and scenes-video), `benchmarks.greedy`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,16 @@ from divprune.fidelity import FIDELITY_LEGEND, marked
 from divprune.records import Record
 from tools.markdown import markdown_table
 
-SUITE_COLUMNS = ("existence_f1", "count", "color", "shape", "position")
+SUITE_COLUMNS = {
+    "existence_f1": "existence F1",
+    "count": "count",
+    "color": "color",
+    "shape": "shape",
+    "position": "position",
+    "motion": "motion",
+    "order": "order",
+}
+"""Scores in percent, and how tables call them; each suite has some."""
 
 
 def suite_table(record: Record) -> str:
@@ -22,20 +31,23 @@ def suite_table(record: Record) -> str:
     refusals = dict.fromkeys((row["method"], row["refusal"]) for row in record.rows if row["refusal"] is not None)
     parts += ["\n".join(f"- refused: `{method}`: {reason}" for method, reason in refusals)] if refusals else []
     confidence = f"{record.config['confidence']:.0%} intervals by a bootstrap over scenes"
+    shown = "videos" if record.config.get("model") == "embedded-video" else "scenes"
     numbered = f"{record.config['positions']} positions"
-    return "\n\n".join([*parts, f"{record.config['num_scenes']} scenes, {numbered}; {confidence}. {FIDELITY_LEGEND}"])
+    return "\n\n".join([*parts, f"{record.config['num_scenes']} {shown}, {numbered}; {confidence}. {FIDELITY_LEGEND}"])
 
 
 def suite_rows(rows: Sequence[Mapping[str, Any]]) -> str:
     """A line a method, keep ratio and matching."""
-    header = ("method", "tokens", "FLOPs", "existence F1", "count", "color", "shape", "position", "CIDEr", "mean")
+    columns = [name for name in SUITE_COLUMNS if f"{name}_percent" in rows[0]]
+    cider = ("CIDEr",) if "caption_cider" in rows[0] else ()
+    header = ("method", "tokens", "FLOPs", *(SUITE_COLUMNS[name] for name in columns), *cider, "mean")
     cells = [
         (
             marked(row["method"], row["fidelity"]),
             f"{row['num_kept']:.0f}",
             f"{row['flop_percent']:.1f} %",
-            *(f"{row[f'{column}_percent']:.1f}" for column in SUITE_COLUMNS),
-            "" if row["caption_cider"] is None else f"{row['caption_cider']:.2f}",
+            *(f"{row[f'{column}_percent']:.1f}" for column in columns),
+            *("" if row["caption_cider"] is None else f"{row['caption_cider']:.2f}" for _ in cider),
             _with_interval(row, "mean"),
         )
         for row in rows
