@@ -9,10 +9,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from divprune.embedded import VIDEO_KINDS
+from divprune.embedded import VIDEO_KINDS, checkpoint_path
 from divprune.embedded.vocabulary import VIDEO_WORDS
 from divprune.outputs import write_whole
-from tools.embedded.video_model import FRAME_TOKENS, VIDEO_TOKENS
+from tools.embedded.video_model import FRAME_TOKENS, IMAGE_TOKENS, VIDEO_TOKENS
 
 _CARD = """---
 license: apache-2.0
@@ -31,7 +31,8 @@ path that a 7B model takes (`AutoProcessor`, `AutoModelForImageTextToText`, `gen
 - Vision tower: that of the embedded model, unchanged. The features of each 2 x 2 patches of a frame are averaged before
   the projector: {frame_tokens} tokens a frame, {video_tokens} a video. Nothing but its position tells a token's frame.
 - Projector and language model: those of the embedded model, trained further; {vocabulary} words.
-- Images: not trained. For images there is the embedded model, whose weights and accuracy are as before.
+- Images: not trained, and unlearnt in part (see below). For images there is the embedded model, whose weights and
+  accuracy are as before.
 
 ## Accuracy
 
@@ -57,7 +58,7 @@ all.
 - **Objects**: the questions about each video packed behind it, loss on the answers. Of a video's tokens 80 are read, at
   their own positions: those that show objects, the others at random. That is several times as fast, and it is a
   training with tokens left out: read the results of pruning with this in mind.
-- **Whole** (where listed): whole videos.
+- **Whole**: whole videos.
 
 The answers alone teach time slowly. So at each token that shows an object, read-outs of the language model's layers
 were trained to tell the frame, the colour, when and where the object appeared and as how manieth, where it moves, and
@@ -65,8 +66,6 @@ how many of its shape and in all there were so far; they are thrown away. One at
 layers was trained to look from an object's tokens to those of the frame in which it appeared, and one of the last from
 the place where an answer begins to the object that it is about. Muon for the matrices, AdamW for the rest; warm-up,
 plateau, linear decay; bfloat16 autocast; one CPU thread, shared with other work.
-
-{deviations}
 
 ## Limits
 
@@ -77,43 +76,61 @@ measured on this model show how a pruning method behaves on a small trained mode
 Licence: Apache-2.0.
 """
 _ACCURACY = """{num_videos} test videos, unpruned, greedy, exact match. *One frame*: the same questions where the middle
-frame stands for all. Measured by `python -m tools.embedded.evaluate --model FOLDER --videos {num_videos} --json FILE`;
-the numbers are `accuracy.json` beside this card.
+frame stands for all. Measured by `python -m tools.embedded.evaluate --model FOLDER --videos {num_videos} --scenes
+{num_images} --json FILE`; the numbers are `accuracy.json` beside this card.
 
-| question | right | one frame | asked |
+| question about a video | right | one frame | asked |
 |---|---|---|---|
-{rows}"""
-_DEVIATIONS = (
-    "The recipe was found while these weights were trained, so they differ from what the command gives in this:\n"
-    "before the steps of the table the model saw 200 steps of videos in which some objects are there all the time.\n"
-    "The command has not been run from beginning to end on one setting."
-)
+{video_rows}
+
+{num_images} test images, beside the embedded model's accuracy on {num_images_before} (its card). An image is read as
+LLaVA-NeXT reads one of a single tile: {image_tokens} tokens. What is asked of videos too survives best; kinds of
+questions that videos do not have are forgotten.
+
+| question about an image | right | embedded model | asked |
+|---|---|---|---|
+{image_rows}"""
 _STAGES = {"video-objects": "Objects", "video": "Whole"}
 _OPTIONS = {"video-objects": "object-steps", "video": "steps"}
 
 
 def write_card(run: Path, checkpoint: Path) -> str:
-    """The card's text, from the training log in `run` and config.json and accuracy.json in `checkpoint`."""
+    """The card's text, from the training log in `run` and the weights and accuracy.json in `checkpoint`."""
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    measured = json.loads((checkpoint / "accuracy.json").read_text())
-    whole, one_frame = measured["videos"]["kinds"], measured["one_frame"]["kinds"]
     return _CARD.format(
         parameters=(checkpoint / "model.safetensors").stat().st_size / 2 / 1e6,
         frame_tokens=FRAME_TOKENS,
         video_tokens=VIDEO_TOKENS,
         vocabulary=len(VIDEO_WORDS),
-        accuracy=_ACCURACY.format(
-            num_videos=measured["videos"]["num_scenes"],
-            rows="\n".join(
-                f"| {kind} | {_percent(result)} | {_percent(one_frame[kind])} | {result['num_questions']} |"
-                for kind, result in whole.items()
-            ),
-        ),
+        accuracy=_accuracy(_measured(checkpoint), _measured(checkpoint_path())),
         command=" ".join(
             f"--{_OPTIONS[name]} {step}" for name, step in {line["stage"]: line["step"] for line in lines}.items()
         ),
         log_rows=_log_table(lines),
-        deviations=_DEVIATIONS,
+    )
+
+
+def _measured(checkpoint: Path) -> dict[str, Any]:
+    measured: dict[str, Any] = json.loads((checkpoint / "accuracy.json").read_text())
+    return measured
+
+
+def _accuracy(own: dict[str, Any], image_model: dict[str, Any]) -> str:
+    """Accuracy on videos beside that of one frame, and on images beside the embedded model's."""
+    return _ACCURACY.format(
+        num_videos=own["videos"]["num_scenes"],
+        video_rows=_beside(own["videos"]["kinds"], own["one_frame"]["kinds"]),
+        num_images=own["images"]["num_scenes"],
+        num_images_before=image_model["num_scenes"],
+        image_tokens=IMAGE_TOKENS,
+        image_rows=_beside(own["images"]["kinds"], image_model["kinds"]),
+    )
+
+
+def _beside(kinds: dict[str, Any], others: dict[str, Any]) -> str:
+    return "\n".join(
+        f"| {kind} | {_percent(result)} | {_percent(others[kind])} | {result['num_questions']} |"
+        for kind, result in kinds.items()
     )
 
 

@@ -15,7 +15,7 @@ from tools.embedded.model import NUM_VISUAL_TOKENS, PATCHES_PER_SIDE, configurat
 
 FRAME_TOKENS = NUM_VISUAL_TOKENS // 4  # 2 x 2 patches are averaged
 VIDEO_TOKENS = NUM_VIDEO_FRAMES * FRAME_TOKENS
-_IMAGE_TOKENS = 2 * NUM_VISUAL_TOKENS + PATCHES_PER_SIDE  # as LLaVA-NeXT reads an image of one tile; not trained
+IMAGE_TOKENS = 2 * NUM_VISUAL_TOKENS + PATCHES_PER_SIDE  # as LLaVA-NeXT reads an image of one tile; not trained
 
 _BEFORE = tuple(VIDEO_WORDS.index(word) for word in ("<s>", "user", ":"))
 VIDEO_PREFIX: tuple[int, ...] = (*_BEFORE, *([VIDEO_WORDS.index(VIDEO_TOKEN)] * VIDEO_TOKENS))
@@ -34,7 +34,7 @@ def video_configuration(width: int = 192, tower_layers: int = 5, language_layers
         vision_feature_select_strategy="default",
         vision_feature_layer=-2,
         image_grid_pinpoints=[[IMAGE_SIZE, IMAGE_SIZE]],
-        image_seq_length=_IMAGE_TOKENS,
+        image_seq_length=IMAGE_TOKENS,
         video_seq_length=VIDEO_TOKENS,
         tie_word_embeddings=False,
     )

@@ -49,7 +49,7 @@ class VideoStage:
         self,
         model: LlavaNextVideoForConditionalGeneration,
         batch_size: int = 8,
-        pool_size: int = 4000,
+        pool_size: int = 600,
         kept_tokens: int = VIDEO_TOKENS,
     ) -> None:
         """Take how many videos a step has, and of how many the features are remembered.
