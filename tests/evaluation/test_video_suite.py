@@ -112,3 +112,19 @@ def test_the_model_is_as_before_where_its_encoder_was_skipped(embedded: tuple[An
 def test_an_unknown_suite_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="`suite` must be one of scenes, scenes-video, got 'scenes-audio'"):
         run_scenes(SceneOptions(suite="scenes-audio", output=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        (("globalcom2",), "'globalcom2' .* video"),
+        (("downsampling", "globalcom2"), "video"),
+        (("fitprune",), "recipe must be given"),
+    ],
+)
+def test_what_cannot_run_on_videos_is_refused_before_anything_runs(
+    methods: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        run_scenes(SceneOptions(suite="scenes-video", methods=methods, output=tmp_path))
+    assert not list(tmp_path.iterdir())
