@@ -211,10 +211,10 @@ def _config(options: DemoOptions) -> "PruningConfig":
 
 
 def _tell(loaded: "LoadedModel", options: DemoOptions, progress: Progress) -> None:
-    from divprune.checkpoints import EMBEDDED
+    from divprune.embedded import EMBEDDED_FOLDERS
     from divprune.prompting import has_chat_template
 
-    if loaded.name == EMBEDDED and (options.images or options.videos):
+    if loaded.name in EMBEDDED_FOLDERS and (options.images or options.videos):
         progress.note("the embedded model knows generated scenes only; give `model` for photographs")
     if not has_chat_template(loaded):
         progress.note(f"{loaded.name} has no chat template; the prompt is placeholders and question, nothing else")
