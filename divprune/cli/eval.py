@@ -38,6 +38,7 @@ from divprune.cli.shared_options import (
     option,
 )
 from divprune.cli.tables import number_table
+from divprune.errors import ArgumentError
 
 TOKENS = "tokens: visual tokens kept of an image or video, on average."
 
