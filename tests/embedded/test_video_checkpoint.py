@@ -1,5 +1,7 @@
 """The bundled video model: small, loads like any checkpoint, and answers."""
 
+import json
+
 import pytest
 import torch
 from transformers import (
@@ -16,6 +18,7 @@ from divprune.evaluation.scenes.bench import VIDEO_BENCH
 from tools.embedded.evaluate import accuracies, answer_batch, answer_scenes
 
 FOLDER = checkpoint_path(EMBEDDED_VIDEO)
+MEASURED = json.loads((FOLDER / "accuracy.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +66,23 @@ def test_padding_does_not_change_answers(
     together = answer_batch(*loaded, asked, VIDEO_BENCH)
     alone = [answer_batch(*loaded, [one], VIDEO_BENCH)[0] for one in asked]
     assert [one.said for one in together] == [one.said for one in alone]
+
+
+def test_measured_answers_need_more_than_one_frame() -> None:
+    whole, one_frame = MEASURED["videos"], MEASURED["one_frame"]
+    assert whole["num_scenes"] == one_frame["num_scenes"] >= 200
+    assert whole["kinds"].keys() == set(VIDEO_BENCH.kinds)
+    for kind, result in whole["kinds"].items():
+        assert result["accuracy"] >= one_frame["kinds"][kind]["accuracy"] + 0.2, kind
+    # A guess among four directions, and among at least three colours.
+    assert whole["kinds"]["motion"]["accuracy"] >= 0.8
+    assert whole["kinds"]["order"]["accuracy"] >= 0.9
+
+
+def test_card_repeats_the_measured_numbers() -> None:
+    card = (FOLDER / "README.md").read_text()
+    of_image_model = json.loads((checkpoint_path() / "accuracy.json").read_text())
+    for measured, other in ((MEASURED["videos"], MEASURED["one_frame"]), (MEASURED["images"], of_image_model)):
+        for kind, result in measured["kinds"].items():
+            both = " | ".join(f"{100 * each['accuracy']:.1f} %" for each in (result, other["kinds"][kind]))
+            assert f"| {kind} | {both} |" in card

@@ -6,13 +6,16 @@ become its README.md.
 
 import argparse
 import json
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from divprune.embedded import VIDEO_KINDS, checkpoint_path
 from divprune.embedded.vocabulary import VIDEO_WORDS
+from divprune.evaluation.scenes.bench import VIDEO_BENCH
 from divprune.outputs import write_whole
-from tools.embedded.video_model import FRAME_TOKENS, IMAGE_TOKENS, VIDEO_TOKENS
+from tools.embedded.video_model import FRAME_TOKENS, VIDEO_TOKENS
 
 _CARD = """---
 license: apache-2.0
@@ -31,8 +34,8 @@ path that a 7B model takes (`AutoProcessor`, `AutoModelForImageTextToText`, `gen
 - Vision tower: that of the embedded model, unchanged. The features of each 2 x 2 patches of a frame are averaged before
   the projector: {frame_tokens} tokens a frame, {video_tokens} a video. Nothing but its position tells a token's frame.
 - Projector and language model: those of the embedded model, trained further; {vocabulary} words.
-- Images: not trained, and unlearnt in part (see below). For images there is the embedded model, whose weights and
-  accuracy are as before.
+- Images: not trained. What nobody asks of videos (shape, position, captions) is forgotten, and counting has suffered;
+  for images there is the embedded model.
 
 ## Accuracy
 
@@ -58,14 +61,15 @@ all.
 - **Objects**: the questions about each video packed behind it, loss on the answers. Of a video's tokens 80 are read, at
   their own positions: those that show objects, the others at random. That is several times as fast, and it is a
   training with tokens left out: read the results of pruning with this in mind.
-- **Whole**: whole videos.
+- **Whole** (where listed): whole videos.
 
 The answers alone teach time slowly. So at each token that shows an object, read-outs of the language model's layers
 were trained to tell the frame, the colour, when and where the object appeared and as how manieth, where it moves, and
 how many of its shape and in all there were so far; they are thrown away. One attention head of the second and third
 layers was trained to look from an object's tokens to those of the frame in which it appeared, and one of the last from
 the place where an answer begins to the object that it is about. Muon for the matrices, AdamW for the rest; warm-up,
-plateau, linear decay; bfloat16 autocast; one CPU thread, shared with other work.
+plateau, linear decay; bfloat16 autocast; one CPU thread, shared with other work. The command gave these weights in one
+run.
 
 ## Limits
 
@@ -76,33 +80,36 @@ measured on this model show how a pruning method behaves on a small trained mode
 Licence: Apache-2.0.
 """
 _ACCURACY = """{num_videos} test videos, unpruned, greedy, exact match. *One frame*: the same questions where the middle
-frame stands for all. Measured by `python -m tools.embedded.evaluate --model FOLDER --videos {num_videos} --scenes
-{num_images} --json FILE`; the numbers are `accuracy.json` beside this card.
+frame stands for all; the model has never been trained on that. *One answer*: always the kind's most frequent one.
 
-| question about a video | right | one frame | asked |
-|---|---|---|---|
+| question | right | one frame | one answer | asked |
+|---|---|---|---|---|
 {video_rows}
 
-{num_images} test images, beside the embedded model's accuracy on {num_images_before} (its card). An image is read as
-LLaVA-NeXT reads one of a single tile: {image_tokens} tokens. What is asked of videos too survives best; kinds of
-questions that videos do not have are forgotten.
+{num_images} test images, each asked the same questions of this model and of the embedded model:
 
-| question about an image | right | embedded model | asked |
+| question | this model | the embedded model | asked |
 |---|---|---|---|
-{image_rows}"""
+{image_rows}
+
+Measured by `python -m tools.embedded.evaluate --videos {num_videos} --scenes {num_images} --json FILE`; the numbers are
+`accuracy.json` beside this card."""
 _STAGES = {"video-objects": "Objects", "video": "Whole"}
 _OPTIONS = {"video-objects": "object-steps", "video": "steps"}
 
 
 def write_card(run: Path, checkpoint: Path) -> str:
-    """The card's text, from the training log in `run` and the weights and accuracy.json in `checkpoint`."""
+    """The card's text, from the training log in `run` and config.json and accuracy.json in `checkpoint`."""
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     return _CARD.format(
         parameters=(checkpoint / "model.safetensors").stat().st_size / 2 / 1e6,
         frame_tokens=FRAME_TOKENS,
         video_tokens=VIDEO_TOKENS,
         vocabulary=len(VIDEO_WORDS),
-        accuracy=_accuracy(_measured(checkpoint), _measured(checkpoint_path())),
+        accuracy=_accuracy(
+            json.loads((checkpoint / "accuracy.json").read_text()),
+            json.loads((checkpoint_path() / "accuracy.json").read_text()),
+        ),
         command=" ".join(
             f"--{_OPTIONS[name]} {step}" for name, step in {line["stage"]: line["step"] for line in lines}.items()
         ),
@@ -110,27 +117,37 @@ def write_card(run: Path, checkpoint: Path) -> str:
     )
 
 
-def _measured(checkpoint: Path) -> dict[str, Any]:
-    measured: dict[str, Any] = json.loads((checkpoint / "accuracy.json").read_text())
-    return measured
-
-
-def _accuracy(own: dict[str, Any], image_model: dict[str, Any]) -> str:
-    """Accuracy on videos beside that of one frame, and on images beside the embedded model's."""
+def _accuracy(measured: dict[str, Any], of_image_model: dict[str, Any]) -> str:
+    """Tables of videos, whole and by one frame, and of images beside the embedded model's own accuracy."""
+    if of_image_model["num_scenes"] != measured["images"]["num_scenes"]:
+        raise ValueError(
+            f"measured must have {of_image_model['num_scenes']} images, as the embedded model's accuracy.json, "
+            f"got {measured['images']['num_scenes']}; measure again with --scenes {of_image_model['num_scenes']}"
+        )
+    videos, one_frame, images = (measured[name] for name in ("videos", "one_frame", "images"))
+    one_answer = _most_frequent(range(videos["first_seed"], videos["first_seed"] + videos["num_scenes"]))
     return _ACCURACY.format(
-        num_videos=own["videos"]["num_scenes"],
-        video_rows=_beside(own["videos"]["kinds"], own["one_frame"]["kinds"]),
-        num_images=own["images"]["num_scenes"],
-        num_images_before=image_model["num_scenes"],
-        image_tokens=IMAGE_TOKENS,
-        image_rows=_beside(own["images"]["kinds"], image_model["kinds"]),
+        num_videos=videos["num_scenes"],
+        num_images=images["num_scenes"],
+        video_rows=_rows(videos["kinds"], one_frame["kinds"], one_answer),
+        image_rows=_rows(images["kinds"], of_image_model["kinds"]),
     )
 
 
-def _beside(kinds: dict[str, Any], others: dict[str, Any]) -> str:
+def _most_frequent(seeds: Iterable[int]) -> dict[str, dict[str, float]]:
+    """What always giving a kind's most frequent answer would score on test videos."""
+    asked: dict[str, Counter[str]] = {}
+    for seed in seeds:
+        for question in VIDEO_BENCH.ask(VIDEO_BENCH.draw(seed)):
+            asked.setdefault(question.kind, Counter())[question.answer] += 1
+    return {kind: {"accuracy": max(answers.values()) / answers.total()} for kind, answers in asked.items()}
+
+
+def _rows(measured: dict[str, Any], *others: dict[str, Any]) -> str:
+    """A line a kind of question: its accuracies, and how many were asked."""
     return "\n".join(
-        f"| {kind} | {_percent(result)} | {_percent(others[kind])} | {result['num_questions']} |"
-        for kind, result in kinds.items()
+        f"| {kind} | {' | '.join(_percent(each[kind]) for each in (measured, *others))} | {result['num_questions']} |"
+        for kind, result in measured.items()
     )
 
 
