@@ -53,9 +53,11 @@ def tuned_on(scenes: Sequence[int], arguments: argparse.Namespace) -> Tuned:
     with tempfile.TemporaryDirectory() as folder:
         source = write_questions(Path(folder), scenes, arguments.questions)
         output = Path(folder) / "tuned.json"
-        return tune(
-            TuneOptions(source, output=output, methods=METHODS, tolerance=arguments.tolerance, device="cpu"), SILENT
-        )
+        options = TuneOptions(source, output=output, methods=METHODS, tolerance=arguments.tolerance, device="cpu")
+        found = tune(options, SILENT)
+    if found is None:
+        raise SystemExit("run this in one process")
+    return found
 
 
 def promise(place: int, found: Tuned) -> dict[str, Any]:
@@ -88,8 +90,8 @@ class Others:
             return {}
         setting = PruningSetting(row["method"], row["keep_ratio"])
         if setting not in self._known:
-            places = tqdm(self.places, desc=f"{setting.method} {setting.keep_ratio:g}")
-            judged = np.array([self.asker.ask(setting, place).log_likelihood for place in places])
+            with tqdm(total=len(self.places), desc=f"{setting.method} {setting.keep_ratio:g}") as bar:
+                judged = np.array([each.log_likelihood for each in self.asker.ask(setting, self.places, bar.update)])
             found = asdict(loss(self.asker.known_questions(self.places), judged))
             self._known[setting] = {f"realised_{name}": value for name, value in found.items()}
         return self._known[setting]

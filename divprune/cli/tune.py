@@ -106,6 +106,8 @@ def tune_model(
             found = find(options, console, show_download=console.is_terminal)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("interrupted; the same command goes on from what was found") from None
+        if found is None:
+            return
         console.show(number_table(("setting",), _HEADER, map(_cells, found.rows)), _LEGEND)
         _show_answers(console, found)
         console.show(*found.sentences)

@@ -17,6 +17,7 @@ from divprune.config import Positions, PruningConfig
 from divprune.evaluation.likelihoods import greedy_answer, judge_answer
 from divprune.evaluation.retention import Questions
 from divprune.experiments.tuning.search import PruningSetting
+from divprune.experiments.tuning.sharing import gathered, own_share
 from divprune.huggingface import PruningReport, prune
 from divprune.huggingface.encoding.encoder_memory import EncoderMemory, remembering
 from divprune.jsonl_log import JsonlLog
@@ -68,7 +69,7 @@ class Asker:
         memory: Of the vision encoder's outputs.
         log: What earlier runs found is read from it.
         references: By place, what the unpruned model does.
-        num_forwards: Questions asked of pruned models in this run.
+        num_forwards: Questions asked of pruned models in this run, by all processes.
     """
 
     loaded: LoadedModel
@@ -105,32 +106,38 @@ class Asker:
         return config.for_sample(place)
 
     def ask_unpruned(self, places: Sequence[int], advance: Advance) -> float:
-        """Find the unpruned model's answers and what it gives them, blind too.
+        """Find the unpruned model's answers and what it gives them, blind too; this process asks its share.
 
         Returns:
             Seconds that a question took.
         """
-        started, asked = time.perf_counter(), 0
-        for place in places:
-            if place not in self.references:
-                self.references[place] = self._reference(place)
-                self.log.append({"question": place, "reference": asdict(self.references[place])})
-                asked += 1
+        found, started = {}, time.perf_counter()
+        for place in own_share([place for place in places if place not in self.references]):
+            found[place] = self._reference(place)
+            self.log.append({"question": place, "reference": asdict(found[place])})
             advance(1)
-        return (time.perf_counter() - started) / max(1, asked)
+        seconds = (time.perf_counter() - started) / max(1, len(found))
+        self.references |= gathered(found)
+        return seconds
 
-    def ask(self, setting: PruningSetting, place: int) -> PrunedAnswer:
-        """Ask a pruned model."""
-        if (setting, place) not in self._pruned:
-            answer = torch.tensor(self.references[place].answer_ids)
-            inputs = self.inputs(place)
-            with remembering(self.memory), prune(self.loaded.model, self.config(setting, place)):
-                judged = judge_answer(self.loaded.model, inputs, answer)
-            self.num_forwards += 1
-            found = PrunedAnswer(judged.log_likelihood, judged.is_own)
-            self._pruned[setting, place] = found
-            self.log.append({"question": place, "setting": asdict(setting), "pruned": asdict(found)})
-        return self._pruned[setting, place]
+    def ask(self, setting: PruningSetting, places: Sequence[int], advance: Advance) -> list[PrunedAnswer]:
+        """Ask a pruned model what it has not been asked; this process asks its share."""
+        new, found = [place for place in places if (setting, place) not in self._pruned], {}
+        for place in own_share(new):
+            found[setting, place] = self._judged(setting, place)
+            self.log.append({"question": place, "setting": asdict(setting), "pruned": asdict(found[setting, place])})
+            advance(1)
+        if new:  # else the others, who know as much, do not come here either
+            self._pruned |= gathered(found)
+        self.num_forwards += len(new)
+        return [self._pruned[setting, place] for place in places]
+
+    def _judged(self, setting: PruningSetting, place: int) -> PrunedAnswer:
+        answer = torch.tensor(self.references[place].answer_ids)
+        inputs = self.inputs(place)
+        with remembering(self.memory), prune(self.loaded.model, self.config(setting, place)):
+            judged = judge_answer(self.loaded.model, inputs, answer)
+        return PrunedAnswer(judged.log_likelihood, judged.is_own)
 
     def share_same(self, setting: PruningSetting) -> float:
         """Return the share of answers that stay the same, of the questions that were asked under a setting."""
@@ -145,11 +152,6 @@ class Asker:
         if report is None:
             raise RuntimeError("the pruned call left no report")
         return self.text_of(ids), report
-
-    def blind_answer(self, place: int) -> str:
-        """Have the model answer without images."""
-        inputs = self.blind_inputs(place)
-        return self.text_of(greedy_answer(self.loaded.model, inputs, self.max_new_tokens))
 
     def unpruned_answer(self, place: int) -> str:
         """Return what the unpruned model answered."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from divprune.budget import Budget
 from divprune.config import Positions, PruningConfig
+from divprune.distributed import num_processes
 from divprune.errors import ArgumentError, argument_errors
 from divprune.experiments.tuning.search import SEARCHED_KEEP_RATIOS
 from divprune.methods import get_method
@@ -76,6 +77,8 @@ class TuneOptions:
                 raise ArgumentError(f"`{name}` must be in (0, 1), got {getattr(self, name):g}")
         if len(self.targets) > 1:
             raise ArgumentError(f"give one target, got {' and '.join(f'`{name}`' for name in self.targets)}")
+        if self.target_ttft is not None and num_processes() > 1:
+            raise ArgumentError("`target_ttft` is measured, and processes would disturb each other; run one")
         if not self.methods or not self.keep_ratios:
             raise ArgumentError("`methods` and `keep_ratios` must name one at least")
         with argument_errors():

@@ -140,8 +140,8 @@ def _answered(asker: Asker, setting: PruningSetting, places: Sequence[int], prog
     """Have answers written where they are not the unpruned model's own."""
     found = []
     with progress.counting("answers that change", len(places)) as advance:
-        for place in places:
-            judged, reference = asker.ask(setting, place), asker.references[place]
+        for place, judged in zip(places, asker.ask(setting, places, lambda _: None), strict=True):
+            reference = asker.references[place]
             unpruned = asker.unpruned_answer(place)
             pruned, report = (unpruned, None) if judged.is_same else asker.answer(setting, place)
             change = judged.log_likelihood - reference.log_likelihood

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from math import ceil, log2
 from typing import Any
 
-from divprune.checkpoints import checkpoint_config, choose_device, load_model
+from divprune.checkpoints import checkpoint_config, load_model
+from divprune.distributed import is_main_process, rank
 from divprune.errors import TuningError, argument_errors
 from divprune.experiments.tuning.asking import Asker
 from divprune.experiments.tuning.costs import Costs
@@ -25,6 +26,7 @@ from divprune.experiments.tuning.search import (
     Search,
     split,
 )
+from divprune.experiments.tuning.sharing import join, own_device, own_share
 from divprune.huggingface.encoding.encoder_memory import EncoderMemory
 from divprune.huggingface.fingerprint import fingerprint
 from divprune.huggingface.fitting import require_prunable
@@ -41,7 +43,7 @@ FEWEST_QUESTIONS = 6
 GIGA = 2**30
 
 
-def tune(options: TuneOptions, progress: Progress = SILENT, *, show_download: bool = False) -> Tuned:
+def tune(options: TuneOptions, progress: Progress = SILENT, *, show_download: bool = False) -> Tuned | None:
     """Find how far a model may be pruned on some questions.
 
     Args:
@@ -50,7 +52,8 @@ def tune(options: TuneOptions, progress: Progress = SILENT, *, show_download: bo
         show_download: Whether the hub may draw its progress bars.
 
     Returns:
-        What was found; its `setting` is None, and no file is written, if nothing keeps the promise.
+        What was found; its `setting` is None, and no file is written, if nothing keeps the promise. None in processes
+        beside the first.
 
     Raises:
         ArgumentError: An argument cannot work.
@@ -65,20 +68,24 @@ def tune(options: TuneOptions, progress: Progress = SILENT, *, show_download: bo
     if options.report is not None:
         safe_output("report", options.report, TUNE_REPORT, (options.source, options.output, *files))
     require_prunable(checkpoint_config(options.model), options.configs, {"image"})
-    device = choose_device(options.device)
+    device = own_device(options.device)
     with progress.working("loading the model"):
         loaded = load_model(options.model, device, options.dtype, show_download=show_download)
     identity = _identity(options, questions, fingerprint(loaded.model), str(loaded.model.dtype))
-    log = JsonlLog(options.output.parent, options.output.stem, identity)
-    if not options.resume:
+    log = JsonlLog(options.output.parent, options.output.stem, identity, rank())
+    if not options.resume and is_main_process():
         log.delete()
+    join()
     memory = EncoderMemory(round(options.cache_gb * GIGA))
     asker = Asker(loaded, questions, options.positions, options.max_new_tokens, memory, log)
     if asker.num_known:
         progress.note(f"an earlier run was interrupted: {asker.num_known} answers of it are there and not repeated")
+    join()
     with argument_errors():
         search, costs = _prepared(options, asker, progress)
         found = _searched(options, search, costs)
+        if not is_main_process():
+            return None
         outcome = tuned(options, asker, search, costs, found, progress)
     if options.report is not None:
         write_tune_report(options.report, outcome)
@@ -139,7 +146,7 @@ def _prepared(options: TuneOptions, asker: Asker, progress: Progress) -> tuple[S
     """Ask the unpruned model, and divide the questions."""
     number = len(asker.questions)
     progress.note(_plan(options, number))
-    with progress.counting("unpruned, and blind", number) as advance:
+    with progress.counting("unpruned, and blind", len(own_share(range(number)))) as advance:
         seconds = asker.ask_unpruned(range(number), advance)
     questions = asker.known_questions(range(number))
     error = 1 - options.confidence
@@ -178,12 +185,8 @@ def _measure(asker: Asker, progress: Progress) -> Measure:
     """Return how a setting is asked about questions, with a bar for each look."""
 
     def measure(setting: PruningSetting, places: Sequence[int]) -> Sequence[float]:
-        found: list[float] = []
-        with progress.counting(f"{setting.method} at {setting.keep_ratio:g}", len(places)) as advance:
-            for place in places:
-                found.append(asker.ask(setting, place).log_likelihood)
-                advance(1)
-        return found
+        with progress.counting(f"{setting.method} at {setting.keep_ratio:g}", len(own_share(places))) as advance:
+            return [each.log_likelihood for each in asker.ask(setting, places, advance)]
 
     return measure
 

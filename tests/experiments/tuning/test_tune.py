@@ -1,7 +1,10 @@
 """`divprune tune` end to end: questions in, a setting that commands take out, and a clear end where there is none."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +45,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def found(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Tuned:
     folder = tmp_path_factory.mktemp("found")
-    return tune(
+    tuned = tune(
         TuneOptions(
             source,
             output=folder / "tuned.json",
@@ -52,6 +55,8 @@ def found(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Tuned:
             tolerance=0.3,
         )
     )
+    assert tuned is not None
+    return tuned
 
 
 def test_a_setting_with_its_evidence(found: Tuned) -> None:
@@ -118,26 +123,45 @@ def test_a_killed_run_goes_on(source: Path, tmp_path: Path, monkeypatch: pytest.
         source, output=tmp_path / "tuned.json", methods=("divprune",), keep_ratios=(0.02, 0.05, 0.25), tolerance=0.3
     )
     asked: list[int] = []
-    ask = Asker.ask
+    judged = Asker._judged
 
     def counted(self: Asker, setting: Any, place: int) -> Any:
-        if self.num_forwards == 15:
+        if len(asked) == 15:
             raise KeyboardInterrupt
         asked.append(place)
-        return ask(self, setting, place)
+        return judged(self, setting, place)
 
-    monkeypatch.setattr(Asker, "ask", counted)
+    monkeypatch.setattr(Asker, "_judged", counted)
     with pytest.raises(KeyboardInterrupt):
         tune(options)
     assert not options.output.exists()
-    monkeypatch.setattr(Asker, "ask", ask)
+    monkeypatch.setattr(Asker, "_judged", judged)
     again = tune(options)
+    assert again is not None
     assert again.setting is not None
     assert found.setting is not None
     assert again.setting.arguments == found.setting.arguments
     assert again.evidence["loss"] == found.evidence["loss"]
     assert again.evidence["num_forwards"] == found.evidence["num_forwards"] - 15
     assert again.evidence["num_encoder_passes"] < 20 + 20
+    assert [path.name for path in tmp_path.iterdir()] == ["tuned.json"]
+
+
+def test_two_processes_find_what_one_finds(source: Path, tmp_path: Path, found: Tuned) -> None:
+    arguments = ("--methods", "divprune", "--keep-ratios", "0.02 0.05 0.25", "--tolerance", "0.3")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "divprune"]
+    command += ["tune", "--input", str(source), "--output", str(tmp_path / "tuned.json"), *arguments]
+    root = Path(__file__).parents[3]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert found.setting is not None
+    setting = read_tuned(tmp_path / "tuned.json")
+    assert setting.arguments == found.setting.arguments
+    assert setting.evidence["loss"] == found.evidence["loss"]
+    assert setting.evidence["num_forwards"] == found.evidence["num_forwards"]
     assert [path.name for path in tmp_path.iterdir()] == ["tuned.json"]
 
 
@@ -198,6 +222,7 @@ def test_answers_for_some_questions_only(tmp_path: Path) -> None:
     some = [json.dumps({k: v for k, v in json.loads(line).items() if k != "answer"}) for line in lines[:12]]
     path.write_text("\n".join(some + lines[12:]) + "\n")
     found = tune(TuneOptions(path, output=tmp_path / "tuned.json", keep_ratios=(0.25,), tolerance=0.5))
+    assert found is not None
     accuracy = found.evidence["answers"].get("accuracy", {"num_questions": 0})
     assert 0 < accuracy["num_questions"] < found.evidence["num_confirming"]
 
