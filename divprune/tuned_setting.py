@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from divprune.checkpoint_places import checkpoint_folder, hub_config
-from divprune.embedded import checkpoint_path
+from divprune.embedded import EMBEDDED_FOLDERS, checkpoint_path
 from divprune.errors import TuningError
 from divprune.outputs import FileKind, safe_output, write_whole
 
@@ -128,10 +128,11 @@ def tuned_for_checkpoint(path: str | Path, model: str | None) -> TunedSetting:
     from divprune.huggingface.fingerprint import checkpoint_fingerprint
 
     setting = read_tuned(path)
-    if model in (None, "embedded"):
-        folder = checkpoint_path()
+    called = model or next(iter(EMBEDDED_FOLDERS))
+    if called in EMBEDDED_FOLDERS:
+        folder = checkpoint_path(called)
     else:
-        folder = checkpoint_folder(str(model)) or hub_config(str(model)).parent
+        folder = checkpoint_folder(called) or hub_config(called).parent
     _require_same(setting, path, checkpoint_fingerprint(folder))
     return setting
 

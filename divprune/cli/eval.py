@@ -137,7 +137,8 @@ def evaluate(
                 raise ArgumentError(
                     "`config` says how to prune; leave `methods`, `keep_ratios`, `num_keep` and `positions` out"
                 )
-            how = how_to_prune(config, model, console)
+            of_suite = "embedded-video" if suite.strip() == "scenes-video" else None
+            how = how_to_prune(config, model or of_suite, console)
             names, ratios = tuple(dict.fromkeys((how["method"], "random"))), (how["keep_ratio"],)
             numbered = how["positions"]
         running: dict[str, Any] = {

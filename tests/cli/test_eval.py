@@ -79,3 +79,10 @@ def test_what_cannot_work_is_refused(divprune: Command, tmp_path: Path, argument
 def test_an_output_that_is_a_file_is_refused(divprune: Command, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert "--output" in divprune("eval", "--output", tmp_path / "file").error
+
+
+def test_the_command_knows_every_built_in_suite() -> None:
+    from divprune.cli.scenes import SCENE_SUITES
+    from divprune.evaluation.scenes.bench import BENCHES
+
+    assert tuple(BENCHES) == SCENE_SUITES

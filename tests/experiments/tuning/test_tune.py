@@ -312,6 +312,8 @@ def test_a_file_and_options_beside_it(command: str, found: Tuned, divprune: Comm
 
 
 def test_another_model_refuses_the_file(found: Tuned, divprune: Command, llava: Path, picture: Path) -> None:
+    outcome = divprune("eval", "--suite", "scenes-video", "--config", found.output)
+    assert "of another model (embedded" in outcome.error
     outcome = divprune("run", "--model", llava, "--image", picture, "--config", found.output)
     assert outcome.exit_code == 2
     assert "of another model (embedded" in outcome.error
