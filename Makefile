@@ -92,7 +92,7 @@ bench: .venv/.stamp .venv-test/.stamp  ## measure, and write the records under r
 	.venv/bin/python -m benchmarks.samples
 	$(MAKE) figures readme
 
-bench-serving: .venv-serving/.stamp  ## measure pruned servers next to unpruned ones (an hour on two cores)
+bench-serving: .venv-serving/.stamp  ## measure pruned servers next to unpruned ones (an hour on two quiet cores)
 	.venv-serving/bin/python -m benchmarks.serving
 	.venv-serving/bin/python -m benchmarks.soak
 	$(MAKE) readme

@@ -1,210 +1,241 @@
-"""Requests per second of a pruned server next to an unpruned one: `python -m benchmarks.serving`.
+"""What pruned servers answer under load, next to an unpruned one: `python -m benchmarks.serving`.
 
-Writes results/serving.json. Both serve the same checkpoint (LLaVA-1.5-7B's width, fewer layers, random weights,
-bfloat16) with the same flags and key-value pool, one after the other in turns; vLLM's own bench client asks. A request
-of the image traffic has two pictures, 64 words and an answer of 32 tokens, one of the text traffic has no pictures.
-Runs in the environment of `make test-serving`; about 20 minutes on two cores.
+Writes results/serving.json. All serve the same checkpoint (Qwen2.5-VL-7B's width, fewer layers, random weights,
+bfloat16) with the same flags and KV pool, one after the other in turns. Requests have an image (of four sizes), or a
+video of eight frames, or neither; all have 64 words and get 32 tokens. On a GPU vLLM's own pruning of videos stands
+beside ours, at the same keep ratio. Runs in the environment of `make test-serving`; MINUTES on two cores.
+
+The record is written when everything has been measured. `--width toy` tries all of it in a few minutes.
 """
 
 import argparse
-import json
 import os
 import re
-import socket
-import subprocess
+import signal
 import sys
 import tempfile
 import threading
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from benchmarks.serving_model import Checkpoint, write_checkpoint
-from divprune.records import Record, provenance, quantiles
-from divprune.serving.server import pruned_server
+import torch
 
-KEEP_RATIO = 0.098
-POOL_GIB = 1
-MAX_LENGTH = 2048
-TEXT_TOKENS, OUTPUT_TOKENS, PICTURES, SIDE = 64, 32, 2, 336
-TRAFFICS = {"image": PICTURES, "text": 0}
-VARIANTS = ("unpruned", "random", "divprune")
-CLIENT = """
-from vllm.benchmarks.serve import add_cli_args, main
-from vllm.utils.argparse_utils import FlexibleArgumentParser
-parser = FlexibleArgumentParser()
-add_cli_args(parser)
-main(parser.parse_args())
-"""
+from benchmarks.encoder_times import EXTENSION, call_worker
+from benchmarks.foreign_load import ForeignLoad
+from benchmarks.load_client import run_load
+from benchmarks.serving_model import WIDTHS, Checkpoint, write_checkpoint
+from benchmarks.serving_requests import (
+    IMAGE_SIZES,
+    OUTPUT_TOKENS,
+    TEXT_TOKENS,
+    TRAFFICS,
+    VIDEO_FRAMES,
+    VIDEO_SIZE,
+    requests,
+)
+from divprune.records import Record, check_record_place, provenance, quantiles
+from tests.serving.servers import CLI, VLLM_SERVER, Server, free_port, running
+
+NAME = "serving"
+BLOCK_SIZE, POOL_BLOCKS = 32, 256
+FLAGS = (
+    "--dtype", "bfloat16", "--max-model-len", "2048", "--enforce-eager", "--no-enable-prefix-caching",
+    "--mm-processor-cache-gb", "0", "--block-size", str(BLOCK_SIZE), "--num-gpu-blocks-override", str(POOL_BLOCKS),
+    "--max-num-seqs", "64", "--disable-uvicorn-access-log", "--worker-extension-cls", EXTENSION,
+)  # fmt: skip
+ENVIRONMENT = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+    # Else vLLM would leave one of two cores to the server's front end.
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_SERVER_DEV_MODE": "1",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+}
+SECONDS_BETWEEN_LOOKS = 0.2
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A server.
+
+    Attributes:
+        method: What prunes; "unpruned" for nothing.
+        keep_ratio: Fraction of each image's or video's tokens that it keeps; None for all.
+        traffics: What it is asked.
+        is_vllms_own: Whether the method is vLLM's implementation.
+    """
+
+    method: str
+    keep_ratio: float | None
+    traffics: Sequence[str] = TRAFFICS
+    is_vllms_own: bool = False
+
+    @property
+    def title(self) -> str:
+        """What the record calls it."""
+        return f"vllm {self.method}" if self.is_vllms_own else self.method
+
+    def command(self, model: Path, port: int) -> list[str]:
+        """Return what starts it."""
+        limits = ", ".join(f'"{kind}": {int(kind in self.traffics)}' for kind in ("image", "video"))
+        flags = ["--port", str(port), "--limit-mm-per-prompt", f"{{{limits}}}", *FLAGS]
+        if self.keep_ratio is None or self.is_vllms_own:
+            plain = [sys.executable, "-m", VLLM_SERVER, "--host", "127.0.0.1", "--model", str(model), *flags]
+            return plain if self.keep_ratio is None else [*plain, *self._vllms_flags(self.keep_ratio)]
+        budget = ["--method", self.method, "--keep-ratio", str(self.keep_ratio)]
+        return [sys.executable, "-c", CLI, "serve", str(model), *budget, "--", *flags]
+
+    def _vllms_flags(self, keep_ratio: float) -> list[str]:
+        # vLLM's rate is the fraction that is dropped.
+        return ["--video-pruning-rate", str(round(1 - keep_ratio, 6)), "--video-pruning-method", self.method]
+
+
+PAPER_RATIO = 0.098
+VIDEO_METHODS = ("evs", "vidcom2")
+"""That vLLM has too; its runner for CPUs does not prune by itself, so its own are measured on a GPU alone."""
+VARIANTS = (
+    Variant("unpruned", None),
+    Variant("random", PAPER_RATIO),
+    *(Variant("divprune", keep_ratio) for keep_ratio in (0.25, PAPER_RATIO, 0.05)),
+    *(Variant(method, PAPER_RATIO, ("video",)) for method in VIDEO_METHODS),
+)
+VLLMS_OWN = tuple(Variant(method, PAPER_RATIO, ("video",), is_vllms_own=True) for method in VIDEO_METHODS)
 
 
 @dataclass(frozen=True)
 class Load:
-    """How much is asked: requests of a run, and how many at once."""
+    """How much is asked.
 
-    num_requests: dict[str, int]
-    concurrency: int
+    Attributes:
+        concurrency: How many requests run at once, one load after the other.
+        waves: How many requests a load has for each of those.
+    """
 
-
-class CacheWatch(threading.Thread):
-    """Reads how much of the key-value pool is in use, until `stop`."""
-
-    def __init__(self, address: str) -> None:
-        super().__init__(daemon=True)
-        self._url, self._done, self.shares = f"{address}/metrics", threading.Event(), [0.0]
-
-    def run(self) -> None:
-        while not self._done.wait(0.2):
-            text = urllib.request.urlopen(self._url, timeout=10).read().decode()
-            found = re.search(r"^vllm:kv_cache_usage_perc\{[^}]*\} (\S+)$", text, re.MULTILINE)
-            if found:
-                self.shares.append(float(found[1]))
-
-    def stop(self) -> float:
-        """The largest share seen."""
-        self._done.set()
-        self.join()
-        return max(self.shares)
+    concurrency: Sequence[int]
+    waves: int
 
 
-def command(variant: str, model: Path, port: int) -> list[str]:
-    flags = (
-        "--host=127.0.0.1", f"--port={port}", "--dtype=bfloat16", f"--max-model-len={MAX_LENGTH}", "--enforce-eager",
-        f'--limit-mm-per-prompt={{"image": {PICTURES}}}', "--no-enable-prefix-caching", "--mm-processor-cache-gb=0",
-        "--served-model-name=bench",
-    )  # fmt: skip
-    pruned = pruned_server(
-        str(model),
-        method="divprune" if variant == "unpruned" else variant,
-        keep_ratio=KEEP_RATIO,
-        num_keep=None,
-        flags=flags,
-    )
-    if variant != "unpruned":
-        return list(pruned.command)
-    place = pruned.command.index("--hf-overrides")
-    # Nor the middleware behind them, which is for pruned models.
-    return [*pruned.command[:place], *pruned.command[place + 4 :]]
+def measure(variants: Sequence[Variant], model: Path, load: Load, rounds: int, folder: Path) -> list[dict[str, Any]]:
+    """Ask all servers, in turns, so that a change of the machine's speed meets all of them."""
+    samples: dict[tuple[Variant, str, int], list[dict[str, Any]]] = {}
+    for number in range(rounds):
+        for variant in variants if number % 2 == 0 else variants[::-1]:
+            with serving(variant, model, folder / "log.txt") as server:
+                for traffic in variant.traffics:
+                    run_load(server.address, requests(traffic, 2, seed=-1), 2)
+                call_worker(server.address, "time_encoder")
+                for traffic in variant.traffics:
+                    for concurrency in load.concurrency:
+                        sample = asked(server, traffic, concurrency, load.waves, seed=number)
+                        samples.setdefault((variant, traffic, concurrency), []).append(sample)
+                        print(number, variant.title, variant.keep_ratio, traffic, concurrency, sample, flush=True)
+    order = {variant: place for place, variant in enumerate(variants)}
+    return [row(*key, samples[key]) for key in sorted(samples, key=lambda key: (order[key[0]], key[1:]))]
 
 
 @contextmanager
-def serving(variant: str, model: Path, log: Path) -> Iterator[str]:
+def serving(variant: Variant, model: Path, log: Path) -> Iterator[Server]:
     """A server, from when it is ready until the block ends."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": str(POOL_GIB)}
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            command(variant, model, port), env=environment, stdout=output, stderr=output, start_new_session=True
-        )
+    port = free_port()
+    with running(variant.command(model, port), port, log, os.environ | ENVIRONMENT) as server:
+        yield server
+
+
+def asked(server: Server, traffic: str, concurrency: int, waves: int, seed: int) -> dict[str, Any]:
+    """Put one load on a server; what came of it."""
+    bodies = requests(traffic, concurrency * waves, seed * 1000 + concurrency)
+    selection, encoder = _selection_seconds(server), _encoder_seconds(server)
+    done, others = threading.Event(), ForeignLoad()
+    with ThreadPoolExecutor(1) as pool:
+        peak = pool.submit(_peak_kv_usage, server, done)
         try:
-            _wait(process, address, log)
-            yield address
+            timings, seconds = run_load(server.address, bodies, concurrency)
         finally:
-            process.terminate()
-            process.wait(timeout=120)
-
-
-def _wait(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
-    for _ in range(600):
-        if process.poll() is not None:
-            raise RuntimeError(f"the server stopped: {log.read_text(errors='replace')[-2000:]}")
-        try:
-            urllib.request.urlopen(f"{address}/health", timeout=5)
-            return
-        except (urllib.error.URLError, OSError):
-            time.sleep(1)
-    raise RuntimeError("the server was not ready within ten minutes")
-
-
-def asked(address: str, model: Path, traffic: str, load: Load, folder: Path) -> dict[str, Any]:
-    """What vLLM's bench client measures."""
-    pictures = TRAFFICS[traffic]
-    flags = [
-        "--backend=openai-chat", f"--base-url={address}", "--endpoint=/v1/chat/completions", "--model=bench",
-        f"--tokenizer={model}", "--dataset-name=random-mm", f"--random-input-len={TEXT_TOKENS}",
-        f"--random-output-len={OUTPUT_TOKENS}", f"--random-mm-base-items-per-request={pictures}",
-        f'--random-mm-limit-mm-per-prompt={{"image": {PICTURES}}}',
-        f"--random-mm-bucket-config={{({SIDE}, {SIDE}, 1): 1.0}}", f"--num-prompts={load.num_requests[traffic]}",
-        f"--max-concurrency={load.concurrency}", "--ignore-eos", "--temperature=0", "--save-result",
-        f"--result-dir={folder}", "--result-filename=result.json", "--percentile-metrics=ttft,tpot,e2el",
-        "--metric-percentiles=50,99", "--disable-tqdm", "--num-warmups=2",
-    ]  # fmt: skip
-    watch = CacheWatch(address)
-    watch.start()
-    subprocess.run([sys.executable, "-c", CLIENT, *flags], check=True, stdout=subprocess.DEVNULL)
-    share = watch.stop()
-    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    if result["completed"] != load.num_requests[traffic]:
-        raise RuntimeError(f"{result['completed']} of {load.num_requests[traffic]} requests were answered")
+            done.set()
+    foreign_cores = others.cores()
+    selection = _selection_seconds(server) - selection
+    # What prunes in ours does so behind the encoder, and is timed by itself.
+    encoder = _encoder_seconds(server) - encoder - selection
+    first = [timing.ttft_seconds for timing in timings]
     return {
-        "requests_per_second": result["request_throughput"],
-        "ttft_p50_seconds": result["p50_ttft_ms"] / 1000,
-        "ttft_p99_seconds": result["p99_ttft_ms"] / 1000,
-        "e2e_p50_seconds": result["p50_e2el_ms"] / 1000,
-        "prompt_tokens": result["total_input_tokens"] / load.num_requests[traffic],
-        "peak_cache_share": share,
+        "requests_per_second": len(timings) / seconds,
+        "ttft_p50_seconds": median(first),
+        "ttft_p99_seconds": float(torch.tensor(first, dtype=torch.float64).quantile(0.99)),
+        "end_to_end_p50_seconds": median(timing.end_to_end_seconds for timing in timings),
+        "prompt_tokens": sum(timing.prompt_tokens for timing in timings) / len(timings),
+        "peak_kv_usage": peak.result(),
+        "encoder_fraction": encoder / seconds,
+        "selection_seconds_per_request": selection / len(timings),
+        "foreign_cores": foreign_cores,
     }
 
 
-def pool_blocks(address: str) -> int:
-    text = urllib.request.urlopen(f"{address}/metrics", timeout=10).read().decode()
-    found = re.search(r'num_gpu_blocks="(\d+)"', text)
-    return int(found[1]) if found else 0
+def _peak_kv_usage(server: Server, done: threading.Event) -> float:
+    """The largest fraction of the KV pool that was in use until `done`."""
+    peak = 0.0
+    while not done.wait(SECONDS_BETWEEN_LOOKS):
+        peak = max(peak, server.metric("vllm:kv_cache_usage_perc"))
+    return peak
 
 
-def measure(model: Path, load: Load, rounds: int, folder: Path) -> list[dict[str, Any]]:
-    samples: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    blocks: dict[str, int] = {}
-    for number in range(rounds):
-        # In turns, so that a change of the machine's speed meets all of them.
-        for variant in VARIANTS:
-            with serving(variant, model, folder / f"{variant}.log") as address:
-                blocks[variant] = pool_blocks(address)
-                for traffic in TRAFFICS:
-                    samples.setdefault((variant, traffic), []).append(asked(address, model, traffic, load, folder))
-                    print(number, variant, traffic, samples[variant, traffic][-1], flush=True)
-    return [row(variant, traffic, found, blocks[variant]) for (variant, traffic), found in samples.items()]
+def _encoder_seconds(server: Server) -> float:
+    return float(call_worker(server.address, "encoder_times")["seconds"])
 
 
-def row(variant: str, traffic: str, samples: Sequence[dict[str, Any]], blocks: int) -> dict[str, Any]:
-    rates = [sample["requests_per_second"] for sample in samples]
-    first = [sample["ttft_p50_seconds"] for sample in samples]
+def _selection_seconds(server: Server) -> float:
+    with urllib.request.urlopen(f"{server.address}/metrics", timeout=30) as response:
+        text = response.read().decode()
+    return sum(map(float, re.findall(r"^divprune:selection_seconds_total\{.*\} (\S+)$", text, re.MULTILINE)))
+
+
+def row(variant: Variant, traffic: str, concurrency: int, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Sum up the rounds."""
+
+    def of_all(name: str) -> list[float]:
+        return [sample[name] for sample in samples]
+
     return {
-        "variant": variant,
+        "method": variant.title,
+        "keep_ratio": variant.keep_ratio,
         "traffic": traffic,
-        **quantiles(rates, "requests_", "per_second"),
-        **quantiles(first, "ttft_p50_"),
-        **quantiles([sample["ttft_p99_seconds"] for sample in samples], "ttft_p99_"),
-        **quantiles([sample["e2e_p50_seconds"] for sample in samples], "e2e_p50_"),
-        "pool_blocks": blocks,
-        "peak_blocks": round(max(sample["peak_cache_share"] for sample in samples) * blocks),
+        "concurrency": concurrency,
+        **quantiles(of_all("requests_per_second"), "requests_", "per_second"),
+        **quantiles(of_all("ttft_p50_seconds"), "ttft_p50_"),
+        **quantiles(of_all("ttft_p99_seconds"), "ttft_p99_"),
+        **quantiles(of_all("end_to_end_p50_seconds"), "end_to_end_p50_"),
+        "prompt_tokens": median(of_all("prompt_tokens")),
+        "peak_kv_usage": max(of_all("peak_kv_usage")),
+        "encoder_fraction": median(of_all("encoder_fraction")),
+        "selection_seconds_per_request": median(of_all("selection_seconds_per_request")),
+        "max_foreign_cores": max(of_all("foreign_cores")),
     }
 
 
 def config(load: Load, rounds: int, checkpoint: Checkpoint) -> dict[str, Any]:
+    """What was measured."""
     return {
-        "architecture": "llava-1.5-7b",
-        "num_layers": checkpoint.num_layers,
-        "num_tower_layers": checkpoint.num_tower_layers,
-        "encoder_seconds": checkpoint.encoder_seconds,
-        "prefill_seconds": checkpoint.prefill_seconds,
+        **checkpoint.as_config(),
         "dtype": "bfloat16",
-        "keep_ratio": KEEP_RATIO,
-        "pictures": PICTURES,
-        "visual_tokens_per_picture": 576,
+        "device": "cuda" if torch.cuda.is_available() else "cpu",
+        "vllm": version(packages_distributions()["vllm"][0]),
+        "vllms_own_methods": "measured"
+        if torch.cuda.is_available()
+        else "not measured, its runner for CPUs does not prune",
+        "image_sizes": IMAGE_SIZES,
+        "video_frames": VIDEO_FRAMES,
+        "video_size": VIDEO_SIZE,
         "text_tokens": TEXT_TOKENS,
         "output_tokens": OUTPUT_TOKENS,
-        "pool_gib": POOL_GIB,
-        "num_requests": load.num_requests,
-        "concurrency": load.concurrency,
+        "pool_tokens": BLOCK_SIZE * POOL_BLOCKS,
+        "waves": load.waves,
         "rounds": rounds,
         "prefix_cache": False,
         "enforce_eager": True,
@@ -212,21 +243,26 @@ def config(load: Load, rounds: int, checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Measure, and write the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--layers", type=int, default=4, help="decoder layers, of 32")
-    parser.add_argument("--image-requests", type=int, default=24)
-    parser.add_argument("--text-requests", type=int, default=48)
-    parser.add_argument("--concurrency", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--width", choices=WIDTHS, default="7b")
+    parser.add_argument("--layers", type=int, default=2, help="decoder layers, of 28")
+    parser.add_argument("--concurrency", type=int, nargs="+", default=[8, 32])
+    parser.add_argument("--waves", type=int, default=1, help="requests of a load for each that runs at once")
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path("results"))
     options = parser.parse_args()
-    origin = provenance()
-    load = Load({"image": options.image_requests, "text": options.text_requests}, options.concurrency)
+    # Killed, it does not leave a server behind.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))
+    check_record_place(options.output, NAME)
+    origin, load = provenance(), Load(options.concurrency, options.waves)
+    variants = VARIANTS + VLLMS_OWN if torch.cuda.is_available() else VARIANTS
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        checkpoint = write_checkpoint(folder / "model", options.layers)
-        rows = measure(folder / "model", load, options.rounds, folder)
-    record = Record("serving", config(load, options.rounds, checkpoint), rows, origin)
+        checkpoint = write_checkpoint(folder / "model", WIDTHS[options.width], options.layers)
+        rows = measure(variants, folder / "model", load, options.rounds, folder)
+    record = Record(NAME, config(load, options.rounds, checkpoint), rows, origin)
     print(record.save(options.output))
 
 

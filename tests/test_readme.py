@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from divprune.errors import RecordError
 from divprune.huggingface.families.support import load_support
 from divprune.methods.registry import built_in
 from divprune.records import Record
-from tools.cost_tables import soak_table
+from tools.cost_tables import serving_table, soak_table
 from tools.method_pages import FOLDER, INDEX, as_text, pages
 from tools.render_results import FILES, RESULTS, TABLES, render, scenes_table, selection_table
 from tools.render_support import PAGE, page
@@ -116,6 +117,53 @@ def test_soak_table_shows_every_outcome_and_how_memory_grew() -> None:
     assert "| unpruned | 88 | 0 | 0 | 0 | 2000.0 MB | 1999.0 MB | -0.05% |" in table
     assert "88 requests to each server, after 400 before" in table
     assert "the pruned server answered 7 of 9" in table
+
+
+def serving_row(method: str, keep_ratio: float | None, traffic: str, rate: float, **others: Any) -> dict[str, Any]:
+    row: dict[str, Any] = {"method": method, "keep_ratio": keep_ratio, "traffic": traffic, "concurrency": 8}
+    row |= {"requests_median_per_second": rate, "ttft_p50_median_seconds": 1.5, "ttft_p99_median_seconds": 3.25}
+    row |= {"prompt_tokens": 320.4, "peak_kv_usage": 0.5, "encoder_fraction": 0.25, "max_foreign_cores": 0.02}
+    return row | {"selection_seconds_per_request": 0.0} | others
+
+
+def serving_record(rows: list[dict[str, Any]]) -> Record:
+    config = {
+        "architecture": "some-7b",
+        "num_layers": 2,
+        "num_tower_layers": 3,
+        "num_words": 32000,
+        "dtype": "bfloat16",
+    }
+    config |= {"device": "cpu", "image_sizes": [[448, 336], [28, 28]], "video_frames": 8, "text_tokens": 64}
+    config |= {"output_tokens": 32, "pool_tokens": 8192, "rounds": 2, "waves": 1, "vllm": "0.32.0"}
+    config |= {"vllms_own_methods": "not measured, its runner for CPUs does not prune"}
+    return Record("serving", config, rows, {"machine": {"processor": "A Processor", "num_cores": 2}})
+
+
+def test_serving_table_shows_every_server_next_to_the_unpruned_one() -> None:
+    rows = [
+        serving_row("unpruned", None, "text", 4),
+        serving_row("unpruned", None, "image", 0.5),
+        serving_row("divprune", 0.098, "image", 1.25, selection_seconds_per_request=0.0123, max_foreign_cores=0.345),
+    ]
+    table = serving_table(serving_record(rows))
+    unpruned, pruned, text = table.splitlines()[2:5]
+    assert unpruned == "| image | 8 | unpruned |  | 320 | 0.50 (1.00 x) | 1.50 s | 3.25 s | 50% | 25% |  |"
+    assert pruned == "| image | 8 | divprune | 0.098 | 320 | 1.25 (2.50 x) | 1.50 s | 3.25 s | 50% | 25% | 12.3 ms |"
+    assert text == "| text | 8 | unpruned |  | 320 | 4.00 (1.00 x) | 1.50 s | 3.25 s | 50% |  |  |"
+    assert "an image (448 x 336, 28 x 28 in turns)" in table
+    assert "vLLM's own video pruning: not measured, its runner for CPUs does not prune." in table
+    assert table.endswith("2 cores for server and client, of which other processes took 0.34 at most.")
+
+
+def test_a_record_of_another_benchmark_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tools.render_results.ROOT", tmp_path)
+    marks = "<!-- results:serving -->\n<!-- /results -->"
+    assert "*Not measured yet.*" in render(marks)
+    (tmp_path / "results").mkdir()
+    Record("serving", {}, [{"variant": "unpruned", "traffic": "image"}], {}).save(tmp_path / "results")
+    with pytest.raises(RecordError, match=r"serving\.json has no '\w+', so another version .*; measure again"):
+        render(marks)
 
 
 def test_python_examples_run(capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,34 +62,54 @@ def _measured(record: Record) -> str:
 
 
 def serving_table(record: Record) -> str:
-    """Requests per second of each server on both kinds of traffic, and what they hold of the key-value pool."""
-    full = {row["traffic"]: row["requests_median_per_second"] for row in record.rows if row["variant"] == "unpruned"}
-    cells = [
-        (
-            row["traffic"],
-            row["variant"],
-            _rate(row["requests_median_per_second"], full[row["traffic"]]),
-            f"{row['ttft_p50_median_seconds']:.2f} s",
-            f"{row['ttft_p99_median_seconds']:.2f} s",
-            f"{row['peak_blocks']} of {row['pool_blocks']}",
-        )
-        for row in sorted(record.rows, key=lambda row: row["traffic"])
-    ]
-    header = ("traffic", "server", "requests/s", "first token, p50", "first token, p99", "KV blocks used")
-    config, machine = record.config, record.provenance["machine"]
-    model = (
-        f"{config['architecture']} with {config['num_layers']} decoder and {config['num_tower_layers']} tower layers"
-    )
-    share = config["encoder_seconds"] / config["prefill_seconds"]
-    asked = (
-        f"{config['pictures']} pictures, {config['text_tokens']} words and {config['output_tokens']} tokens of answer"
-    )
+    """Throughput of each server under each load, when first tokens come, and what takes memory and time."""
+    full = {_load(row): row["requests_median_per_second"] for row in record.rows if row["method"] == "unpruned"}
+    order = {traffic: place for place, traffic in enumerate(("image", "video", "text"))}
+    rows = sorted(record.rows, key=lambda row: (order[row["traffic"]], row["concurrency"]))
+    cells = [_serving_cells(row, full[_load(row)]) for row in rows]
+    header = (
+        "traffic", "at once", "server", "keep ratio", "prompt", "requests/s", "first token, p50", "p99", "KV pool used",
+        "in the encoder", "selection",
+    )  # fmt: skip
+    return f"{markdown_table(header, cells, numbers_from=3)}\n\n{_served(record)}"
+
+
+def _load(row: Mapping[str, Any]) -> tuple[str, int]:
+    return row["traffic"], row["concurrency"]
+
+
+def _serving_cells(row: Mapping[str, Any], full_rate: float) -> tuple[str, ...]:
+    selection = row["selection_seconds_per_request"]
     return (
-        f"{markdown_table(header, cells, numbers_from=2)}\n\n{model}, random weights, {config['dtype']} (one picture's "
-        f"encoder takes {share:.0%} of its unpruned prefill); a request of the image traffic has {asked}; "
-        f"{config['concurrency']} at once, keep_ratio {config['keep_ratio']}, a pool of {config['pool_gib']} GiB. "
-        f"Medians of {config['rounds']} rounds in turns by vLLM's bench client; {machine['processor']}, "
-        f"{machine['num_cores']} cores for server and client."
+        row["traffic"],
+        str(row["concurrency"]),
+        row["method"],
+        "" if row["keep_ratio"] is None else f"{row['keep_ratio']:g}",
+        f"{row['prompt_tokens']:.0f}",
+        _rate(row["requests_median_per_second"], full_rate),
+        f"{row['ttft_p50_median_seconds']:.2f} s",
+        f"{row['ttft_p99_median_seconds']:.2f} s",
+        f"{row['peak_kv_usage']:.0%}",
+        f"{row['encoder_fraction']:.0%}" if row["traffic"] != "text" else "",
+        f"{1000 * selection:.1f} ms" if selection else "",
+    )
+
+
+def _served(record: Record) -> str:
+    """What was served and asked, and how quiet the machine was."""
+    config, machine = record.config, record.provenance["machine"]
+    sizes = ", ".join(f"{width} x {height}" for width, height in config["image_sizes"])
+    foreign_cores = max(row["max_foreign_cores"] for row in record.rows)
+    return (
+        f"{config['architecture']} with {config['num_layers']} decoder layers, {config['num_tower_layers']} of the "
+        f"vision encoder and {config['num_words']:,} words, random weights, {config['dtype']} on the "
+        f"{config['device']}. A request has {config['text_tokens']} words, an image ({sizes} in turns) or a video of "
+        f"{config['video_frames']} frames or neither, and gets {config['output_tokens']} tokens; the KV pool holds "
+        f"{config['pool_tokens']:,} tokens, prefix cache off. In the encoder: the part of the time that the engine "
+        f"spends in vision encoder and projector, which pruning cannot save. vLLM's own video pruning: "
+        f"{config['vllms_own_methods']}. Medians of {config['rounds']} rounds in turns, {config['waves']} x as many "
+        f"requests as run at once in each; vLLM {config['vllm']}, {machine['processor']}, {machine['num_cores']} cores "
+        f"for server and client, of which other processes took {foreign_cores:.2f} at most."
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from divprune.errors import RecordError
 from divprune.huggingface import supported_families
 from divprune.methods import MethodInfo, available_methods
 from divprune.methods.registry import built_in
@@ -61,7 +62,12 @@ def _result(name: str) -> str:
     path = ROOT / "results" / f"{record_name}.json"
     if not path.is_file():
         return "*Not measured yet.*"
-    return table(load_record(path))
+    try:
+        return table(load_record(path))
+    except KeyError as error:
+        raise RecordError(
+            f"{path.name} has no {error}, so another version of its benchmark wrote it; measure again"
+        ) from None
 
 
 def families_list() -> str:
