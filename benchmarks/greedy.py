@@ -19,10 +19,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from divprune import certificate, get_method
 from divprune.efficiency.shapes import model_shape
-from divprune.embedded import checkpoint_path, scene
+from divprune.embedded import KINDS, checkpoint_path, scene
 from divprune.evaluation.resampling import NUM_RESAMPLES
+from divprune.evaluation.scenes.bench import answer_kinds
 from divprune.evaluation.scenes.cases import Case, suite_cases
-from divprune.evaluation.scenes.questions import ANSWER_KINDS
 from divprune.evaluation.scenes.suite import Suite, notice
 from divprune.jsonl_log import JsonlLog
 from divprune.methods import ItemContext
@@ -59,7 +59,7 @@ def right_share(suite: Suite, case: Case) -> np.ndarray:
     """Right answers to the short questions about each scene, in percent."""
     marks: dict[int, list[bool]] = {}
     for one in suite.answered(case):
-        if one.question.kind in ANSWER_KINDS:
+        if one.question.kind in answer_kinds(KINDS):
             marks.setdefault(one.place, []).append(one.is_right)
     return np.array([100 * fmean(marks[place]) for place in range(suite.num_scenes)])
 

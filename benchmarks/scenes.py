@@ -15,7 +15,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from divprune.budget import budget
 from divprune.embedded import KINDS, checkpoint_path
-from divprune.evaluation.scenes.cases import KEEP_RATIOS, UNPRUNED, WITHHELD, Case
+from divprune.evaluation.scenes.baselines import UNPRUNED, WITHHELD
+from divprune.evaluation.scenes.bench import IMAGE_BENCH
+from divprune.evaluation.scenes.cases import Case
 from divprune.evaluation.scenes.scores import Answered
 from divprune.evaluation.scenes.suite import Suite
 from divprune.records import Record, provenance
@@ -28,7 +30,7 @@ def cases(num_visual_tokens: int) -> list[Case]:
     """Every combination, led by the unpruned row and the one without the image."""
     rows = [Case(UNPRUNED, keep_ratio=1.0), Case(WITHHELD, keep_ratio=0.0)]
     for positions in ("compact", "original"):
-        for keep_ratio in KEEP_RATIOS:
+        for keep_ratio in IMAGE_BENCH.keep_ratios:
             num_keep = budget(num_visual_tokens, keep_ratio=keep_ratio)
             rows += [Case(name, "tokens", keep_ratio, num_keep, positions=positions) for name in METHODS]
     return rows

@@ -3,8 +3,8 @@
 Writes results/serving.json. All serve the same checkpoint (Qwen2.5-VL-7B's width, fewer layers, random weights,
 bfloat16) with the same flags and KV pool, one after the other in turns. Requests have an image (of four sizes), or a
 video of eight frames, or neither; all have 64 words and get 32 tokens. On a GPU vLLM's own pruning of videos stands
-beside ours, at the same keep ratio. Runs in the environment of `make test-serving`; a round takes about 20 minutes
-on two cores.
+beside ours, at the same keep ratio. Runs in the environment of `make test-serving`; a round takes some 20 minutes on
+two cores.
 
 The record is written when everything has been measured; killed before, the benchmark leaves none, and no server.
 `--width toy` tries all of it in a few minutes.

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from divprune.huggingface import Pruning, attach, prune
     from divprune.methods import VTW, DivPrune, FastV, RandomTokens, UniformGrid, get_method
     from divprune.selection import Certificate, Selection, certificate, select
+    from divprune.tuned_setting import load_tuned
 
 __version__ = "0.1.0"
 
@@ -28,6 +29,7 @@ _HOME = {
     "attach": "divprune.huggingface",
     "certificate": "divprune.selection",
     "get_method": "divprune.methods",
+    "load_tuned": "divprune.tuned_setting",
     "prune": "divprune.huggingface",
     "select": "divprune.selection",
 }
@@ -46,6 +48,7 @@ __all__ = [
     "attach",
     "certificate",
     "get_method",
+    "load_tuned",
     "prune",
     "select",
 ]

@@ -11,6 +11,7 @@ import torch
 
 from divprune.checkpoint_checks import check_folder, check_format, check_template, read_json
 from divprune.checkpoint_places import checkpoint_folder, hub_config, hub_error
+from divprune.embedded import EMBEDDED_FOLDERS, checkpoint_path
 from divprune.errors import CheckpointError, DivpruneError, UnsupportedModelError, first_line
 from divprune.records import checksum
 
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
 Part = TypeVar("Part")
 
-EMBEDDED = "embedded"
-"""Name of the model that comes with the package."""
+EMBEDDED, EMBEDDED_VIDEO = EMBEDDED_FOLDERS
+"""Names of the models that come with the package: for images, and for videos."""
 
 _CHECKPOINT_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
 _OTHER_FORMATS = ["original/*", "consolidated*"]  # the same weights again, in layouts that transformers does not read
@@ -32,7 +33,7 @@ class LoadedModel:
     """A model ready to answer, and its processor.
 
     Attributes:
-        name: what the user called it; "embedded" for the bundled one.
+        name: what the user called it; "embedded" or "embedded-video" for those that come with the package.
         model: in evaluation mode, on its device.
         processor: prompt and media to model inputs, and back.
     """
@@ -53,7 +54,7 @@ def load_model(
     """Load a checkpoint of a supported family.
 
     Args:
-        name: directory or hub name; None or "embedded" for the embedded model.
+        name: directory or hub name; None or "embedded" for the embedded model, "embedded-video" for that of videos.
         device: where it runs.
         dtype: "float32", "float16", "bfloat16", or "auto" for the checkpoint's own (float32 for float16 on a CPU).
         revision: branch, tag or commit of the hub's checkpoint; None for its newest.
@@ -64,17 +65,18 @@ def load_model(
         UnsupportedModelError: the family has no adapter; found out before the weights are read.
     """
     called = name or EMBEDDED
-    if called == EMBEDDED and revision is not None:
+    is_embedded = called in EMBEDDED_FOLDERS
+    if is_embedded and revision is not None:
         raise CheckpointError(f"the embedded model has no revision {revision!r}; leave the revision out")
-    if called == EMBEDDED:
-        path = _embedded_checkpoint()
+    if is_embedded:
+        path = _embedded_checkpoint(called)
     else:
         path = checkpoint_folder(called, revision) or _hub_checkpoint(called, revision, show_download)
     check_folder(called, path)
     config = _loaded(called, lambda: _read_config(path))
     _require_supported(called, config.model_type)
     processor = _loaded(called, lambda: _read_processor(path))
-    if called != EMBEDDED:
+    if not is_embedded:
         check_template(called, getattr(processor, "chat_template", None))
     with _quiet_bars():
         model = _loaded(called, lambda: _read_model(path, _dtype(dtype, config, device)))
@@ -94,8 +96,8 @@ def checkpoint_config(name: str | None, *, revision: str | None = None) -> "PreT
         UnsupportedModelError: the family has no adapter.
     """
     called = name or EMBEDDED
-    if called == EMBEDDED:
-        path = _embedded_checkpoint()
+    if called in EMBEDDED_FOLDERS:
+        path = _embedded_checkpoint(called)
     else:
         path = checkpoint_folder(called, revision) or _checked_hub_config(called, revision)
     config: PreTrainedConfig = _loaded(called, lambda: _read_config(path))
@@ -114,7 +116,7 @@ def checkpoint_revision(name: str | None) -> str:
         CheckpointError: no such checkpoint.
     """
     called = name or EMBEDDED
-    path = _embedded_checkpoint() if called == EMBEDDED else Path(called).expanduser()
+    path = _embedded_checkpoint(called) if called in EMBEDDED_FOLDERS else Path(called).expanduser()
     if os.path.isdir(path):
         files = {file for pattern in _CHECKPOINT_FILES for file in path.glob(pattern) if file.is_file()}
         return checksum(sorted(files))[:16]
@@ -137,11 +139,9 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _embedded_checkpoint() -> Path:
-    from divprune.embedded import checkpoint_path
-
+def _embedded_checkpoint(name: str) -> Path:
     try:
-        return checkpoint_path()
+        return checkpoint_path(name)
     except FileNotFoundError as error:
         raise CheckpointError(str(error)) from None
 

@@ -92,6 +92,10 @@ class CalibrationError(DivpruneError, ValueError):
     """A calibration is of another model, not readable, or its target is out of reach."""
 
 
+class TuningError(DivpruneError, ValueError):
+    """No setting keeps the promise, a tuned setting is of another model, or its file is not readable."""
+
+
 @contextmanager
 def argument_errors() -> Iterator[None]:
     """Raise what wrong arguments raise inside the block as `ArgumentError`; defects elsewhere stay what they are."""

@@ -33,6 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "fidelity": set(),
     "methods": {"budget", "errors", "fidelity", "records", "selection"},
     "config": {"budget", "errors", "methods"},
+    "tuned_setting": {"checkpoint_places", "embedded", "errors", "huggingface", "outputs"},
     "huggingface": {"budget", "checkpoint_checks", "config", "errors", "methods", "records", "selection"},
     "vllm_plugin": {
         "budget",
@@ -52,16 +53,16 @@ ALLOWED: dict[str, set[str]] = {
     "checkpoints": _ENGINES | {"checkpoint_checks", "checkpoint_places", "embedded"},
     "prompting": {"checkpoints", "errors", "media"},
     "evaluation": _RUNS,
-    "lmms_eval_plugin": _RUNS | {"evaluation"},
+    "lmms_eval_plugin": _RUNS | {"evaluation", "tuned_setting"},
     "demo": _MODELS | {"efficiency"},
     "figures": _BASE | {"fidelity"},
-    "experiments": _RUNS | {"evaluation", "fidelity", "figures"},
+    "experiments": _RUNS | {"demo", "evaluation", "fidelity", "figures", "serving", "tuned_setting"},
     "serving": _METHODS | {"checkpoint_checks", "checkpoint_places", "vllm_plugin"},
     "__main__": {"cli"},
     # Through the names that packages export.
     "cli": _BASE
     | {"budget", "calibration", "demo", "efficiency", "evaluation", "experiments", "fidelity", "figures"}
-    | {"huggingface", "methods", "serving"},
+    | {"huggingface", "methods", "serving", "tuned_setting"},
 }
 
 # Third parties that only some parts may import, at module level or inside functions.
@@ -80,6 +81,7 @@ _WITHOUT_TORCH = {
     "outputs",
     "progress",
     "records",
+    "tuned_setting",
 }
 CONFINED: dict[str, set[str]] = {
     "torch": set(ALLOWED) - _WITHOUT_TORCH,
@@ -93,13 +95,14 @@ CONFINED: dict[str, set[str]] = {
         "checkpoint_checks",
         "checkpoints",
         "prompting",
+        "tuned_setting",
         "lmms_eval_plugin",
     },
     "vllm": {"vllm_plugin", "serving"},
     "ray": {"serving"},
     "typer": {"cli"},
     "rich": {"cli"},
-    "jinja2": {"checkpoint_checks", "demo"},
+    "jinja2": {"checkpoint_checks", "demo", "experiments"},
     "matplotlib": {"figures"},
     "sklearn": {"figures"},
     "lmms_eval": {"lmms_eval_plugin"},
@@ -120,6 +123,7 @@ PUBLIC = [
     "attach",
     "certificate",
     "get_method",
+    "load_tuned",
     "prune",
     "select",
 ]

@@ -4,7 +4,7 @@ from typing import Any
 
 from divprune.fidelity import FIDELITY_LEGEND
 from divprune.records import Record
-from tools.scene_tables import greedy_table, suite_table
+from tools.scene_tables import greedy_table, method_table, suite_table
 
 
 def suite_row(method: str, matching: str | None, kept: float | None, refusal: str | None = None) -> dict[str, Any]:
@@ -41,6 +41,34 @@ def test_suite_rows_are_not_repeated_where_equal_tokens_are_equal_flops() -> Non
     assert table.count("- refused: `evs`: needs a video") == 1
     assert "| 12.3 % | 75.0 |" in table
     assert f"5 scenes, original positions; 95% intervals by a bootstrap over scenes. {FIDELITY_LEGEND}" in table
+
+
+def test_a_method_stands_behind_unpruned_and_random_rows_and_says_what_is_equal() -> None:
+    rows = [
+        suite_row("unpruned", None, 256),
+        suite_row("picture withheld", None, 0),
+        *(suite_row("random", matching, 25) for matching in ("tokens", "flops")),
+        suite_row("fastv", None, 40) | {"keep_ratio": None},
+        suite_row("fastv", "tokens", 25),
+        suite_row("fastv", "flops", 12),
+        suite_row("evs", "tokens", 25),
+    ]
+    record = Record("eval-scenes", {}, rows, {})
+    expected = [
+        ("unpruned", "", "256"),
+        ("picture withheld", "", "0"),
+        ("random", "tokens and FLOPs", "25"),
+        ("fastv‡", "", "40"),
+        ("fastv‡", "tokens", "25"),
+        ("fastv‡", "FLOPs", "12"),
+    ]
+    assert _first_cells(method_table(record, rows[4:7])) == expected
+    # The random rows are not repeated on the page of random itself.
+    assert _first_cells(method_table(record, rows[2:4])) == expected[:3]
+
+
+def _first_cells(table: str) -> list[tuple[str, ...]]:
+    return [tuple(cell.strip() for cell in line.split("|")[1:4]) for line in table.splitlines()[2:]]
 
 
 def test_greedy_rows_stand_by_count() -> None:

@@ -18,7 +18,7 @@ from divprune.records import Record, load_record
 from divprune.vllm_plugin.families import SERVED_FAMILIES
 from divprune.vllm_plugin.refusals import served_with, why_refused
 from tools.markdown import markdown_table
-from tools.scene_tables import suite_rows
+from tools.scene_tables import method_table
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "docs" / "methods"
@@ -36,6 +36,10 @@ COUNTS = {
     "adaptive": "found for each image or video, unless `keep_ratio` or `num_keep` is given.",
     "schedule": "said by the method for each layer; `keep_ratio` and `num_keep` are left out.",
 }
+EQUAL_LEGEND = (
+    "*equal*: what is made equal between methods, tokens kept or FLOPs of the prefill; empty where the method itself "
+    "says how much it keeps, nothing is pruned or nothing is shown."
+)
 _NOTE = "<!-- Written by `make readme` from the method's class and the records; do not edit. -->"
 
 
@@ -200,7 +204,7 @@ def _scenes(record: Record, rows: Sequence[Mapping[str, Any]]) -> str:
     answered = [row for row in rows if row["refusal"] is None]
     refusals = dict.fromkeys(row["refusal"] for row in rows if row["refusal"] is not None)
     lines = [f"{record.config['notice']} [All methods](../results.md)."]
-    lines += [suite_rows(answered)] if answered else []
+    lines += [method_table(record, answered), EQUAL_LEGEND] if answered else []
     lines += ["\n".join(f"- refused: {as_text(reason)}" for reason in refusals)] if refusals else []
     return "\n\n".join(lines)
 

@@ -24,9 +24,10 @@ from tools.method_pages import deviation, write_pages
 from tools.paper_tables import plan_table, reproduced_table
 from tools.scene_tables import greedy_table, suite_table
 from tools.served_table import served_table
+from tools.tuning_table import tuning_table
 
 ROOT = Path(__file__).parent.parent
-FILES = ("README.md", "docs/results.md", "docs/reproduce.md", "docs/fidelity.md", "docs/serving.md")
+FILES = ("README.md", "docs/results.md", "docs/reproduce.md", "docs/fidelity.md", "docs/serving.md", "docs/tune.md")
 PRINTED_TABLES = ("table1", "table2", "table3", "ablations")
 SUMMARY_KEEP_RATIO = 0.098
 
@@ -240,10 +241,12 @@ RESULTS: dict[str, tuple[str, Callable[[Record], str]]] = {
     "scenes": ("scenes", scenes_table),
     "scenes-summary": ("scenes", scenes_summary),
     "eval-scenes": ("eval-scenes", suite_table),
+    "eval-scenes-video": ("eval-scenes-video", suite_table),
     "greedy": ("greedy", greedy_table),
     "bench-7b": ("bench-llava-1.5-7b", bench_table),
     "serving": ("serving", serving_table),
     "soak": ("soak", soak_table),
+    "tuning": ("tuning", tuning_table),
 }
 
 if __name__ == "__main__":

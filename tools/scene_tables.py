@@ -1,4 +1,4 @@
-"""Tables of what was measured on toy scenes: `divprune eval --suite scenes` and `benchmarks.greedy`."""
+"""Tables of what was measured on toy scenes and videos: `divprune eval --suite scenes`, `benchmarks.greedy`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,18 @@ from divprune.fidelity import FIDELITY_LEGEND, marked
 from divprune.records import Record
 from tools.markdown import markdown_table
 
-SUITE_COLUMNS = ("existence_f1", "count", "color", "shape", "position")
+SUITE_COLUMNS = {
+    "existence_f1": "existence F1",
+    "count": "count",
+    "color": "color",
+    "shape": "shape",
+    "position": "position",
+    "motion": "motion",
+    "order": "order",
+}
+"""Scores in percent, and how tables call them; each suite has some."""
+
+MATCHING_WORDS = {"tokens": "tokens", "flops": "FLOPs", None: ""}
 
 
 def suite_table(record: Record) -> str:
@@ -21,26 +32,45 @@ def suite_table(record: Record) -> str:
         parts += ["At equal FLOPs, where that means other counts:", suite_rows(others)]
     refusals = dict.fromkeys((row["method"], row["refusal"]) for row in record.rows if row["refusal"] is not None)
     parts += ["\n".join(f"- refused: `{method}`: {reason}" for method, reason in refusals)] if refusals else []
-    confidence = f"{record.config['confidence']:.0%} intervals by a bootstrap over scenes"
+    shown = "videos" if record.name == "eval-scenes-video" else "scenes"
+    confidence = f"{record.config['confidence']:.0%} intervals by a bootstrap over {shown}"
     numbered = f"{record.config['positions']} positions"
-    return "\n\n".join([*parts, f"{record.config['num_scenes']} scenes, {numbered}; {confidence}. {FIDELITY_LEGEND}"])
+    return "\n\n".join([*parts, f"{record.config['num_scenes']} {shown}, {numbered}; {confidence}. {FIDELITY_LEGEND}"])
 
 
-def suite_rows(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A line a method, keep ratio and matching."""
-    header = ("method", "tokens", "FLOPs", "existence F1", "count", "color", "shape", "position", "CIDEr", "mean")
+def method_table(record: Record, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of a method behind the unpruned one, the one with nothing shown and the random ones; what is equal is said.
+
+    Rows at equal tokens and at equal FLOPs are one where they are the same run.
+    """
+    random = [row for row in record.rows if row["method"] == "random" and row["refusal"] is None]
+    shown = [*record.rows[:2], *random, *(row for row in rows if row not in random)]
+    runs: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in shown:
+        runs.setdefault((row["method"], row["keep_ratio"], row["num_kept"]), []).append(row)
+    equal = [" and ".join(MATCHING_WORDS[row["matching"]] for row in same) for same in runs.values()]
+    return suite_rows([same[0] for same in runs.values()], equal)
+
+
+def suite_rows(rows: Sequence[Mapping[str, Any]], equal: Sequence[str] = ()) -> str:
+    """A line a method, keep ratio and matching; `equal` says of each what it has in common with other methods' rows."""
+    columns = [name for name in SUITE_COLUMNS if f"{name}_percent" in rows[0]]
+    cider = ("CIDEr",) if "caption_cider" in rows[0] else ()
+    named = ("method", "equal") if equal else ("method",)
+    header = (*named, "tokens", "FLOPs", *(SUITE_COLUMNS[name] for name in columns), *cider, "mean")
     cells = [
         (
             marked(row["method"], row["fidelity"]),
+            *equal[place : place + 1],
             f"{row['num_kept']:.0f}",
             f"{row['flop_percent']:.1f} %",
-            *(f"{row[f'{column}_percent']:.1f}" for column in SUITE_COLUMNS),
-            "" if row["caption_cider"] is None else f"{row['caption_cider']:.2f}",
+            *(f"{row[f'{column}_percent']:.1f}" for column in columns),
+            *("" if row["caption_cider"] is None else f"{row['caption_cider']:.2f}" for _ in cider),
             _with_interval(row, "mean"),
         )
-        for row in rows
+        for place, row in enumerate(rows)
     ]
-    return markdown_table(header, cells, numbers_from=1)
+    return markdown_table(header, cells, numbers_from=len(named))
 
 
 def greedy_table(record: Record) -> str:

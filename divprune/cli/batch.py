@@ -7,8 +7,17 @@ from typing import Annotated
 import typer
 
 from divprune.cli.console import command
-from divprune.cli.serve import Flags, ModelArgument, ServedKeepRatio, ServedNumKeep, ServedPositions
-from divprune.cli.shared_options import Debug, Force, Json, MethodName, given_positions, option
+from divprune.cli.serve import Flags, ModelArgument, ServedKeepRatio, ServedNumKeep
+from divprune.cli.shared_options import (
+    ConfigFile,
+    Debug,
+    Force,
+    Json,
+    MethodName,
+    PositionsOption,
+    how_to_prune,
+    option,
+)
 from divprune.errors import ArgumentError
 
 
@@ -23,7 +32,8 @@ def batch(
     method: MethodName = "divprune",
     keep_ratio: ServedKeepRatio = None,
     num_keep: ServedNumKeep = None,
-    positions: ServedPositions = None,
+    positions: PositionsOption = None,
+    config: ConfigFile = None,
     max_new_tokens: Annotated[int, option("N", "Longest answer, in tokens.", min=1)] = 64,
     temperature: Annotated[float, option("T", "0: the likeliest answer.", min=0.0)] = 0.0,
     workers: Annotated[int, option("N", "Engines; more than one run under Ray.", min=1)] = 1,
@@ -47,16 +57,16 @@ def batch(
             os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         with console.working("starting"):
             from divprune.serving.run import BatchOptions, answer_batch
+        how = how_to_prune(
+            config, model, console, method=method, keep_ratio=keep_ratio, num_keep=num_keep, positions=positions
+        )
         options = BatchOptions(
             model=model,
             source=source,
             output=output,
             flags=tuple(flags or ()),
             prompt=prompt,
-            method=method,
-            keep_ratio=keep_ratio,
-            num_keep=num_keep,
-            positions=given_positions(positions),
+            **how,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             workers=workers,

@@ -9,6 +9,7 @@ import typer
 from divprune.cli.console import command
 from divprune.cli.shared_options import (
     AllowDownload,
+    ConfigFile,
     Debug,
     Device,
     Dtype,
@@ -20,11 +21,14 @@ from divprune.cli.shared_options import (
     NewlinesOption,
     NumKeep,
     Page,
+    PositionsOption,
     ScopeName,
     ScopeOption,
+    how_to_prune,
     option,
 )
 from divprune.cli.tables import listing
+from divprune.errors import ArgumentError
 from divprune.fidelity import FIDELITY_LEGEND, marked
 from divprune.records import seconds_text
 
@@ -54,6 +58,8 @@ def bench(
     num_keep: NumKeep = None,
     scope: ScopeOption = ScopeName.item,
     newlines: NewlinesOption = NewlinesName.budget,
+    positions: PositionsOption = None,
+    config: ConfigFile = None,
     new_tokens: Annotated[int, option("N", "Tokens generated in each call.", min=2)] = 32,
     repeats: Annotated[int, option("N", "Rounds, after a warm-up.", min=1)] = 5,
     max_seconds: Annotated[float, option("S", "No new round starts after this; the first always does.")] = 600.0,
@@ -71,6 +77,9 @@ def bench(
     with command(json, debug, force) as console:
         with console.working("starting"):
             from divprune.efficiency import BenchOptions, measure_methods
+        how = how_to_prune(config, model, console, keep_ratio=keep_ratio, num_keep=num_keep, positions=positions)
+        if config is not None and (method or architecture):
+            raise ArgumentError("`config` says which method of which model; leave `method` and `architecture` out")
         options = BenchOptions(
             model=model,
             architecture=architecture,
@@ -82,9 +91,10 @@ def bench(
             video=video,
             num_frames=num_frames,
             prompt=prompt,
-            methods=tuple(method or ("divprune",)),
-            keep_ratio=keep_ratio,
-            num_keep=num_keep,
+            methods=tuple(method or (how["method"],)),
+            keep_ratio=how["keep_ratio"],
+            num_keep=how["num_keep"],
+            positions=how["positions"],
             scope=scope.value,
             newlines=newlines.value,
             new_tokens=new_tokens,

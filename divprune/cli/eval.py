@@ -1,16 +1,17 @@
-"""`divprune eval`: compare methods on data sets through lmms-eval, or on generated scenes."""
+"""`divprune eval`: compare methods on data sets through lmms-eval, or on generated scenes and videos."""
 
-from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from divprune.cli.console import Console, command
+from divprune.cli.scenes import SCENE_SUITES, check_scenes, show_scenes
 from divprune.cli.shared_options import (
     BackendOption,
     BaseUrl,
     BatchSize,
     CiderTokenizer,
+    ConfigFile,
     Data,
     Debug,
     EgoschemaUrl,
@@ -32,19 +33,14 @@ from divprune.cli.shared_options import (
     counts_of,
     given_of,
     given_positions,
+    how_to_prune,
     keep_ratios_of,
     option,
 )
 from divprune.cli.tables import number_table
 from divprune.errors import ArgumentError
-from divprune.fidelity import FIDELITY_LEGEND, marked
 
 TOKENS = "tokens: visual tokens kept of an image or video, on average."
-SCENES_HEADER = ("kept", "cost", "F1", "count", "color", "shape", "place", "CIDEr", "mean, 95 %")
-SCENES_LEGEND = (
-    "kept: visual tokens of {total:.0f}. cost: prefill FLOPs in percent (Eq. 5). F1: existence, as in POPE. CIDEr: "
-    "captions, 10 at best. The other columns are right answers in percent; mean: of all kinds but captions."
-)
 
 
 class Matched(StrEnum):
@@ -60,8 +56,9 @@ def evaluate(
         str,
         option(
             "NAMES",
-            "What to run: scenes (built in, answered by the embedded model; no verdict on photographs), paper-image, "
-            "paper-video or paper (the paper's benchmarks), or benchmarks by name: 'pope mmmu_val'.",
+            "What to run: scenes or scenes-video (built in: generated images or videos, answered by an embedded model; "
+            "no verdict on photographs or films), paper-image, paper-video or paper (the paper's benchmarks), or "
+            "benchmarks by name: 'pope mmmu_val'.",
         ),
     ] = "scenes",
     model: Annotated[str | None, option("PATH", "Checkpoint directory or hub name.", "none; scenes: embedded")] = None,
@@ -70,7 +67,7 @@ def evaluate(
         option(
             "NAMES",
             "Methods, separated by spaces: 'divprune random:seed=3'; unpruned always runs.",
-            "divprune random; scenes: all",
+            "divprune random; scenes: all; scenes-video: all for videos alone, and baselines",
         ),
     ] = None,
     keep_ratios: Annotated[
@@ -78,7 +75,7 @@ def evaluate(
         option(
             "FRACTIONS",
             "Fractions of the visual tokens that stay, separated by spaces.",
-            "the paper's, 0.098 or 0.1; scenes: 0.5 0.25 0.098 0.05",
+            "the paper's, 0.098 or 0.1; scenes: 0.5 0.25 0.098 0.05; scenes-video: 0.25 0.1 0.05",
             names=("--keep-ratios", "--keep-ratio"),
         ),
     ] = None,
@@ -101,11 +98,15 @@ def evaluate(
             "original where the model can",
         ),
     ] = None,
+    config: ConfigFile = None,
     visual_tokens: Annotated[
         int | None, option("M", "Visual tokens of an image, where --equal flops cannot tell from the config.", min=1)
     ] = None,
     limit: Annotated[
-        int | None, option("N", "Only the first N questions of each benchmark; N scenes.", "all; scenes: 500", min=1)
+        int | None,
+        option(
+            "N", "Only the first N questions of each benchmark; N scenes.", "all; scenes: 500; scenes-video: 250", min=1
+        ),
     ] = None,
     resume: Resume = None,
     backend: BackendOption = None,
@@ -131,6 +132,15 @@ def evaluate(
         names = None if methods is None else tuple(methods.split())
         ratios = None if not keep_ratios else keep_ratios_of(" ".join(keep_ratios))
         numbered = given_positions(positions)
+        if config is not None:
+            if names or ratios or numbered or num_keep:
+                raise ArgumentError(
+                    "`config` says how to prune; leave `methods`, `keep_ratios`, `num_keep` and `positions` out"
+                )
+            of_suite = "embedded-video" if suite.strip() == "scenes-video" else None
+            how = how_to_prune(config, model or of_suite, console)
+            names, ratios = tuple(dict.fromkeys((how["method"], "random"))), (how["keep_ratio"],)
+            numbered = how["positions"]
         running: dict[str, Any] = {
             "backend": backend and backend.value,
             "base_url": base_url,
@@ -146,12 +156,22 @@ def evaluate(
             "tokenizer": cider_tokenizer and cider_tokenizer.value,
             "egoschema_url": egoschema_url,
         }
-        if suite.split() == ["scenes"]:
+        if suite.strip() in SCENE_SUITES:
             others = {"visual_tokens": visual_tokens, "num_keep": num_keep}
             others |= {"scope": scope if scope is not ScopeName.item else None}
             others |= {"newlines": newlines if newlines is not NewlinesName.budget else None}
-            _check_scenes(model, running | others)
-            _scenes(console, names, ratios, equal or Matched.both, numbered, limit, output, resume is not False)
+            check_scenes(suite.strip(), model, running | others)
+            show_scenes(
+                console,
+                suite=suite.strip(),
+                methods=names,
+                keep_ratios=ratios,
+                equal=(equal or Matched.both).value,
+                positions=numbered,
+                limit=limit,
+                output=output,
+                resume=resume is not False,
+            )
             return
         with console.working("starting"):
             from divprune.experiments import HarnessOptions, SuiteOptions, run_suite
@@ -191,84 +211,3 @@ def _show_suite(console: Console, scores: Any) -> None:
     console.show(*shortfalls(found), *reasons(found), metrics_line(found), LEGEND, TOKENS)
     console.show(f"Records: {scores.results.folder}")
     console.result(scores.as_json())
-
-
-def _check_scenes(model: str | None, others: Mapping[str, Any]) -> None:
-    """Refuse what does not apply to generated scenes."""
-    if model not in (None, "embedded"):
-        raise ArgumentError(
-            "`suite` scenes asks the embedded model, which was trained on such scenes and knows no others, got "
-            f"`model` {model}; give that another suite, such as `suite` pope"
-        )
-    given = ", ".join(f"`{name}`" for name, value in others.items() if value is not None)
-    if given:
-        raise ArgumentError(f"{given}: not for `suite` scenes, which answers from the embedded model on the CPU")
-
-
-def _scenes(
-    console: Console,
-    methods: tuple[str, ...] | None,
-    keep_ratios: tuple[float, ...] | None,
-    equal: Matched,
-    positions: Literal["original", "compact"] | None,
-    limit: int | None,
-    output: Path | None,
-    resume: bool,
-) -> None:
-    with console.working("starting"):
-        from divprune.evaluation.scenes import SceneOptions, notice, run_scenes
-    options = SceneOptions(
-        methods=methods,
-        keep_ratios=keep_ratios or SceneOptions.keep_ratios,
-        matchings=tuple(each for each in SceneOptions.matchings if equal in (each, "both")),
-        positions=positions,
-        num_scenes=limit or SceneOptions.num_scenes,
-        output=output or SceneOptions.output,
-        resume=resume,
-    )
-    scores = run_scenes(options, console)
-    answered = [row for row in scores.rows if row["refusal"] is None]
-    at_equal_tokens = [row for row in answered if row["matching"] != "flops"]
-    # Where tokens go before the LLM, equal tokens are equal FLOPs.
-    seen = {(row["method"], row["num_kept"]) for row in at_equal_tokens}
-    others = [row for row in answered if (row["method"], row["num_kept"]) not in seen]
-    console.show(_scenes_table(at_equal_tokens))
-    if others:
-        console.show("Other counts, at equal FLOPs:", _scenes_table(others))
-    for (method, refusal), where in _refused(scores.rows).items():
-        console.show(f"refused: {method}{where}: {refusal}")
-    console.show(
-        SCENES_LEGEND.format(total=scores.rows[0]["num_kept"]), FIDELITY_LEGEND, notice(), f"Record: {scores.record}"
-    )
-    console.result({"suite": "scenes", "config": scores.config, "rows": scores.rows})
-
-
-def _refused(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
-    """Locate where each method was refused, by method and reason."""
-    places: dict[tuple[str, str], list[str]] = {}
-    for row in rows:
-        if row["refusal"] is not None:
-            place = [] if row["keep_ratio"] is None else [f"{row['keep_ratio']:g} (equal {row['matching']})"]
-            places.setdefault((row["method"], row["refusal"]), []).extend(place)
-    return {key: f" at {', '.join(found)}" if found else "" for key, found in places.items()}
-
-
-def _scenes_table(rows: Iterable[Mapping[str, Any]]) -> Any:
-    return number_table(("method",), SCENES_HEADER, map(_cells, rows))
-
-
-def _cells(row: Mapping[str, Any]) -> Sequence[str]:
-    columns = ("existence_f1", "count", "color", "shape", "position")
-    interval = f"{_number(row['mean_low_percent'])}-{_number(row['mean_high_percent'])}"
-    return (
-        marked(row["method"], row["fidelity"]),
-        f"{row['num_kept']:.0f}",
-        _number(row["flop_percent"]),
-        *(_number(row[f"{column}_percent"]) for column in columns),
-        _number(row["caption_cider"], 1),
-        f"{_number(row['mean_percent'])} ({interval})",
-    )
-
-
-def _number(value: float | None, digits: int = 0) -> str:
-    return "" if value is None else f"{value:.{digits}f}"

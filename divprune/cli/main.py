@@ -16,6 +16,7 @@ from divprune.cli.methods import families, methods
 from divprune.cli.reproduce import reproduce
 from divprune.cli.run import run
 from divprune.cli.serve import serve
+from divprune.cli.tune import tune_model
 from divprune.errors import printable
 
 
@@ -69,3 +70,4 @@ app.command()(reproduce)
 app.command()(figures)
 app.command()(serve)
 app.command()(batch)
+app.command("tune")(tune_model)

@@ -12,6 +12,7 @@ from rich.text import Text
 from divprune.cli.console import command
 from divprune.cli.shared_options import (
     AllowDownload,
+    ConfigFile,
     Debug,
     Device,
     Dtype,
@@ -24,9 +25,11 @@ from divprune.cli.shared_options import (
     NewlinesOption,
     NumFramesSampled,
     Page,
+    PositionsOption,
     ScopeName,
     ScopeOption,
     WeightsDtype,
+    how_to_prune,
     option,
 )
 from divprune.errors import printable
@@ -56,6 +59,8 @@ def run(
     ] = None,
     scope: ScopeOption = ScopeName.item,
     newlines: NewlinesOption = NewlinesName.budget,
+    positions: PositionsOption = None,
+    config: ConfigFile = None,
     compare: Annotated[bool, typer.Option(help="Also answer from all visual tokens.")] = True,
     report: Annotated[Path | None, option("FILE", "Write an HTML report, images included, to this file.")] = None,
     max_new_tokens: Annotated[int, option("N", "Longest answer, in tokens.", min=1)] = 64,
@@ -70,6 +75,9 @@ def run(
     with command(json, debug, force) as console:
         from divprune.demo import DemoOptions, run_demo
 
+        how = how_to_prune(
+            config, model, console, method=method, keep_ratio=keep_ratio, num_keep=num_keep, positions=positions
+        )
         options = DemoOptions(
             model=model,
             images=tuple(image or ()),
@@ -78,9 +86,7 @@ def run(
             videos=tuple(video or ()),
             num_frames=num_frames,
             prompts=tuple(prompt or ()),
-            method=method,
-            keep_ratio=keep_ratio,
-            num_keep=num_keep,
+            **how,
             scope=scope.value,
             newlines=newlines.value,
             compare=compare,

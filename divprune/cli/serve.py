@@ -7,7 +7,15 @@ import typer
 
 from divprune.budget import Budget
 from divprune.cli.console import Console, one_line_errors
-from divprune.cli.shared_options import Debug, Json, MethodName, Numbered, given_positions, option
+from divprune.cli.shared_options import (
+    ConfigFile,
+    Debug,
+    Json,
+    MethodName,
+    PositionsOption,
+    how_to_prune,
+    option,
+)
 from divprune.errors import argument_errors
 
 if TYPE_CHECKING:
@@ -24,14 +32,6 @@ ServedKeepRatio = Annotated[
     option("FRACTION", "Fraction of each image's tokens that stays (not what goes), in (0, 1].", "0.098"),
 ]
 ServedNumKeep = Annotated[int | None, option("N", "Tokens kept of each image, instead of a fraction.")]
-ServedPositions = Annotated[
-    Numbered | None,
-    option(
-        "HOW",
-        "Kept tokens keep their position numbers (original), or are numbered anew (compact).",
-        "original where the model can",
-    ),
-]
 
 
 def serve(
@@ -40,7 +40,8 @@ def serve(
     method: MethodName = "divprune",
     keep_ratio: ServedKeepRatio = None,
     num_keep: ServedNumKeep = None,
-    positions: ServedPositions = None,
+    positions: PositionsOption = None,
+    config: ConfigFile = None,
     allow_request_ratio: Annotated[
         bool, typer.Option("--allow-request-ratio", help="Let requests ask for fewer tokens than that.")
     ] = False,
@@ -58,7 +59,11 @@ def serve(
             from divprune.budget import budget_or_default
             from divprune.serving.server import pruned_server
             from divprune.serving.vllm_installed import require_vllm
-        kept = budget_or_default(keep_ratio, num_keep)
+        how = how_to_prune(
+            config, model, console, method=method, keep_ratio=keep_ratio, num_keep=num_keep, positions=positions
+        )
+        method = how["method"]
+        kept = budget_or_default(how["keep_ratio"], how["num_keep"])
         if not dry_run:
             require_vllm()
         with argument_errors():
@@ -67,7 +72,7 @@ def serve(
                 method=method,
                 keep_ratio=kept.keep_ratio,
                 num_keep=kept.num_keep,
-                positions=given_positions(positions),
+                positions=how["positions"],
                 allow_request_ratio=allow_request_ratio,
                 grace=grace,
                 flags=tuple(flags or ()),

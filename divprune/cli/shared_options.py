@@ -3,11 +3,16 @@
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from divprune.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from divprune.progress import Progress
+
+DEFAULT_METHOD = "divprune"
 
 
 def option(
@@ -56,6 +61,44 @@ def counts_of(words: str) -> tuple[int, ...]:
     if not counts:
         raise ArgumentError(f"`num_keep` must be whole numbers, separated by spaces, got {words!r}")
     return counts
+
+
+def how_to_prune(
+    config: Path | None,
+    model: str | None,
+    progress: "Progress",
+    *,
+    method: str = DEFAULT_METHOD,
+    keep_ratio: float | None = None,
+    num_keep: int | None = None,
+    positions: "Numbered | None" = None,
+) -> dict[str, Any]:
+    """Return method, keep ratio, number and positions as they were given, or as a tuned setting says.
+
+    Args:
+        config: file of the tuned setting.
+        model: checkpoint that it must be of.
+        progress: is told what the file stands for.
+        method: given beside it.
+        keep_ratio: given beside it.
+        num_keep: given beside it.
+        positions: given beside it.
+
+    Raises:
+        ArgumentError: the file is given, and something beside it.
+        TuningError: the file cannot be read, or is of another model.
+    """
+    given = {"method": method, "keep_ratio": keep_ratio, "num_keep": num_keep, "positions": given_positions(positions)}
+    if config is None:
+        return given
+    beside = [name for name, value in given.items() if value not in (None, DEFAULT_METHOD)]
+    if beside:
+        raise ArgumentError(f"`config` says how to prune; leave {' and '.join(f'`{name}`' for name in beside)} out")
+    from divprune.tuned_setting import tuned_for_checkpoint
+
+    setting = tuned_for_checkpoint(config, model)
+    progress.note(f"{config}: {setting}")
+    return given | setting.arguments
 
 
 def given_of(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,6 +199,20 @@ ScopeOption = Annotated[
 ]
 NewlinesOption = Annotated[
     NewlinesName, option("NAME", "Newline tokens: part of the budget, or on top: keep (all), rows (of kept tokens).")
+]
+ConfigFile = Annotated[
+    Path | None,
+    option(
+        "FILE", "What `divprune tune` found, instead of --method, --keep-ratio and --positions.", names=("--config",)
+    ),
+]
+PositionsOption = Annotated[
+    Numbered | None,
+    option(
+        "HOW",
+        "Kept tokens keep their position numbers (original), or are numbered anew (compact).",
+        "original where the model can",
+    ),
 ]
 NumFramesSampled = Annotated[int, option("N", "Frames sampled from each video.", min=1)]
 AccountingName = Annotated[

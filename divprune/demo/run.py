@@ -17,7 +17,7 @@ from divprune.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from divprune.checkpoints import LoadedModel
-    from divprune.config import Newlines, PruningConfig, Scope
+    from divprune.config import Newlines, Positions, PruningConfig, Scope
     from divprune.demo.answering import AnswerPair
     from divprune.demo.summary import Summary
 
@@ -40,6 +40,7 @@ class DemoOptions:
         num_keep: how many are kept of each item, instead.
         scope: as for `prune`.
         newlines: as for `prune`.
+        positions: as for `prune`.
         compare: also answer from all visual tokens.
         report: an HTML file to write.
         max_new_tokens: length limit of an answer.
@@ -60,6 +61,7 @@ class DemoOptions:
     num_keep: int | None = None
     scope: "Scope" = "item"
     newlines: "Newlines" = "budget"
+    positions: "Positions | None" = None
     compare: bool = True
     report: Path | None = None
     max_new_tokens: int = 64
@@ -200,7 +202,7 @@ def _check_report(path: Path, inputs: Sequence[Path]) -> None:
 def _config(options: DemoOptions) -> "PruningConfig":
     from divprune.config import PruningConfig
 
-    names = ("keep_ratio", "num_keep", "scope", "newlines")
+    names = ("keep_ratio", "num_keep", "scope", "newlines", "positions")
     try:
         with argument_errors():
             return PruningConfig.parse(options.method, **{name: getattr(options, name) for name in names})
@@ -209,10 +211,10 @@ def _config(options: DemoOptions) -> "PruningConfig":
 
 
 def _tell(loaded: "LoadedModel", options: DemoOptions, progress: Progress) -> None:
-    from divprune.checkpoints import EMBEDDED
+    from divprune.embedded import EMBEDDED_FOLDERS
     from divprune.prompting import has_chat_template
 
-    if loaded.name == EMBEDDED and (options.images or options.videos):
+    if loaded.name in EMBEDDED_FOLDERS and (options.images or options.videos):
         progress.note("the embedded model knows generated scenes only; give `model` for photographs")
     if not has_chat_template(loaded):
         progress.note(f"{loaded.name} has no chat template; the prompt is placeholders and question, nothing else")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from divprune.budget import budget_or_default
 from divprune.checkpoints import EMBEDDED, checkpoint_config, choose_device, load_model
-from divprune.config import Newlines, PruningConfig, Scope
+from divprune.config import Newlines, Positions, PruningConfig, Scope
 from divprune.efficiency.bench import UNPRUNED_VARIANT, Measurement, Variant, run_bench, run_once
 from divprune.efficiency.memory import in_own_process, peak_memory_bytes
 from divprune.efficiency.random_model import random_inputs, random_model
@@ -48,6 +48,7 @@ class BenchOptions:
         num_keep: how many are kept of each item, instead.
         scope: as for `prune`.
         newlines: as for `prune`.
+        positions: as for `prune`; methods inside the LLM always leave them as they are.
         new_tokens: generated in each call.
         repeats: rounds, after a warm-up.
         max_seconds: no new round starts after this; the first always does.
@@ -72,6 +73,7 @@ class BenchOptions:
     num_keep: int | None = None
     scope: Scope = "item"
     newlines: Newlines = "budget"
+    positions: Positions | None = None
     new_tokens: int = 32
     repeats: int = 5
     max_seconds: float = 600.0
@@ -177,7 +179,9 @@ def _variants(options: BenchOptions) -> list[Variant]:
     for name in dict.fromkeys(("random", *options.methods)):
         method = get_method(name)
         keep_ratio, num_keep = (options.keep_ratio, options.num_keep) if method.takes_budget else (None, None)
-        config = PruningConfig(method, keep_ratio, num_keep, scope=options.scope, newlines=options.newlines)
+        positions = None if method.layers else options.positions
+        values: Any = {"scope": options.scope, "newlines": options.newlines, "positions": positions}
+        config = PruningConfig(method, keep_ratio, num_keep, **values)
         rows.append(Variant(method_title(name), config))
     return rows
 
@@ -259,6 +263,7 @@ def _config(options: BenchOptions, subject: BenchSubject, measurements: Sequence
         "num_keep": kept.num_keep,
         "scope": kept.scope,
         "newlines": kept.newlines,
+        "positions": kept.positions,
         "num_new_tokens": options.new_tokens,
         "warm_up": 1,
         "repeats": len(measurements[0].timings),

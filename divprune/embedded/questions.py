@@ -16,7 +16,7 @@ _SPLIT_CODES: dict[Split, int] = {"train": 11, "validation": 12, "test": 13}
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt about one scene and the one right answer."""
+    """A prompt about one scene or video and the one right answer."""
 
     kind: str
     prompt: str
@@ -38,7 +38,7 @@ def questions(scene: Scene, per_kind: int | Mapping[str, int] = 1, stream: int =
         The questions, in the order of KINDS.
     """
     numbers = per_kind if isinstance(per_kind, Mapping) else dict.fromkeys(KINDS, per_kind)
-    generator = np.random.default_rng([_SPLIT_CODES[scene.split], scene.seed, stream])
+    generator = question_generator(scene.split, scene.seed, stream)
     writer = _Writer(scene, generator)
     asked = [
         *writer.existence(numbers["existence"]),
@@ -49,6 +49,11 @@ def questions(scene: Scene, per_kind: int | Mapping[str, int] = 1, stream: int =
         ("caption", writer.pick(TEMPLATES["caption"]), caption(scene)),
     ]
     return [Question(kind, prompt, answer, scene.seed, scene.split) for kind, prompt, answer in asked]
+
+
+def question_generator(split: Split, seed: int, stream: int, *more: int) -> np.random.Generator:
+    """Return what draws the questions about a scene or video."""
+    return np.random.default_rng([_SPLIT_CODES[split], seed, stream, *more])
 
 
 def caption(scene: Scene) -> str:
@@ -64,30 +69,35 @@ def caption(scene: Scene) -> str:
 
 def _phrase(color: str, shape: str, amount: int) -> str:
     if amount == 1:
-        return f"{_article(color)} {color} {shape}"
+        return f"{article_of(color)} {color} {shape}"
     return f"{NUMBERS[amount]} {color} {plural(shape)}"
 
 
-def _article(word: str) -> str:
+def article_of(word: str) -> str:
+    """Return the article before a word."""
     return "an" if word[0] in "aeiou" else "a"
 
 
-def _unique(values: list[str]) -> list[str]:
+def once(values: list[str]) -> list[str]:
     """Return the values that occur once."""
     return [value for value, amount in Counter(values).items() if amount == 1]
 
 
-_Asked = tuple[str, str, str]  # kind, prompt, answer
+Asked = tuple[str, str, str]
+"""Kind, prompt and answer."""
 _Choice = TypeVar("_Choice")
 
 
-class _Writer:
-    """Draws the questions of each kind for one scene."""
+class ExistenceWriter:
+    """Draws questions about what is there."""
 
-    def __init__(self, scene: Scene, generator: np.random.Generator) -> None:
-        self.objects = scene.objects
+    def __init__(
+        self, present: set[tuple[str, str]], templates: Mapping[str, Sequence[str]], generator: np.random.Generator
+    ) -> None:
+        """Take the colours and shapes that are there, the wordings by kind, and what draws."""
+        self.present = present
+        self.templates = templates
         self.generator = generator
-        self.present = {(item.color, item.shape) for item in scene.objects}
 
     def pick(self, choices: Sequence[_Choice]) -> _Choice:
         """One of the choices, all equally likely."""
@@ -97,12 +107,14 @@ class _Writer:
         """Up to `number` different choices in random order."""
         return [choices[int(place)] for place in self.generator.permutation(len(choices))[:number]]
 
-    def existence(self, number: int) -> list[_Asked]:
+    def existence(self, number: int) -> list[Asked]:
         """As many pairs that are there as pairs that are not."""
         asked = []
         for _ in range(number):
             for (color, shape), answer in ((self.pick(sorted(self.present)), "yes"), (self._absent(), "no")):
-                prompt = self.pick(TEMPLATES["existence"]).format(article=_article(color), name=f"{color} {shape}")
+                prompt = self.pick(self.templates["existence"]).format(
+                    article=article_of(color), name=f"{color} {shape}"
+                )
                 asked.append(("existence", prompt, answer))
         return asked
 
@@ -116,7 +128,15 @@ class _Writer:
         adversarial = [(c, s) for c, s in absent if c in colors or s in shapes]
         return self.pick(wanted or adversarial)
 
-    def count(self, number: int) -> list[_Asked]:
+
+class _Writer(ExistenceWriter):
+    """Draws the questions of each kind for one scene."""
+
+    def __init__(self, scene: Scene, generator: np.random.Generator) -> None:
+        super().__init__({(item.color, item.shape) for item in scene.objects}, TEMPLATES, generator)
+        self.objects = scene.objects
+
+    def count(self, number: int) -> list[Asked]:
         """Count all objects, those of a colour, or those of a shape; now and then of something absent."""
         asked = []
         for _ in range(number):
@@ -134,15 +154,15 @@ class _Writer:
         shape = self.pick(SHAPES if any_value else [item.shape for item in self.objects])
         return plural(shape), sum(item.shape == shape for item in self.objects)
 
-    def color(self, number: int) -> list[_Asked]:
+    def color(self, number: int) -> list[Asked]:
         """Return the colour of a shape that occurs once."""
-        unique = _unique([item.shape for item in self.objects])
+        unique = once([item.shape for item in self.objects])
         chosen = self.sample([item for item in self.objects if item.shape in unique], number)
         return [("color", self.pick(TEMPLATES["color"]).format(shape=item.shape), item.color) for item in chosen]
 
-    def shape(self, number: int) -> list[_Asked]:
+    def shape(self, number: int) -> list[Asked]:
         """Return the shape of a colour that occurs once."""
-        unique = _unique([item.color for item in self.objects])
+        unique = once([item.color for item in self.objects])
         chosen = self.sample([item for item in self.objects if item.color in unique], number)
         return [
             (
@@ -153,8 +173,8 @@ class _Writer:
             for item in chosen
         ]
 
-    def position(self, number: int) -> list[_Asked]:
+    def position(self, number: int) -> list[Asked]:
         """Return the region of an object whose name occurs once."""
-        unique = _unique([item.name for item in self.objects])
+        unique = once([item.name for item in self.objects])
         chosen: list[SceneObject] = self.sample([item for item in self.objects if item.name in unique], number)
         return [("position", self.pick(TEMPLATES["position"]).format(name=item.name), item.region) for item in chosen]

@@ -44,7 +44,7 @@ RADIUS_RANGES: dict[str, tuple[int, int]] = {"small": (9, 11), "large": (13, 16)
 _SPLIT_CODES: dict[str, int] = {"train": 1, "validation": 2, "test": 3}
 _REGION_EDGE_MARGIN = 3  # pixels between an object's centre and a region border, so that "where" has one answer
 _GAP = 2  # pixels between the circumscribed circles of two objects
-_PLACEMENT_TRIES = 40
+PLACEMENT_TRIES = 40
 
 
 @dataclass(frozen=True)
@@ -111,18 +111,27 @@ def scene(seed: int, split: Split = "test") -> Scene:
     Raises:
         ValueError: if `seed` is negative or `split` unknown.
     """
+    generator = generator_of(seed, split)
+    while True:
+        objects = _objects(generator)
+        if split_of(objects) == split:
+            return Scene(seed, split, objects, random_background(generator))
+
+
+def generator_of(seed: int, split: Split, *streams: int) -> np.random.Generator:
+    """Return the generator of a seed of a split; `streams` make others of it.
+
+    Raises:
+        ValueError: if `seed` is negative or `split` unknown.
+    """
     if split not in _SPLIT_CODES:
         raise ValueError(f"split must be one of {', '.join(_SPLIT_CODES)}, got {split!r}")
     if seed < 0:
         raise ValueError(f"seed must be non-negative, got {seed}")
-    generator = np.random.default_rng([_SPLIT_CODES[split], seed])
-    while True:
-        objects = _objects(generator)
-        if split_of(objects) == split:
-            return Scene(seed, split, objects, _background(generator))
+    return np.random.default_rng([_SPLIT_CODES[split], seed, *streams])
 
 
-def split_of(objects: tuple[SceneObject, ...]) -> Split:
+def split_of(objects: tuple[object, ...]) -> Split:
     """Return the only split that may hold these objects: one eighth test, one eighth validation, the rest training."""
     bucket = zlib.crc32(repr(sorted(map(repr, objects))).encode()) % 8
     if bucket == 0:
@@ -130,14 +139,14 @@ def split_of(objects: tuple[SceneObject, ...]) -> Split:
     return "validation" if bucket == 1 else "train"
 
 
-def _integer(generator: np.random.Generator, low: int, high: int) -> int:
+def random_integer(generator: np.random.Generator, low: int, high: int) -> int:
     """Return a uniform integer, both ends included."""
     return int(generator.integers(low, high + 1))
 
 
 def _objects(generator: np.random.Generator) -> tuple[SceneObject, ...]:
     """One to six objects that do not touch; starts over when they do not fit."""
-    num_objects = _integer(generator, 1, MAX_OBJECTS)
+    num_objects = random_integer(generator, 1, MAX_OBJECTS)
     while True:
         placed: list[SceneObject] = []
         for _ in range(num_objects):
@@ -152,44 +161,52 @@ def _objects(generator: np.random.Generator) -> tuple[SceneObject, ...]:
 
 def _color_and_shape(generator: np.random.Generator, placed: list[SceneObject]) -> tuple[str, str]:
     """Repeat an earlier object's colour or shape now and then: counting and adversarial questions live on it."""
-    color = tuple(COLORS)[_integer(generator, 0, len(COLORS) - 1)]
-    shape = SHAPES[_integer(generator, 0, len(SHAPES) - 1)]
+    color = tuple(COLORS)[random_integer(generator, 0, len(COLORS) - 1)]
+    shape = SHAPES[random_integer(generator, 0, len(SHAPES) - 1)]
     if placed and generator.random() < 0.3:
-        color = placed[_integer(generator, 0, len(placed) - 1)].color
+        color = placed[random_integer(generator, 0, len(placed) - 1)].color
     if placed and generator.random() < 0.3:
-        shape = placed[_integer(generator, 0, len(placed) - 1)].shape
+        shape = placed[random_integer(generator, 0, len(placed) - 1)].shape
     return color, shape
 
 
 def _place(generator: np.random.Generator, color: str, shape: str, placed: list[SceneObject]) -> SceneObject | None:
     """Find a free place, or None after some tries."""
     size = "small" if generator.random() < 0.5 else "large"
-    radius = _integer(generator, *RADIUS_RANGES[size])
-    rotation = _integer(generator, -12, 12)
-    red, green, blue = (min(255, max(0, channel + _integer(generator, -9, 9))) for channel in COLORS[color])
-    for _ in range(_PLACEMENT_TRIES):
-        center_x, center_y = (_integer(generator, radius + 1, IMAGE_SIZE - radius - 2) for _ in range(2))
+    radius = random_integer(generator, *RADIUS_RANGES[size])
+    rotation = random_integer(generator, -12, 12)
+    rgb = random_shade(generator, color)
+    for _ in range(PLACEMENT_TRIES):
+        center_x, center_y = (random_integer(generator, radius + 1, IMAGE_SIZE - radius - 2) for _ in range(2))
         if _near_region_border(center_x) or _near_region_border(center_y):
             continue
-        if all(_apart(other, center_x, center_y, radius) for other in placed):
-            return SceneObject(color, shape, size, center_x, center_y, radius, rotation, (red, green, blue))
+        if all(apart(other, center_x, center_y, radius) for other in placed):
+            return SceneObject(color, shape, size, center_x, center_y, radius, rotation, rgb)
     return None
+
+
+def random_shade(generator: np.random.Generator, color: str) -> tuple[int, int, int]:
+    """Return a colour's red, green and blue, each up to 9 of 255 off."""
+    red, green, blue = (min(255, max(0, channel + random_integer(generator, -9, 9))) for channel in COLORS[color])
+    return red, green, blue
 
 
 def _near_region_border(coordinate: int) -> bool:
     return any(abs(3 * coordinate - border * IMAGE_SIZE) < 3 * _REGION_EDGE_MARGIN for border in (1, 2))
 
 
-def _apart(other: SceneObject, center_x: int, center_y: int, radius: int) -> bool:
+def apart(other: SceneObject, center_x: int, center_y: int, radius: int) -> bool:
+    """Tell whether an object leaves a gap to a disc."""
     reach = other.radius + radius + _GAP
     return (other.center_x - center_x) ** 2 + (other.center_y - center_y) ** 2 >= reach * reach
 
 
-def _background(generator: np.random.Generator) -> Background:
-    pattern = PATTERNS[_integer(generator, 0, len(PATTERNS) - 1)]
-    brightness = _integer(generator, 60, 150)
-    first = [brightness + _integer(generator, -22, 22) for _ in range(3)]
-    second = [channel + _integer(generator, -28, 28) for channel in first]
+def random_background(generator: np.random.Generator) -> Background:
+    """Return a texture between two muted colours."""
+    pattern = PATTERNS[random_integer(generator, 0, len(PATTERNS) - 1)]
+    brightness = random_integer(generator, 60, 150)
+    first = [brightness + random_integer(generator, -22, 22) for _ in range(3)]
+    second = [channel + random_integer(generator, -28, 28) for channel in first]
     return Background(
         pattern,
         (first[0], first[1], first[2]),

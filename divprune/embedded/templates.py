@@ -1,4 +1,4 @@
-"""The wordings of the questions, by kind."""
+"""The wordings of the questions about images and about videos, by kind."""
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "existence": (
@@ -48,3 +48,35 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     ),
 }
 KINDS: tuple[str, ...] = tuple(TEMPLATES)
+
+VIDEO_TEMPLATES: dict[str, tuple[str, ...]] = {
+    "existence": (
+        "Is there {article} {name} in the video?",
+        "Is there ever {article} {name}?",
+        "Do you ever see {article} {name}?",
+        "Does the video show {article} {name}?",
+        "Does {article} {name} appear in the video?",
+    ),
+    "count": (
+        "How many {things} are there in the video?",
+        "How many {things} does the video show?",
+        "How many {things} do you see in the whole video?",
+        "How many different {things} appear in total?",
+    ),
+    "color": (
+        "What color is the {shape}?",
+        "What color is the {shape} in the video?",
+        "Which color has the {shape}?",
+    ),
+    "motion": (
+        "Which way does the {name} move?",
+        "Where does the {name} move?",
+        "In which direction does the {name} move?",
+    ),
+    "order": (
+        "Which color appears {place}?",
+        "What color appears {place} in the video?",
+        "Which color is the {place} to appear?",
+    ),
+}
+VIDEO_KINDS: tuple[str, ...] = tuple(VIDEO_TEMPLATES)

@@ -1,11 +1,14 @@
-"""The words the embedded model knows."""
+"""The words that the embedded models know."""
 
 import re
+from collections.abc import Mapping, Sequence
 
 from divprune.embedded.scenes import COLORS, REGIONS, SHAPES
-from divprune.embedded.templates import TEMPLATES
+from divprune.embedded.templates import TEMPLATES, VIDEO_TEMPLATES
+from divprune.embedded.videos import DIRECTIONS
 
 IMAGE_TOKEN = "<image>"
+VIDEO_TOKEN = "<video>"
 _FIELD = re.compile(r"{\w+}")
 _SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", IMAGE_TOKEN)
 _PUNCTUATION = (":", "?", ",", ".", "!")
@@ -23,6 +26,10 @@ def words(text: str) -> list[str]:
     return re.findall(r"\w+|[^\w\s]", text.lower())
 
 
+def _words_of(templates: Mapping[str, Sequence[str]]) -> list[str]:
+    return [word for wordings in templates.values() for text in wordings for word in words(_FIELD.sub("", text))]
+
+
 WORDS: tuple[str, ...] = tuple(
     dict.fromkeys(
         [
@@ -35,8 +42,13 @@ WORDS: tuple[str, ...] = tuple(
             *(plural(shape) for shape in SHAPES),
             *(word for region in REGIONS for word in region.split()),
             *_OTHER_WORDS,
-            *(word for wordings in TEMPLATES.values() for text in wordings for word in words(_FIELD.sub("", text))),
+            *_words_of(TEMPLATES),
         ]
     )
 )
-"""The vocabulary; a word's place is its token id."""
+"""The embedded model's vocabulary; a word's place is its token id."""
+
+VIDEO_WORDS: tuple[str, ...] = tuple(
+    dict.fromkeys([*WORDS, VIDEO_TOKEN, *DIRECTIONS, "first", "last", *_words_of(VIDEO_TEMPLATES)])
+)
+"""The embedded video model's: the words of the other keep their ids."""

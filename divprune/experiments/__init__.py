@@ -1,4 +1,4 @@
-"""Compare methods: plan runs, have them run, and set them beside each other and beside the paper."""
+"""Compare methods, with each other and with the paper, and find how far a model may be pruned."""
 
 from divprune.evaluation.harness_options import HarnessOptions
 from divprune.experiments.harness import run_in_harness
@@ -6,6 +6,9 @@ from divprune.experiments.plan import SuiteOptions, plan_suite
 from divprune.experiments.reproduce import Plan, ReproduceOptions, plan_paper
 from divprune.experiments.run import Reproduction, run_paper
 from divprune.experiments.suite import SuiteScores, run_suite
+from divprune.experiments.tuning.options import TuneOptions
+from divprune.experiments.tuning.outcome import Tuned
+from divprune.experiments.tuning.run import tune
 
 __all__ = [
     "HarnessOptions",
@@ -14,9 +17,12 @@ __all__ = [
     "Reproduction",
     "SuiteOptions",
     "SuiteScores",
+    "TuneOptions",
+    "Tuned",
     "plan_paper",
     "plan_suite",
     "run_in_harness",
     "run_paper",
     "run_suite",
+    "tune",
 ]

@@ -14,12 +14,12 @@ from divprune.evaluation.datasets import DATA_SETS, IMAGE_SETS, VIDEO_SETS
 from divprune.evaluation.harness_options import HarnessOptions
 from divprune.evaluation.matching import MATCHINGS, Matching, settings_of
 from divprune.evaluation.runs import UNPRUNED, EvaluationRun
+from divprune.evaluation.scenes.bench import BENCHES
 from divprune.experiments.paper.settings import at_equal_flops
 from divprune.experiments.subjects import CHECKPOINTS, KEEP_RATIO, Subject, architecture_of, subject_of
 from divprune.methods import get_method
 from divprune.methods.item_context import Modality
 
-SCENES = "scenes"
 SUITES = {"paper-image": IMAGE_SETS, "paper-video": VIDEO_SETS, "paper": DATA_SETS}
 AS_IN_LMMS_EVAL = "lmms:"
 """Before a name: lmms-eval's own task, where one of the paper's data sets is called so too."""
@@ -67,10 +67,13 @@ class SuiteOptions:
             ArgumentError: says which argument, and why.
         """
         self.harness.check()
-        if SCENES in self.suite.split():
-            raise ArgumentError("`suite` scenes cannot be combined with data sets; run it by itself")
+        built_in = [name for name in self.suite.split() if name in BENCHES]
+        if built_in:
+            raise ArgumentError(f"`suite` {built_in[0]} cannot be combined with others; run it by itself")
         if not tasks_of(self.suite):
-            raise ArgumentError("`suite` is empty; name tasks, or one of scenes, paper-image, paper-video and paper")
+            raise ArgumentError(
+                "`suite` is empty; name tasks, or one of scenes, scenes-video, paper-image, paper-video and paper"
+            )
         if self.model is None and self.harness.served_model is None:
             raise ArgumentError("`model` is needed: a checkpoint directory or hub name, or 'embedded'")
         if self.visual_tokens is not None and self.equal in (None, "tokens"):

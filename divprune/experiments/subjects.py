@@ -7,12 +7,11 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from divprune.checkpoints import EMBEDDED
 from divprune.efficiency.prefill_costs import visual_tokens_of
 from divprune.efficiency.reference_models import architecture_config, get_architecture
 from divprune.efficiency.shapes import ModelShape, model_shape
 from divprune.efficiency.workloads import Workload, paper_text_tokens, tiled_workload
-from divprune.embedded import checkpoint_path
+from divprune.embedded import EMBEDDED_FOLDERS, checkpoint_path
 from divprune.errors import ArgumentError, first_line
 from divprune.evaluation.datasets import DATA_SETS, data_set
 from divprune.huggingface.families.registry import family_named
@@ -152,12 +151,12 @@ def _other(model: str, num_visual_tokens: int | None) -> Subject:
 
 
 def _config(model: str) -> PreTrainedConfig:
-    path: str | Path = checkpoint_path() if model == EMBEDDED else model
+    path: str | Path = checkpoint_path(model) if model in EMBEDDED_FOLDERS else model
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(path, trust_remote_code=False)
     # Damaged files raise whatever the parser of the day raises, and an unreachable hub whatever it likes.
     except Exception as error:
-        known = ", ".join((EMBEDDED, *CHECKPOINTS))
+        known = ", ".join((*EMBEDDED_FOLDERS, *CHECKPOINTS))
         reason = f"it is none of {known}, and its config cannot be read"
         raise ArgumentError(f"`model` {model[:60]}: {reason}: {first_line(error)[:80]}") from None
     return config

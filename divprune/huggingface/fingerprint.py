@@ -1,12 +1,18 @@
-"""Which model a calibration is of."""
+"""Which model a calibration is of: told by its weights, in memory or on disk."""
 
 import hashlib
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import torch
-from transformers import PreTrainedModel
+from safetensors import safe_open
+from torch import Tensor
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from divprune.errors import CalibrationError, UnsupportedModelError
+
+_ROWS = 16
 
 
 def fingerprint(model: PreTrainedModel) -> str:
@@ -20,10 +26,46 @@ def fingerprint(model: PreTrainedModel) -> str:
     head = cast(Any, model.get_output_embeddings()).weight
     if head.device.type == "meta":
         raise UnsupportedModelError("the output layer must be in memory to tell the model, got one that is offloaded")
-    rows = head[:16].detach().to("cpu", torch.bfloat16).contiguous()
-    digest = hashlib.sha256(rows.view(torch.uint8).numpy().tobytes()).hexdigest()[:16]
-    config = model.config.get_text_config()
-    return f"{model.config.model_type}, {config.num_hidden_layers} layers of {config.hidden_size}, weights {digest}"
+    return f"{_shape(model.config)}, weights {_digest(head[:_ROWS])}"
+
+
+def checkpoint_fingerprint(folder: Path) -> str:
+    """Return the `fingerprint` of a checkpoint's model, without loading it.
+
+    Args:
+        folder: With a config.json; without weights beside it, the part that the config tells is returned.
+    """
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    rows = _output_rows(folder)
+    return _shape(config) if rows is None else f"{_shape(config)}, weights {_digest(rows)}"
+
+
+def _shape(config: PreTrainedConfig) -> str:
+    text = config.get_text_config()
+    return f"{config.model_type}, {text.num_hidden_layers} layers of {text.hidden_size}"
+
+
+def _digest(rows: Tensor) -> str:
+    plain = rows.detach().to("cpu", torch.bfloat16).contiguous()
+    return hashlib.sha256(plain.view(torch.uint8).numpy().tobytes()).hexdigest()[:16]
+
+
+def _output_rows(folder: Path) -> Tensor | None:
+    """Read the first rows of the output layer, or of the input embeddings that are tied to it."""
+    homes: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as weights:
+            homes |= dict.fromkeys(weights.keys(), path)
+    name = _named(homes, "lm_head.weight") or _named(homes, "embed_tokens.weight")
+    if name is None:
+        return None
+    with safe_open(homes[name], framework="pt") as weights:
+        rows: Tensor = weights.get_slice(name)[:_ROWS]
+    return rows
+
+
+def _named(homes: Mapping[str, Path], ending: str) -> str | None:
+    return next((name for name in homes if name.endswith(ending)), None)
 
 
 def require_same_model(model: PreTrainedModel, calibrated: str, remedy: str) -> None:

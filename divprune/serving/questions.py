@@ -12,7 +12,7 @@ from divprune.errors import BatchError
 from divprune.media import image_suffixes, is_url, shown_name
 from divprune.progress import SILENT, Progress
 
-FIELDS = {"id", "image", "images", "prompt"}
+FIELDS = {"id", "image", "images", "prompt", "answer", "answers"}
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,13 @@ class BatchQuestion:
         images: files or data: URLs, in the order in which they stand before the prompt; none to ask about nothing but
             text.
         prompt: what is asked.
+        answers: those that are right, if the input tells; `divprune tune` compares with them.
     """
 
     id: str
     images: tuple[Path | str, ...]
     prompt: str
+    answers: tuple[str, ...] = ()
 
     @property
     def image_names(self) -> tuple[str, ...]:
@@ -48,8 +50,9 @@ def read_questions(
 
     Args:
         source: a folder, each of whose images is asked about, in the order of their names; or a JSONL file in UTF-8
-            whose lines hold `prompt`, `image` (a path or data: URL) or `images` (a list), and perhaps `id`; paths are
-            relative to the file, and the id of a line without one is its number. A line ends at \n alone.
+            whose lines hold `prompt`, `image` (a path or data: URL) or `images` (a list), and perhaps `id`, and
+            `answer` or `answers` (those that are right); paths are relative to the file, and the id of a line without
+            one is its number. A line ends at \n alone.
         prompt: asked where no line has a prompt of its own.
         recursive: whether images in subfolders are asked about too; ids are paths within the folder then.
         progress: told what of a folder is left out.
@@ -144,4 +147,8 @@ def _of_line(fields: Any, number: int, folder: Path, prompt: str | None) -> Batc
     name = fields.get("id", number)
     if isinstance(name, bool) or not isinstance(name, (str, int)):
         raise ValueError(f"id must be a text or a whole number, got {name!r}")
-    return BatchQuestion(str(name), tuple(image if is_url(image) else folder / image for image in images), asked)
+    answers = fields.get("answers", [fields["answer"]] if "answer" in fields else [])
+    if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
+        raise ValueError(f"answer must be a text and answers a list of texts, got {answers!r:.80}")
+    paths = tuple(image if is_url(image) else folder / image for image in images)
+    return BatchQuestion(str(name), paths, asked, tuple(answers))

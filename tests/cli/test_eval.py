@@ -39,6 +39,28 @@ def test_the_table_fits_and_says_what_it_is(divprune: Command, tmp_path: Path) -
     assert "toy" in " ".join(divprune("eval", "--help").stdout.split())
 
 
+def test_videos_have_a_suite_of_their_own(divprune: Command, tmp_path: Path) -> None:
+    wanted = ("--suite", "scenes-video", "--methods", "evs first-frames divprune-per-frame", *FEW, "--output", tmp_path)
+    outcome = divprune("eval", *wanted, "--json")
+    assert outcome.exit_code == 0, outcome.stderr
+    rows = outcome.json["rows"]
+    names = ["unpruned", "video withheld", "evs", "first-frames", "divprune-per-frame"]
+    assert [row["method"] for row in rows] == names
+    assert [row["num_kept"] for row in rows] == [512, 0, 51, 51, 48]
+    record = load_record(tmp_path / "eval-scenes-video.json")
+    assert (record.rows, record.config["model"]) == (rows, "embedded-video")
+    assert "toy videos" in record.config["notice"]
+    shown = divprune("eval", *wanted).stdout
+    header = next(line for line in shown.splitlines() if "F1" in line)
+    assert all(word in header for word in ("count", "color", "motion", "order"))
+    assert "CIDEr" not in shown
+    assert max(map(len, shown.splitlines()[:-2])) <= 80
+    refused = divprune("eval", "--suite", "scenes-video", "--model", "embedded", "--output", tmp_path)
+    assert refused.exit_code == 2
+    assert "asks the model 'embedded-video'" in refused.error
+    assert "cannot be combined" in divprune("eval", "--suite", "scenes-video gqa", "--model", "embedded").error
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -57,3 +79,10 @@ def test_what_cannot_work_is_refused(divprune: Command, tmp_path: Path, argument
 def test_an_output_that_is_a_file_is_refused(divprune: Command, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert "--output" in divprune("eval", "--output", tmp_path / "file").error
+
+
+def test_the_command_knows_every_built_in_suite() -> None:
+    from divprune.cli.scenes import SCENE_SUITES
+    from divprune.evaluation.scenes.bench import BENCHES
+
+    assert tuple(BENCHES) == SCENE_SUITES

@@ -73,8 +73,10 @@ def test_the_package_runs_as_a_module() -> None:
 def test_help_tells_the_defaults_that_hold(divprune: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     shown = " ".join(divprune("eval", "--help").stdout.replace("│", " ").split())
-    assert f"scenes: {SceneOptions.num_scenes})" in shown
-    assert f"scenes: {' '.join(f'{ratio:g}' for ratio in SceneOptions.keep_ratios)})" in shown
+    for suite in ("scenes", "scenes-video"):
+        bench = SceneOptions(suite=suite).bench
+        assert f"{suite}: {bench.num_shown}" in shown
+        assert f"{suite}: {' '.join(f'{ratio:g}' for ratio in bench.keep_ratios)}" in shown
     for command in ("run", "bench", "serve", "batch"):
         assert f"[default: ({DEFAULT_KEEP_RATIO:g})]" in divprune(command, "--help").stdout
 

@@ -53,6 +53,10 @@ def here(
         shutil.copytree(records, folder / "records")
         bundled_scenes()[0].media[0].frames[0].save(folder / "photo.png")
         Image.new("RGB", (8, 8), "red").save(folder / "photos" / "red.png")
+        with (folder / "questions.jsonl").open("w") as file:
+            for number, example in enumerate(bundled_scenes()):
+                example.media[0].frames[0].save(folder / f"{number}.png")
+                file.write(json.dumps({"image": f"{number}.png", "prompt": example.prompt}) + "\n")
     return folders
 
 

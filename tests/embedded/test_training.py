@@ -129,7 +129,7 @@ def test_packed_logits_equal_those_of_single_prompts() -> None:
 
 def test_exported_model_loads_in_single_precision(tmp_path: Path) -> None:
     model = small_model()
-    export(model, tmp_path)
+    export(model, build_processor(), tmp_path)
     loaded = AutoModelForImageTextToText.from_pretrained(tmp_path)
     assert loaded.dtype == torch.float32
     assert all(

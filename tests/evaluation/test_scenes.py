@@ -9,7 +9,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from divprune import prune
 from divprune.embedded import KINDS, checkpoint_path, questions, scene
-from divprune.evaluation.scenes.cases import UNPRUNED, WITHHELD, Case
+from divprune.evaluation.scenes.baselines import UNPRUNED, WITHHELD
+from divprune.evaluation.scenes.cases import Case
 from divprune.evaluation.scenes.scores import Answered
 from divprune.evaluation.scenes.suite import Suite
 

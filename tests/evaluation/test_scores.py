@@ -9,7 +9,7 @@ from divprune.embedded import KINDS, Question, questions, scene
 from divprune.errors import MissingDependencyError
 from divprune.evaluation import cider
 from divprune.evaluation.cider import cider_scores, scene_words
-from divprune.evaluation.scenes.questions import ANSWER_KINDS
+from divprune.evaluation.scenes.bench import answer_kinds
 from divprune.evaluation.scenes.scores import Answered, scores
 
 HAS_SCORER = importlib.util.find_spec("pycocoevalcap") is not None
@@ -39,7 +39,7 @@ def answers(num_scenes: int, right: float) -> list[Answered]:
 
 def test_the_mean_is_over_kinds_and_intervals_hold_it() -> None:
     table = scores(answers(30, 0.7), 30, with_cider=False)
-    assert table["mean_percent"] == pytest.approx(sum(table[f"{kind}_percent"] for kind in ANSWER_KINDS) / 5)
+    assert table["mean_percent"] == pytest.approx(sum(table[f"{kind}_percent"] for kind in answer_kinds(KINDS)) / 5)
     for kind in (*KINDS, "mean"):
         assert table[f"{kind}_low_percent"] < table[f"{kind}_percent"] < table[f"{kind}_high_percent"]
     assert table == scores(answers(30, 0.7), 30, with_cider=False)

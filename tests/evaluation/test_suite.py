@@ -12,17 +12,18 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from divprune.efficiency.shapes import model_shape
 from divprune.efficiency.workloads import Workload
-from divprune.embedded import checkpoint_path
+from divprune.embedded import checkpoint_path, scene
 from divprune.errors import PruningError, UnknownMethodError
 from divprune.evaluation.matching import MATCHINGS
 from divprune.evaluation.scenes import suite as suite_module
+from divprune.evaluation.scenes.bench import IMAGE_BENCH
 from divprune.evaluation.scenes.cases import (
-    KEEP_RATIOS,
     Case,
     cost_percent,
     every_method,
     suite_cases,
 )
+from divprune.evaluation.scenes.questions import batches
 from divprune.evaluation.scenes.suite import Suite, SuiteEntry
 from divprune.jsonl_log import JsonlLog
 from divprune.methods import DivPrune, FitPrune, FitPruneRecipe, ItemContext, Method, available_methods
@@ -45,7 +46,9 @@ def log_of(folder: Path) -> JsonlLog:
 
 
 def test_every_registered_method_has_its_rows(embedded: tuple[Any, Any]) -> None:
-    cases = plan(embedded, every_method(), KEEP_RATIOS, MATCHINGS, {"fitprune": lambda ratio: FitPrune(RECIPE)})
+    cases = plan(
+        embedded, every_method(), IMAGE_BENCH.keep_ratios, MATCHINGS, {"fitprune": lambda ratio: FitPrune(RECIPE)}
+    )
     named = {case.name.partition(":")[0] for case in cases}
     assert named == {"unpruned", "picture withheld"} | {info.name for info in available_methods()}
     tokens = [case for case in cases if case.name == "divprune" and case.matching == "tokens"]
@@ -186,7 +189,7 @@ def test_methods_get_pixels_if_tokens_do_not_do(
 
 
 def test_pixels_and_tokens_give_the_same_answers(embedded: tuple[Any, Any]) -> None:
-    (batch, _) = suite_module.batches(*embedded, [suite_module.scene(0, "test")])
+    (batch, _) = batches(*embedded, [scene(0)])
     assert batch.generate("pixels") == batch.generate("tokens")
     with torch.inference_mode():
         assert DivPrune().select(batch.visual_tokens[0], 3, ItemContext()).shape == (3,)

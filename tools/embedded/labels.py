@@ -47,7 +47,7 @@ def kind_index(item: SceneObject) -> int:
 def patch_labels(scenes: list[Scene]) -> PatchLabels:
     """Label every patch of every scene."""
     kinds = np.zeros((len(scenes), NUM_KINDS), dtype=np.float32)
-    owners, centers = zip(*(_owners(item) for item in scenes), strict=True)
+    owners, centers = zip(*(owners_of(item) for item in scenes), strict=True)
     columns: dict[str, list[torch.Tensor]] = {name: [] for name in CLASS_SIZES}
     for row, (item, owner) in enumerate(zip(scenes, owners, strict=True)):
         kinds[row, [kind_index(thing) for thing in item.objects]] = 1
@@ -76,11 +76,13 @@ def _tables(item: Scene, owner: NDArray[np.int64]) -> dict[str, NDArray[np.int64
     return {name: np.array([0, *column, IGNORED], dtype=np.int64) for name, column in columns.items()}
 
 
-def _owners(item: Scene) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def owners_of(item: Scene) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Per patch: 0 for background, 1 + the object's place in the scene, or -1; and whether it holds a centre.
 
     The patch that holds an object's centre is the object's even where a ring has its hole: counting reads it.
     """
+    if not item.objects:
+        return np.zeros(NUM_VISUAL_TOKENS, dtype=np.int64), np.zeros(NUM_VISUAL_TOKENS, dtype=np.float32)
     masks = object_masks(item)
     sides = (len(item.objects), PATCHES_PER_SIDE, PATCH_SIZE, PATCHES_PER_SIDE, PATCH_SIZE)
     pixels = masks.reshape(sides).sum(axis=(2, 4)).reshape(len(item.objects), NUM_VISUAL_TOKENS)

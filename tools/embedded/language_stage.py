@@ -6,16 +6,15 @@ from typing import NamedTuple
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import LlavaForConditionalGeneration
+from transformers import LlavaForConditionalGeneration, PreTrainedModel
 
 from divprune.embedded.questions import Question, questions
 from divprune.embedded.scenes import Scene, scene
 from tools.embedded.labels import patch_labels
-from tools.embedded.packing import NOT_AN_ANSWER, PREFIX_IDS, PackedBatch, pack
+from tools.embedded.packing import NOT_AN_ANSWER, PackedBatch, pack
 from tools.embedded.tower_stage import TowerHeads, draw_batch, patch_features, tower_logits, tower_loss
 
 _FIRST_SEED = 1_000_000  # fresh scenes: the tower has not seen these
-_FIRST_IMAGE = PREFIX_IDS.index(PREFIX_IDS[-1])
 _PER_KIND = {"existence": 1, "count": 6, "color": 1, "shape": 1, "position": 2}  # the slower to learn, the more
 _DENSE_SHARE = 0.1  # of stage 1's loss in stage 3
 
@@ -36,21 +35,38 @@ def packed_logits(model: LlavaForConditionalGeneration, features: torch.Tensor, 
         batch: the packed questions.
 
     Returns:
-        (batch, L - len(PREFIX_IDS), vocabulary): those behind the image.
+        (batch, L - num_prefix, vocabulary): those behind the image.
     """
-    visual_tokens = model.model.multi_modal_projector(features)
+    states = packed_states(model, model.model.multi_modal_projector(features), batch)
+    logits: torch.Tensor = model.lm_head(states[-1][:, batch.num_prefix :])
+    return logits
+
+
+def packed_states(model: PreTrainedModel, visual_tokens: torch.Tensor, batch: PackedBatch) -> tuple[torch.Tensor, ...]:
+    """Run the language model on a packed batch.
+
+    Args:
+        model: the whole model.
+        visual_tokens: (batch, M, width), after the projector; the prefix ends with their placeholders.
+        batch: the packed questions.
+
+    Returns:
+        (batch, L, width) hidden states: those that enter each layer, and behind the last one's norm.
+    """
     embedded = model.get_input_embeddings()(batch.input_ids)
+    first = batch.num_prefix - visual_tokens.shape[1]
     embedded = torch.cat(
-        [embedded[:, :_FIRST_IMAGE], visual_tokens.to(embedded.dtype), embedded[:, len(PREFIX_IDS) :]], dim=1
+        [embedded[:, :first], visual_tokens.to(embedded.dtype), embedded[:, batch.num_prefix :]], dim=1
     )
-    hidden = model.model.language_model(
+    output = model.model.language_model(
         inputs_embeds=embedded,
         attention_mask=batch.attention_mask,
         position_ids=batch.position_ids,
         use_cache=False,
-    ).last_hidden_state
-    logits: torch.Tensor = model.lm_head(hidden[:, len(PREFIX_IDS) :])
-    return logits
+        output_hidden_states=True,
+    )
+    states: tuple[torch.Tensor, ...] = output.hidden_states
+    return states
 
 
 class LanguageStage:
@@ -119,14 +135,14 @@ class LanguageStage:
             rows = [questions(item, 3) for item in scenes]
             with torch.autocast("cpu", torch.bfloat16):
                 logits = packed_logits(self.model, patch_features(self.model, draw_batch(scenes)), pack(rows))
-            for kind, is_right in _judge(logits, pack(rows), rows):
+            for kind, is_right in judge(logits, pack(rows), rows):
                 right.setdefault(kind, []).append(is_right)
         return {kind: sum(marks) / len(marks) for kind, marks in right.items()}
 
 
 def answer_loss(logits: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
-    """Weighted mean over answer tokens and EOS; logits (batch, L - len(PREFIX_IDS), vocabulary)."""
-    behind = slice(len(PREFIX_IDS), None)
+    """Weighted mean over answer tokens and EOS; logits (batch, L - num_prefix, vocabulary)."""
+    behind = slice(batch.num_prefix, None)
     targets, weights = batch.targets[:, behind], batch.weights[:, behind] * (batch.targets[:, behind] >= 0)
     losses = functional.cross_entropy(
         logits.float().flatten(0, 1), targets.flatten(), ignore_index=NOT_AN_ANSWER, reduction="none"
@@ -134,9 +150,9 @@ def answer_loss(logits: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
     return (losses * weights.flatten()).sum() / weights.sum()
 
 
-def _judge(logits: torch.Tensor, batch: PackedBatch, rows: list[list[Question]]) -> list[tuple[str, bool]]:
+def judge(logits: torch.Tensor, batch: PackedBatch, rows: list[list[Question]]) -> list[tuple[str, bool]]:
     """Kind and rightness of every question."""
-    targets, index = (field[:, len(PREFIX_IDS) :] for field in (batch.targets, batch.question_index))
+    targets, index = (field[:, batch.num_prefix :] for field in (batch.targets, batch.question_index))
     wrong = (logits.argmax(-1) != targets) & (targets != NOT_AN_ANSWER)
     return [
         (question.kind, not bool(wrong[row][index[row] == place].any()))

@@ -4,6 +4,7 @@ A packed row is the prefix (BOS, "USER:", the image) and then question after que
 itself, and its position ids restart right after the image, as if it were alone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,36 +33,40 @@ class PackedBatch:
     targets: torch.Tensor  # (batch, L) int64, the next token where it belongs to an answer, else NOT_AN_ANSWER
     weights: torch.Tensor  # (batch, L) float32, of each target in the loss
     question_index: torch.Tensor  # (batch, L) int64, which of the row's questions, -1 in the prefix and the padding
+    num_prefix: int = len(PREFIX_IDS)  # tokens of the prefix, the same in all rows
 
 
-def word_ids(text: str) -> list[int]:
+def word_ids(text: str, vocabulary: Sequence[str] = WORDS) -> list[int]:
     """Token ids of a text without BOS, as the saved tokenizer gives them."""
-    unknown = WORDS.index("<unk>")
-    return [_IDS.get(word, unknown) for word in words(text)]
+    known = {word: place for place, word in enumerate(vocabulary)}
+    return [known.get(word, known["<unk>"]) for word in words(text)]
 
 
-_IDS = {word: place for place, word in enumerate(WORDS)}
-
-
-def pack(rows: list[list[Question]]) -> PackedBatch:
-    """Pack each image's questions into one row."""
-    packed = [_pack_row(asked) for asked in rows]
+def pack(
+    rows: list[list[Question]], prefix_ids: Sequence[int] = PREFIX_IDS, vocabulary: Sequence[str] = WORDS
+) -> PackedBatch:
+    """Pack the questions about each image or video into one row."""
+    packed = [_pack_row(asked, prefix_ids, vocabulary) for asked in rows]
     length = max(len(columns[0]) for columns in packed)
     fills: tuple[float, ...] = (_PAD, 0, -1, NOT_AN_ANSWER, 0.0)
     ids, positions, index, targets, weights = (
         torch.tensor([[*columns[field], *([fill] * (length - len(columns[field])))] for columns in packed])
         for field, fill in enumerate(fills)
     )
-    return PackedBatch(ids, positions, _attention_mask(index), targets, weights, index)
+    num_prefix = len(prefix_ids)
+    return PackedBatch(ids, positions, _attention_mask(index, num_prefix), targets, weights, index, num_prefix)
 
 
-def _pack_row(asked: list[Question]) -> tuple[list[int], list[int], list[int], list[int], list[float]]:
+def _pack_row(
+    asked: list[Question], prefix_ids: Sequence[int], vocabulary: Sequence[str]
+) -> tuple[list[int], list[int], list[int], list[int], list[float]]:
     """Token ids, position ids, question index, targets and weights of one row."""
-    prefix = len(PREFIX_IDS)
-    ids, positions, index = list(PREFIX_IDS), list(range(prefix)), [-1] * prefix
+    prefix = len(prefix_ids)
+    ids, positions, index = list(prefix_ids), list(range(prefix)), [-1] * prefix
     targets, weights = [NOT_AN_ANSWER] * prefix, [0.0] * prefix
     for place, question in enumerate(asked):
-        prompt, answer = word_ids(question.prompt + " ASSISTANT:"), [*word_ids(question.answer), _EOS]
+        prompt = word_ids(question.prompt + " ASSISTANT:", vocabulary)
+        answer = [*word_ids(question.answer, vocabulary), _EOS]
         ids += [*prompt, *answer]
         positions += range(prefix, prefix + len(prompt) + len(answer))
         index += [place] * (len(prompt) + len(answer))
@@ -71,10 +76,10 @@ def _pack_row(asked: list[Question]) -> tuple[list[int], list[int], list[int], l
     return ids, positions, index, targets, weights
 
 
-def _attention_mask(question_index: torch.Tensor) -> torch.Tensor:
+def _attention_mask(question_index: torch.Tensor, num_prefix: int) -> torch.Tensor:
     """(batch, L) question indices to (batch, 1, L, L): causal, and only the prefix or one's own question."""
     length = question_index.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool).tril()
-    in_prefix = torch.arange(length) < len(PREFIX_IDS)
+    in_prefix = torch.arange(length) < num_prefix
     same = question_index[:, :, None] == question_index[:, None, :]
     return (causal & (in_prefix | same))[:, None]

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 import torch
-from transformers import LlavaForConditionalGeneration
+from transformers import PreTrainedModel, ProcessorMixin
 
 from divprune.outputs import write_whole
 from tools.embedded.language_stage import LanguageStage
@@ -19,14 +19,14 @@ from tools.embedded.processing import build_processor
 from tools.embedded.tower_stage import TowerStage
 
 
-def export(model: LlavaForConditionalGeneration, folder: Path) -> None:
+def export(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> None:
     """Write model (as float16) and processor so that the Auto classes load them (as float32)."""
     halves = {name: tensor.half() for name, tensor in model.state_dict().items()}
     model.generation_config.update(do_sample=False, max_new_tokens=48)
     model.save_pretrained(folder, state_dict=halves)
     # Written for the owner alone, but meant to be packaged.
     (folder / "model.safetensors").chmod(0o644)
-    build_processor().save_pretrained(folder)
+    processor.save_pretrained(folder)
     config_file = folder / "config.json"
     config = json.loads(config_file.read_text())
     for part in (config, config["text_config"], config["vision_config"]):
@@ -56,7 +56,7 @@ def main() -> None:
     if arguments.whole_steps:
         low = Schedule(arguments.whole_steps, matrix_rate=6e-3, other_rate=6e-4, decay_share=0.9)
         run_stage(LanguageStage(model, arguments.language_batch, heads=tower.heads), low, arguments.output)
-    export(model, arguments.output / "checkpoint")
+    export(model, build_processor(), arguments.output / "checkpoint")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The built-in bench: generated scenes, their questions, and the cases that are compared on them."""
+"""The built-in benches: generated images or videos, their questions, and the cases that are compared on them."""
 
 from divprune.evaluation.scenes.run import SceneOptions, SceneScores, run_scenes
 from divprune.evaluation.scenes.suite import notice

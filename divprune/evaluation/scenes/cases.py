@@ -4,22 +4,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from divprune.budget import Budget, budget
-from divprune.config import Positions
+from divprune.config import Positions, Scope
 from divprune.efficiency.flops import compare, prefill_flop
 from divprune.efficiency.schedule import DropSchedule
 from divprune.efficiency.shapes import ModelShape
 from divprune.efficiency.workloads import Workload
 from divprune.evaluation.matching import MATCHINGS, Matching, num_keep_at_equal_flops, settings_of
+from divprune.evaluation.scenes.baselines import UNPRUNED, WITHOUT_PRUNING
+from divprune.evaluation.scenes.bench import IMAGE_BENCH, SceneBench
 from divprune.methods import Method, RandomTokens, available_methods, get_method
 from divprune.methods.sparse_vlm import PUBLISHED
 
 Calibrator = Callable[[float], Method]
 """A target, cost pruned / unpruned -> the method calibrated to it; ValueError if that is out of reach."""
 
-KEEP_RATIOS = (0.5, 0.25, 0.098, 0.05)
-
-UNPRUNED, WITHHELD = "unpruned", "picture withheld"
-
+_BASE_METHODS = ("divprune", "random", "uniform")
 _THREE_LAYERS = "first_layer=1,second_layer=2,third_layer=3"
 _FOR_FEW_LAYERS = {
     "vtw": ("vtw:layer=2",),
@@ -50,8 +49,9 @@ class Case:
         flop_percent: cost of the prefill (Eq. 5 of the DivPrune paper) in percent of the unpruned one; None if that
             only shows when it runs.
         refusal: why it cannot run; None if nothing is known against it.
-        calibrated: the method, where its name does not tell all of it: it was calibrated.
+        given: the method, where its name does not tell all of it: it was calibrated, or is a baseline of the bench.
         positions: as for `prune`; None for the family's default.
+        scope: as for `prune`; `num_keep` is that of a frame if each frame has a budget of its own.
     """
 
     name: str
@@ -60,23 +60,24 @@ class Case:
     num_keep: int | None = None
     flop_percent: float | None = None
     refusal: str | None = None
-    calibrated: Method | None = None
+    given: Method | None = None
     positions: Positions | None = None
+    scope: Scope = "item"
 
     @property
     def key(self) -> str:
         """What its answers depend on: rows with the same key are answered once."""
-        if self.calibrated is not None:
-            return repr(self.calibrated)
-        parts = (self.name, self.num_keep and f"num_keep={self.num_keep}", self.positions)
+        name = self.name if self.given is None else repr(self.given)
+        scope = None if self.scope == "item" else f"scope={self.scope}"
+        parts = (name, self.num_keep and f"num_keep={self.num_keep}", self.positions, scope)
         return " ".join(part for part in parts if part)
 
     @property
     def method(self) -> Method | None:
         """The method, None without pruning; ValueError for one that was refused a calibration."""
-        if self.calibrated is not None:
-            return self.calibrated
-        return None if self.name in (UNPRUNED, WITHHELD) else get_method(self.name)
+        if self.given is not None:
+            return self.given
+        return None if self.name in WITHOUT_PRUNING else get_method(self.name)
 
 
 def numbered(case: Case, positions: Positions | None) -> Case:
@@ -90,23 +91,37 @@ def every_method() -> list[str]:
     return [name for info in available_methods() for name in _FOR_FEW_LAYERS.get(info.name, (info.name,))]
 
 
+def default_methods(bench: SceneBench = IMAGE_BENCH) -> list[str]:
+    """Name what a bench compares by default: every method, or those for videos alone and what they must beat."""
+    if bench.modality == "image":
+        return every_method()
+    for_videos = [info.name for info in available_methods() if info.modalities == ("video",)]
+    return [
+        *_BASE_METHODS,
+        *bench.baselines,
+        *(name for each in for_videos for name in _FOR_FEW_LAYERS.get(each, (each,))),
+    ]
+
+
 def suite_cases(
     names: Sequence[str],
     shape: ModelShape,
     workload: Workload,
-    keep_ratios: Sequence[float] = KEEP_RATIOS,
+    keep_ratios: Sequence[float] | None = None,
     matchings: Sequence[Matching] = MATCHINGS,
     calibrators: Mapping[str, Calibrator] | None = None,
+    bench: SceneBench = IMAGE_BENCH,
 ) -> list[Case]:
-    """List the rows, led by the unpruned one and the one with the image withheld.
+    """List the rows, led by the unpruned one and the one with the image or video withheld.
 
     Args:
-        names: the methods, as `get_method` reads them.
+        names: the methods, as `get_method` reads them, or the bench's baselines.
         shape: of the model that answers.
         workload: its average prompt.
-        keep_ratios: fractions of the visual tokens, in (0, 1].
+        keep_ratios: fractions of the visual tokens, in (0, 1]; None for the bench's own.
         matchings: what is made equal between methods.
         calibrators: by name, how methods are calibrated that cannot do without.
+        bench: what is asked about.
 
     Raises:
         UnknownMethodError: there is no such method.
@@ -117,14 +132,15 @@ def suite_cases(
     words_percent = 100 * words / prefill_flop(shape.language, text, full, "paper")
     cases = [
         Case(UNPRUNED, keep_ratio=1.0, flop_percent=100.0),
-        Case(WITHHELD, keep_ratio=0.0, flop_percent=words_percent),
+        Case(bench.withheld, keep_ratio=0.0, flop_percent=words_percent),
     ]
+    keep_ratios = bench.keep_ratios if keep_ratios is None else keep_ratios
     for name in names:
         calibrator = (calibrators or {}).get(name)
         if calibrator is not None:
             cases += _calibrated_cases(name, calibrator, shape, workload, keep_ratios, matchings)
         else:
-            cases += _Planner(name, shape, workload).cases(keep_ratios, matchings)
+            cases += _Planner(name, shape, workload, bench).cases(keep_ratios, matchings)
     return cases
 
 
@@ -153,15 +169,19 @@ def _calibrated_cases(
                 yield replace(case, refusal=str(error))
                 continue
             cost = compare(shape, [workload], method, None, "paper").ratio
-            yield replace(case, calibrated=method, flop_percent=100 * cost)
+            yield replace(case, given=method, flop_percent=100 * cost)
 
 
 class _Planner:
     """Finds the counts of one method."""
 
-    def __init__(self, name: str, shape: ModelShape, workload: Workload) -> None:
-        self.name, self.shape, self.workload = name, shape, workload
-        self.method = get_method(name)
+    def __init__(self, name: str, shape: ModelShape, workload: Workload, bench: SceneBench) -> None:
+        self.shape, self.workload = shape, workload
+        baseline = bench.baselines.get(name)
+        self.method = get_method(name) if baseline is None else baseline.method
+        scope: Scope = "item" if baseline is None else baseline.scope
+        self.plain = Case(name, given=None if baseline is None else baseline.method, scope=scope)
+        self.num_groups = bench.num_frames if scope == "frame" else 1
 
     def cases(self, keep_ratios: Sequence[float], matchings: Sequence[Matching]) -> Iterator[Case]:
         for setting in settings_of(self.method, keep_ratios, matchings):
@@ -169,20 +189,25 @@ class _Planner:
                 matching, keep_ratio = setting
                 yield self._tokens(keep_ratio) if matching == "tokens" else self._flops(keep_ratio)
             elif not self.method.takes_budget:
-                yield self._costed(Case(self.name, calibrated=self.method if self.method.calibrated_on else None), None)
+                given = self.method if self.method.calibrated_on else self.plain.given
+                yield self._costed(replace(self.plain, given=given), None)
             else:
-                yield Case(self.name)
+                yield self.plain
 
     def _tokens(self, keep_ratio: float) -> Case:
-        num_keep = budget(self.workload.num_visual_tokens, keep_ratio=keep_ratio)
-        return self._costed(Case(self.name, "tokens", keep_ratio, num_keep), Budget(num_keep=num_keep))
+        return self._counted("tokens", keep_ratio, budget(self.workload.num_visual_tokens, keep_ratio=keep_ratio))
 
     def _flops(self, keep_ratio: float) -> Case:
         try:
             num_keep = num_keep_at_equal_flops(keep_ratio, self.shape, [self.workload], self.method)
         except ValueError as error:
-            return Case(self.name, "flops", keep_ratio, refusal=str(error))
-        return self._costed(Case(self.name, "flops", keep_ratio, num_keep), Budget(num_keep=num_keep))
+            return replace(self.plain, matching="flops", keep_ratio=keep_ratio, refusal=str(error))
+        return self._counted("flops", keep_ratio, num_keep)
+
+    def _counted(self, matching: Matching, keep_ratio: float, num_keep: int) -> Case:
+        of_group = max(1, num_keep // self.num_groups)
+        case = replace(self.plain, matching=matching, keep_ratio=keep_ratio, num_keep=of_group)
+        return self._costed(case, Budget(num_keep=of_group * self.num_groups))
 
     def _costed(self, case: Case, kept: Budget | None) -> Case:
         """Return the case with its cost, or refused if the model has no such layer."""

@@ -5,7 +5,6 @@ from functools import cache
 from typing import Any
 
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from divprune.calibration.attention_mass import AttentionSamples, attention_masses
 from divprune.calibration.fitprune import fit_recipe
@@ -42,6 +41,4 @@ def _samples(model: PreTrainedModel, processor: Any) -> Iterator[dict[str, Any]]
     """Return the short questions about each training scene."""
     for seed in range(NUM_TRAINING_SCENES):
         batch = next(batches(model, processor, [scene(seed, "train")]))
-        encoded = BaseModelOutputWithPooling()
-        encoded["pooler_output"] = batch.visual_tokens
-        yield {**batch.with_image, "mm_encoder_outputs": {"image": encoded}}
+        yield {**batch.with_media, "mm_encoder_outputs": {"image": batch.encoded()}}

@@ -1,4 +1,4 @@
-"""Scores of answers about scenes, each with the interval that other scenes of the kind would give."""
+"""Scores of answers about images or videos, each with the interval that others of the kind would give."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 from divprune.embedded import KINDS, Question
 from divprune.evaluation.cider import cider_scores, scene_words
 from divprune.evaluation.resampling import NUM_RESAMPLES, Array, ends, ratio, resampled_sums
-from divprune.evaluation.scenes.questions import ANSWER_KINDS
+from divprune.evaluation.scenes.bench import CAPTION, answer_kinds
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,9 @@ class Answered:
         return self.prediction == self.question.answer
 
 
-def scores(answered: Sequence[Answered], num_scenes: int, with_cider: bool) -> dict[str, float | None]:
+def scores(
+    answered: Sequence[Answered], num_scenes: int, with_cider: bool, kinds: Sequence[str] = KINDS
+) -> dict[str, float | None]:
     """Score answers: accuracies, existence F1 as in POPE ("yes" is the positive answer), and caption CIDEr.
 
     The intervals are percentiles of a bootstrap over scenes, since questions about one scene stand or fall together;
@@ -41,15 +43,17 @@ def scores(answered: Sequence[Answered], num_scenes: int, with_cider: bool) -> d
         answered: answers about scenes 0 to `num_scenes` - 1.
         num_scenes: how many scenes.
         with_cider: whether captions get a CIDEr; needs the extra `captions`.
+        kinds: of the questions; the mean is over all of them but captions.
 
     Returns:
         `{score}_{unit}`, `{score}_low_{unit}` and `{score}_high_{unit}`, ready for a record; None where nothing was
         asked or the score was not wanted.
     """
-    values = {f"{kind}_percent": 100 * _accuracy(answered, kind, num_scenes) for kind in KINDS}
+    values = {f"{kind}_percent": 100 * _accuracy(answered, kind, num_scenes) for kind in kinds}
     values["existence_f1_percent"] = 100 * _f1(answered, num_scenes)
-    values["mean_percent"] = np.mean([values[f"{kind}_percent"] for kind in ANSWER_KINDS], axis=0)
-    values["caption_cider"] = _cider(answered, num_scenes) if with_cider else np.full(1 + NUM_RESAMPLES, np.nan)
+    values["mean_percent"] = np.mean([values[f"{kind}_percent"] for kind in answer_kinds(kinds)], axis=0)
+    if CAPTION in kinds:
+        values["caption_cider"] = _cider(answered, num_scenes) if with_cider else np.full(1 + NUM_RESAMPLES, np.nan)
     return {name: number for score, sample in values.items() for name, number in _interval(score, sample).items()}
 
 

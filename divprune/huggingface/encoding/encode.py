@@ -7,7 +7,6 @@ is captured meanwhile (`method_inputs`).
 import inspect
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
@@ -20,16 +19,19 @@ from transformers.utils.generic import ModelOutput
 from divprune.config import PruningConfig
 from divprune.errors import PruningError
 from divprune.huggingface.adapter import ModelAdapter
+from divprune.huggingface.encoding.encoder_memory import Remembered, current_memory
 from divprune.huggingface.encoding.encoder_output import entry_sizes, even_size, flat_tokens
 from divprune.huggingface.encoding.items import Encoding, VisualItem
 from divprune.huggingface.encoding.method_inputs import (
     capturing,
     downsampled_inputs,
+    require_pixels,
     with_clip_text,
     with_text_embeddings,
     with_vision_inputs,
 )
 from divprune.huggingface.model_inputs import PIXEL_INPUTS, has_visual_inputs, layout_inputs, modalities_in
+from divprune.methods.base import Method
 from divprune.methods.image_downsampling import ImageDownsampling
 from divprune.methods.item_context import Modality
 from divprune.methods.vision_inputs import VISION_NEEDS, CapturedVision
@@ -56,14 +58,14 @@ def encode(adapter: ModelAdapter, config: PruningConfig, inputs: Mapping[str, An
     method = config.method
     if not has_visual_inputs(inputs):
         # A later turn of text alone.
-        return _encode(adapter, inputs, past_length)
+        return _encode(adapter, method, inputs, past_length, [])
     if isinstance(method, ImageDownsampling) and config.budget is not None:
         inputs = downsampled_inputs(adapter, method, inputs, config.budget)
-    reads_vision = bool(method.needs & VISION_NEEDS)
-    nothing: AbstractContextManager[list[CapturedVision]] = nullcontext([])
-    with capturing(adapter, method, inputs) if reads_vision else nothing as captured:
-        encoding = _encode(adapter, inputs, past_length)
-    if reads_vision:
+    if method.needs & VISION_NEEDS:
+        require_pixels(method, inputs)
+    captured: list[CapturedVision] = []
+    encoding = _encode(adapter, method, inputs, past_length, captured)
+    if method.needs & VISION_NEEDS:
         encoding = with_vision_inputs(adapter, method, inputs, encoding, captured)
     if "text_embeddings" in method.needs:
         encoding = replace(encoding, items=with_text_embeddings(adapter, encoding.items, inputs))
@@ -79,7 +81,13 @@ def seconds_now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def _encode(adapter: ModelAdapter, inputs: Mapping[str, Any], past_length: int) -> Encoding:
+def _encode(
+    adapter: ModelAdapter,
+    method: Method,
+    inputs: Mapping[str, Any],
+    past_length: int,
+    captured: list[CapturedVision],
+) -> Encoding:
     model, family = adapter.model, adapter.family
     started = seconds_now(model.device)
     outputs: dict[Modality, ModelOutput] = dict(inputs.get("mm_encoder_outputs") or {})
@@ -90,7 +98,7 @@ def _encode(adapter: ModelAdapter, inputs: Mapping[str, Any], past_length: int) 
             raise PruningError(
                 f"{family.name!r} is pruned with {' and '.join(family.modalities)} inputs, got {modality}s"
             )
-        outputs[modality], used = _run_encoder(model, modality, inputs)
+        outputs[modality], used = _run_encoder(adapter, method, modality, inputs, captured)
         consumed |= used
     seconds = seconds_now(model.device) - started
     if len({family.placeholders[modality] for modality in outputs}) < len(outputs):
@@ -113,20 +121,45 @@ def _encode(adapter: ModelAdapter, inputs: Mapping[str, Any], past_length: int) 
     return Encoding(outputs, items, consumed, seconds, first)
 
 
-def _run_encoder(model: PreTrainedModel, modality: Modality, inputs: Mapping[str, Any]) -> tuple[ModelOutput, set[str]]:
+def _run_encoder(
+    adapter: ModelAdapter,
+    method: Method,
+    modality: Modality,
+    inputs: Mapping[str, Any],
+    captured: list[CapturedVision],
+) -> tuple[ModelOutput, set[str]]:
     """Run the encoder: its output, with the visual tokens that have placeholders, and the inputs it used."""
+    encode_pixels, arguments = _encoder_of(adapter.model, modality, inputs)
+
+    def run() -> Remembered:
+        if not method.needs & VISION_NEEDS:
+            return Remembered(encode_pixels(return_dict=True), None)
+        with capturing(adapter, method) as passes:
+            output = encode_pixels(return_dict=True)
+        (only,) = passes
+        return Remembered(output, only)
+
+    memory = current_memory()
+    found = run() if memory is None else memory.recall(method, arguments, run, adapter.model.device)
+    captured += [] if found.captured is None else [found.captured]
+    output = found.output
+    if modality == "video" and inputs.get(COMPRESSION) is not None:
+        output["pooler_output"] = _compressed(output["pooler_output"], inputs[COMPRESSION])
+    return output, arguments.keys() | ({COMPRESSION} if modality == "video" else set())
+
+
+def _encoder_of(
+    model: PreTrainedModel, modality: Modality, inputs: Mapping[str, Any]
+) -> tuple[Callable[..., ModelOutput], dict[str, Any]]:
+    """Return the encoder of a modality, bound to its inputs, and these."""
     encoder = getattr(model.base_model, f"get_{modality}_features", None)
     if encoder is None:
         # Perception LM encodes the frames of a video as it does the tiles of an image.
         name = next(name for name in PIXEL_INPUTS[modality] if inputs.get(name) is not None)
-        encoder = cast(Callable[..., ModelOutput], model.base_model.get_image_features)
-        return encoder(inputs[name], return_dict=True), {name}
+        return partial(cast(Any, model.base_model).get_image_features, inputs[name]), {name: inputs[name]}
     # As transformers' own generate does: the encoder takes, and uses up, whatever its signature names.
     arguments = {name: inputs[name] for name in inspect.signature(encoder).parameters if name in inputs}
-    output: ModelOutput = encoder(**arguments, return_dict=True)
-    if modality == "video" and inputs.get(COMPRESSION) is not None:
-        output["pooler_output"] = _compressed(output["pooler_output"], inputs[COMPRESSION])
-    return output, arguments.keys() | ({COMPRESSION} if modality == "video" else set())
+    return partial(encoder, **arguments), arguments
 
 
 def _compressed(videos: list[Tensor], stays: Tensor) -> list[Tensor]:

@@ -51,17 +51,21 @@ def require_vision_needs(adapter: ModelAdapter, method: Method, has_weights: boo
         require_clip_of_same_sizes(adapter.model, method.clip_folder)
 
 
-@contextmanager
-def capturing(adapter: ModelAdapter, method: Method, inputs: Mapping[str, Any]) -> Iterator[list[CapturedVision]]:
-    """Capture what a method reads of the vision encoder, one entry for each pass; the model is as before on exit.
+def require_pixels(method: Method, inputs: Mapping[str, Any]) -> None:
+    """Refuse images that came encoded, for a method that reads the vision encoder.
 
     Raises:
-        PruningError: the images came encoded.
+        PruningError: they did.
     """
     if inputs.get("mm_encoder_outputs"):
         raise PruningError(
             f"method {method.name!r} reads the vision encoder: pass images as pixels, not as mm_encoder_outputs"
         )
+
+
+@contextmanager
+def capturing(adapter: ModelAdapter, method: Method) -> Iterator[list[CapturedVision]]:
+    """Capture what a method reads of the vision encoder, one entry for each pass; the model is as before on exit."""
     with capture_encoder(adapter.model, _required_tower(adapter, method), method) as passes:
         yield passes
 

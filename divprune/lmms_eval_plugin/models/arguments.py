@@ -3,12 +3,16 @@
 import dataclasses
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from divprune.config import PruningConfig
 from divprune.errors import EvaluationError
 from divprune.evaluation.runs import UNPRUNED
 from divprune.methods import get_method
+from divprune.tuned_setting import load_tuned
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 AUTO = "auto"
 LARGEST_AUTOMATIC_BATCH = 16
@@ -66,6 +70,7 @@ class PruningArguments:
         order: as for `prune`.
         scope: as for `prune`.
         newlines: as for `prune`.
+        tuned: a file that `divprune tune` wrote, instead of all that.
     """
 
     method: str = "divprune"
@@ -76,6 +81,20 @@ class PruningArguments:
     order: str = "sorted"
     scope: str = "item"
     newlines: str = "budget"
+    tuned: str | None = None
+
+    def for_model(self, model: "PreTrainedModel") -> "PruningArguments":
+        """Return what the file `tuned` stands for, or these arguments if there is none.
+
+        Raises:
+            EvaluationError: it is given beside others.
+            TuningError: it cannot be read, or is of another model.
+        """
+        if self.tuned is None:
+            return self
+        if self != PruningArguments(tuned=self.tuned):
+            raise EvaluationError("tuned says how to prune; leave the other arguments of pruning out")
+        return PruningArguments(**load_tuned(self.tuned, model))
 
     def config(self) -> PruningConfig | None:
         """Return how to prune; None for all visual tokens.

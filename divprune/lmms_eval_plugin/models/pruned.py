@@ -63,7 +63,7 @@ class HarnessModel(lmms):
         self._config: PruningConfig | None = None
         self.shows_progress = self.rank == 0
         self._measured: list[CallMeasurement] = []
-        self._prune(pruning)
+        self._prune(pruning.for_model(self.loaded.model))
 
     @property
     def device(self) -> torch.device:

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from divprune.checkpoints import EMBEDDED
+from divprune.embedded import EMBEDDED_FOLDERS
 from divprune.errors import EvaluationError, MissingDependencyError
 from divprune.evaluation.harness_options import HarnessOptions
 from divprune.evaluation.runs import UNPRUNED, EvaluationRun
@@ -118,7 +118,7 @@ class ModelPool:
 
     def _commit(self, model: str) -> str | None:
         """Return the commit of a hub's model, so that what is recorded is what is loaded."""
-        is_local = model == EMBEDDED or Path(model).expanduser().is_dir()
+        is_local = model in EMBEDDED_FOLDERS or Path(model).expanduser().is_dir()
         return None if is_local else self.revisions[model]
 
     def _server(self, run: EvaluationRun) -> Any:

@@ -1,0 +1,1 @@
+"""How far a model may be pruned on its own traffic, without labels."""
