@@ -85,7 +85,7 @@ def test_a_batch_takes_data_urls_and_downloads_nothing(tmp_path: Path, url: str,
     engine = object.__new__(PrunedEngine)
     engine._settings = EngineSettings("m", "divprune", 0.1, None, 8, 0.0)
     asked = []
-    engine._said = lambda messages, errors: asked.append(messages) or {}  # type: ignore[method-assign]
+    engine._outputs = lambda messages, errors: asked.append(messages) or {}  # type: ignore[method-assign]
     (answer,) = engine.answer([question])
     assert [len(message[0]["content"]) for message in asked[0].values()] == [3]
     assert len(answer.images[0]) <= MOST_SHOWN
@@ -105,6 +105,6 @@ def test_a_batch_holds_no_more_pixels_than_allowed(tmp_path: Path, monkeypatch: 
     engine = object.__new__(PrunedEngine)
     engine._settings = EngineSettings("m", "divprune", 0.1, None, 8, 0.0)
     sizes = []
-    engine._said = lambda messages, errors: sizes.append(len(messages)) or {}  # type: ignore[method-assign]
+    engine._outputs = lambda messages, errors: sizes.append(len(messages)) or {}  # type: ignore[method-assign]
     assert [answer.id for answer in engine.answer(read_questions(folder, "A?"))] == [f"{each}.png" for each in range(7)]
     assert sizes == [3, 3, 1]
