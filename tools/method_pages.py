@@ -192,7 +192,7 @@ def _listed(names: Sequence[str]) -> str:
 def _records(method: type[Method]) -> str:
     """What records of the scenes suite say of a method; one of images says nothing of a method for videos."""
     parts = []
-    for path in sorted((ROOT / "results").glob("eval-scenes*.json")):
+    for path in sorted((ROOT / "results").glob("eval-scenes*.json"), key=lambda path: path.stem):
         record = load_record(path)
         rows = [row for row in record.rows if row["method"].partition(":")[0] == method.name]
         if any(row["refusal"] is None for row in rows) or (rows and "image" in method.modalities):
@@ -203,7 +203,8 @@ def _records(method: type[Method]) -> str:
 def _scenes(record: Record, rows: Sequence[Mapping[str, Any]]) -> str:
     answered = [row for row in rows if row["refusal"] is None]
     refusals = dict.fromkeys(row["refusal"] for row in rows if row["refusal"] is not None)
-    lines = [f"{record.config['notice']} [All methods](../results.md)."]
+    numbered = f"Positions are {record.config['positions']}."
+    lines = [f"{record.config['notice']} {numbered} [All methods](../results.md)."]
     lines += [method_table(record, answered), EQUAL_LEGEND] if answered else []
     lines += ["\n".join(f"- refused: {as_text(reason)}" for reason in refusals)] if refusals else []
     return "\n\n".join(lines)

@@ -241,6 +241,7 @@ RESULTS: dict[str, tuple[str, Callable[[Record], str]]] = {
     "scenes": ("scenes", scenes_table),
     "scenes-summary": ("scenes", scenes_summary),
     "eval-scenes": ("eval-scenes", suite_table),
+    "eval-scenes-compact": ("eval-scenes-compact", suite_table),
     "eval-scenes-video": ("eval-scenes-video", suite_table),
     "greedy": ("greedy", greedy_table),
     "bench-7b": ("bench-llava-1.5-7b", bench_table),
