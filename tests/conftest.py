@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read by huggingface_hub at import
 
@@ -25,6 +26,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(config.getoption("--threads"))
+    # A shell has what it runs in the background ignore Ctrl-C, nohup the terminal's end, and children inherit that:
+    # tests that send either would wait for ever.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     with contextlib.suppress(ModuleNotFoundError):  # the serving and evaluation environments do without
         from hypothesis import HealthCheck, settings
 

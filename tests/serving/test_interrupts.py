@@ -54,8 +54,6 @@ def interrupted(code: str, *arguments: str) -> tuple[int, str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # A shell has what it runs in the background ignore Ctrl-C, these tests too.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stdout is not None
     while process.stdout.readline() != "ready\n":
