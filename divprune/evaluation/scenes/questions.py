@@ -107,12 +107,13 @@ def batches(model: Any, processor: Any, shown: Sequence[Any], bench: SceneBench 
 
 
 @torch.inference_mode()
-def _encoded(model: Any, processor: Any, media: list[Any], bench: SceneBench) -> Any:
+def _encoded(model: Any, processor: Any, media: list[Any], bench: SceneBench) -> list[torch.Tensor]:
     """Return the visual tokens (M, d) of each image or video."""
     preprocess = processor.image_processor if bench.modality == "image" else processor.video_processor
     pixels = preprocess(media, return_tensors="pt")[_PIXELS[bench.modality]].to(model.device)
     encoder = getattr(model.base_model, f"get_{bench.modality}_features")
-    return encoder(pixels, return_dict=True).pooler_output
+    # transformers 5.18 gives the tokens of videos frame by frame.
+    return [tokens.flatten(0, -2) for tokens in encoder(pixels, return_dict=True).pooler_output]
 
 
 def _tokenized(processor: Any, prompts: list[Question], media: list[Any] | None, bench: SceneBench) -> Any:
