@@ -188,7 +188,7 @@ REACHED = (*SERVER, "--base-url", "http://127.0.0.1:8000/v1")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--suite", "scenes", "--model", "llava"), "--suite scenes asks the embedded model"),
+        (("--suite", "scenes", "--model", "llava"), "--suite scenes asks the model 'embedded'"),
         (("--suite", "scenes", "--batch-size", 2, "--data", "x"), "--batch-size, --data: not for --suite scenes"),
         (("--suite", "scenes gqa", *EMBEDDED), "cannot be combined"),
         (("--suite", " ", *EMBEDDED), "--suite is empty"),

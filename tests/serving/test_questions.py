@@ -129,7 +129,7 @@ def test_a_prompt_may_hold_other_line_ends(tmp_path: Path, mark: str) -> None:
     ("row", "reason"),
     [
         ([1], "line 1: must be a JSON object, got list"),
-        ({"prompt": "A?", "picture": "a.png"}, "no fields but id, image, images, prompt, got picture"),
+        ({"prompt": "A?", "picture": "a.png"}, "no fields but answer, answers, id, image, images, prompt, got picture"),
         ({"prompt": "A?", "images": "a.png"}, "images a list of paths"),
         ({"prompt": "A?", "image": ""}, "image must be a path"),
         ({"prompt": "A?", "image": 3}, "image must be a path"),
