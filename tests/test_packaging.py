@@ -47,6 +47,7 @@ def test_wheel_holds_the_model_the_templates_and_the_types(wheel: Path) -> None:
         "embedded/video_checkpoint/model.safetensors",
         "embedded/video_checkpoint/processor_config.json",
         "demo/templates/report.css",
+        "experiments/tuning/templates/tuned.html.j2",
         "huggingface/families/support.json",
     )
     assert {f"divprune/{name}" for name in needed} <= names
