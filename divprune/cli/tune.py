@@ -39,7 +39,7 @@ def tune_model(
     ],
     model: Annotated[
         str | None,
-        typer.Argument(metavar="[MODEL]", help="Checkpoint directory or hub name; default: the embedded model."),
+        typer.Argument(metavar="MODEL", help="Checkpoint directory or hub name; default: the embedded model."),
     ] = None,
     output: Annotated[Path, option("FILE", "Where the setting goes, for --config of other commands.")] = Path(
         "tuned.json"
