@@ -72,7 +72,7 @@ class PrunedInfo(BaseProcessingInfo):
         return kept
 
     def _num_text_tokens(self, seq_len: int, mm_counts: Mapping[str, int]) -> int:
-        """Text between frames is embedded with them: a timestamp and two marks for each."""
+        """Text between frames is embedded with them: a timestamp and two delimiter tokens for each."""
         frames = self.get_num_frames_with_most_features(seq_len=seq_len, mm_counts=mm_counts)
         timestamp = self.get_tokenizer().encode("<9999.9 seconds>", add_special_tokens=False)
         return int(frames) * (len(timestamp) + 2)

@@ -139,10 +139,9 @@ class Asker:
             judged = judge_answer(self.loaded.model, inputs, answer)
         return PrunedAnswer(judged.log_likelihood, judged.is_own)
 
-    def share_same(self, setting: PruningSetting) -> float:
-        """Return the share of answers that stay the same, of the questions that were asked under a setting."""
-        same = [found.is_same for (asked, _), found in self._pruned.items() if asked == setting]
-        return sum(same) / len(same)
+    def share_same(self, setting: PruningSetting, places: Sequence[int]) -> float:
+        """Return the share of answers that stay the same under a setting, of questions that were asked."""
+        return sum(self._pruned[setting, place].is_same for place in places) / len(places)
 
     def answer(self, setting: PruningSetting, place: int) -> tuple[str, PruningReport]:
         """Have a pruned model write its answer, and tell what it kept."""

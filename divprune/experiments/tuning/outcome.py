@@ -17,6 +17,7 @@ from divprune.experiments.tuning.asking import Asker
 from divprune.experiments.tuning.costs import BLIND, Costs
 from divprune.experiments.tuning.options import TuneOptions
 from divprune.experiments.tuning.search import Confirmed, Found, PruningSetting, Search
+from divprune.experiments.tuning.verdict import sentences_of
 from divprune.huggingface import PruningReport
 from divprune.huggingface.fingerprint import fingerprint
 from divprune.media import Medium
@@ -108,7 +109,7 @@ def tuned(options: TuneOptions, asker: Asker, search: Search, costs: Costs, foun
     }
     kinds, changed = _kinds(own), _changed(own, asker)
     if shown is not None:
-        evidence |= {"answers": _agreement(own, asker, shown, search.confirming), "kinds": kinds}
+        evidence |= {"answers": _agreement(own, asker), "kinds": kinds}
     evidence["provenance"] = provenance()
     setting = None
     if chosen is not None:
@@ -120,7 +121,7 @@ def tuned(options: TuneOptions, asker: Asker, search: Search, costs: Costs, foun
             fingerprint=fingerprint(asker.loaded.model),
             evidence=evidence,
         )
-    sentences = _sentences(options, found, evidence, asker, rows)
+    sentences = sentences_of(options, found, evidence, rows)
     return Tuned(setting, rows, sentences, changed, kinds, evidence, asker.loaded, options.output)
 
 
@@ -155,11 +156,11 @@ def _rows(
     asker: Asker, search: Search, costs: Costs, found: Found, shown: PruningSetting | None, progress: Progress
 ) -> list[dict[str, Any]]:
     """One a way of asking: what is retained, how many answers stay, and what it costs."""
-    losses = {each.setting: (each.loss, each.num_questions) for each in found.tried}
-    losses |= {each.setting: (each.loss, len(search.confirming)) for each in found.confirmed}
+    losses = {each.setting: (each.loss, search.choosing[: each.num_questions]) for each in found.tried}
+    losses |= {each.setting: (each.loss, search.confirming) for each in found.confirmed}
     if shown is not None and found.against_random is not None:
         against = PruningSetting(RandomTokens.name, shown.keep_ratio)
-        losses[against] = (search.loss_of(against), len(search.confirming))
+        losses[against] = (search.loss_of(against), search.confirming)
     settings = sorted(losses, key=lambda each: (each.method, each.keep_ratio))
     with progress.counting("time to first token", costs.num_timed_calls(len(settings))) as advance:
         times = costs.ttft_seconds(settings, lambda: advance(1))
@@ -173,8 +174,7 @@ def _rows(
     ]
     for setting in settings:
         loss, asked = losses[setting]
-        same = asker.share_same(setting)
-        row = _row(setting.method, setting.keep_ratio, loss, asked, same)
+        row = _row(setting.method, setting.keep_ratio, loss, len(asked), asker.share_same(setting, asked))
         rows.append(
             row | _cost(costs, setting, times[setting].median) | {"is_chosen": setting == shown and bool(found.chosen)}
         )
@@ -210,9 +210,7 @@ def _confirmed(each: Confirmed) -> dict[str, Any]:
     return asdict(each.setting) | {"loss": asdict(each.loss), "holds": each.holds, "num_needed": each.needed}
 
 
-def _agreement(
-    own: Sequence[_Answered], asker: Asker, setting: PruningSetting, places: Sequence[int]
-) -> dict[str, Any]:
+def _agreement(own: Sequence[_Answered], asker: Asker) -> dict[str, Any]:
     """How many answers stayed, how alike they are, and where right answers are known how many are right."""
     found = {
         "same": asdict(_mean([float(each.unpruned == each.pruned) for each in own])),
@@ -260,62 +258,3 @@ def _changed(own: Sequence[_Answered], asker: Asker) -> list[ChangedQuestion]:
         )
         for number, each in enumerate(worst)
     ]
-
-
-def _sentences(
-    options: TuneOptions, found: Found, evidence: dict[str, Any], asker: Asker, rows: Sequence[dict[str, Any]]
-) -> list[str]:
-    chosen, sentences = found.chosen, []
-    if chosen is not None:
-        loss, number, name = chosen.loss, evidence["num_confirming"], _named(chosen)
-        row = next(row for row in rows if row["is_chosen"])
-        sentences.append(
-            f"{name} loses {loss.value:.1%} of what images tell the model, at most {loss.high:.1%} with "
-            f"{options.confidence:.0%} confidence ({number} questions that no choice was made by); "
-            f"{row['visual_tokens']:.0f} of {rows[0]['visual_tokens']:.0f} visual tokens stay."
-        )
-        if found.has_target and not chosen.holds:
-            sentences.append(
-                f"That may be more than the tolerance of {options.tolerance:.1%}: the cost was what mattered."
-            )
-    elif found.confirmed:
-        sentences.append(_not_confirmed(options, found, evidence))
-    else:
-        sentences.append(
-            f"Nothing qualifies: every setting, up to a keep ratio of {max(options.keep_ratios):g}, loses more than "
-            f"{options.tolerance:.1%}. Allow a larger `tolerance`, other `methods` or larger `keep_ratios`."
-        )
-    against = found.against_random
-    if against is not None and against.high >= 0 and chosen is not None:
-        sentences.append(
-            f"Random tokens of the same number do as well here (the loss differs by {against.value:+.1%}, between "
-            f"{against.low:+.1%} and {against.high:+.1%}): the method buys nothing on these questions."
-        )
-    elif against is not None and chosen is not None:
-        sentences.append(f"Random tokens of the same number lose {-against.value:.1%} more.")
-    if chosen is not None and chosen.setting.method.partition(":")[0] == RandomTokens.name:
-        sentences.append(
-            "The cheapest setting that keeps the promise takes random tokens: no method buys anything here."
-        )
-    return sentences
-
-
-def _not_confirmed(options: TuneOptions, found: Found, evidence: dict[str, Any]) -> str:
-    last = found.confirmed[-1]
-    name = _named(last)
-    if last.needed is None:
-        return (
-            f"Nothing qualifies: {name} did on the questions that were chosen by, and loses {last.loss.value:.1%} on "
-            f"the {evidence['num_confirming']} others. Allow a larger `tolerance`, or give more questions."
-        )
-    more = max(
-        0, round(last.needed * evidence["num_questions"] / evidence["num_confirming"]) - evidence["num_questions"]
-    )
-    return (
-        f"Too few questions to tell: {name} loses {last.loss.value:.1%}, but it may be {last.loss.high:.1%}. About "
-        f"{more} more questions like these would show that it is within {options.tolerance:.1%}."
-    )
-
-
-def _named(confirmed: Confirmed) -> str:
-    return f"{confirmed.setting.method} at keep ratio {confirmed.setting.keep_ratio:g}"
