@@ -4,6 +4,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
+import typer
+
 from divprune.cli.console import Console, command
 from divprune.cli.scenes import SCENE_SUITES, check_scenes, show_scenes
 from divprune.cli.shared_options import (
@@ -108,6 +110,13 @@ def evaluate(
             "N", "Only the first N questions of each benchmark; N scenes.", "all; scenes: 500; scenes-video: 250", min=1
         ),
     ] = None,
+    retention: Annotated[
+        bool,
+        typer.Option(
+            "--retention",
+            help="Tell as well how likely each row finds the unpruned model's answers; takes about twice the time.",
+        ),
+    ] = False,
     resume: Resume = None,
     backend: BackendOption = None,
     base_url: BaseUrl = None,
@@ -171,6 +180,7 @@ def evaluate(
                 limit=limit,
                 output=output,
                 resume=resume is not False,
+                retention=retention,
             )
             return
         with console.working("starting"):

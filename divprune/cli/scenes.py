@@ -25,6 +25,10 @@ SCENES_LEGEND = (
     "kept: visual tokens of {total:.0f}. cost: prefill FLOPs in percent (Eq. 5). F1: existence, as in POPE. {captions}"
     "The other columns are right answers in percent; mean: of all kinds{but_captions}."
 )
+RETAINED = (
+    "retained: how much of what images tell the model is still there, by the likelihood of the unpruned model's own "
+    "answers (0: as if blind)."
+)
 
 
 def check_scenes(suite: str, model: str | None, others: Mapping[str, Any]) -> None:
@@ -51,6 +55,7 @@ def show_scenes(
     limit: int | None,
     output: Path | None,
     resume: bool,
+    retention: bool,
 ) -> None:
     """Run a built-in suite, and show its tables; arguments as for `SceneOptions`."""
     with console.working("starting"):
@@ -64,6 +69,7 @@ def show_scenes(
         num_scenes=limit,
         output=output or SceneOptions.output,
         resume=resume,
+        retention=retention,
     )
     scores = run_scenes(options, console)
     answered = [row for row in scores.rows if row["refusal"] is None]
@@ -78,6 +84,8 @@ def show_scenes(
         console.show(f"refused: {method}{where}: {refusal}")
     captions = ("CIDEr: captions, 10 at best. ", " but captions") if "caption_cider" in scores.rows[0] else ("", "")
     legend = SCENES_LEGEND.format(total=scores.rows[0]["num_kept"], captions=captions[0], but_captions=captions[1])
+    if retention:
+        console.show(_retention_table(answered), RETAINED)
     console.show(legend, FIDELITY_LEGEND, scores.config["notice"], f"Record: {scores.record}")
     console.result({"suite": suite, "config": scores.config, "rows": scores.rows})
 
@@ -96,6 +104,15 @@ def _scenes_table(rows: Sequence[Mapping[str, Any]]) -> Any:
     columns = [name for name in SCENE_COLUMNS if name in rows[0]]
     header = ("kept", "cost", *(SCENE_COLUMNS[name] for name in columns), "mean, 95 %")
     return number_table(("method",), header, [_cells(row, columns) for row in rows])
+
+
+def _retention_table(rows: Sequence[Mapping[str, Any]]) -> Any:
+    cells = []
+    for row in rows:
+        found, *ends = (row[f"retention{end}_percent"] for end in ("", "_low", "_high"))
+        interval = "" if found is None else f"{ends[0]:.1f} to {ends[1]:.1f}"
+        cells.append((marked(row["method"], row["fidelity"]), f"{row['num_kept']:.0f}", _number(found, 1), interval))
+    return number_table(("method",), ("kept", "retained, %", "95 %"), cells)
 
 
 def _cells(row: Mapping[str, Any], columns: Sequence[str]) -> Sequence[str]:

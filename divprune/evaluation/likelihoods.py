@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from divprune.huggingface.model_inputs import CACHE, cache_in
 
@@ -29,6 +29,9 @@ class JudgedAnswer:
     is_own: bool
 
 
+_GREEDY = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+
+
 @torch.no_grad()
 def greedy_answer(model: PreTrainedModel, inputs: Mapping[str, Any], max_new_tokens: int) -> Tensor:
     """Return what a model answers: the likeliest token each time, with no penalty for repetition.
@@ -42,8 +45,7 @@ def greedy_answer(model: PreTrainedModel, inputs: Mapping[str, Any], max_new_tok
         (n,) int64 token ids, that of the end included if it was reached.
     """
     generate: Any = model.generate
-    greedy = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
-    sequences: Tensor = generate(**inputs, max_new_tokens=max_new_tokens, **greedy)
+    sequences: Tensor = generate(**inputs, max_new_tokens=max_new_tokens, **_GREEDY)
     return sequences[0, inputs["input_ids"].shape[1] :].cpu()
 
 
@@ -65,6 +67,52 @@ def judge_answer(model: PreTrainedModel, inputs: Mapping[str, Any], answer: Tens
     logits = _answer_logits(model, inputs, answer).float()
     of_answer = logits.log_softmax(dim=-1).gather(1, answer[:, None])
     return JudgedAnswer(float(of_answer.mean()), bool((logits.argmax(dim=-1) == answer).all()))
+
+
+@torch.no_grad()
+def judge_answers(model: PreTrainedModel, inputs: Mapping[str, Any], answers: Tensor, mask: Tensor) -> list[float]:
+    """Tell how likely a model finds the answers of a batch, by `generate` held to them token by token.
+
+    It takes whatever `generate` takes, padded prompts too, and costs a step a token; `judge_answer` is for one prompt.
+
+    Args:
+        model: pruned or not.
+        inputs: what `generate` takes, b prompts.
+        answers: (b, n) int64 token ids, those of a short answer filled up behind.
+        mask: (b, n) bool, true for the answer's own tokens, of which each has one at least.
+
+    Returns:
+        Of each answer the mean log-likelihood per token, in nats.
+    """
+    forced = _Forced(answers.to(model.device))
+    generate: Any = model.generate
+    # An end that the answers hold must not end the batch before the longest of them.
+    length = {"max_new_tokens": answers.shape[1], "min_new_tokens": 0, "eos_token_id": None}
+    generate(**inputs, **_GREEDY, **length, logits_processor=LogitsProcessorList([forced]))
+    log_likelihoods = torch.stack(forced.log_likelihoods, dim=1).cpu()
+    found: list[float] = ((log_likelihoods * mask).sum(dim=1) / mask.sum(dim=1)).tolist()
+    return found
+
+
+def answer_mask(answers: Tensor, model: PreTrainedModel) -> Tensor:
+    """Return which tokens of generated answers (b, n) are their own: those up to their end, it included, as bool."""
+    ends = model.generation_config.eos_token_id
+    known = torch.tensor([ends] if isinstance(ends, int) else list(ends or ()), dtype=torch.int64)
+    is_end = torch.isin(answers.cpu(), known)
+    return is_end.cumsum(dim=1) - is_end.long() == 0
+
+
+class _Forced(LogitsProcessor):
+    """Makes answers the only choice, and notes how likely each of their tokens was: one (b,) tensor a step."""
+
+    def __init__(self, answers: Tensor) -> None:
+        self._answers = answers
+        self.log_likelihoods: list[Tensor] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        token = self._answers[:, len(self.log_likelihoods), None]
+        self.log_likelihoods.append(scores.float().log_softmax(dim=-1).gather(1, token)[:, 0])
+        return torch.full_like(scores, -torch.inf).scatter_(1, token, 0.0)
 
 
 def _answer_logits(model: PreTrainedModel, inputs: Mapping[str, Any], answer: Tensor) -> Tensor:

@@ -39,6 +39,20 @@ def test_the_table_fits_and_says_what_it_is(divprune: Command, tmp_path: Path) -
     assert "toy" in " ".join(divprune("eval", "--help").stdout.split())
 
 
+def test_retention_has_a_table_of_its_own(divprune: Command, tmp_path: Path) -> None:
+    wanted = ("eval", "--methods", "random", *FEW, "--output", tmp_path, "--retention")
+    outcome = divprune(*wanted)
+    assert outcome.exit_code == 0, outcome.stderr
+    assert "retained" in outcome.stdout
+    rows = load_record(tmp_path / "eval-scenes.json").rows
+    found = [row["retention_percent"] for row in rows]
+    assert found[:2] == [pytest.approx(100), pytest.approx(0)]
+    assert 0 < found[2] < 100
+    assert f"{found[2]:.1f}" in outcome.stdout
+    videos = divprune(*wanted, "--suite", "scenes-video", "--json")
+    assert [row["retention_percent"] is not None for row in videos.json["rows"]] == [True] * 3
+
+
 def test_videos_have_a_suite_of_their_own(divprune: Command, tmp_path: Path) -> None:
     wanted = ("--suite", "scenes-video", "--methods", "evs first-frames divprune-per-frame", *FEW, "--output", tmp_path)
     outcome = divprune("eval", *wanted, "--json")

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from divprune import prune
 from divprune.efficiency.shapes import model_shape
 from divprune.efficiency.workloads import Workload
-from divprune.embedded import checkpoint_path, scene
+from divprune.embedded import checkpoint_path, questions, scene
 from divprune.errors import PruningError, UnknownMethodError
+from divprune.evaluation.likelihoods import greedy_answer, judge_answer
 from divprune.evaluation.matching import MATCHINGS
 from divprune.evaluation.scenes import suite as suite_module
 from divprune.evaluation.scenes.bench import IMAGE_BENCH
@@ -27,6 +29,7 @@ from divprune.evaluation.scenes.questions import batches
 from divprune.evaluation.scenes.suite import Suite, SuiteEntry
 from divprune.jsonl_log import JsonlLog
 from divprune.methods import DivPrune, FitPrune, FitPruneRecipe, ItemContext, Method, available_methods
+from tests.support.float64 import float32_is_float64
 
 RECIPE = FitPruneRecipe((200, 30), 256)
 
@@ -193,3 +196,48 @@ def test_pixels_and_tokens_give_the_same_answers(embedded: tuple[Any, Any]) -> N
     assert batch.generate("pixels") == batch.generate("tokens")
     with torch.inference_mode():
         assert DivPrune().select(batch.visual_tokens[0], 3, ItemContext()).shape == (3,)
+
+
+def test_retention_is_that_of_each_question_alone(embedded: tuple[Any, Any], tmp_path: Path) -> None:
+    cases = plan(embedded, ["divprune", "fastv:layer=1"], (0.02,), ("tokens",))
+    shown = [scene(seed, "test") for seed in range(2)]
+    with float32_is_float64():
+        model = AutoModelForImageTextToText.from_pretrained(checkpoint_path()).double().eval()
+        processor = embedded[1]
+        suite = Suite(model, processor, len(shown), log_of(tmp_path), with_retention=True)
+        rows = suite.run(cases, with_cider=False)
+        expected = {case.name: alone(model, processor, case, shown) for case in cases}
+        # A log gives the same again.
+        again = Suite(model, processor, len(shown), log_of(tmp_path), with_retention=True)
+        assert again.run(cases, with_cider=False) == rows
+    unpruned, blind = (sum(expected[name]) for name in ("unpruned", "picture withheld"))
+    for row, case in zip(rows, cases, strict=True):
+        retained = 100 * (sum(expected[case.name]) - blind) / (unpruned - blind)
+        assert row["retention_percent"] == pytest.approx(retained, rel=1e-6, abs=1e-6)
+        assert row["retention_low_percent"] <= row["retention_percent"] <= row["retention_high_percent"]
+    assert [row["retention_percent"] for row in rows[:2]] == [pytest.approx(100), pytest.approx(0)]
+    assert 0 < rows[3]["retention_percent"] < rows[2]["retention_percent"] < 100
+
+
+def alone(model: Any, processor: Any, case: Case, shown: list[Any]) -> list[float]:
+    """How likely a case finds the unpruned answers, each question asked alone, from pixels."""
+    found = []
+    for each in shown:
+        for part in IMAGE_BENCH.parts:
+            for question in questions(each):
+                if question.kind in part.kinds:
+                    inputs, blind = (inputs_of(processor, question.prompt, image) for image in (each.image, None))
+                    answer = greedy_answer(model, inputs, part.max_new_tokens)
+                    if case.method is None:
+                        judged = judge_answer(model, inputs if case.name == "unpruned" else blind, answer)
+                    else:
+                        with prune(model, case.method, num_keep=case.num_keep):
+                            judged = judge_answer(model, inputs, answer)
+                    found.append(judged.log_likelihood)
+    return found
+
+
+def inputs_of(processor: Any, prompt: str, image: Any) -> dict[str, Any]:
+    content = [*([] if image is None else [{"type": "image"}]), {"type": "text", "text": prompt}]
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    return dict(processor(text=text, images=image, return_tensors="pt"))

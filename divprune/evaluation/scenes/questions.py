@@ -1,7 +1,7 @@
 """Questions about generated images or videos, in batches that share what the encoder made of these."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,6 +9,7 @@ import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from divprune.embedded import Question
+from divprune.evaluation.likelihoods import answer_mask, judge_answers
 from divprune.evaluation.scenes.bench import IMAGE_BENCH, AnswerGroup, SceneBench
 
 Feed = Literal["tokens", "placed", "pixels", "nothing"]
@@ -42,21 +43,22 @@ class Batch:
     visual_tokens: list[torch.Tensor]
     max_new_tokens: int
 
-    @torch.inference_mode()
     def generate(self, feed: Feed) -> list[str]:
         """Return the model's answer to each question, greedily."""
-        inputs: dict[str, Any] = dict(self.without_media if feed == "nothing" else self.with_media)
-        if feed in ("pixels", "placed"):
-            inputs[_PIXELS[self.bench.modality]] = self.pixel_values
-        elif feed == "tokens":
-            inputs["mm_encoder_outputs"] = {self.bench.modality: self.encoded()}
-        if feed == "placed":
-            with self._encoder_skipped():
-                output = self._output(inputs)
-        else:
-            output = self._output(inputs)
-        texts = self.processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        texts = self.processor.batch_decode(self.answer_ids(feed), skip_special_tokens=True)
         return [text.strip() for text in texts]
+
+    @torch.inference_mode()
+    def answer_ids(self, feed: Feed) -> torch.Tensor:
+        """Return the answers as token ids, (questions, n) int64, filled up behind."""
+        with self._fed(feed) as inputs:
+            output: torch.Tensor = self.model.generate(**inputs, do_sample=False, max_new_tokens=self.max_new_tokens)
+        return output[:, inputs["input_ids"].shape[1] :]
+
+    def judged(self, feed: Feed, answers: torch.Tensor) -> list[float]:
+        """Tell how likely the model finds answers, given as token ids: mean log-likelihoods per token, in nats."""
+        with self._fed(feed) as inputs:
+            return judge_answers(self.model, inputs, answers, answer_mask(answers, self.model))
 
     def encoded(self) -> BaseModelOutputWithPooling:
         """Return the visual tokens as the model's encoder gives them."""
@@ -64,9 +66,16 @@ class Batch:
         output["pooler_output"] = self.visual_tokens
         return output
 
-    def _output(self, inputs: dict[str, Any]) -> torch.Tensor:
-        output: torch.Tensor = self.model.generate(**inputs, do_sample=False, max_new_tokens=self.max_new_tokens)
-        return output
+    @contextmanager
+    def _fed(self, feed: Feed) -> Iterator[dict[str, Any]]:
+        """Give what `generate` takes, inside the block."""
+        inputs: dict[str, Any] = dict(self.without_media if feed == "nothing" else self.with_media)
+        if feed in ("pixels", "placed"):
+            inputs[_PIXELS[self.bench.modality]] = self.pixel_values
+        elif feed == "tokens":
+            inputs["mm_encoder_outputs"] = {self.bench.modality: self.encoded()}
+        with self._encoder_skipped() if feed == "placed" else nullcontext():
+            yield inputs
 
     @contextmanager
     def _encoder_skipped(self) -> Iterator[None]:

@@ -39,6 +39,8 @@ class SceneOptions:
         num_scenes: how many images or videos are asked about; None for the suite's own number.
         output: the folder that gets the record.
         resume: whether to go on where an earlier run stopped.
+        retention: whether to tell as well how likely each row finds the unpruned model's answers, in about twice the
+            time; see `divprune.evaluation.retention`.
     """
 
     suite: str = IMAGE_BENCH.suite
@@ -49,6 +51,7 @@ class SceneOptions:
     num_scenes: int | None = None
     output: Path = Path("results")
     resume: bool = True
+    retention: bool = False
 
     @property
     def bench(self) -> SceneBench:
@@ -97,10 +100,10 @@ def run_scenes(options: SceneOptions, progress: Progress = SILENT) -> SceneScore
     origin = provenance()
     with progress.working("loading the embedded model"):
         loaded = load_model(bench.model, torch.device("cpu"), "float32")
-    log = JsonlLog(options.output, options.record_name, _identity(origin))
+    log = JsonlLog(options.output, options.record_name, _identity(origin, options))
     if not options.resume:
         log.delete()
-    suite = Suite(loaded.model, loaded.processor, options.num_scenes or bench.num_shown, log, bench)
+    suite = Suite(loaded.model, loaded.processor, options.num_scenes or bench.num_shown, log, bench, options.retention)
     if suite.num_done:
         progress.note(f"an earlier run was interrupted: {suite.num_done} pieces of it are there and not repeated")
     cases = _cases(options, suite, loaded, progress)
@@ -144,9 +147,10 @@ def _cases(options: SceneOptions, suite: Suite, loaded: LoadedModel, progress: P
     return [numbered(case, options.positions) for case in cases]
 
 
-def _identity(origin: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what answers depend on besides method, count and scenes."""
-    return {"revision": origin["git_revision"], "versions": origin["versions"], "scenes_per_batch": SCENES_PER_BATCH}
+def _identity(origin: Mapping[str, Any], options: SceneOptions) -> dict[str, Any]:
+    """Return what answers depend on besides method, count and scenes, and whether they are judged."""
+    told = {"revision": origin["git_revision"], "versions": origin["versions"], "scenes_per_batch": SCENES_PER_BATCH}
+    return told | {"retention": options.retention}
 
 
 def _has_cider(progress: Progress) -> bool:
@@ -173,4 +177,5 @@ def _config(options: SceneOptions, num_scenes: int, loaded: LoadedModel, with_ci
         "num_resamples": NUM_RESAMPLES,
         "flop_accounting": "paper",
         "has_cider": with_cider,
+        "has_retention": options.retention,
     }

@@ -5,29 +5,35 @@ a toy model: it does not tell which method is best on photographs or films.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from statistics import fmean
 from typing import Any, cast
 
+import numpy as np
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from divprune.efficiency.shapes import model_shape
 from divprune.efficiency.workloads import Workload
 from divprune.embedded import Question
 from divprune.errors import DivpruneError
-from divprune.evaluation.scenes.baselines import WITHOUT_PRUNING
+from divprune.evaluation.resampling import Array
+from divprune.evaluation.retention import Questions, loss
+from divprune.evaluation.scenes.baselines import UNPRUNED, WITHOUT_PRUNING
 from divprune.evaluation.scenes.bench import IMAGE_BENCH, SceneBench
 from divprune.evaluation.scenes.cases import Case, cost_percent
 from divprune.evaluation.scenes.questions import Batch, Feed, batches, questions_about
 from divprune.evaluation.scenes.scores import Answered, scores
-from divprune.huggingface import prune
+from divprune.huggingface import Pruning, prune
 from divprune.jsonl_log import JsonlLog
 from divprune.methods import method_title
 from divprune.methods.registry import fidelity_of
 from divprune.methods.vision_inputs import VISION_NEEDS
 
 SCENES_PER_BATCH = 8
+RETENTION = ("retention_percent", "retention_low_percent", "retention_high_percent")
 
 
 def notice() -> str:
@@ -46,6 +52,8 @@ class SuiteEntry:
         mean_kept: visual tokens kept of an image or video, on average.
         feed: what the model got of the images or videos.
         refusal: why the case cannot run; None if it can.
+        log_likelihoods: that the case gives the unpruned model's answers, mean per token in nats, one a question; empty
+            if retention is not asked for.
     """
 
     case: str
@@ -54,6 +62,7 @@ class SuiteEntry:
     mean_kept: float = 0.0
     feed: str = ""
     refusal: str | None = None
+    log_likelihoods: tuple[float, ...] = ()
 
 
 class Suite:
@@ -71,6 +80,7 @@ class Suite:
         num_scenes: int,
         log: JsonlLog | None = None,
         bench: SceneBench = IMAGE_BENCH,
+        with_retention: bool = False,
     ) -> None:
         """Prepare.
 
@@ -80,12 +90,14 @@ class Suite:
             num_scenes: how many test images or videos, from the first on.
             log: where answers go, and come from if they are there already; None to keep them in memory only.
             bench: what is asked about.
+            with_retention: whether the unpruned model's answers are judged by every case too, which takes about as long
+                as answering does.
 
         Raises:
             EvaluationError: the log is broken.
         """
         self.num_scenes, self.num_units = num_scenes, len(bench.parts) * -(-num_scenes // SCENES_PER_BATCH)
-        self._bench = bench
+        self._bench, self._with_retention = bench, with_retention
         self._model, self._processor, self._log = model, processor, log
         self._entries = {(each.case, each.batch): each for each in (log.read(_parse) if log else ())}
 
@@ -156,9 +168,10 @@ class Suite:
         for name, batch in zip(
             names, batches(self._model, self._processor, self._scenes(first), self._bench), strict=True
         ):
+            answers = batch.answer_ids("tokens") if self._with_retention else None
             for case in cases:
                 if self._entries.get((case.key, name)) is None:
-                    self._add(self._entry(case, name, batch, first))
+                    self._add(self._entry(case, name, batch, first, answers))
                 after_unit()
 
     def _add(self, entry: SuiteEntry) -> None:
@@ -166,13 +179,13 @@ class Suite:
             self._log.append(asdict(entry))
         self._entries[entry.case, entry.batch] = entry
 
-    def _entry(self, case: Case, name: str, batch: Batch, first: int) -> SuiteEntry:
+    def _entry(self, case: Case, name: str, batch: Batch, first: int, answers: Tensor | None) -> SuiteEntry:
         earlier = self._entries.get((case.key, self._names(0)[0]))
         if earlier is None:
-            return _first_entry(case, name, batch)
+            return _first_entry(case, name, batch, answers)
         if earlier.refusal is not None:
             return replace(earlier, batch=name)
-        return _entry(case, name, batch, first, cast(Feed, earlier.feed))
+        return _entry(case, name, batch, first, cast(Feed, earlier.feed), answers)
 
     def _row(self, case: Case, with_cider: bool) -> dict[str, Any]:
         entries = [] if case.refusal else self._entries_of(case)
@@ -189,7 +202,21 @@ class Suite:
         mean_kept = fmean(entry.mean_kept for entry in entries)
         cost = cost_percent(case, mean_kept, model_shape(self._model.config), self.workload)
         row |= {"num_kept": mean_kept, "flop_percent": cost}
-        return row | scores(self.answered(case), self.num_scenes, with_cider, self._bench.kinds)
+        row |= scores(self.answered(case), self.num_scenes, with_cider, self._bench.kinds)
+        return row | self._retention(case) if self._with_retention else row
+
+    def _retention(self, case: Case) -> dict[str, float | None]:
+        """Tell what a case retains of what images tell, in percent, for a record; None where they tell nothing."""
+        unpruned, blind = (self._log_likelihoods(Case(name)) for name in (UNPRUNED, self._bench.withheld))
+        scenes = np.array([place for name in self._questions for place, _ in self._questions[name]], dtype=np.int64)
+        try:
+            lost = loss(Questions(unpruned, blind, scenes), self._log_likelihoods(case))
+        except ValueError:
+            return dict.fromkeys(RETENTION)
+        return dict(zip(RETENTION, (100 * (1 - each) for each in (lost.value, lost.high, lost.low)), strict=True))
+
+    def _log_likelihoods(self, case: Case) -> Array:
+        return np.array([each for entry in self._entries_of(case) for each in entry.log_likelihoods])
 
     def _entries_of(self, case: Case) -> list[SuiteEntry]:
         found = [self._entries.get((case.key, name)) for name in self._questions]
@@ -197,34 +224,40 @@ class Suite:
 
 
 def _parse(line: Any) -> SuiteEntry:
-    return SuiteEntry(**line | {"predictions": tuple(line["predictions"])})
+    return SuiteEntry(**line | {name: tuple(line[name]) for name in ("predictions", "log_likelihoods")})
 
 
-def _first_entry(case: Case, name: str, batch: Batch) -> SuiteEntry:
+def _first_entry(case: Case, name: str, batch: Batch, answers: Tensor | None) -> SuiteEntry:
     """Find out whether a case can run, and whether on visual tokens or only on pixels."""
     if case.name == batch.bench.withheld:
-        return _entry(case, name, batch, 0, "nothing")
+        return _entry(case, name, batch, 0, "nothing", answers)
     first: Feed = "tokens" if case.method is None or batch.bench.modality == "image" else "placed"
     try:
-        return _entry(case, name, batch, 0, first)
+        return _entry(case, name, batch, 0, first, answers)
     except (DivpruneError, ValueError, NotImplementedError):
         pass
     try:
-        return _entry(case, name, batch, 0, "pixels")
+        return _entry(case, name, batch, 0, "pixels", answers)
     except (DivpruneError, ValueError, NotImplementedError) as error:
         return SuiteEntry(case.key, name, refusal=" ".join(str(error).split()))
 
 
-def _entry(case: Case, name: str, batch: Batch, first: int, feed: Feed) -> SuiteEntry:
-    if case.name in WITHOUT_PRUNING:
-        kept = 0 if feed == "nothing" else len(batch.visual_tokens[0])
-        return SuiteEntry(case.key, name, tuple(batch.generate(feed)), float(kept), feed)
-    if case.method is None:
-        raise ValueError("method must be given where tokens are pruned, got None")
-    if feed == "placed" and case.method.needs & VISION_NEEDS:
-        raise ValueError(f"feed must be pixels for a method that reads the vision encoder, got {feed!r}")
-    method = case.method.for_sample(first)
-    with prune(batch.model, method, num_keep=case.num_keep, scope=case.scope, positions=case.positions) as pruning:
+def _entry(case: Case, name: str, batch: Batch, first: int, feed: Feed, answers: Tensor | None) -> SuiteEntry:
+    """Have a case answer, and judge the unpruned model's answers if they are given."""
+    pruned: AbstractContextManager[Pruning | None] = nullcontext()
+    if case.name not in WITHOUT_PRUNING:
+        if case.method is None:
+            raise ValueError("method must be given where tokens are pruned, got None")
+        if feed == "placed" and case.method.needs & VISION_NEEDS:
+            raise ValueError(f"feed must be pixels for a method that reads the vision encoder, got {feed!r}")
+        method = case.method.for_sample(first)
+        pruned = prune(batch.model, method, num_keep=case.num_keep, scope=case.scope, positions=case.positions)
+    with pruned as pruning:
         predictions = tuple(batch.generate(feed))
-    kept_of_items = [item.num_kept for item in pruning.last.items] if pruning.last else []
-    return SuiteEntry(case.key, name, predictions, fmean(kept_of_items), feed)
+        report = None if pruning is None else pruning.last
+        judged = () if answers is None else tuple(batch.judged(feed, answers))
+    if pruning is None:
+        kept = 0.0 if feed == "nothing" else float(len(batch.visual_tokens[0]))
+    else:
+        kept = fmean(item.num_kept for item in report.items) if report else 0.0
+    return SuiteEntry(case.key, name, predictions, kept, feed, None, judged)
