@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from divprune.cli.console import Console, command
-from divprune.cli.scenes import SCENE_SUITES, check_scenes, show_scenes
+from divprune.cli.scenes import RETAINED, SCENE_SUITES, check_scenes, show_scenes
 from divprune.cli.shared_options import (
     BackendOption,
     BaseUrl,
@@ -201,6 +201,7 @@ def evaluate(
                 output or Path("results/eval"),
                 limit,
                 resume=resume is not False,
+                retention=retention,
                 debug=debug,
                 **given_of(running),
             ),
@@ -212,12 +213,21 @@ def evaluate(
 
 def _show_suite(console: Console, scores: Any) -> None:
     from divprune.experiments.comparison_text import LEGEND, reasons, shortfalls
-    from divprune.experiments.tables import has_printed, metrics_line, score_lines
+    from divprune.experiments.tables import has_printed, has_retention, metrics_line, score_lines
 
     found = scores.found
     paper = ("paper", "diff.") if has_printed(found) else ()
-    numbers = ("ours, 95 %", *paper, "unpruned, 95 %", "p", "kept", "tokens")
+    with_retention = has_retention(found, scores.results)
+    retained = ("retained",) if with_retention else ()
+    numbers = ("ours, 95 %", *paper, "unpruned, 95 %", "p", "kept", "tokens", *retained)
     console.show(number_table(("method",), numbers, sections=score_lines(found, scores.results), folds=True))
-    console.show(*shortfalls(found), *reasons(found), metrics_line(found), LEGEND, TOKENS)
+    console.show(
+        *shortfalls(found),
+        *reasons(found),
+        metrics_line(found),
+        LEGEND,
+        TOKENS,
+        *([RETAINED] if with_retention else []),
+    )
     console.show(f"Records: {scores.results.folder}")
     console.result(scores.as_json())

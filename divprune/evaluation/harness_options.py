@@ -18,6 +18,7 @@ _ONLY_WITH = {
     "device": ("hf",),
     "dtype": ("hf", "vllm"),
     "system_prompt": ("hf",),
+    "retention": ("hf",),
 }
 
 
@@ -42,6 +43,7 @@ class HarnessOptions:
         resume: go on where an earlier run stopped; else all answers are asked for again.
         tokenizer: of captions, see `ScoringSettings`.
         egoschema_url: where EgoSchema's answers are scored; None for its own server.
+        retention: judge as well how likely each run finds the unpruned model's answers, one forward a question.
         debug: show lmms-eval's logs and progress bars.
     """
 
@@ -61,6 +63,7 @@ class HarnessOptions:
     resume: bool = True
     tokenizer: CIDER_TOKENIZERS = "auto"
     egoschema_url: str | None = None
+    retention: bool = False
     debug: bool = False
 
     @property

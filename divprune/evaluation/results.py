@@ -1,16 +1,41 @@
 """What runs have left: a record each, and the sample scores of its answers beside it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
 
 from divprune.errors import RecordError
 from divprune.evaluation.datasets import Statistic
+from divprune.evaluation.retention import Questions, loss
 from divprune.evaluation.runs import EvaluationRun
 from divprune.evaluation.sample_scores import SampleScore
+from divprune.evaluation.statistics import Estimate
 from divprune.records import Record, load_record
+
+Parsed = TypeVar("Parsed")
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedResponse:
+    """How likely a run's model finds the unpruned model's answer to one request.
+
+    Attributes:
+        key: of the request, the same in all runs of a task.
+        answer: the unpruned model's.
+        log_likelihood: mean per token, in nats.
+        blind_log_likelihood: of the unpruned model that gets no images; None in other runs.
+        media: the same where the images are; None in other runs.
+    """
+
+    key: str
+    answer: str
+    log_likelihood: float
+    blind_log_likelihood: float | None = None
+    media: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,15 +88,45 @@ class Results:
         Raises:
             RecordError: the file does not hold sample scores.
         """
-        path = self.folder / f"{run.name}.samples.jsonl"
+        return self._lines(run, "samples", _sample_score, "a sample score a line, with doc_id and score")
+
+    def judged(self, run: EvaluationRun) -> Sequence[JudgedResponse]:
+        """Read how likely a run's model finds the unpruned answers; none if it was not asked for.
+
+        Raises:
+            RecordError: the file does not hold them.
+        """
+        return self._lines(run, "retention", lambda line: JudgedResponse(**line), "a judged answer a line")
+
+    def retention(self, run: EvaluationRun) -> Estimate | None:
+        """Tell what a run retains of what images tell the unpruned model, with a 95 % interval.
+
+        Returns:
+            1 if nothing is lost, 0 if it might as well not look; None where that was not asked for, or images tell the
+            unpruned model nothing. See `divprune.evaluation.retention`.
+        """
+        pruned = {each.key: each.log_likelihood for each in self.judged(run)}
+        known = [each for each in self.judged(EvaluationRun(run.model, run.task)) if each.key in pruned]
+        unpruned = np.array([each.log_likelihood for each in known])
+        blind = np.array([each.blind_log_likelihood for each in known], dtype=np.float64)
+        _, groups = np.unique([str(each.media) for each in known], return_inverse=True)
+        try:
+            lost = loss(Questions(unpruned, blind, groups), np.array([pruned[each.key] for each in known]))
+        except ValueError:
+            return None
+        return Estimate(1 - lost.value, 1 - lost.high, 1 - lost.low)
+
+    def _lines(self, run: EvaluationRun, kind: str, parse: Callable[[Any], Parsed], what: str) -> list[Parsed]:
+        path = self.folder / f"{run.name}.{kind}.jsonl"
         if not path.is_file():
             return []
         try:
-            sample_scores = [json.loads(line) for line in path.read_bytes().split(b"\n") if line.strip()]
-            for sample_score in sample_scores:
-                _ = sample_score["doc_id"], sample_score["score"]
+            return [parse(json.loads(line)) for line in path.read_bytes().split(b"\n") if line.strip()]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise RecordError(
-                f"{path.name} must hold a sample score a line, with doc_id and score, got {error}"
-            ) from None
-        return sample_scores
+            raise RecordError(f"{path.name} must hold {what}, got {error}") from None
+
+
+def _sample_score(line: Any) -> SampleScore:
+    _ = line["doc_id"], line["score"]
+    found: SampleScore = line
+    return found

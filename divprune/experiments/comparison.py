@@ -68,12 +68,12 @@ class Result:
             "missing": self.missing,
             "num_samples": self.num_samples,
         }
-        row |= {f"share_kept{end}": getattr(share, name, None) for end, name in _ENDS}
-        row |= {f"unpruned_difference{end}": getattr(against and against.difference, name, None) for end, name in _ENDS}
+        row |= {f"share_kept{end}": getattr(share, name, None) for end, name in ENDS}
+        row |= {f"unpruned_difference{end}": getattr(against and against.difference, name, None) for end, name in ENDS}
         return row | {"p_value": against and against.p_value, "test": against and against.test}
 
 
-_ENDS = (("", "value"), ("_low", "low"), ("_high", "high"))
+ENDS = (("", "value"), ("_low", "low"), ("_high", "high"))
 _Marked = tuple[Sequence[SampleScore], Sequence[SampleScore], Statistic]
 
 

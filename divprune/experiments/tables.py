@@ -8,7 +8,8 @@ from typing import Any
 from divprune.evaluation.datasets import DATA_SETS
 from divprune.evaluation.results import Results
 from divprune.evaluation.runs import UNPRUNED, EvaluationRun
-from divprune.experiments.comparison import Compared, Result
+from divprune.evaluation.statistics import Estimate
+from divprune.experiments.comparison import ENDS, Compared, Result
 from divprune.experiments.comparison_text import sections
 from divprune.experiments.paper.columns import IMAGE_COLUMNS, VIDEO_COLUMNS, Column
 from divprune.experiments.paper.presets import PRESETS, Entry, entries
@@ -117,23 +118,38 @@ def has_printed(found: Compared) -> bool:
 
 def score_lines(found: Compared, results: Results) -> Iterator[tuple[str, list[Sequence[str]]]]:
     """Yield each data set's title and its lines, without the paper's numbers if it prints none; tokens kept go last."""
-    with_paper = has_printed(found)
+    with_paper, with_retention = has_printed(found), has_retention(found, results)
     counts = _counts(found, results)
     for place, (title, lines) in enumerate(sections(found, is_short=True)):
         of_group = counts[place] if place < len(counts) else ()
-        shown = [[*line, count] for line, count in zip_longest(lines, of_group, fillvalue="")]
-        if not with_paper:
-            for line in shown:
+        shown = [[*line, *of_row] for line, of_row in zip_longest(lines, of_group, fillvalue=("", ""))]
+        for line in shown:
+            if not with_retention:
+                del line[-1]
+            if not with_paper:
                 del line[_PAPER]
         yield title, list(map(tuple, shown))
 
 
-def _counts(found: Compared, results: Results) -> list[Sequence[str]]:
-    groups: dict[Column, list[str]] = {}
+def has_retention(found: Compared, results: Results) -> bool:
+    """Tell whether any run was judged by the unpruned model's answers."""
+    return any(_retention(result, results) is not None for result in found.results)
+
+
+def _counts(found: Compared, results: Results) -> list[Sequence[tuple[str, str]]]:
+    """Tokens kept, and what is retained of what images tell, of each row of each data set."""
+    groups: dict[Column, list[tuple[str, str]]] = {}
     for result in found.results:
         kept = "all" if result.entry.row.method == UNPRUNED else _kept(result, results)
-        groups.setdefault(result.entry.column, []).append(kept)
+        retained = _retention(result, results)
+        told = "" if retained is None else f"{retained.value:.3f} ({retained.low:.3f},{retained.high:.3f})"
+        groups.setdefault(result.entry.column, []).append((kept, told))
     return list(groups.values())
+
+
+def _retention(result: Result, results: Results) -> Estimate | None:
+    run = result.entry.run
+    return None if run is None or result.entry.refusal is not None else results.retention(run)
 
 
 def _kept(result: Result, results: Results) -> str:
@@ -159,5 +175,7 @@ def as_rows(found: Compared, results: Results) -> list[dict[str, Any]]:
             "matching": entry.row.matching,
             "asked_keep_ratio": entry.row.keep_ratio,
         }
-        rows.append(result.as_row() | named | settings | _measured(result, results))
+        retained = _retention(result, results)
+        told = {f"retention{end}": getattr(retained, name, None) for end, name in ENDS}
+        rows.append(result.as_row() | named | settings | _measured(result, results) | told)
     return rows

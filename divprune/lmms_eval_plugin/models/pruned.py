@@ -17,6 +17,7 @@ from tqdm import tqdm
 from divprune.checkpoints import choose_device, load_model
 from divprune.config import PruningConfig
 from divprune.errors import DivpruneError, EvaluationError, PromptError, PruningError
+from divprune.evaluation.likelihoods import judge_answer
 from divprune.huggingface import Pruning, attach
 from divprune.lmms_eval_plugin.models.arguments import PruningArguments, split_arguments
 from divprune.lmms_eval_plugin.models.conversations import Videos
@@ -144,6 +145,20 @@ class HarnessModel(lmms):
         if (config := self._drawing) is not None:
             document = zlib.crc32(f"{request.task_name} {request.doc_id}".encode())
             self._attach(config.for_sample(document))
+
+    @torch.inference_mode()
+    def judge(self, request: Instance, conversation: Conversation, answer: str) -> float:
+        """Tell how likely the model finds an answer to a request: mean log-likelihood per token, in nats.
+
+        Args:
+            request: by which a method that draws tokens draws.
+            conversation: what is asked; `conversation_of(request)`, perhaps without its images.
+            answer: words, at least one.
+        """
+        self.draw_for(request)
+        tokenizer: Any = self.loaded.processor.tokenizer
+        ids = tokenizer(answer, add_special_tokens=False, return_tensors="pt")["input_ids"][0]
+        return judge_answer(self.loaded.model, build_batch(self.loaded, [conversation]), ids).log_likelihood
 
     def _answer(self, requests: Sequence[Instance]) -> list[GenerationResult]:
         """Answer a batch; in halves where memory is short, one by one where tokens are drawn or media differ."""

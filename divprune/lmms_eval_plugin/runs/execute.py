@@ -19,6 +19,7 @@ from divprune.checkpoints import checkpoint_revision
 from divprune.distributed import is_main_process, num_processes
 from divprune.errors import DivpruneError, EvaluationError, PruningError, UnsupportedModelError, first_line
 from divprune.evaluation.harness_options import HarnessOptions
+from divprune.evaluation.results import Results
 from divprune.evaluation.runs import EvaluationRun
 from divprune.jsonl_log import JsonlLog
 from divprune.lmms_eval_plugin.data.local_data import PaperTaskManager, task_manager
@@ -27,6 +28,7 @@ from divprune.lmms_eval_plugin.runs import preflight
 from divprune.lmms_eval_plugin.runs.answers import Answers
 from divprune.lmms_eval_plugin.runs.backends import ModelPool
 from divprune.lmms_eval_plugin.runs.resuming import ResumingModel
+from divprune.lmms_eval_plugin.runs.retention import RetentionJudge
 from divprune.lmms_eval_plugin.runs.run_records import (
     answer_identity,
     finished_record,
@@ -99,15 +101,16 @@ class _Run:
         """Return a run's record, from an earlier start if it has finished there."""
         settings = run_settings(run, self.options, self.pool.revisions[run.model]) | self._scoring(run.task)
         finished = finished_record(run, settings, self.options)
-        if finished is not None:
+        is_simple = self.manager.simple_config(run.task).get("output_type") == "multiple_choice"
+        is_judged = self.options.retention and not is_simple
+        if finished is not None and not (is_judged and not Results(self.options.output).judged(run)):
             self.progress.note(f"{run.name} has run already")
             return finished
-        is_simple = self.manager.simple_config(run.task).get("output_type") == "multiple_choice"
         try:
             model = self.pool.model_for(run, is_simple)
         except (UnsupportedModelError, PruningError, EvaluationError) as error:
             return self._refused(run, settings, error)
-        return self._evaluated(run, settings, model)
+        return self._evaluated(run, settings, model, is_judged)
 
     def _scoring(self, task: str) -> dict[str, Any]:
         """Return what the scores of a task come from."""
@@ -115,7 +118,7 @@ class _Run:
         named = {"tokenizer": "java", "judge": "judge", "egoschema_url": "egoschema server"}
         return {name: value for name, value in self.found.items() if named[name] in needs}
 
-    def _evaluated(self, run: EvaluationRun, settings: dict[str, Any], model: Any) -> Record | None:
+    def _evaluated(self, run: EvaluationRun, settings: dict[str, Any], model: Any, is_judged: bool) -> Record | None:
         kind = "simple" if model.is_simple else "chat"
         (task,) = self.manager.load_task_or_group([run.task], kind).values()
         data = data_revision(task)
@@ -124,7 +127,11 @@ class _Run:
             raise EvaluationError(
                 f"{run.task} has {num_documents} documents for {num_processes()} processes; start fewer processes"
             )
-        answers = Answers(JsonlLog(self.options.output, run.name, answer_identity(settings, data), model.rank))
+        identity = answer_identity(settings, data)
+        answers = Answers(JsonlLog(self.options.output, run.name, identity, model.rank))
+        judge = None
+        if is_judged:
+            judge = RetentionJudge(run, model, Results(self.options.output), identity, self.options.resume)
         if not self.options.resume:
             answers.forget(num_processes())
         elif len(answers):
@@ -134,12 +141,14 @@ class _Run:
         title = f"{self._num_begun} of at most {self._num_runs}: {named}"
         try:
             with self.progress.counting(title, num_documents // num_processes()) as advance:
-                asked = ResumingModel(model, answers, self.options.group_size, advance)
+                asked = ResumingModel(model, answers, self.options.group_size, advance, judge)
                 results = self._scored(asked, task, JUDGE_THREADS if "judge" in settings else 1)
         except EvaluationError as error:
             if len(answers) == 0 and isinstance(error.__cause__, (UnsupportedModelError, PruningError)):
                 return self._refused(run, settings, error.__cause__)
             raise
+        if judge is not None:
+            judge.finish()
         if results is None:
             return None
         answers.read()

@@ -15,6 +15,7 @@ from lmms_eval.api.model import lmms
 from divprune.errors import EvaluationError
 from divprune.lmms_eval_plugin.models.weighing import weighed
 from divprune.lmms_eval_plugin.runs.answers import Answers, Response, request_key
+from divprune.lmms_eval_plugin.runs.retention import RetentionJudge
 
 FAILED = "[LMMS_EVAL_REQUEST_FAILED"
 """How lmms-eval's client of servers begins an answer that is none."""
@@ -24,7 +25,12 @@ class ResumingModel(lmms):
     """Asks another model what no earlier run has asked."""
 
     def __init__(
-        self, model: Any, answers: Answers, group_size: int, after_group: Callable[[int], None] = lambda _: None
+        self,
+        model: Any,
+        answers: Answers,
+        group_size: int,
+        after_group: Callable[[int], None] = lambda _: None,
+        judge: RetentionJudge | None = None,
     ) -> None:
         """Wrap a model.
 
@@ -33,11 +39,12 @@ class ResumingModel(lmms):
             answers: where its answers go, and come from.
             group_size: requests in a group; a multiple of the model's batch.
             after_group: called with the number of requests that have just been answered.
+            judge: judges the unpruned model's answers to the same requests, group by group.
         """
         super().__init__()
         self.is_simple = model.is_simple
         self._model, self._answers = model, answers
-        self._group_size, self._after_group = group_size, after_group
+        self._group_size, self._after_group, self._judge = group_size, after_group, judge
         self._rank, self._world_size = model.rank, model.world_size
         self.accelerator = getattr(model, "accelerator", None)
         self.task_dict = model.task_dict
@@ -69,6 +76,8 @@ class ResumingModel(lmms):
             left = [place for place in places if self._answers.get(keys[place]) is None]
             if left:
                 self._ask(kind, [requests[place] for place in left], [keys[place] for place in left])
+            if self._judge is not None and kind == "generate_until":
+                self._judge.judge([requests[place] for place in places], [keys[place] for place in places], self._text)
             self._after_group(len(places))
         return [self._response(kind, key) for key in keys]
 
@@ -91,6 +100,10 @@ class ResumingModel(lmms):
                 f"{' '.join(answer.response.split())}; run the same command again when it is well"
             )
         self.num_asked += len(requests)
+
+    def _text(self, key: str) -> Any:
+        found = self._answers.get(key)
+        return None if found is None else found.response
 
     def _response(self, kind: str, key: str) -> Any:
         found = self._answers.get(key)
