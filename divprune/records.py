@@ -104,6 +104,13 @@ def seconds_text(seconds: float) -> str:
     return f"{milliseconds:.1f} ms" if milliseconds < 10 else f"{milliseconds:.0f} ms"
 
 
+def duration_text(seconds: float) -> str:
+    """Return about how long something takes, in seconds, minutes or hours."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def provenance() -> dict[str, Any]:
     """Locate where numbers measured now come from."""
     return {

@@ -15,7 +15,7 @@ import divprune
 PACKAGE = Path(divprune.__file__).parent
 
 # Which parts of the package each part may import; itself and the version are always allowed.
-_BASE = {"errors", "jsonl_log", "outputs", "progress", "records"}
+_BASE = {"errors", "json_over_http", "jsonl_log", "outputs", "progress", "records"}
 _METHODS = _BASE | {"budget", "config", "media", "methods", "selection"}
 _ENGINES = _METHODS | {"huggingface", "vllm_plugin"}
 _MODELS = _ENGINES | {"checkpoints", "embedded", "prompting"}
@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "progress": set(),
     "outputs": {"errors"},
     "distributed": set(),
+    "json_over_http": set(),
     "records": {"errors", "outputs"},
     "jsonl_log": {"errors", "outputs"},
     "media": {"errors", "progress"},
@@ -34,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "methods": {"budget", "errors", "fidelity", "records", "selection"},
     "config": {"budget", "errors", "methods"},
     "tuned_setting": {"checkpoint_places", "embedded", "errors", "huggingface", "outputs"},
-    "huggingface": {"budget", "checkpoint_checks", "config", "errors", "methods", "records", "selection"},
+    "huggingface": {"budget", "checkpoint_checks", "config", "errors", "methods", "outputs", "records", "selection"},
     "vllm_plugin": {
         "budget",
         "checkpoint_checks",
@@ -76,6 +77,7 @@ _WITHOUT_TORCH = {
     "errors",
     "fidelity",
     "figures",
+    "json_over_http",
     "jsonl_log",
     "media",
     "outputs",

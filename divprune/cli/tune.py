@@ -1,12 +1,13 @@
 """`divprune tune`: find how far a model may be pruned on its own traffic."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from divprune.cli.console import command
+from divprune.cli.console import Console, command
 from divprune.cli.shared_options import (
     Debug,
     Device,
@@ -20,17 +21,19 @@ from divprune.cli.shared_options import (
     option,
 )
 from divprune.cli.tables import number_table
-from divprune.errors import TuningError
+from divprune.errors import ArgumentError, TuningError
 from divprune.records import seconds_text
 
 if TYPE_CHECKING:
-    from divprune.experiments import Tuned
+    from divprune.experiments import Tuned, TuneOptions
 
 _HEADER = ("asked", "retained", "interval", "same", "tokens", "FLOPs", "KV", "TTFT")
 _LEGEND = (
     "retained: what images tell the model that it still sees (1: all, 0: as if blind), by the likelihood of the "
     "unpruned model's own answers. same: answers that stay. FLOPs, KV: in percent of the unpruned prompt's. >: chosen."
 )
+
+SHOWN_CHANGES = 5
 
 
 def tune_model(
@@ -66,8 +69,17 @@ def tune_model(
     target_ttft: Annotated[
         float | None, option("SECONDS", "Instead: lose least within SECONDS to the first token, measured here.")
     ] = None,
+    unpruned_url: Annotated[
+        str | None, option("URL", "Instead of a model: a running unpruned server, such as http://127.0.0.1:8000/v1.")
+    ] = None,
+    pruned_url: Annotated[
+        str | None, option("URL", "The pruned server beside it: how far do their answers agree?")
+    ] = None,
     max_new_tokens: Annotated[int, option("N", "Longest answer, in tokens.", min=1)] = 64,
-    cache_gb: Annotated[float, option("GIB", "Memory for encoded images.", min=0.0)] = 4.0,
+    cache_gb: Annotated[float, option("GIB", "Room for encoded images.", min=0.0)] = 4.0,
+    cache_folder: Annotated[
+        Path | None, option("FOLDER", "Keep encoded images there, for the next run too.", "memory")
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Go on where an earlier run stopped.")] = True,
     device: Device = "auto",
     dtype: WeightsDtype = Dtype.auto,
@@ -98,10 +110,14 @@ def tune_model(
             target_ttft=target_ttft,
             max_new_tokens=max_new_tokens,
             cache_gb=cache_gb,
+            cache_folder=cache_folder,
             resume=resume,
             device=device,
             dtype=dtype.value,
         )
+        if unpruned_url is not None or pruned_url is not None:
+            _compare(console, options, unpruned_url, pruned_url)
+            return
         try:
             found = find(options, console, show_download=console.is_terminal)
         except KeyboardInterrupt:
@@ -118,6 +134,36 @@ def tune_model(
         console.result(found.as_json())
         if found.setting is None:
             raise TuningError("no setting keeps the promise, so none is written; see above")
+
+
+def _compare(console: Console, options: "TuneOptions", unpruned_url: str | None, pruned_url: str | None) -> None:
+    from divprune.experiments import ServerPair, compare_servers
+
+    if unpruned_url is None or pruned_url is None:
+        raise ArgumentError("give `unpruned_url` and `pruned_url` together: answers of the two servers are compared")
+    asked = ("source", "prompt", "recursive", "limit", "max_new_tokens")
+    changed = [each.name for each in fields(options) if getattr(options, each.name) != each.default]
+    others = ", ".join(f"`{name}`" for name in changed if name not in asked)
+    if others:
+        raise ArgumentError(f"{others}: not for running servers, which prune as they were started; leave it out")
+    pair = ServerPair(
+        unpruned_url=unpruned_url, pruned_url=pruned_url, **{name: getattr(options, name) for name in asked}
+    )
+    found = compare_servers(pair, console)
+    told = found.as_json()
+    lines = [
+        (name, "" if each["prompt_tokens"] is None else f"{each['prompt_tokens']:.0f}", seconds_text(each["seconds"]))
+        for name, each in (("unpruned", told["unpruned"]), ("pruned", told["pruned"]))
+    ]
+    console.show(number_table(("server",), ("prompt tokens", "time"), lines))
+    same = told["answers"]["same"]
+    _show_agreement(console, told["answers"], f"{told['num_questions']} questions")
+    console.show(f"With 95 % confidence at most {1 - same['low']:.1%} of the answers to such questions change.")
+    for question, before, after in found.changed[:SHOWN_CHANGES]:
+        console.show(f"{question.id}: {question.prompt!r}", f"  unpruned: {before!r}", f"  pruned:   {after!r}")
+    if len(found.changed) > SHOWN_CHANGES:
+        console.show(f"and {len(found.changed) - SHOWN_CHANGES} others that changed (`--json` has all)")
+    console.result(told)
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -142,21 +188,26 @@ def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.0f}"
 
 
-def _show_answers(console: Any, found: "Tuned") -> None:
+def _show_answers(console: Console, found: "Tuned") -> None:
     answers = found.evidence.get("answers")
     if answers is None:
         return
-    console.show(
-        f"Answers on the confirming questions: {answers['same']['value']:.1%} the same, token F1 "
-        f"{answers['token_f1']['value']:.3f}."
-    )
-    accuracy = answers.get("accuracy")
-    if accuracy is not None:
-        gain = accuracy["difference"]
-        console.show(
-            f"Right answers, of {accuracy['num_questions']} questions that have one: "
-            f"{accuracy['unpruned']['value']:.1%} unpruned, {accuracy['pruned']['value']:.1%} pruned "
-            f"({gain['value']:+.1%}; between {gain['low']:+.1%} and {gain['high']:+.1%})."
-        )
+    _show_agreement(console, answers, "the confirming questions")
     kinds = ", ".join(f"{row['kind']} {row['num_same']} of {row['num_questions']}" for row in found.kinds)
     console.show(f"By kind of question (guessed from its words), the same answers: {kinds}.")
+
+
+def _show_agreement(console: Console, answers: Mapping[str, Any], of: str) -> None:
+    same, alike = answers["same"], answers["token_f1"]
+    console.show(
+        f"Answers on {of}: {same['value']:.1%} the same (between {same['low']:.1%} and {same['high']:.1%}), token F1 "
+        f"{alike['value']:.3f}."
+    )
+    for score, what, digits in (("accuracy", "Right answers", ".1%"), ("cider", "CIDEr of descriptions", ".2f")):
+        if score in answers:
+            found, gain = answers[score], answers[score]["difference"]
+            console.show(
+                f"{what}, of {found['num_questions']} questions that have one: {found['unpruned']['value']:{digits}} "
+                f"unpruned, {found['pruned']['value']:{digits}} pruned ({gain['value']:+{digits}}; between "
+                f"{gain['low']:+{digits}} and {gain['high']:+{digits}})."
+            )

@@ -9,16 +9,20 @@ from divprune.experiments.suite import SuiteScores, run_suite
 from divprune.experiments.tuning.options import TuneOptions
 from divprune.experiments.tuning.outcome import Tuned
 from divprune.experiments.tuning.run import tune
+from divprune.experiments.tuning.servers import ServerAgreement, ServerPair, compare_servers
 
 __all__ = [
     "HarnessOptions",
     "Plan",
     "ReproduceOptions",
     "Reproduction",
+    "ServerAgreement",
+    "ServerPair",
     "SuiteOptions",
     "SuiteScores",
     "TuneOptions",
     "Tuned",
+    "compare_servers",
     "plan_paper",
     "plan_suite",
     "run_in_harness",

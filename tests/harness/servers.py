@@ -28,7 +28,7 @@ class Stub:
         return [content for method, *_, content in self.requests if method == "POST"]
 
     @contextmanager
-    def running(self, path: str) -> Iterator["Stub"]:
+    def running(self, path: str, *others: str) -> Iterator["Stub"]:
         stub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -40,7 +40,9 @@ class Stub:
 
             def _answer(self, method: str, content: Any) -> None:
                 stub.requests.append((method, self.path, dict(self.headers), content))
-                status, text = (404, "no such path") if self.path != path else stub.answer(method, content)
+                status, text = (
+                    (404, "no such path") if self.path not in (path, *others) else stub.answer(method, content)
+                )
                 body = text.encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))

@@ -1,6 +1,7 @@
 """What the vision encoder made is used again, and changes no answer."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -36,7 +37,8 @@ def answered(model: PreTrainedModel, method: str, inputs: dict[str, torch.Tensor
 
 @pytest.mark.parametrize("family", ["llava", "llava_next", "internvl", "qwen2_5_vl", "qwen3_vl"])
 @pytest.mark.parametrize("method", METHODS)
-def test_the_same_answer_from_one_pass(family: str, method: str) -> None:
+@pytest.mark.parametrize("place", ["memory", "disk"])
+def test_the_same_answer_from_one_pass(family: str, method: str, place: str, tmp_path: Path) -> None:
     case = CASES[family]
     model = case.build()
     inputs = make_inputs(case, model, [ROW])
@@ -44,7 +46,7 @@ def test_the_same_answer_from_one_pass(family: str, method: str) -> None:
         logits, kept = answered(model, method, inputs)
     except UnsupportedModelError as error:  # its encoder is not known
         pytest.skip(str(error))
-    memory = EncoderMemory(PLENTY)
+    memory = EncoderMemory(PLENTY, tmp_path if place == "disk" else None)
     with remembering(memory):
         for _ in range(3):
             remembered, kept_again = answered(model, method, inputs)
@@ -52,6 +54,35 @@ def test_the_same_answer_from_one_pass(family: str, method: str) -> None:
             assert kept_again == kept
     assert memory.num_passes == 1
     assert 0 < memory.num_bytes < PLENTY
+    assert bool(list(tmp_path.iterdir())) == (place == "disk")
+
+
+def test_a_folder_serves_the_next_run_and_forgives_damaged_files(tmp_path: Path) -> None:
+    case = CASES["qwen3_vl"]
+    model = case.build()
+    inputs = make_inputs(case, model, [ROW])
+    first = EncoderMemory(PLENTY, tmp_path)
+    with remembering(first):
+        expected = answered(model, "divprune", inputs)
+    (path,) = tmp_path.iterdir()
+    again = EncoderMemory(PLENTY, tmp_path)
+    assert again.num_bytes == path.stat().st_size
+    with remembering(again):
+        logits, kept = answered(model, "divprune", inputs)
+    assert torch.equal(logits, expected[0])
+    assert (kept, again.num_passes) == (expected[1], 0)
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", b"[]" * 50):
+        path.write_bytes(damaged)
+        memory = EncoderMemory(PLENTY, tmp_path)
+        with remembering(memory):
+            assert torch.equal(answered(model, "divprune", inputs)[0], expected[0])
+        assert memory.num_passes == 1
+        assert path.read_bytes() == whole
+    full = EncoderMemory(len(whole), tmp_path)
+    with remembering(full):
+        answered(model, "divprune", inputs | {"pixel_values": inputs["pixel_values"] + 1})
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_other_images_and_other_needs_are_encoded_anew() -> None:

@@ -33,7 +33,8 @@ class TuneOptions:
         target_kv_gb: Likewise, with a prompt's keys and values of at most so many GiB.
         target_ttft: Likewise, with at most so many seconds to the first token, measured here.
         max_new_tokens: Length limit of an answer.
-        cache_gb: GiB of memory for what the vision encoder made of images.
+        cache_gb: GiB for what the vision encoder made of images.
+        cache_folder: Where that is kept, also for the next run of the same model; None for memory.
         resume: Whether to go on where an earlier run stopped.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         dtype: "auto", "float32", "float16" or "bfloat16".
@@ -56,6 +57,7 @@ class TuneOptions:
     target_ttft: float | None = None
     max_new_tokens: int = 64
     cache_gb: float = 4.0
+    cache_folder: Path | None = None
     resume: bool = True
     device: str = "auto"
     dtype: str = "auto"

@@ -6,13 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from divprune.checkpoints import LoadedModel
-from divprune.evaluation.resampling import ends, resampled_sums
 from divprune.evaluation.runs import UNPRUNED
 from divprune.evaluation.statistics import Estimate
-from divprune.experiments.tuning.agreement import accuracy, kind_of, token_f1
+from divprune.experiments.tuning.agreement import ComparedAnswer, agreement, kind_of, normalised
 from divprune.experiments.tuning.asking import Asker
 from divprune.experiments.tuning.costs import BLIND, Costs
 from divprune.experiments.tuning.options import TuneOptions
@@ -109,7 +106,10 @@ def tuned(options: TuneOptions, asker: Asker, search: Search, costs: Costs, foun
     }
     kinds, changed = _kinds(own), _changed(own, asker)
     if shown is not None:
-        evidence |= {"answers": _agreement(own, asker), "kinds": kinds}
+        pairs = [
+            ComparedAnswer(each.kind, each.unpruned, each.pruned, asker.questions[each.place].answers) for each in own
+        ]
+        evidence |= {"answers": agreement(pairs), "kinds": kinds}
     evidence["provenance"] = provenance()
     setting = None
     if chosen is not None:
@@ -135,6 +135,10 @@ class _Answered:
     likelihood_change: float
     kind: str
     report: PruningReport | None
+
+    @property
+    def is_same(self) -> bool:
+        return normalised(self.unpruned) == normalised(self.pruned)
 
 
 def _answered(asker: Asker, setting: PruningSetting, places: Sequence[int], progress: Progress) -> list[_Answered]:
@@ -210,41 +214,15 @@ def _confirmed(each: Confirmed) -> dict[str, Any]:
     return asdict(each.setting) | {"loss": asdict(each.loss), "holds": each.holds, "num_needed": each.needed}
 
 
-def _agreement(own: Sequence[_Answered], asker: Asker) -> dict[str, Any]:
-    """How many answers stayed, how alike they are, and where right answers are known how many are right."""
-    found = {
-        "same": asdict(_mean([float(each.unpruned == each.pruned) for each in own])),
-        "token_f1": asdict(_mean([token_f1(each.pruned, each.unpruned) for each in own])),
-    }
-    labelled = [each for each in own if asker.questions[each.place].answers]
-    if labelled:
-        right = [asker.questions[each.place].answers for each in labelled]
-        unpruned = [accuracy(each.unpruned, answers) for each, answers in zip(labelled, right, strict=True)]
-        pruned = [accuracy(each.pruned, answers) for each, answers in zip(labelled, right, strict=True)]
-        found["accuracy"] = {
-            "num_questions": len(labelled),
-            "unpruned": asdict(_mean(unpruned)),
-            "pruned": asdict(_mean(pruned)),
-            "difference": asdict(_mean([after - before for before, after in zip(unpruned, pruned, strict=True)])),
-        }
-    return found
-
-
-def _mean(values: Sequence[float]) -> Estimate:
-    """Return the mean with the percentile interval of a bootstrap over questions."""
-    drawn = resampled_sums(np.array(values)[:, None])[:, 0] / len(values)
-    return Estimate(float(drawn[0]), *ends(drawn))
-
-
 def _kinds(own: Sequence[_Answered]) -> list[dict[str, Any]]:
     totals = Counter(each.kind for each in own)
-    same = Counter(each.kind for each in own if each.unpruned == each.pruned)
+    same = Counter(each.kind for each in own if each.is_same)
     return [{"kind": kind, "num_questions": total, "num_same": same[kind]} for kind, total in totals.most_common()]
 
 
 def _changed(own: Sequence[_Answered], asker: Asker) -> list[ChangedQuestion]:
     """Those whose answers changed, the least likely first; the first ones with their images."""
-    worst = sorted((each for each in own if each.unpruned != each.pruned), key=lambda each: each.likelihood_change)
+    worst = sorted((each for each in own if not each.is_same), key=lambda each: each.likelihood_change)
     return [
         ChangedQuestion(
             id=asker.questions[each.place].id,

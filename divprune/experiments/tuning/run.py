@@ -6,17 +6,21 @@ read questions -> answers of the unpruned model, and blind -> Search (search.py)
 ```
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from math import ceil, log2
+from pathlib import Path
 from typing import Any
 
-from divprune.checkpoints import checkpoint_config, load_model
-from divprune.distributed import is_main_process, rank
+from divprune.checkpoints import LoadedModel, checkpoint_config, load_model
+from divprune.distributed import is_main_process, num_processes, rank
 from divprune.errors import TuningError, argument_errors
 from divprune.experiments.tuning.asking import Asker
 from divprune.experiments.tuning.costs import Costs
 from divprune.experiments.tuning.options import TuneOptions
 from divprune.experiments.tuning.outcome import Tuned, tuned
+from divprune.experiments.tuning.questions import questions_with_images
 from divprune.experiments.tuning.report import TUNE_REPORT, write_tune_report
 from divprune.experiments.tuning.search import (
     MAX_CONFIRMATIONS,
@@ -32,14 +36,15 @@ from divprune.huggingface.fingerprint import fingerprint
 from divprune.huggingface.fitting import require_prunable
 from divprune.jsonl_log import JsonlLog
 from divprune.methods import RandomTokens
-from divprune.outputs import files_of, safe_output
+from divprune.outputs import files_of, make_folder, safe_output
 from divprune.progress import SILENT, Progress
-from divprune.records import provenance
+from divprune.records import duration_text, provenance
 from divprune.serving.question_keys import question_keys
-from divprune.serving.questions import BatchQuestion, read_questions
+from divprune.serving.questions import BatchQuestion
 from divprune.tuned_setting import TUNED
 
-FEWEST_QUESTIONS = 6
+FIRST_QUESTIONS = 3
+"""Of each process, by which the time is estimated."""
 GIGA = 2**30
 
 
@@ -62,7 +67,9 @@ def tune(options: TuneOptions, progress: Progress = SILENT, *, show_download: bo
         TuningError: The questions show nothing, such as too few of them, or images that tell the model nothing.
     """
     options.check()
-    questions = _questions(options, progress)
+    questions = questions_with_images(
+        options.source, options.prompt, recursive=options.recursive, limit=options.limit, progress=progress
+    )
     files = [image for question in questions for image in question.files]
     safe_output("output", options.output, TUNED, (options.source, *files, *files_of(options.model)))
     if options.report is not None:
@@ -71,12 +78,13 @@ def tune(options: TuneOptions, progress: Progress = SILENT, *, show_download: bo
     device = own_device(options.device)
     with progress.working("loading the model"):
         loaded = load_model(options.model, device, options.dtype, show_download=show_download)
-    identity = _identity(options, questions, fingerprint(loaded.model), str(loaded.model.dtype))
+    of_model = fingerprint(loaded.model)
+    identity = _identity(options, questions, of_model, str(loaded.model.dtype))
     log = JsonlLog(options.output.parent, options.output.stem, identity, rank())
     if not options.resume and is_main_process():
         log.delete()
     join()
-    memory = EncoderMemory(round(options.cache_gb * GIGA))
+    memory = EncoderMemory(round(options.cache_gb * GIGA), _cache_folder(options, loaded, of_model))
     asker = Asker(loaded, questions, options.positions, options.max_new_tokens, memory, log)
     if asker.num_known:
         progress.note(f"an earlier run was interrupted: {asker.num_known} answers of it are there and not repeated")
@@ -95,40 +103,6 @@ def tune(options: TuneOptions, progress: Progress = SILENT, *, show_download: bo
     return outcome
 
 
-def _questions(options: TuneOptions, progress: Progress) -> list[BatchQuestion]:
-    """Read the questions that have images.
-
-    Raises:
-        BatchError: They cannot be read.
-        TuningError: There are too few.
-    """
-    every = read_questions(options.source, options.prompt, recursive=options.recursive, progress=progress)
-    missing = [image for question in every for image in question.files if not image.is_file()]
-    if missing:
-        raise TuningError(f"{len(missing)} images are missing, such as {missing[0]}")
-    questions = [question for question in every if question.images]
-    if not questions:
-        raise TuningError(f"{options.source} asks about text alone: without images there is nothing to prune")
-    if len(questions) < len(every):
-        progress.note(f"{len(every) - len(questions)} of {len(every)} questions have no image and are left out")
-    if options.limit is not None and options.limit < len(questions):
-        questions = _drawn(questions, options.limit)
-    num_images = len({question.images for question in questions})
-    if num_images < FEWEST_QUESTIONS:
-        raise TuningError(
-            f"{len(questions)} questions about {num_images} images are too few to promise anything by; give at least "
-            f"{FEWEST_QUESTIONS} images, better some hundred"
-        )
-    return questions
-
-
-def _drawn(questions: Sequence[BatchQuestion], number: int) -> list[BatchQuestion]:
-    import numpy as np
-
-    chosen = np.random.default_rng(0).permutation(len(questions))[:number]
-    return [questions[place] for place in sorted(chosen.tolist())]
-
-
 def _identity(options: TuneOptions, questions: Sequence[BatchQuestion], model: str, dtype: str) -> dict[str, Any]:
     """Return what answers depend on besides setting and question."""
     keys = question_keys(questions, trust_names=False)
@@ -142,12 +116,28 @@ def _identity(options: TuneOptions, questions: Sequence[BatchQuestion], model: s
     }
 
 
+def _cache_folder(options: TuneOptions, loaded: LoadedModel, of_model: str) -> Path | None:
+    """Return the folder of a model's encoded images: what they depend on besides the image is in its name.
+
+    Raises:
+        ArgumentError: It cannot be made.
+    """
+    if options.cache_folder is None:
+        return None
+    told = (of_model, str(loaded.model.dtype), loaded.model.device.type, provenance()["versions"])
+    folder = options.cache_folder / hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+    make_folder("cache_folder", folder)
+    return folder
+
+
 def _prepared(options: TuneOptions, asker: Asker, progress: Progress) -> tuple[Search, Costs]:
     """Ask the unpruned model, and divide the questions."""
     number = len(asker.questions)
-    progress.note(_plan(options, number))
+    with progress.working("asking the first questions"):
+        seconds = asker.ask_unpruned(range(min(number, FIRST_QUESTIONS * num_processes())), lambda _: None)
+    progress.note(_plan(options, number, seconds / num_processes()))
     with progress.counting("unpruned, and blind", len(own_share(range(number)))) as advance:
-        seconds = asker.ask_unpruned(range(number), advance)
+        asker.ask_unpruned(range(number), advance)
     questions = asker.known_questions(range(number))
     error = 1 - options.confidence
     if not questions.sees(error):
@@ -157,23 +147,24 @@ def _prepared(options: TuneOptions, asker: Asker, progress: Progress) -> tuple[S
             f"and its answers are {questions.seen:.3f} nats a token likelier with them, which may be chance; there is "
             "nothing that pruning could lose, or to tune by"
         )
-    progress.note(f"a question took {seconds:.2f} s; a pruned one takes less")
     choosing, confirming = split(questions)
     costs = Costs(asker, range(number))
     search = Search(questions, choosing, confirming, _measure(asker, progress), options.tolerance, _cost(costs), error)
     return search, costs
 
 
-def _plan(options: TuneOptions, number: int) -> str:
-    """Say what it will cost, before it starts."""
+def _plan(options: TuneOptions, number: int, seconds: float) -> str:
+    """Say what it will cost; `seconds` a question took so far, 0 if an earlier run has asked the first ones."""
     num_looks = ceil(log2(len(options.keep_ratios) + 1))
     choosing = ceil(number / 3)
     most = len(options.methods) * (1 if options.targets else num_looks) * choosing
     most += (1 + (1 if options.targets else MAX_CONFIRMATIONS)) * (number - choosing)
     every = len(options.methods) * len(options.keep_ratios) * number
+    # Unpruned questions are answered, pruned ones only judged; this bounds both.
+    time = f", about {duration_text((number + most) * seconds)} at most" if seconds else ""
     return (
-        f"{number} questions: asked once unpruned and once without images, then at most {most} times pruned; every "
-        f"setting on every question would be {every}"
+        f"{number} questions: asked once unpruned and once without images, then at most {most} times pruned{time}; "
+        f"every setting on every question would be {every}"
     )
 
 

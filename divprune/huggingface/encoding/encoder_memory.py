@@ -9,14 +9,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
+from divprune.huggingface.encoding.encoder_files import encoder_output, load_encoded, save_encoded
 from divprune.methods.base import Method
 from divprune.methods.vision_inputs import VISION_NEEDS, CapturedVision
+
+_ENDING = ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Remembered:
 
     def on(self, device: torch.device) -> "Remembered":
         """Return it on a device."""
-        output = type(self.output)(**{name: _moved(value, device) for name, value in self.output.items()})
+        output = encoder_output({name: _moved(value, device) for name, value in self.output.items()})
         if self.captured is None:
             return Remembered(output, None)
         pieces = {need: _moved(pieces, device) for need, pieces in self.captured.pieces.items()}
@@ -43,18 +47,25 @@ class Remembered:
 
 @dataclass
 class EncoderMemory:
-    """What one model's encoder made of images and videos, on the CPU: the first of it, as much as there is room for.
+    """What one model's encoder made of images and videos: the first of it, as much as there is room for.
 
     Attributes:
         max_bytes: what may be kept in all.
+        folder: where it is kept, and found by the next run of the same model; None for the CPU's memory.
         num_bytes: what is kept.
         num_passes: how often the encoder ran inside `remembering`.
     """
 
     max_bytes: int
+    folder: Path | None = None
     num_bytes: int = 0
     num_passes: int = 0
     _known: dict[str, Remembered] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        """Count what earlier runs have left in the folder."""
+        if self.folder is not None:
+            self.num_bytes = sum(path.stat().st_size for path in self.folder.glob(f"*{_ENDING}"))
 
     def recall(
         self, method: Method, arguments: Mapping[str, Any], run: Callable[[], Remembered], device: torch.device
@@ -68,15 +79,28 @@ class EncoderMemory:
             device: where the result is wanted.
         """
         key = _digest(_read_by(method), arguments)
-        if key in self._known:
-            return self._known[key].on(device)
+        known = self._read(key)
+        if known is not None:
+            return known.on(device)
         self.num_passes += 1
         found = run()
         kept = Remembered(_needed(found.output), found.captured).on(torch.device("cpu"))
         if self.num_bytes + kept.num_bytes <= self.max_bytes:
-            self._known[key] = kept
+            self._keep(key, kept)
             self.num_bytes += kept.num_bytes
         return found
+
+    def _read(self, key: str) -> Remembered | None:
+        if self.folder is None:
+            return self._known.get(key)
+        found = load_encoded(self.folder / f"{key}{_ENDING}")
+        return None if found is None else Remembered(*found)
+
+    def _keep(self, key: str, kept: Remembered) -> None:
+        if self.folder is None:
+            self._known[key] = kept
+        else:
+            save_encoded(self.folder / f"{key}{_ENDING}", kept.output, kept.captured)
 
 
 _MEMORY: ContextVar[EncoderMemory | None] = ContextVar("encoder_memory", default=None)
@@ -122,7 +146,7 @@ def _needed(output: ModelOutput) -> ModelOutput:
     states = output.get("last_hidden_state")
     if states is not None:
         kept["last_hidden_state"] = states.new_empty((len(states), 0))
-    return type(output)(**kept)
+    return encoder_output(kept)
 
 
 def _moved(value: Any, device: torch.device) -> Any:

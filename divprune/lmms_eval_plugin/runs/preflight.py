@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
+from divprune import json_over_http
 from divprune.errors import EvaluationError
 from divprune.evaluation.datasets import DATA_SETS, Requirement
+from divprune.json_over_http import NoAnswerError
 from divprune.lmms_eval_plugin.data.checks import check_cached_data, check_local_data
 from divprune.lmms_eval_plugin.data.local_data import PaperTaskManager, data_key
-from divprune.lmms_eval_plugin.scoring import web
 from divprune.lmms_eval_plugin.scoring.captions import NO_JAVA, chosen_tokenizer, java_words
 from divprune.lmms_eval_plugin.scoring.judge import PAPERS_JUDGE, Judge, close_benches, judge_from_environment
 from divprune.lmms_eval_plugin.scoring.settings import ScoringSettings, current
-from divprune.lmms_eval_plugin.scoring.web import NoAnswerError
 from divprune.lmms_eval_plugin.scoring.wups import missing_corpora
 
 TINY_REQUEST = [{"role": "user", "content": "Say yes."}]
@@ -151,7 +151,7 @@ def check_server(settings: ScoringSettings) -> None:
         EvaluationError: it is not.
     """
     try:
-        web.answers(settings.egoschema_url)
+        json_over_http.answers(settings.egoschema_url)
     except NoAnswerError as error:
         raise EvaluationError(
             f"EgoSchema's full set is scored by a server, and {settings.egoschema_url} does not answer ({error}); it "

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from divprune.errors import EvaluationError
+from divprune.json_over_http import NoAnswerError, post_json
 from divprune.jsonl_log import append_line
 from divprune.lmms_eval_plugin.scoring.settings import ScoringSettings, current
-from divprune.lmms_eval_plugin.scoring.web import NoAnswerError, post_json
 
 PAPERS_JUDGE = "gpt-3.5-turbo-0613"
 DEFAULT_MODEL = "gpt-4o-2024-11-20"

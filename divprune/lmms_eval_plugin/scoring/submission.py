@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from divprune.errors import EvaluationError
+from divprune.json_over_http import NoAnswerError, post_json
 from divprune.lmms_eval_plugin.scoring.settings import current
-from divprune.lmms_eval_plugin.scoring.web import NoAnswerError, post_json
 from divprune.outputs import FileKind, safe_output, write_whole
 
 SUBMISSION_FILE = "egoschema-submission.json"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,9 @@ import pytest
 
 from divprune import get_method
 from divprune.embedded import questions, scene
+from divprune.errors import ArgumentError
 from divprune.experiments import Tuned, TuneOptions, tune
+from divprune.experiments.tuning.agreement import ComparedAnswer, agreement
 from divprune.experiments.tuning.asking import Asker, Reference
 from divprune.tuned_setting import read_tuned
 from tests.support.commands import Command
@@ -317,3 +320,44 @@ def test_another_model_refuses_the_file(found: Tuned, divprune: Command, llava: 
     outcome = divprune("run", "--model", llava, "--image", picture, "--config", found.output)
     assert outcome.exit_code == 2
     assert "of another model (embedded" in outcome.error
+
+
+def test_the_planned_time_is_told_before_the_questions_are_asked(
+    source: Path, tmp_path: Path, divprune: Command
+) -> None:
+    outcome = divprune("tune", "--input", source, "--output", tmp_path / "tuned.json", *SHORT)
+    assert re.search(r"then at most \d+ times pruned, about \d+ (s|min) at most", " ".join(outcome.stderr.split()))
+
+
+def test_encoded_images_are_kept_on_disk(source: Path, tmp_path: Path, found: Tuned) -> None:
+    folder = tmp_path / "encoded"
+    options = TuneOptions(
+        source,
+        output=tmp_path / "tuned.json",
+        methods=("divprune",),
+        keep_ratios=(0.02, 0.05, 0.25),
+        tolerance=0.3,
+        cache_folder=folder,
+    )
+    first, second = tune(options), tune(replace(options, resume=False))
+    assert first is not None
+    assert second is not None
+    assert first.rows[2]["retention"] == second.rows[2]["retention"] == found.rows[2]["retention"]
+    assert first.evidence["num_encoder_passes"] == 20
+    assert second.evidence["num_encoder_passes"] == 0
+    assert len(list(folder.glob("*/*.safetensors"))) == 20
+    with pytest.raises(ArgumentError, match="cache_folder"):
+        tune(replace(options, cache_folder=source))
+
+
+def test_descriptions_get_a_cider() -> None:
+    pytest.importorskip("pycocoevalcap")
+    right = ("a red circle and a blue square", "a green star")
+    pairs = [ComparedAnswer("description", each, each, (each,)) for each in right]
+    found = agreement([*pairs, ComparedAnswer("count", "3", "4", ("3",))])
+    assert found["cider"]["unpruned"] == found["cider"]["pruned"]
+    assert found["accuracy"]["num_questions"] == 1
+    worse = agreement([pairs[0], replace(pairs[1], pruned="a blue square")])
+    assert worse["cider"]["difference"]["value"] < 0
+    assert "accuracy" not in worse
+    assert "cider" not in agreement(pairs[:1]), "of one caption, words have no weights"

@@ -35,6 +35,15 @@ def post_json(url: str, payload: Any, headers: Mapping[str, str], timeout: float
     return _text_of(request, timeout)
 
 
+def get_text(url: str, headers: Mapping[str, str], timeout: float = TIMEOUT_SECONDS) -> str:
+    """Return what is at an address.
+
+    Raises:
+        NoAnswerError: there was no answer, or its status is not 200.
+    """
+    return _text_of(_request(url, None, headers), timeout)
+
+
 def answers(url: str, timeout: float = TIMEOUT_SECONDS) -> None:
     """Only see whether there is a server behind an address, by asking for the address itself.
 
