@@ -16,7 +16,7 @@ from divprune.evaluation.sample_scores import SampleScore
 from divprune.evaluation.statistics import Estimate
 from divprune.records import Record, load_record
 
-Line = TypeVar("Line")
+_Parsed = TypeVar("_Parsed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Results:
             return None
         return Estimate(1 - lost.value, 1 - lost.high, 1 - lost.low)
 
-    def _lines(self, run: EvaluationRun, kind: str, parse: Callable[[Any], Line], what: str) -> list[Line]:
+    def _lines(self, run: EvaluationRun, kind: str, parse: Callable[[Any], _Parsed], what: str) -> list[_Parsed]:
         path = self.folder / f"{run.name}.{kind}.jsonl"
         if not path.is_file():
             return []
