@@ -38,7 +38,7 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 24
 
 run: .venv/.stamp  ## watch a small model answer from 10 % of its visual tokens, and write a report
-	.venv/bin/divprune run --report $(REPORT)
+	@.venv/bin/divprune run --repeats 3 --report $(REPORT)
 
 test: check  ## all checks, then all tests but slow ones and most cells of the parity suite
 	$(TEST_ENVIRONMENT) .venv-test/bin/python -m pytest -n $(TEST_WORKERS) --cells few -m "not slow"
@@ -109,7 +109,7 @@ support: .venv/.stamp .venv-test/.stamp .venv-floor/.stamp  ## run the parity su
 	.venv/bin/python -m tools.render_support
 
 .venv/.stamp: pyproject.toml constraints.txt
-	$(call create_environment,.venv)
+	@$(call create_environment,.venv)
 	.venv/bin/python -m pip $(INSTALL) -e .
 	@touch $@
 

@@ -13,7 +13,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from divprune.efficiency.random_model import random_model
+from divprune.efficiency.random_models import random_model
 
 DECODER_LAYERS, TOWER_LAYERS = 28, 32
 NUM_WORDS = 32_000

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from divprune.efficiency.random_model import image_like
+from divprune.efficiency.random_models import image_like
 
 TEXT_TOKENS, OUTPUT_TOKENS = 64, 32
 IMAGE_SIZES = ((224, 224), (448, 336), (560, 420), (672, 504))

@@ -11,6 +11,7 @@ import torch
 
 from divprune.checkpoint_checks import check_folder, check_format, check_template, read_json
 from divprune.checkpoint_places import checkpoint_folder, hub_config, hub_error
+from divprune.checkpoint_processors import read_processor
 from divprune.embedded import EMBEDDED_FOLDERS, checkpoint_path
 from divprune.errors import CheckpointError, DivpruneError, UnsupportedModelError, first_line
 from divprune.records import checksum
@@ -75,7 +76,7 @@ def load_model(
     check_folder(called, path)
     config = _loaded(called, lambda: _read_config(path))
     _require_supported(called, config.model_type)
-    processor = _loaded(called, lambda: _read_processor(path))
+    processor = _loaded(called, lambda: read_processor(path))
     if not is_embedded:
         check_template(called, getattr(processor, "chat_template", None))
     with _quiet_bars():
@@ -223,15 +224,6 @@ def _read_config(path: Path) -> Any:
     from transformers import AutoConfig
 
     return AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
-
-
-def _read_processor(path: Path) -> "ProcessorMixin":
-    from transformers import AutoProcessor, ProcessorMixin
-
-    processor = AutoProcessor.from_pretrained(path, trust_remote_code=False, local_files_only=True)
-    if not isinstance(processor, ProcessorMixin):
-        raise CheckpointError(f"{path} has no processor for images (processor_config.json or preprocessor_config.json)")
-    return processor
 
 
 def _read_model(path: Path, dtype: torch.dtype | str) -> "PreTrainedModel":

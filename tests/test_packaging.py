@@ -49,6 +49,7 @@ def test_wheel_holds_the_model_the_templates_and_the_types(wheel: Path) -> None:
         "demo/templates/report.css",
         "experiments/tuning/templates/tuned.html.j2",
         "huggingface/families/support.json",
+        "serving/served.json",
     )
     assert {f"divprune/{name}" for name in needed} <= names
     assert {name.split("/")[0] for name in names} == {

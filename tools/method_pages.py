@@ -10,6 +10,7 @@ from divprune.fidelity import MARKS
 from divprune.huggingface.families.registry import FAMILIES
 from divprune.huggingface.families.vision_towers import TOWERS
 from divprune.methods import ItemContext, Method, MethodInfo, available_methods, bibliography
+from divprune.methods.docstrings import docstring_parts, paragraphs
 from divprune.methods.item_context import QUERY_NEEDS, Need
 from divprune.methods.registry import built_in, get_method
 from divprune.methods.vision_inputs import VISION_NEEDS
@@ -75,7 +76,7 @@ def _index(infos: Sequence[MethodInfo]) -> str:
 def _page(method: type[Method], info: MethodInfo) -> str:
     sections = {
         f"`{info.name}`": _idea(method),
-        "Parameters": _parameters(method, info),
+        "Parameters": _parameters(info),
         "Fidelity": _fidelity(method),
         "What it reads": _needs(method),
         "Where it works": _where(method),
@@ -87,13 +88,6 @@ def _page(method: type[Method], info: MethodInfo) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _sections(method: type[object]) -> tuple[str, dict[str, str]]:
-    """The body of a class's docstring, and what its "Attributes" say by name."""
-    body, _, attributes = cleandoc(method.__doc__ or "").partition("\n\nAttributes:\n")
-    entries = re.findall(r"^    (\w+): (.*(?:\n        .*)*)", attributes, flags=re.M)
-    return body, {name: " ".join(text.split()) for name, text in entries}
-
-
 def as_text(text: str) -> str:
     """Words of a docstring as Markdown that reads the same; code in backticks stays."""
     parts = re.split(r"(`[^`]*`)", text)
@@ -102,17 +96,15 @@ def as_text(text: str) -> str:
 
 def _idea(method: type[Method]) -> str:
     # Addresses stay as they are: Markdown links them by itself.
-    paragraphs = [" ".join(paragraph.split()) for paragraph in _sections(method)[0].split("\n\n")]
-    return "\n\n".join(re.sub(r"https\S+", lambda found: f"<{found[0]}>", as_text(each)) for each in paragraphs)
+    return "\n\n".join(re.sub(r"https\S+", lambda found: f"<{found[0]}>", as_text(each)) for each in paragraphs(method))
 
 
-def _parameters(method: type[Method], info: MethodInfo) -> str:
+def _parameters(info: MethodInfo) -> str:
     if not info.parameters:
         return "None."
-    said: dict[str, str] = {}
-    for each in reversed(method.__mro__):
-        said |= _sections(each)[1] if each not in (Method, object) and issubclass(each, Method) else {}
-    rows = [(f"`{name}`", f"`{value!r}`", as_text(said.get(name, ""))) for name, value in info.parameters.items()]
+    rows = [
+        (f"`{name}`", f"`{value!r}`", as_text(info.meanings.get(name, ""))) for name, value in info.parameters.items()
+    ]
     return markdown_table(("parameter", "default", "meaning"), rows, numbers_from=3)
 
 
@@ -132,7 +124,7 @@ def deviation(method: type[Method]) -> str:
 
 
 def _needs(method: type[Method]) -> str:
-    meanings = _sections(ItemContext)[1]
+    meanings = docstring_parts(ItemContext)[1]
     stages: list[tuple[str, frozenset[Need]]] = [
         ("", method.needs), ("at `layer`", method.layer_needs - method.needs), ("where it is known", method.reads)
     ]  # fmt: skip

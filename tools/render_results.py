@@ -17,6 +17,7 @@ from divprune.methods import MethodInfo, available_methods
 from divprune.methods.registry import built_in
 from divprune.outputs import write_whole
 from divprune.records import Record, load_record
+from divprune.serving.served_methods import SERVED_FILE, served_text
 from tools.cost_tables import bench_table, serving_table, soak_table
 from tools.figure_block import figure_block
 from tools.markdown import markdown_table
@@ -44,6 +45,10 @@ def main() -> None:
             write_whole(path, after)
             print(f"{name} rewritten")
     write_pages()
+    served = served_text([method.name for method in built_in()])
+    if SERVED_FILE.read_text(encoding="utf-8") != served:
+        write_whole(SERVED_FILE, served)
+        print(f"{SERVED_FILE.relative_to(ROOT)} rewritten")
 
 
 def render(text: str) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from divprune.cli.console import command
+from divprune.cli.help import MODEL, OUTPUT, RUNNING
 from divprune.cli.serve import Flags, ModelArgument, ServedKeepRatio, ServedNumKeep
 from divprune.cli.shared_options import (
     ConfigFile,
@@ -24,26 +25,39 @@ from divprune.errors import ArgumentError
 def batch(
     model: ModelArgument,
     source: Annotated[
-        Path, typer.Option("--input", metavar="PATH", help="A folder of images, or a JSONL file of questions.")
+        Path,
+        typer.Option(
+            "--input", metavar="PATH", help="A folder of images, or a JSONL file of questions.", rich_help_panel=MODEL
+        ),
     ],
-    output: Annotated[Path, option("FILE", "Where answers go, one JSON line each; what is there is not repeated.")],
+    output: Annotated[
+        Path, option("FILE", "Where answers go, one JSON line each; what is there is not repeated.", panel=OUTPUT)
+    ],
     flags: Flags = None,
-    prompt: Annotated[str | None, option("TEXT", "What to ask where the input does not say.")] = None,
+    prompt: Annotated[str | None, option("TEXT", "What to ask where the input does not say.", panel=MODEL)] = None,
     method: MethodName = "divprune",
     keep_ratio: ServedKeepRatio = None,
     num_keep: ServedNumKeep = None,
     positions: PositionsOption = None,
     config: ConfigFile = None,
-    max_new_tokens: Annotated[int, option("N", "Longest answer, in tokens.", min=1)] = 64,
-    temperature: Annotated[float, option("T", "0: the likeliest answer.", min=0.0)] = 0.0,
-    workers: Annotated[int, option("N", "Engines; more than one run under Ray.", min=1)] = 1,
-    gpus_per_worker: Annotated[float | None, option("N", "GPUs of each engine.", "1 if there are any", min=0.0)] = None,
-    ray_address: Annotated[str | None, option("ADDRESS", "A Ray cluster to run on, such as auto.")] = None,
-    recursive: Annotated[bool, typer.Option("--recursive", help="Read a folder's subfolders too.")] = False,
+    max_new_tokens: Annotated[int, option("N", "Longest answer, in tokens.", min=1, panel=RUNNING)] = 64,
+    temperature: Annotated[float, option("T", "0: the likeliest answer.", min=0.0, panel=RUNNING)] = 0.0,
+    workers: Annotated[int, option("N", "Engines; more than one run under Ray.", min=1, panel=RUNNING)] = 1,
+    gpus_per_worker: Annotated[
+        float | None, option("N", "GPUs of each engine.", "1 if there are any", min=0.0, panel=RUNNING)
+    ] = None,
+    ray_address: Annotated[
+        str | None, option("ADDRESS", "A Ray cluster to run on, such as auto.", panel=RUNNING)
+    ] = None,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", help="Read a folder's subfolders too.", rich_help_panel=MODEL)
+    ] = False,
     trust_names: Annotated[
         bool,
         typer.Option(
-            "--trust-names", help="Know images by path, size and time of change when going on, instead of reading them."
+            "--trust-names",
+            help="Know images by path, size and time of change when going on, instead of reading them.",
+            rich_help_panel=RUNNING,
         ),
     ] = False,
     force: Force = False,

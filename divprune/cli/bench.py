@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from divprune.cli.console import command
+from divprune.cli.help import MODEL, OUTPUT, PRUNING, RUNNING
 from divprune.cli.shared_options import (
     AllowDownload,
     ConfigFile,
@@ -39,20 +40,27 @@ _HEADER = ("method", "kept", "prefill", "TTFT", "tok/s", "select", "KV MiB", "pe
 def bench(
     model: ModelOption = None,
     architecture: Annotated[
-        str | None, option("NAME", "Random weights in the shape of a model, such as llava-1.5-7b, instead.")
+        str | None,
+        option("NAME", "Random weights in the shape of a model, such as llava-1.5-7b, instead.", panel=MODEL),
     ] = None,
-    layers: Annotated[int | None, option("N", "Decoder layers of the --architecture; default: all.", min=1)] = None,
-    text_tokens: Annotated[int, option("N", "Text tokens of the --architecture's prompt.", min=2)] = 48,
+    layers: Annotated[
+        int | None, option("N", "Decoder layers of the --architecture; default: all.", min=1, panel=MODEL)
+    ] = None,
+    text_tokens: Annotated[int, option("N", "Text tokens of the --architecture's prompt.", min=2, panel=MODEL)] = 48,
     image: Annotated[
-        str | None, option("FILE", "The --model's image, or its data: or http(s) URL. Default: a bundled scene.")
+        str | None,
+        option("FILE", "The --model's image, or its data: or http(s) URL. Default: a bundled scene.", panel=MODEL),
     ] = None,
     page: Page = None,
     allow_download: AllowDownload = False,
-    video: Annotated[Path | None, option("FILE", "A video instead.")] = None,
-    num_frames: Annotated[int, option("N", "Frames sampled from the video.", min=1)] = 8,
-    prompt: Annotated[str | None, option("TEXT", "What the --model is asked. Default: to describe the image.")] = None,
+    video: Annotated[Path | None, option("FILE", "A video instead.", panel=MODEL)] = None,
+    num_frames: Annotated[int, option("N", "Frames sampled from the video.", min=1, panel=MODEL)] = 8,
+    prompt: Annotated[
+        str | None, option("TEXT", "What the --model is asked. Default: to describe the image.", panel=MODEL)
+    ] = None,
     method: Annotated[
-        list[str] | None, option("NAME", "A method; repeat for several. Random is always measured.", "divprune")
+        list[str] | None,
+        option("NAME", "A method; repeat for several. Random is always measured.", "divprune", panel=PRUNING),
     ] = None,
     keep_ratio: KeepRatio = None,
     num_keep: NumKeep = None,
@@ -60,14 +68,20 @@ def bench(
     newlines: NewlinesOption = NewlinesName.budget,
     positions: PositionsOption = None,
     config: ConfigFile = None,
-    new_tokens: Annotated[int, option("N", "Tokens generated in each call.", min=2)] = 32,
-    repeats: Annotated[int, option("N", "Rounds, after a warm-up.", min=1)] = 5,
-    max_seconds: Annotated[float, option("S", "No new round starts after this; the first always does.")] = 600.0,
-    memory: Annotated[bool, typer.Option(help="Also measure peak memory, a process a method.")] = True,
-    output: Annotated[Path | None, option("FOLDER", "Also write a result record into this folder.")] = None,
+    new_tokens: Annotated[int, option("N", "Tokens generated in each call.", min=2, panel=RUNNING)] = 32,
+    repeats: Annotated[int, option("N", "Rounds, after a warm-up.", min=1, panel=RUNNING)] = 5,
+    max_seconds: Annotated[
+        float, option("S", "No new round starts after this; the first always does.", panel=RUNNING)
+    ] = 600.0,
+    memory: Annotated[
+        bool, typer.Option(help="Leave out peak memory, which takes a process a method.", rich_help_panel=RUNNING)
+    ] = True,
+    output: Annotated[
+        Path | None, option("FOLDER", "Also write a result record into this folder.", panel=OUTPUT)
+    ] = None,
     device: Device = "auto",
     dtype: Annotated[
-        Dtype, option("NAME", "Weights as auto (bfloat16 if random), float32, float16 or bfloat16.")
+        Dtype, option("NAME", "Weights as auto (bfloat16 if random), float32, float16 or bfloat16.", panel=RUNNING)
     ] = Dtype.auto,
     force: Force = False,
     json: Json = False,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from divprune.cli.console import command
+from divprune.cli.help import Command, CommandGroup, examples
 from divprune.cli.shared_options import (
     AccountingName,
     AccountingOption,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 calibrate = typer.Typer(
     name="calibrate",
+    cls=CommandGroup,
     help="Find out on a few images what a method has to know of a model, and write it to a file.",
     no_args_is_help=True,
 )
@@ -40,7 +42,9 @@ Samples = Annotated[int, option("N", "How many generated scenes, if no images ar
 Output = Annotated[Path, option("FILE", "Where the calibration goes, as JSON.")]
 
 
-@calibrate.command()
+@calibrate.command(
+    cls=Command, epilog=examples("divprune calibrate vtw --model llava-hf/llava-1.5-7b-hf --output vtw.json")
+)
 def vtw(
     output: Output,
     model: ModelOption = None,
@@ -72,7 +76,7 @@ def vtw(
         console.result({"model": name, "method": method, "output": str(output), "calibration": asdict(found)})
 
 
-@calibrate.command()
+@calibrate.command(cls=Command, epilog=examples("divprune calibrate fitprune --target-percent 40 --output recipe.json"))
 def fitprune(
     output: Output,
     target_percent: Annotated[

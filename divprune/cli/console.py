@@ -17,6 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColu
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from divprune.cli.progress_lines import ProgressLines
+from divprune.cli.tables import Sheet
 from divprune.errors import (
     ArgumentError,
     BatchError,
@@ -76,11 +78,23 @@ class Console:
         # Answers and file names are printed as they are: no markup, no :emoji:.
         self._tables = _PrintableConsole(stderr=as_json, highlight=False, markup=False, emoji=False)
         self._progress = _PrintableConsole(stderr=True, highlight=False)
+        self._lines = ProgressLines(lambda line: print(printable(line), file=sys.stderr, flush=True))
 
-    def show(self, *renderables: RenderableType) -> None:
-        """Print tables or lines."""
-        for renderable in renderables:
-            self._tables.print(renderable)
+    def show(self, *shown: RenderableType | Sheet) -> None:
+        """Print tables or lines; for other programs no line is wrapped, and a table is tab-separated."""
+        for each in shown:
+            if not isinstance(each, Sheet):
+                self._tables.print(each, soft_wrap=not self.is_drawn)
+            elif self.is_drawn:
+                self._tables.print(each.drawn)
+            else:
+                # rich would put spaces in place of tabs.
+                print(*each.tab_separated(), sep="\n", file=self._tables.file)
+
+    def advise(self, *lines: str) -> None:
+        """Print lines that help a reader and no program: nothing where no terminal shows them."""
+        if self.is_drawn:
+            self.show(*lines)
 
     def line(self, text: str) -> None:
         """Print a line as it is, however long, to be copied."""
@@ -96,27 +110,40 @@ class Console:
             print(json.dumps(value, allow_nan=False), flush=True)
 
     @property
+    def is_drawn(self) -> bool:
+        """Whether a terminal shows the tables."""
+        return self._tables.is_terminal
+
+    @property
     def is_terminal(self) -> bool:
         """Whether somebody is watching the progress."""
         return self._progress.is_terminal
 
     @contextmanager
     def working(self, description: str) -> Iterator[None]:
-        """Show a spinner while the block runs; nothing if nobody is watching."""
+        """Show a spinner while the block runs; a line now and then if nobody is watching."""
+        if not self.is_terminal:
+            with self._lines.working(description):
+                yield
+            return
         with self._bar(TimeElapsedColumn()) as bars:
             bars.add_task(description, total=None)
             yield
 
     @contextmanager
     def counting(self, description: str, total: int) -> Iterator[Advance]:
-        """Show a bar while the block runs."""
+        """Show a bar while the block runs; a line now and then if nobody is watching."""
+        if not self.is_terminal:
+            with self._lines.counting(description, total) as advance:
+                yield advance
+            return
         with self._bar(BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()) as bars:
             task = bars.add_task(description, total=total)
             yield lambda num_steps: bars.advance(task, num_steps)
 
     def _bar(self, *columns: Any) -> Bars:
         lead = (SpinnerColumn(), TextColumn("{task.description}"))
-        return Bars(*lead, *columns, console=self._progress, transient=True, disable=not self.is_terminal)
+        return Bars(*lead, *columns, console=self._progress, transient=True)
 
     def explain(self, error: Exception) -> tuple[str, int]:
         """Return one line that says what to do about an exception, and the exit code.

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from divprune.cli.console import command
+from divprune.cli.help import MODEL, PRUNING
 from divprune.cli.shared_options import (
     AccountingName,
     AccountingOption,
@@ -31,27 +32,29 @@ EXPLANATIONS = {
 
 def flops(
     model: Annotated[
-        str | None, option("NAME", "A model of the paper, such as llava-1.5-7b, or a config.json. Default: all.")
+        str | None,
+        option("NAME", "A model of the paper, such as llava-1.5-7b, or a config.json. Default: all.", panel=MODEL),
     ] = None,
-    method: Annotated[str, option("NAME", "Which method prunes; see `divprune methods`.")] = "divprune",
+    method: Annotated[str, option("NAME", "Which method prunes; see `divprune methods`.", panel=PRUNING)] = "divprune",
     keep_ratio: Annotated[
-        float | None, option("FRACTION", "Fraction of the visual tokens kept, in (0, 1].", "the paper's")
+        float | None, option("FRACTION", "Fraction of the visual tokens kept, in (0, 1].", "the paper's", panel=PRUNING)
     ] = None,
     num_keep: NumKeep = None,
     target_percent: Annotated[
-        float | None, option("P", "Find the number kept that costs P percent of the unpruned prefill.")
+        float | None, option("P", "Find the number kept that costs P percent of the unpruned prefill.", panel=PRUNING)
     ] = None,
-    layer: Annotated[int | None, option("K", "Decoder layer at whose entrance tokens go.")] = None,
+    layer: Annotated[int | None, option("K", "Decoder layer at whose entrance tokens go.", panel=PRUNING)] = None,
     text_tokens: Annotated[
-        int | None, option("N", "Words of the prompt. Default: the paper's data sets, averaged.", min=0)
+        int | None, option("N", "Words of the prompt. Default: the paper's data sets, averaged.", min=0, panel=MODEL)
     ] = None,
     visual_tokens: Annotated[
-        int | None, option("M", "Visual tokens before pruning. Default: the model's.", min=1)
+        int | None, option("M", "Visual tokens before pruning. Default: the model's.", min=1, panel=MODEL)
     ] = None,
     scope: ScopeOption = ScopeName.item,
     newlines: NewlinesOption = NewlinesName.budget,
     image_size: Annotated[
-        str | None, option("WIDTHxHEIGHT", "Of an image that LLaVA-NeXT cuts into tiles.", "the paper's mean image")
+        str | None,
+        option("WIDTHxHEIGHT", "Of an image that LLaVA-NeXT cuts into tiles.", "the paper's mean image", panel=MODEL),
     ] = None,
     accounting: AccountingName = AccountingOption.paper,
     json: Json = False,

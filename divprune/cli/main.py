@@ -1,18 +1,20 @@
 """The entry point. Heavy imports wait inside the commands, so that `divprune --help` answers at once."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 import divprune
 from divprune.cli.batch import batch
 from divprune.cli.bench import bench
 from divprune.cli.calibration import calibrate
 from divprune.cli.eval import evaluate
+from divprune.cli.families import families
 from divprune.cli.figures import figures
 from divprune.cli.flops import flops
-from divprune.cli.methods import families, methods
+from divprune.cli.help import Command, CommandGroup, examples
+from divprune.cli.methods import methods
 from divprune.cli.reproduce import reproduce
 from divprune.cli.run import run
 from divprune.cli.serve import serve
@@ -20,7 +22,7 @@ from divprune.cli.tune import tune_model
 from divprune.errors import printable
 
 
-class _Group(TyperGroup):
+class _Group(CommandGroup):
     """Lets no argument control the terminal by way of the message that refuses it."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -38,7 +40,6 @@ app = typer.Typer(
     cls=_Group,
     help="Ask multimodal models from a tenth of their visual tokens.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -59,15 +60,26 @@ def _divprune(
     pass
 
 
-app.command()(run)
-app.command()(methods)
-app.command()(families)
-app.command()(flops)
-app.command()(bench)
-app.add_typer(calibrate)
-app.command("eval")(evaluate)
-app.command()(reproduce)
-app.command()(figures)
-app.command()(serve)
-app.command()(batch)
-app.command("tune")(tune_model)
+_TRY, _SERVE, _MEASURE = "Try and look up", "Tune and serve", "Measure and reproduce"
+_COMMANDS: tuple[tuple[str, str, Callable[..., None], tuple[str, ...]], ...] = (
+    (
+        _TRY, "run", run,
+        (
+            "divprune run --report report.html",
+            "divprune run --model llava-hf/llava-1.5-7b-hf --image photo.jpg",
+        ),
+    ),
+    (_TRY, "methods", methods, ("divprune methods divprune", "divprune methods | cut -f 1,4")),
+    (_TRY, "families", families, ("divprune families qwen",)),
+    (_TRY, "flops", flops, ("divprune flops --model llava-1.5-7b --keep-ratio 0.2",)),
+    (_SERVE, "tune", tune_model, ("divprune tune llava-hf/llava-1.5-7b-hf --input photographs",)),
+    (_SERVE, "serve", serve, ("divprune serve llava-hf/llava-1.5-7b-hf --keep-ratio 0.2 -- --port 8001",)),
+    (_SERVE, "batch", batch, ("divprune batch llava-hf/llava-1.5-7b-hf --input photographs --output answers.jsonl",)),
+    (_MEASURE, "bench", bench, ("divprune bench --architecture llava-1.5-7b --layers 4 --method fastv",)),
+    (_MEASURE, "eval", evaluate, ("divprune eval --suite scenes --methods 'divprune random' --limit 64",)),
+    (_MEASURE, "reproduce", reproduce, ("divprune reproduce table1 --dry-run",)),
+    (_MEASURE, "figures", figures, ("divprune figures --only prefill --output .",)),
+)  # fmt: skip
+for _panel, _name, _function, _lines in _COMMANDS:
+    app.command(_name, cls=Command, epilog=examples(*_lines), rich_help_panel=_panel)(_function)
+app.add_typer(calibrate, rich_help_panel=_MEASURE)

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from divprune.cli.console import command
+from divprune.cli.help import MODEL, OUTPUT, PRUNING, RUNNING
 from divprune.cli.shared_options import (
     AllowDownload,
     ConfigFile,
@@ -32,39 +33,52 @@ from divprune.cli.shared_options import (
     how_to_prune,
     option,
 )
+from divprune.cli.tables import Sheet
 from divprune.errors import printable
 from divprune.records import seconds_text
 
 if TYPE_CHECKING:
     from divprune.demo import AnswerPair, Summary
 
+_COLUMNS = ("question", "of", "tokens", "kept", "prefill, all", "prefill", "selection", "answer, all", "answer")
+"""For other programs."""
+
 
 def run(
     model: ModelOption = None,
     image: Annotated[
         list[str] | None,
-        option("FILE", "An image, or a data: or http(s) URL; repeat for several. Default: bundled scenes."),
+        option(
+            "FILE", "An image, or a data: or http(s) URL; repeat for several. Default: bundled scenes.", panel=MODEL
+        ),
     ] = None,
     page: Page = None,
     allow_download: AllowDownload = False,
-    video: Annotated[list[Path] | None, option("FILE", "A video; repeat for several in one prompt.")] = None,
+    video: Annotated[
+        list[Path] | None, option("FILE", "A video; repeat for several in one prompt.", panel=MODEL)
+    ] = None,
     num_frames: NumFramesSampled = 8,
     prompt: Annotated[
-        list[str] | None, option("TEXT", "What to ask; repeat for several questions, each asked by itself.")
+        list[str] | None,
+        option("TEXT", "What to ask; repeat for several questions, each asked by itself.", panel=MODEL),
     ] = None,
     method: MethodName = "divprune",
     keep_ratio: KeepRatio = None,
     num_keep: Annotated[
-        int | None, option("N", "Visual tokens kept of each image or video, instead of a fraction.")
+        int | None, option("N", "Visual tokens kept of each image or video, instead of a fraction.", panel=PRUNING)
     ] = None,
     scope: ScopeOption = ScopeName.item,
     newlines: NewlinesOption = NewlinesName.budget,
     positions: PositionsOption = None,
     config: ConfigFile = None,
-    compare: Annotated[bool, typer.Option(help="Also answer from all visual tokens.")] = True,
-    report: Annotated[Path | None, option("FILE", "Write an HTML report, images included, to this file.")] = None,
-    max_new_tokens: Annotated[int, option("N", "Longest answer, in tokens.", min=1)] = 64,
-    repeats: Annotated[int, option("N", "Timed runs of each prompt, after a warm-up.", min=1)] = 5,
+    compare: Annotated[
+        bool, typer.Option(help="Leave out the answers from all visual tokens.", rich_help_panel=RUNNING)
+    ] = True,
+    report: Annotated[
+        Path | None, option("FILE", "Write an HTML report, images included, to this file.", panel=OUTPUT)
+    ] = None,
+    max_new_tokens: Annotated[int, option("N", "Longest answer, in tokens.", min=1, panel=RUNNING)] = 64,
+    repeats: Annotated[int, option("N", "Timed runs of each prompt, after a warm-up.", min=1, panel=RUNNING)] = 5,
     device: Device = "auto",
     dtype: WeightsDtype = Dtype.auto,
     force: Force = False,
@@ -98,15 +112,15 @@ def run(
         )
         demo = run_demo(options, console, show_download=console.is_terminal)
         if compare:
-            console.show("Every question twice: above from all visual tokens, below from the kept ones.")
+            console.advise("Every question twice: above from all visual tokens, below from the kept ones.")
         console.show(_answers_table(demo.rows), _summary_text(demo.summary))
         advice = "Add --report FILE.html to see which patches were kept."
         console.show(f"Report: {report} (open it in a browser)" if report else advice)
         console.result(demo.as_json())
 
 
-def _answers_table(rows: "Sequence[AnswerPair]") -> Table:
-    """Two lines a question, all visual tokens above and the kept ones below."""
+def _answers_table(rows: "Sequence[AnswerPair]") -> Sheet:
+    """On a terminal two lines a question, all visual tokens above and the kept ones below."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=False)
     table.add_column("question", ratio=4, min_width=18, overflow="fold")
     for column in ("tokens", "prefill", "selection"):
@@ -114,12 +128,30 @@ def _answers_table(rows: "Sequence[AnswerPair]") -> Table:
     table.add_column("answer", ratio=5, min_width=14, overflow="fold")
     for row in rows:
         _add_question(table, row)
-    return table
+    return Sheet(table, [_COLUMNS, *map(_line, rows)])
+
+
+def _line(row: "AnswerPair") -> tuple[str, ...]:
+    whole = row.prefill_unpruned
+    return (
+        row.example.prompt,
+        _media(row),
+        str(row.pruned.num_visual_tokens),
+        str(row.pruned.num_kept),
+        "" if whole is None else seconds_text(whole.median),
+        seconds_text(row.prefill.median),
+        seconds_text(row.selection_seconds),
+        row.answer_unpruned or "",
+        row.answer,
+    )
+
+
+def _media(row: "AnswerPair") -> str:
+    return ", ".join(medium.name for medium in row.example.media)
 
 
 def _add_question(table: Table, row: "AnswerPair") -> None:
-    media = ", ".join(medium.name for medium in row.example.media)
-    names = Text(printable(media), style="dim", overflow="ellipsis", no_wrap=True)
+    names = Text(printable(_media(row)), style="dim", overflow="ellipsis", no_wrap=True)
     question = row.example.prompt
     kept, total = Text(str(row.pruned.num_kept), style="bold"), str(row.pruned.num_visual_tokens)
     prefill, selection = seconds_text(row.prefill.median), seconds_text(row.selection_seconds)

@@ -1,12 +1,14 @@
 """`divprune serve`: a pruned model behind vLLM's server."""
 
 import shlex
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from divprune.budget import Budget
 from divprune.cli.console import Console, one_line_errors
+from divprune.cli.help import PRUNING, RUNNING
 from divprune.cli.shared_options import (
     ConfigFile,
     Debug,
@@ -17,6 +19,7 @@ from divprune.cli.shared_options import (
     option,
 )
 from divprune.errors import argument_errors
+from divprune.progress import quiet_logs
 
 if TYPE_CHECKING:
     from divprune.serving.server import Server
@@ -29,9 +32,11 @@ Flags = Annotated[
 ]
 ServedKeepRatio = Annotated[
     float | None,
-    option("FRACTION", "Fraction of each image's tokens that stays (not what goes), in (0, 1].", "0.098"),
+    option(
+        "FRACTION", "Fraction of each image's tokens that stays (not what goes), in (0, 1].", "0.098", panel=PRUNING
+    ),
 ]
-ServedNumKeep = Annotated[int | None, option("N", "Tokens kept of each image, instead of a fraction.")]
+ServedNumKeep = Annotated[int | None, option("N", "Tokens kept of each image, instead of a fraction.", panel=PRUNING)]
 
 
 def serve(
@@ -43,12 +48,17 @@ def serve(
     positions: PositionsOption = None,
     config: ConfigFile = None,
     allow_request_ratio: Annotated[
-        bool, typer.Option("--allow-request-ratio", help="Let requests ask for fewer tokens than that.")
+        bool,
+        typer.Option(
+            "--allow-request-ratio", help="Let requests ask for fewer tokens than that.", rich_help_panel=PRUNING
+        ),
     ] = False,
     grace: Annotated[
-        float, option("SECONDS", "When asked to stop, how long running requests may take.", min=0.0)
+        float, option("SECONDS", "When asked to stop, how long running requests may take.", min=0.0, panel=RUNNING)
     ] = 20.0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be started.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print what would be started.", rich_help_panel=RUNNING)
+    ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -66,7 +76,7 @@ def serve(
         kept = budget_or_default(how["keep_ratio"], how["num_keep"])
         if not dry_run:
             require_vllm()
-        with argument_errors():
+        with argument_errors(), nullcontext() if debug else quiet_logs():
             server = pruned_server(
                 model,
                 method=method,

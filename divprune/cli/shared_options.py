@@ -1,12 +1,13 @@
 """Options that several commands take. What is left out is None where a command has to tell."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from divprune.cli.help import MODEL, OUTPUT, PRUNING, RUNNING
 from divprune.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ def option(
     *,
     min: float | None = None,
     names: tuple[str, ...] = (),
+    panel: str | None = None,
+    completion: Callable[[str], list[str]] | None = None,
 ) -> Any:
     """Return an option.
 
@@ -31,8 +34,18 @@ def option(
         default: shown where the function's own default says nothing.
         min: smallest value allowed.
         names: where it has others than the function's parameter.
+        panel: where the help shows it, see `help`; None for that of the command's own options.
+        completion: what a shell offers for the beginning of a value.
     """
-    return typer.Option(*names, metavar=metavar, help=text, min=min, show_default=True if default is None else default)
+    return typer.Option(
+        *names,
+        metavar=metavar,
+        help=text,
+        min=min,
+        show_default=True if default is None else default,
+        rich_help_panel=panel,
+        autocompletion=completion,
+    )
 
 
 def keep_ratios_of(words: str) -> tuple[float, ...]:
@@ -99,6 +112,13 @@ def how_to_prune(
     setting = tuned_for_checkpoint(config, model)
     progress.note(f"{config}: {setting}")
     return given | setting.arguments
+
+
+def complete_method(incomplete: str) -> list[str]:
+    """Return the names of methods that begin with what was typed, for the shell."""
+    from divprune.methods import method_names
+
+    return [name for name in method_names() if name.startswith(incomplete)]
 
 
 def given_of(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,36 +194,56 @@ class TokenizerOption(StrEnum):
     python = "python"
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")]
-Force = Annotated[
-    bool, typer.Option("--force", help="Replace what is in the way of outputs, also if another program wrote it.")
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON object as the last line of standard output.", rich_help_panel=OUTPUT),
 ]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and the logs of other libraries.")]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="Replace what is in the way of outputs, also if another program wrote it.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show tracebacks and the logs of other libraries.", rich_help_panel=OUTPUT)
+]
 
 ModelOption = Annotated[
-    str | None, option("PATH", "Checkpoint directory or hub name; default: the small embedded model.")
+    str | None, option("PATH", "Checkpoint directory or hub name; default: the small embedded model.", panel=MODEL)
 ]
-Page = Annotated[int | None, option("N", "Which page or frame of image files that have several.", "1", min=1)]
-AllowDownload = Annotated[bool, typer.Option("--allow-download", help="Fetch images that are http(s) URLs.")]
-Device = Annotated[str, option("NAME", "Where it runs: auto, cpu, cuda, cuda:1, mps.")]
-WeightsDtype = Annotated[Dtype, option("NAME", "Weights as auto, float32, float16 or bfloat16.")]
+Page = Annotated[
+    int | None, option("N", "Which page or frame of image files that have several.", "1", min=1, panel=MODEL)
+]
+AllowDownload = Annotated[
+    bool, typer.Option("--allow-download", help="Fetch images that are http(s) URLs.", rich_help_panel=MODEL)
+]
+Device = Annotated[str, option("NAME", "Where it runs: auto, cpu, cuda, cuda:1, mps.", panel=RUNNING)]
+WeightsDtype = Annotated[Dtype, option("NAME", "Weights as auto, float32, float16 or bfloat16.", panel=RUNNING)]
 
-MethodName = Annotated[str, option("NAME", "Which tokens to keep; see `divprune methods`.")]
+MethodName = Annotated[
+    str, option("NAME", "Which tokens to keep; see `divprune methods`.", panel=PRUNING, completion=complete_method)
+]
 KeepRatio = Annotated[
     float | None,
-    option("FRACTION", "Fraction of the visual tokens that stays (not what goes), in (0, 1].", "0.098"),
+    option("FRACTION", "Fraction of the visual tokens that stays (not what goes), in (0, 1].", "0.098", panel=PRUNING),
 ]
-NumKeep = Annotated[int | None, option("N", "Visual tokens kept, instead of a fraction.")]
+NumKeep = Annotated[int | None, option("N", "Visual tokens kept, instead of a fraction.", panel=PRUNING)]
 ScopeOption = Annotated[
-    ScopeName, option("NAME", "What shares one budget: each item, frame or tile, or the whole sample.")
+    ScopeName, option("NAME", "What shares one budget: each item, frame or tile, or the whole sample.", panel=PRUNING)
 ]
 NewlinesOption = Annotated[
-    NewlinesName, option("NAME", "Newline tokens: part of the budget, or on top: keep (all), rows (of kept tokens).")
+    NewlinesName,
+    option("NAME", "Newline tokens: part of the budget, or on top: keep (all), rows (of kept tokens).", panel=PRUNING),
 ]
 ConfigFile = Annotated[
     Path | None,
     option(
-        "FILE", "What `divprune tune` found, instead of --method, --keep-ratio and --positions.", names=("--config",)
+        "FILE",
+        "What `divprune tune` found, instead of --method, --keep-ratio and --positions.",
+        names=("--config",),
+        panel=PRUNING,
     ),
 ]
 PositionsOption = Annotated[
@@ -212,38 +252,56 @@ PositionsOption = Annotated[
         "HOW",
         "Kept tokens keep their position numbers (original), or are numbered anew (compact).",
         "original where the model can",
+        panel=PRUNING,
     ),
 ]
-NumFramesSampled = Annotated[int, option("N", "Frames sampled from each video.", min=1)]
+NumFramesSampled = Annotated[int, option("N", "Frames sampled from each video.", min=1, panel=MODEL)]
 AccountingName = Annotated[
     AccountingOption, option("NAME", "paper (its Eq. 5) or exact (every product, encoder included).")
 ]
 
 # Of commands that run data sets through lmms-eval.
 LocalBackend = Annotated[
-    LocalBackendName | None, option("NAME", "Who answers: hf (transformers) or vllm, in this process.", "hf")
+    LocalBackendName | None,
+    option("NAME", "Who answers: hf (transformers) or vllm, in this process.", "hf", panel=RUNNING),
 ]
 BackendOption = Annotated[
     BackendName | None,
-    option("NAME", "Who answers: hf (transformers), vllm, or openai-server, one that runs already.", "hf"),
+    option(
+        "NAME", "Who answers: hf (transformers), vllm, or openai-server, one that runs already.", "hf", panel=RUNNING
+    ),
 ]
-BaseUrl = Annotated[str | None, option("URL", "Of the server, such as http://127.0.0.1:8000/v1.", "none")]
-ServedModel = Annotated[str | None, option("NAME", "The server's name of the model.", "--model")]
-NumConcurrent = Annotated[int | None, option("N", "Requests to the server at a time.", "16", min=1)]
-BatchSize = Annotated[int | None, option("N", "Prompts answered together.", "1", min=1)]
-OtherDevice = Annotated[str | None, option("NAME", "Where it runs: auto, cpu, cuda, cuda:1, mps.", "auto")]
-OtherDtype = Annotated[Dtype | None, option("NAME", "Weights as auto, float32, float16 or bfloat16.", "auto")]
-NumFrames = Annotated[int | None, option("N", "Frames sampled from each video.", "8", min=1)]
-SystemPrompt = Annotated[str | None, option("TEXT", "Words before each conversation, or a file of them.", "none")]
+BaseUrl = Annotated[
+    str | None, option("URL", "Of the server, such as http://127.0.0.1:8000/v1.", "none", panel=RUNNING)
+]
+ServedModel = Annotated[str | None, option("NAME", "The server's name of the model.", "--model", panel=RUNNING)]
+NumConcurrent = Annotated[int | None, option("N", "Requests to the server at a time.", "16", min=1, panel=RUNNING)]
+BatchSize = Annotated[int | None, option("N", "Prompts answered together.", "1", min=1, panel=RUNNING)]
+OtherDevice = Annotated[
+    str | None, option("NAME", "Where it runs: auto, cpu, cuda, cuda:1, mps.", "auto", panel=RUNNING)
+]
+OtherDtype = Annotated[
+    Dtype | None, option("NAME", "Weights as auto, float32, float16 or bfloat16.", "auto", panel=RUNNING)
+]
+NumFrames = Annotated[int | None, option("N", "Frames sampled from each video.", "8", min=1, panel=MODEL)]
+SystemPrompt = Annotated[
+    str | None, option("TEXT", "Words before each conversation, or a file of them.", "none", panel=MODEL)
+]
 Data = Annotated[
-    Path | None, option("FOLDER", "Data sets on disk, a folder each, named by key: FOLDER/pope.", "the hub")
+    Path | None,
+    option("FOLDER", "Data sets on disk, a folder each, named by key: FOLDER/pope.", "the hub", panel=MODEL),
 ]
 TasksFolder = Annotated[
-    list[Path] | None, option("FOLDER", "Task files of lmms-eval of your own; repeat for several.", "none")
+    list[Path] | None, option("FOLDER", "Task files of lmms-eval of your own; repeat for several.", "none", panel=MODEL)
 ]
 Resume = Annotated[
     bool | None,
-    typer.Option("--resume/--no-resume", help="Go on where an earlier run stopped.", show_default="resume"),
+    typer.Option(
+        "--resume/--no-resume",
+        help="Begin anew, also where an earlier run stopped.",
+        show_default="resume",
+        rich_help_panel=RUNNING,
+    ),
 ]
 CiderTokenizer = Annotated[
     TokenizerOption | None,
@@ -251,6 +309,9 @@ CiderTokenizer = Annotated[
         "NAME",
         "Tokenizer of captions for CIDEr: java (the official one), python (ours), or auto: java, or stop.",
         "auto",
+        panel=RUNNING,
     ),
 ]
-EgoschemaUrl = Annotated[str | None, option("URL", "Where EgoSchema's answers are scored.", "its own server")]
+EgoschemaUrl = Annotated[
+    str | None, option("URL", "Where EgoSchema's answers are scored.", "its own server", panel=RUNNING)
+]

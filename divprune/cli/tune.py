@@ -80,7 +80,7 @@ def tune_model(
     cache_folder: Annotated[
         Path | None, option("FOLDER", "Keep encoded images there, for the next run too.", "memory")
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on where an earlier run stopped.")] = True,
+    resume: Annotated[bool, typer.Option(help="Begin anew, also where an earlier run stopped.")] = True,
     device: Device = "auto",
     dtype: WeightsDtype = Dtype.auto,
     force: Force = False,

@@ -4,14 +4,18 @@ Sizes as in Table 1 and Section 4 of the DivPrune paper (hidden d, FFN m, layers
 published checkpoints' `config.json`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
-
-from transformers import CONFIG_MAPPING, PreTrainedConfig
+from typing import TYPE_CHECKING, Any
 
 from divprune.budget import checked_count
+from divprune.efficiency.shapes import LanguageShape, ModelShape, TowerShape
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 _CLIP_LARGE_336: Mapping[str, Any] = {
     "model_type": "clip_vision_model",
@@ -107,9 +111,46 @@ def architecture_config(name: str, num_layers: int | None = None) -> PreTrainedC
         ValueError: no such architecture, or `num_layers` out of range.
         TypeError: `num_layers` is not an integer.
     """
+    from transformers import CONFIG_MAPPING
+
     architecture = get_architecture(name)
     text = dict(architecture.text)
     if num_layers is not None:
         text["num_hidden_layers"] = checked_count("num_layers", num_layers)
     values: dict[str, Any] = {"text_config": text, "vision_config": dict(_CLIP_LARGE_336), **architecture.placeholders}
     return CONFIG_MAPPING[architecture.model_type](**values)
+
+
+def architecture_shape(name: str) -> ModelShape:
+    """Return the shape of an architecture, as `model_shape` reads it from `architecture_config`; needs no transformers.
+
+    Raises:
+        ValueError: no such architecture.
+    """
+    architecture, tower = get_architecture(name), _CLIP_LARGE_336
+    width, num_heads = architecture.text["hidden_size"], architecture.text["num_attention_heads"]
+    num_patches = (tower["image_size"] // tower["patch_size"]) ** 2
+    language = LanguageShape(
+        model_type=architecture.text["model_type"],
+        hidden_size=width,
+        intermediate_size=architecture.text["intermediate_size"],
+        num_layers=architecture.text["num_hidden_layers"],
+        num_heads=num_heads,
+        num_key_value_heads=num_heads,
+        head_size=width // num_heads,
+        vocabulary_size=architecture.text["vocab_size"],
+    )
+    vision = TowerShape(
+        hidden_size=tower["hidden_size"],
+        intermediate_size=tower["intermediate_size"],
+        num_layers=tower["num_hidden_layers"],
+        num_patches=num_patches,
+        num_tokens=num_patches + 1,  # and the class token, which the projector does not take
+        patch_values=3 * tower["patch_size"] ** 2,
+        has_pooling_head=False,
+        projector_input_size=tower["hidden_size"],
+        # Frames are pooled over squares of 2 x 2.
+        projected_tokens=num_patches // (4 if architecture.frames else 1),
+        output_size=width,
+    )
+    return ModelShape(language, vision, architecture.encoder_passes)

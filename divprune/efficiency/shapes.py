@@ -1,11 +1,14 @@
 """The sizes of a model that its FLOPs depend on, read from its config."""
 
-from dataclasses import dataclass
-from typing import Any
+from __future__ import annotations
 
-from transformers import PreTrainedConfig
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from divprune.errors import UnsupportedModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 # Decoders with a gated feed-forward block (three products) and ordinary attention in every layer.
 GATED_DECODERS = (

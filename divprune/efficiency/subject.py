@@ -12,7 +12,7 @@ from divprune.checkpoints import EMBEDDED, checkpoint_config, choose_device, loa
 from divprune.config import Newlines, Positions, PruningConfig, Scope
 from divprune.efficiency.bench import UNPRUNED_VARIANT, Measurement, Variant, run_bench, run_once
 from divprune.efficiency.memory import in_own_process, peak_memory_bytes
-from divprune.efficiency.random_model import random_inputs, random_model
+from divprune.efficiency.random_models import random_inputs, random_model
 from divprune.efficiency.reference_models import architecture_config, get_architecture
 from divprune.embedded.examples import DEFAULT_PROMPT, Example, bundled_scenes
 from divprune.errors import ArgumentError, argument_errors

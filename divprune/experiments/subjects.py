@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from divprune.efficiency.prefill_costs import visual_tokens_of
+from divprune.efficiency.prefill_flops import visual_tokens_of
 from divprune.efficiency.reference_models import architecture_config, get_architecture
 from divprune.efficiency.shapes import ModelShape, model_shape
 from divprune.efficiency.workloads import Workload, paper_text_tokens, tiled_workload

@@ -53,6 +53,7 @@ from divprune.huggingface.layer_pruning.layer_call import (
 )
 from divprune.huggingface.report import PruningReport, continued
 from divprune.huggingface.selecting import select_items
+from divprune.huggingface.tested_version import warn_beyond_tested
 from divprune.huggingface.wrapping import WrappedModel
 from divprune.methods.base import Method
 
@@ -275,3 +276,6 @@ def prune(
         yield pruning
     finally:
         pruning.detach()
+
+
+warn_beyond_tested()

@@ -13,6 +13,7 @@ from divprune.methods.merging import Merged as Merged, MergingMethod as MergingM
 from divprune.methods.papers import Paper as Paper, bibliography as bibliography
 from divprune.methods.registry import MethodInfo as MethodInfo, available_methods as available_methods  # fmt: skip
 from divprune.methods.registry import get_method as get_method, method_title as method_title  # fmt: skip
+from divprune.methods.registry import method_info as method_info, method_names as method_names  # fmt: skip
 
 from divprune.methods.divprune import DivPrune as DivPrune
 from divprune.methods.divprune_star import DivPruneStar as DivPruneStar

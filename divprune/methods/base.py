@@ -5,15 +5,18 @@ decides that, and the integration asks for exactly so many. A method that names 
 `select` then sees the hidden states that enter each of these decoder layers, and drops tokens from there on.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 from divprune.fidelity import Fidelity as Fidelity
 from divprune.methods.item_context import ItemContext, Modality, Need
 from divprune.methods.papers import Paper as Paper
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Count = Literal["exact", "at_most", "adaptive", "schedule"]
 

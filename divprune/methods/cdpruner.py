@@ -1,17 +1,20 @@
 """CDPruner: diversity that is conditioned on the question, as a determinantal point process."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch
 from divprune.methods.base import Fidelity, Method, Paper
 from divprune.methods.item_context import ItemContext, Need
 from divprune.methods.scores import clip_irrelevance, text_similarity
 from divprune.selection.distances import cosine_similarities
 from divprune.selection.greedy import greedy_picks
 from divprune.selection.objectives import Determinant
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SMALLEST_RELEVANCE = 1e-6
 

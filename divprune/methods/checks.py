@@ -1,13 +1,17 @@
 """What a method answers is checked before anything is pruned by it, on every way into a model."""
 
-from math import isnan
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from math import isnan
+from typing import TYPE_CHECKING
 
 from divprune.errors import SelectionError
+from divprune.lazy_torch import torch
 from divprune.methods.base import Method
 from divprune.methods.item_context import ItemContext
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def checked_selection(method: Method, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
@@ -40,8 +44,8 @@ def checked_picks(method: Method, picks: Tensor, num_keep: int, visual_tokens: T
         SelectionError: `picks` is no (num_keep,) int64 tensor of distinct indices, or the tokens have been changed.
     """
     total, after, problem = len(visual_tokens), state_of(visual_tokens), ""
-    if not isinstance(picks, Tensor) or picks.dtype != torch.int64 or picks.ndim != 1:
-        shape = f" {picks.dtype} of shape {tuple(picks.shape)}" if isinstance(picks, Tensor) else ""
+    if not isinstance(picks, torch.Tensor) or picks.dtype != torch.int64 or picks.ndim != 1:
+        shape = f" {picks.dtype} of shape {tuple(picks.shape)}" if isinstance(picks, torch.Tensor) else ""
         problem = f"return one (k,) int64 tensor, got {type(picks).__name__}{shape}"
     elif len(picks) != num_keep and not (method.may_keep_fewer and 0 < len(picks) < num_keep):
         problem = f"return {'at most ' if method.may_keep_fewer else ''}{num_keep} indices, got {len(picks)}"

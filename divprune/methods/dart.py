@@ -1,15 +1,18 @@
 """DART: a few pivots, and the tokens that resemble them least."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch
 from divprune.methods.base import Fidelity, Method, Paper, checked_layer
 from divprune.methods.item_context import ItemContext, Need, given
 from divprune.methods.scores import picked_by, ranked
 from divprune.selection.distances import unit_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PIVOTS = 4
 """Visual ones, and as many of the text."""

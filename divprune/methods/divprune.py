@@ -1,15 +1,18 @@
 """DivPrune: keep the tokens that differ most from each other."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from math import inf
-from typing import ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from divprune.methods.base import Fidelity, Method, Paper, checked_layer
 from divprune.methods.item_context import ItemContext
 from divprune.selection import METRICS, refine, select
 from divprune.selection.as_published import as_published_picks
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DISTANCE_DTYPES = ("full", "as-published")
 

@@ -1,14 +1,17 @@
 """DivPrune with as many tokens as PruMerge would keep: the paper's "DivPrune*"."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from __future__ import annotations
 
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from divprune.methods.base import Count, Fidelity, Method
 from divprune.methods.divprune import DivPrune
 from divprune.methods.item_context import ItemContext, Need
 from divprune.methods.prumerge import PruMerge
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,19 @@
 """DyCoke, its first stage: windows of four frames, of which three keep what differs."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch
 from divprune.methods.base import Fidelity, Method, Paper
 from divprune.methods.dart import shares
 from divprune.methods.grids import spread
 from divprune.methods.item_context import ItemContext, Modality, Need
 from divprune.methods.video import row_similarity, video_frames
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WINDOW = 4
 """Frames."""

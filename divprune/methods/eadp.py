@@ -1,18 +1,20 @@
 """EADP: coverage of the tokens that the question's telling words point at."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-from torch.nn import functional
-
+from divprune.lazy_torch import torch
 from divprune.methods.base import Fidelity, Method, Paper
 from divprune.methods.item_context import ItemContext, Need, Piece, given
 from divprune.methods.scores import checked_number, text_similarity
 from divprune.selection.distances import cosine_similarities
 from divprune.selection.greedy import greedy_picks
 from divprune.selection.objectives import Coverage
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TELLING_FRACTION = 0.2
 """Of the text tokens, those of the lowest entropy."""
@@ -110,7 +112,7 @@ def smoothed(scores: Tensor, grids: tuple[Piece, ...]) -> Tensor:
     for grid in grids:
         row, column = _reflected(grid.rows, scores.device), _reflected(grid.columns, scores.device)
         places = grid.start + grid.stride * row.unsqueeze(1) + column  # (rows + 2, columns + 2)
-        result[places[1:-1, 1:-1]] = functional.conv2d(scores[places][None, None], kernel[None, None])[0, 0]
+        result[places[1:-1, 1:-1]] = torch.nn.functional.conv2d(scores[places][None, None], kernel[None, None])[0, 0]
     return result
 
 

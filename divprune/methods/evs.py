@@ -1,16 +1,19 @@
 """EVS: of a video, what changes from frame to frame."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch
 from divprune.methods.base import Fidelity, Method, Paper, require_modality
 from divprune.methods.grids import grid_of
 from divprune.methods.item_context import ItemContext, Modality, Need
 from divprune.methods.scores import ranked
 from divprune.selection.distances import full_precision, unit_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

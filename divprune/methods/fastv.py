@@ -1,13 +1,16 @@
 """FastV: keep the tokens that the prompt's last token attends to."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from __future__ import annotations
 
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from divprune.methods.base import Fidelity, Method, Paper, checked_layer
 from divprune.methods.item_context import ItemContext, Need, given
 from divprune.methods.scores import ranked
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
 """FastVID: segments of a video, thinned by attention and by density."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch
 from divprune.methods.base import Fidelity, Paper
 from divprune.methods.dart import shares
 from divprune.methods.item_context import ItemContext, Modality, Need
@@ -16,6 +16,9 @@ from divprune.methods.video import first_of, frame_similarity, video_frames
 from divprune.selection.density_peaks import densest
 from divprune.selection.distances import full_precision, unit_rows
 from divprune.selection.segments import segment_lengths, segments_by_threshold
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SEGMENTS, CUT_BELOW = 8, 0.9
 NEIGHBOURS_OF_DENSITY = 4

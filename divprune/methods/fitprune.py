@@ -1,15 +1,18 @@
 """FitPrune: layer by layer, drop as many tokens as a few samples showed the attention can do without."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, cast
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from divprune.methods.base import Count, Fidelity, Method, Paper, Stage
 from divprune.methods.fitprune_recipe import FitPruneRecipe
 from divprune.methods.item_context import ItemContext, Need, given
 from divprune.methods.scores import ranked
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,18 @@
 """FitPrune's recipe: how many visual tokens go behind the attention of each decoder layer, and how it is fitted."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch
 from divprune.records import read_calibration, unreadable, write_calibration
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 KIND = "FitPrune"
 
@@ -42,7 +45,7 @@ class FitPruneRecipe:
             )
 
     @classmethod
-    def load(cls, path: str | Path) -> "FitPruneRecipe":
+    def load(cls, path: str | Path) -> FitPruneRecipe:
         """Read the recipe of a saved FitPrune calibration.
 
         Raises:

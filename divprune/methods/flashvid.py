@@ -1,12 +1,12 @@
 """FlashVID: attended and diverse tokens of each frame, and trees of the others through time."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from math import ceil
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch
 from divprune.methods.base import Fidelity, Paper
 from divprune.methods.dart import shares
 from divprune.methods.item_context import ItemContext, Modality, Need
@@ -21,6 +21,9 @@ from divprune.selection.distances import cosine_similarities, full_precision, un
 from divprune.selection.greedy import greedy_picks
 from divprune.selection.objectives import Dispersion
 from divprune.selection.segments import segments_by_threshold
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LEAST_SEGMENTS, CUT_SIMILARITY = 8, 0.9
 MOST_NEIGHBOURS = 7

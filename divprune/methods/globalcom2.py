@@ -1,16 +1,19 @@
 """GlobalCom2: the thumbnail says how much each tile of an image keeps."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch
 from divprune.methods.base import Fidelity, Method, Paper
 from divprune.methods.grids import given_pieces, token_places
 from divprune.methods.item_context import ItemContext, Modality, Need, Piece
 from divprune.methods.scores import checked_number, importance, ranked
 from divprune.methods.shares import weighted_shares
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

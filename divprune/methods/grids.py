@@ -1,10 +1,15 @@
 """Grids of tokens: pooling them to smaller ones, and what lies where on them."""
 
-import torch
-from torch import Tensor
+from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from divprune.lazy_torch import torch
 from divprune.methods.item_context import ItemContext, Piece
 from divprune.methods.merging import Merged
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Grid = tuple[int, int, int]
 NOWHERE = -1

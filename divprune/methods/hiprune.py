@@ -1,15 +1,18 @@
 """HiPrune: objects by an early vision layer, the whole by the last."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch
 from divprune.methods.base import Fidelity, Method, Paper, checked_layer
 from divprune.methods.grids import given_pieces, neighbours_on_grid
 from divprune.methods.item_context import ItemContext, Need, given
 from divprune.methods.scores import checked_number, importance, ranked
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

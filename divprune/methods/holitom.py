@@ -1,11 +1,11 @@
 """HoliTom: static places averaged over time, then merged in space; the rest by attention."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch
 from divprune.methods.base import Fidelity, Paper
 from divprune.methods.item_context import ItemContext, Modality, Need
 from divprune.methods.merging import Merged
@@ -17,6 +17,9 @@ from divprune.methods.video import first_of, in_video, place_similarity, video_f
 from divprune.selection.density_peaks import centres_of
 from divprune.selection.segments import segments_by_static_places
 from divprune.selection.static_places import lowest_in_segments, static_anchors, static_tokens
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NEIGHBOURS_OF_STATIC = 7
 STATIC_ANCHOR_WEIGHT = 0.6

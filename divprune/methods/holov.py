@@ -1,16 +1,19 @@
 """HoloV: every part of an image keeps a number of tokens of its own."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch
 from divprune.methods.base import Fidelity, Method, Paper
 from divprune.methods.item_context import ItemContext, Need
 from divprune.methods.scores import importance, ranked
 from divprune.methods.shares import weighted_shares
 from divprune.selection.distances import cosine_similarities
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 RUNS = 16
 ATTENTION_SCALE, VARIANCE_WEIGHT = 1000.0, 0.09

@@ -1,9 +1,9 @@
 """ID-Selection: important tokens, each of which makes its neighbours less so."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from __future__ import annotations
 
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from divprune.methods.base import Fidelity, Method, Paper
 from divprune.methods.item_context import ItemContext, Need
@@ -11,6 +11,9 @@ from divprune.methods.scores import checked_number, importance
 from divprune.selection.distances import cosine_similarities, unit_range
 from divprune.selection.greedy import greedy_picks
 from divprune.selection.objectives import Suppression
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -5,20 +5,21 @@ size. For the first kind, give the processor a smaller image (`downsampled`) and
 image is made smaller and larger again, so that its detail is gone, and the tokens are pooled to the count.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from math import sqrt
 from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
 from divprune.budget import Budget
+from divprune.lazy_torch import torch
 from divprune.methods.base import Fidelity, Paper
 from divprune.methods.item_context import Modality, Need
 from divprune.methods.spatial_pooling import SpatialPooling
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class ImageDownsampling(SpatialPooling):
         return resize(less, (height, width), mode="bicubic", align_corners=False).to(pixels.dtype)
 
 
-def downsampled(image: "Image", keep_ratio: float) -> "Image":
+def downsampled(image: Image, keep_ratio: float) -> Image:
     """Return an image with `keep_ratio` of the pixels, for encoders that read images at their own size.
 
     Args:

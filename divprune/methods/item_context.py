@@ -4,12 +4,16 @@ image -> visual tokens -> method.select, which reads the **context** -> prompt -
 fields that a method names in `Method.needs` and `Method.reads`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import torch
-from torch import Tensor
+from divprune.lazy_torch import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Modality = Literal["image", "video"]
 Need = str
@@ -112,7 +116,7 @@ class ItemContext:
     has_patch: Tensor | None = field(default=None, metadata=_TOKEN_AXIS[0])
     project: Callable[[Tensor], Tensor] | None = None
 
-    def at(self, tokens: Tensor) -> "ItemContext":
+    def at(self, tokens: Tensor) -> ItemContext:
         """Return the context of some tokens (k,) int64; `grid` and `pieces` stay those of the item."""
         taken: dict[str, Any] = {
             name: value.index_select(axis, tokens.to(value.device))
@@ -122,7 +126,7 @@ class ItemContext:
         return replace(self, **taken)
 
     @staticmethod
-    def joined(parts: "Sequence[ItemContext]") -> "ItemContext":
+    def joined(parts: Sequence[ItemContext]) -> ItemContext:
         """Return the context of several items' tokens, one after the other; the rest is the first one's."""
         if len(parts) == 1:
             return parts[0]

@@ -3,18 +3,21 @@
 image -> visual tokens -> **the method's selection, applied** -> prompt -> LLM. The same in every engine.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch
 from divprune.methods.base import Method
 from divprune.methods.checks import checked_selection
 from divprune.methods.item_context import ItemContext, Piece
 from divprune.methods.merging import MergingMethod, checked_merge
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def keep_patches(
         context: what is known of all tokens, `has_patch` among it.
         num_wanted: how many of the M tokens are to be kept in all.
     """
-    has_patch = cast(Tensor, context.has_patch)
+    has_patch = cast(torch.Tensor, context.has_patch)
     candidates, others = has_patch.nonzero().squeeze(1), (~has_patch).nonzero().squeeze(1)
     some = replace(context.at(candidates), grid=None, pieces=_without_newlines(context.pieces, len(candidates)))
     kept = keep(visual_tokens[candidates], some)

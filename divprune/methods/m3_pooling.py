@@ -1,14 +1,17 @@
 """M3's nested grids, without M3's training."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from __future__ import annotations
 
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from divprune.methods.base import Count, Fidelity, Paper
 from divprune.methods.grids import Grid, given_pieces, pooled_pieces
 from divprune.methods.item_context import ItemContext, Need
 from divprune.methods.merging import Merged, MergingMethod, unmerged
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

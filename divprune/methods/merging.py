@@ -5,17 +5,20 @@ anchor. The method gives the weights and the integration applies them, to the to
 merges before the projector and the model's projector works on each patch alone, to what the projector reads.
 """
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from divprune.errors import SelectionError
+from divprune.lazy_torch import torch
 from divprune.methods.base import Method
 from divprune.methods.checks import checked_picks, state_of
 from divprune.methods.item_context import ItemContext
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)

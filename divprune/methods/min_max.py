@@ -1,9 +1,9 @@
 """The least diverse tokens: what DivPrune's rule does when it is turned around."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from __future__ import annotations
 
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from divprune.methods.base import Fidelity, Method
 from divprune.methods.divprune import DivPrune
@@ -11,6 +11,9 @@ from divprune.methods.item_context import ItemContext
 from divprune.selection.distances import Distances, full_precision
 from divprune.selection.greedy import greedy_picks
 from divprune.selection.objectives import Closeness
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """OTPrune: the subset whose distribution is nearest to that of all tokens, by a determinant."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from __future__ import annotations
 
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from divprune.methods.base import Fidelity, Method, Paper
 from divprune.methods.item_context import ItemContext
@@ -11,6 +11,9 @@ from divprune.methods.scores import checked_number
 from divprune.selection.distances import full_precision, unit_rows
 from divprune.selection.greedy import greedy_picks
 from divprune.selection.objectives import Determinant
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
 """PACT: unimportant tokens are dropped and the others clustered, inside the LLM."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch
 from divprune.methods.base import Count, Fidelity, Paper, checked_layer
 from divprune.methods.item_context import ItemContext, Need, given
 from divprune.methods.merging import Merged, MergingMethod
@@ -13,6 +13,9 @@ from divprune.methods.scores import checked_number, ranked
 from divprune.methods.token_groups import DROPPED, TokenGroups
 from divprune.selection.bounded_clusters import bounded_centres, distances_to_denser
 from divprune.selection.distances import cosine_similarities, full_precision
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 RECOVERED_WITHIN = 1.5
 """Times the cutoff."""

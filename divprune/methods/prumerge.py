@@ -1,16 +1,19 @@
 """PruMerge and PruMerge+: keep what the CLS token attends to, and merge the rest into it."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch
 from divprune.methods.base import Count, Fidelity, Paper
 from divprune.methods.item_context import ItemContext, Need, given
 from divprune.methods.merging import Merged, MergingMethod, merged, unmerged
 from divprune.methods.scores import importance, picked_by, ranked
 from divprune.selection.distances import cosine_similarities
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NEIGHBOURS = 32
 

@@ -1,11 +1,11 @@
 """PruneVid: static places averaged over time, then everything clustered in space."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch
 from divprune.methods.base import Fidelity, Paper
 from divprune.methods.holitom import left_tokens
 from divprune.methods.item_context import ItemContext, Modality, Need, given
@@ -19,6 +19,9 @@ from divprune.selection.density_peaks import centres_of
 from divprune.selection.distances import full_precision, unit_rows
 from divprune.selection.segments import segments_from_cuts
 from divprune.selection.static_places import static_anchors, static_tokens
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FRAME_NEIGHBOURS = 7
 

@@ -1,13 +1,16 @@
 """PyramidDrop: fewer visual tokens stage by stage, the deeper the fewer."""
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from __future__ import annotations
 
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from divprune.methods.base import Fidelity, Method, Paper, Stage, checked_layer
 from divprune.methods.item_context import ItemContext, Need, given
 from divprune.methods.scores import ranked
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

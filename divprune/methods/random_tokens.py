@@ -1,14 +1,16 @@
 """A uniformly random subset: the baseline that every method has to beat."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch
 from divprune.methods.base import Fidelity, Method
 from divprune.methods.item_context import ItemContext
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class RandomTokens(Method):
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
         """Select; the picks are nested in `num_keep`."""
+        import numpy
+
         draws = numpy.random.default_rng([self.seed, context.seed, context.index])
         order = draws.permutation(len(visual_tokens))[:num_keep]
         return torch.from_numpy(order).to(visual_tokens.device)

@@ -10,10 +10,11 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from inspect import isabstract
 from types import NoneType
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 from divprune.errors import UnknownMethodError
 from divprune.methods.base import Count, Fidelity, Method, Paper
+from divprune.methods.docstrings import meanings, paragraphs
 from divprune.methods.item_context import QUERY_NEEDS, Modality
 from divprune.methods.merging import MergingMethod
 
@@ -44,6 +45,8 @@ class MethodInfo:
         vision_layer: The layer of the vision encoder that it needs attention or keys of, see `Method.vision_layer`;
             None if it needs neither.
         modalities: What it can prune.
+        description: The paragraphs of its docstring.
+        meanings: What its docstring says of its parameters, by name.
     """
 
     name: str
@@ -57,6 +60,8 @@ class MethodInfo:
     merges: bool = False
     vision_layer: int | None = None
     modalities: tuple[Modality, ...] = ("image", "video")
+    description: tuple[str, ...] = ()
+    meanings: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def is_query_aware(self) -> bool:
@@ -78,6 +83,7 @@ class MethodInfo:
             "merges": self.merges,
             "modalities": list(self.modalities),
             "parameters": self.parameters,
+            "meanings": self.meanings,
             "year": paper.year if paper else None,
             "citation": paper.citation if paper else None,
             "paper": paper.url if paper else None,
@@ -120,7 +126,16 @@ def fidelity_of(spec: str) -> Fidelity | None:
 
 def available_methods() -> list[MethodInfo]:
     """Return what is known about every method, built-in ones first."""
-    return [_info(name, _method_class(name)) for name in _names()]
+    return [method_info(name) for name in method_names()]
+
+
+def method_info(name: str) -> MethodInfo:
+    """Return what is known about the method of a name.
+
+    Raises:
+        UnknownMethodError: No method has this name.
+    """
+    return _info(name, _method_class(name))
 
 
 def _info(name: str, method: type[Method]) -> MethodInfo:
@@ -137,10 +152,13 @@ def _info(name: str, method: type[Method]) -> MethodInfo:
         merges=issubclass(method, MergingMethod),
         vision_layer=method.vision_layer if method.needs & {"vision_attention", "vision_keys"} else None,
         modalities=tuple(sorted(method.modalities)),
+        description=paragraphs(method),
+        meanings=meanings(method, tuple(_defaults(method))),
     )
 
 
-def _names() -> list[str]:
+def method_names() -> list[str]:
+    """Return the names of all methods, built-in ones first."""
     return list(dict.fromkeys([method.name for method in built_in()] + sorted(_third_party())))
 
 
@@ -154,7 +172,7 @@ def _method_class(name: str) -> type[Method]:
             return method
     entry = _third_party().get(name)
     if entry is None:
-        raise UnknownMethodError(f"no method named {name!r}{_choices(name, _names())}")
+        raise UnknownMethodError(f"no method named {name!r}{_choices(name, method_names())}")
     method = entry.load()
     if not (isinstance(method, type) and issubclass(method, Method)):
         raise TypeError(f"entry point {entry.value!r} must be a subclass of divprune.methods.Method, got {method!r}")
@@ -184,7 +202,10 @@ def _parsed(method: type[Method], pair: str) -> tuple[str, Any]:
 def _types(method: type[Method]) -> dict[str, type]:
     """Return the type of each parameter: that of its default, or what `T | None` names beside None."""
     types = {name: type(default) for name, default in _defaults(method).items()}
-    optional = {field.name: get_args(field.type) for field in dataclasses.fields(method) if field.default is None}
+    hints = get_type_hints(method)
+    optional = {
+        field.name: get_args(hints[field.name]) for field in dataclasses.fields(method) if field.default is None
+    }
     return types | {name: named[0] for name, named in optional.items() if len(named) == 2 and named[1] is NoneType}
 
 

@@ -1,12 +1,16 @@
 """How much each token matters, by the vision encoder or by the question; shared by many methods."""
 
+from __future__ import annotations
+
 from math import isfinite
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch
 from divprune.methods.item_context import ItemContext, given
 from divprune.selection.distances import unit_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def importance(context: ItemContext, method: str) -> Tensor:

@@ -1,7 +1,13 @@
 """Sharing a number of tokens among groups."""
 
-import torch
-from torch import Tensor
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from divprune.lazy_torch import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def proportional_shares(total: int, sizes: Tensor) -> Tensor:

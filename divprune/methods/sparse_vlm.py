@@ -1,16 +1,19 @@
 """SparseVLM: the words that matter rate the visual tokens, layer by layer, and the best of the dropped are recycled."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch
 from divprune.methods.base import Count, Fidelity, Paper, Stage, checked_layer
 from divprune.methods.item_context import ItemContext, Need, given
 from divprune.methods.merging import Merged, MergingMethod, merged
 from divprune.methods.scores import ranked
 from divprune.selection.density_peaks import clusters
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PUBLISHED = {192: (300, 200, 110), 128: (303, 110, 36), 96: (238, 48, 26), 64: (66, 30, 17)}
 """By mean budget: how many of 576 tokens are kept by their score at each of the three layers."""

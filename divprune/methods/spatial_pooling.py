@@ -1,15 +1,18 @@
 """Average pooling of the token grid: the plainest way to merge."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from math import isqrt
-from typing import ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from divprune.methods.base import Count, Fidelity
 from divprune.methods.grids import Grid, given_pieces, pooled, pooled_pieces
 from divprune.methods.item_context import ItemContext, Need
 from divprune.methods.merging import Merged, MergingMethod, unmerged
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,17 @@ A token belongs to one group or to none, so that M anchors and M weights say eve
 into the rows that the integration applies.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch
 from divprune.methods.merging import Merged
 from divprune.selection.distances import full_precision, unit_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DROPPED = -1
 
@@ -48,7 +51,7 @@ class TokenGroups:
         weights = torch.where(own > 1 / size, weights, 1 / size)
         return cls(anchor_of, weights.masked_fill(~kept, 0.0))
 
-    def then(self, later: "TokenGroups") -> "TokenGroups":
+    def then(self, later: TokenGroups) -> TokenGroups:
         """Return what comes of grouping the merged tokens again; `later` speaks of them by their anchors."""
         anchors = self.anchor_of.clamp(min=0)
         kept = self.anchor_of != DROPPED

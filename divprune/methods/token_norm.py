@@ -1,13 +1,16 @@
 """The longest tokens: a control that looks at nothing but their size."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch
 from divprune.methods.base import Fidelity, Method
 from divprune.methods.item_context import ItemContext
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

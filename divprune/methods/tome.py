@@ -1,16 +1,19 @@
 """Merging by bipartite matching, as in ToMe, down to a count."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch
 from divprune.methods.base import Fidelity, Paper
 from divprune.methods.item_context import ItemContext, Need, given
 from divprune.methods.merging import Merged, MergingMethod
 from divprune.methods.scores import ranked
 from divprune.selection.distances import unit_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,20 @@
 """Methods that merge before the LLM and drop more inside it."""
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from dataclasses import dataclass
 from math import ceil
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch
 from divprune.methods.base import Stage, checked_layer
 from divprune.methods.item_context import ItemContext, Need, given
 from divprune.methods.merging import Merged, MergingMethod, merged
 from divprune.methods.scores import ranked
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

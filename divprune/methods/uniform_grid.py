@@ -1,15 +1,18 @@
 """Evenly spaced tokens: the baseline that looks at nothing."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from math import ceil, prod, sqrt
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch
 from divprune.methods.base import Fidelity, Method
 from divprune.methods.grids import spread
 from divprune.methods.item_context import ItemContext, Need
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

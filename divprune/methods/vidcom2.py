@@ -1,16 +1,19 @@
 """VidCom2: the tokens least like their frame and their video, more of them in frames unlike the video."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch
 from divprune.methods.base import Fidelity, Method, Paper
 from divprune.methods.item_context import ItemContext, Modality, Need
 from divprune.methods.scores import checked_number
 from divprune.methods.shares import weighted_shares
 from divprune.methods.video import row_similarity, video_frames
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,19 @@
 """What methods for videos share: the frames of a video, and how alike neighbouring ones are."""
 
-import torch
-from torch import Tensor
+from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from divprune.lazy_torch import torch
 from divprune.methods.base import Method, require_modality
 from divprune.methods.grids import grid_of
 from divprune.methods.item_context import ItemContext
 from divprune.methods.token_groups import DROPPED
 from divprune.selection.density_peaks import NO_CENTRE
 from divprune.selection.distances import full_precision, unit_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def video_frames(visual_tokens: Tensor, context: ItemContext, method: Method) -> Tensor:

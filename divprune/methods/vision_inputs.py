@@ -4,13 +4,17 @@ image -> **a layer of the vision encoder** -> projector -> visual tokens -> sele
 over what its layers compute; what `ItemContext` holds is made of it here, the same in every engine.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch
 from divprune.methods.base import Method
 from divprune.methods.item_context import Need
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EARLY: Need = "early_vision_attention"
 VISION_NEEDS: frozenset[Need] = frozenset(

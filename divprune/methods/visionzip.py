@@ -1,16 +1,19 @@
 """VisionZip: dominant tokens by attention, contextual tokens by merging the rest."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch
 from divprune.methods.base import Fidelity, Paper
 from divprune.methods.item_context import ItemContext, Need, given
 from divprune.methods.merging import Merged, MergingMethod, merged
 from divprune.methods.scores import checked_number, importance, picked_by, ranked
 from divprune.selection.distances import unit_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

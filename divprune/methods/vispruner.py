@@ -1,15 +1,18 @@
 """VisPruner: half of the tokens by attention, half by weeding out duplicates."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch
 from divprune.methods.base import Fidelity, Method, Paper
 from divprune.methods.item_context import ItemContext, Need, given
 from divprune.methods.scores import checked_number, importance, ranked
 from divprune.selection.distances import cosine_similarities
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DROPPED_AT_ONCE = 8
 

@@ -1,11 +1,11 @@
 """VScan: local details by an early vision layer, the whole by a late one, the rest merged in."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch
 from divprune.methods.base import Fidelity, Paper, checked_layer
 from divprune.methods.grids import given_pieces, windows_on_grid
 from divprune.methods.item_context import ItemContext, Need, given
@@ -14,6 +14,9 @@ from divprune.methods.scores import importance, ranked
 from divprune.methods.shares import weighted_shares
 from divprune.methods.token_groups import TokenGroups, nearest_kept
 from divprune.methods.two_stages import TwoStages
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WINDOW_SIDE = 6
 """Tokens along each side."""

@@ -4,10 +4,15 @@ Products of bfloat16 numbers cost a quarter of float32 ones and less where the h
 mostly survives the rounding; how near is then computed at full precision, and only that decides.
 """
 
-import torch
-from torch import Tensor
+from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from divprune.lazy_torch import torch
 from divprune.selection.distances import Distances, picked
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class RoughDistances:

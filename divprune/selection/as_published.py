@@ -3,16 +3,20 @@
 image -> visual tokens -> **selection** -> prompt -> LLM.
 """
 
+from __future__ import annotations
+
 from math import inf
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch, without_gradients
 from divprune.selection.distances import full_precision
 from divprune.selection.max_min import check_tokens
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-@torch.no_grad()
+
+@without_gradients
 def as_published_picks(visual_tokens: Tensor, num_keep: int) -> Tensor:
     """Pick tokens by cosine distances that are computed in the tokens' own number format.
 

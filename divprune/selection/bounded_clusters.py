@@ -1,7 +1,13 @@
 """Density-peak clustering with a bound on how far a member may be from its centre."""
 
-import torch
-from torch import Tensor
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from divprune.lazy_torch import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DENSITY_SCALE = 2.0
 

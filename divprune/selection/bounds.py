@@ -4,12 +4,16 @@ Each holds by an argument of two lines and is computed from the set itself. None
 hold for zero vectors too.
 """
 
+from __future__ import annotations
+
 from math import inf
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch
 from divprune.selection.distances import ALL, Distances, picked
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _DIRECTION_STEPS = 50
 

@@ -4,12 +4,16 @@ The way for small sets, for batches of them, and for GPUs, where the matrix is c
 nothing here reads a value back from the device.
 """
 
+from __future__ import annotations
+
 from math import inf
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch
 from divprune.selection.distances import Distances
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def dense_picks(distances: Distances, num_keep: int, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -1,11 +1,14 @@
 """Clustering by density peaks: centres are dense, and far from anything denser."""
 
-from typing import NamedTuple
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple
 
+from divprune.lazy_torch import torch
 from divprune.selection.distances import full_precision
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NUM_NEIGHBOURS = 5
 """As is usual; the papers that use the rule for visual tokens do not all say."""

@@ -5,12 +5,16 @@ than float32 enters a product, and a zero vector is at cosine distance 1 from ev
 cannot tell from zero are zero, so that copies of a token tie exactly.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-from torch.nn.functional import threshold
+from divprune.lazy_torch import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 METRICS = ("cosine", "l1", "l2")
 
@@ -144,7 +148,7 @@ def picked(tokens: Tensor, index: Tensor | slice) -> Tensor:
 def _cosine_distance(product: Tensor, scale: Tensor) -> Tensor:
     """Return 1 - product * scale, zero where rounding cannot tell it from zero, in the memory of `product`."""
     distance = torch.addcmul(product.new_ones(()), product, scale, value=-1, out=product)
-    return threshold(distance, 4 * torch.finfo(distance.dtype).eps, 0.0, inplace=True)
+    return torch.nn.functional.threshold(distance, 4 * torch.finfo(distance.dtype).eps, 0.0, inplace=True)
 
 
 def _cached_parts(tokens: Tensor, count: int) -> Iterator[slice]:

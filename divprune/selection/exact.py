@@ -4,11 +4,16 @@ The problem is NP-hard, so this is a yardstick for the greedy picks and no way t
 extra `exact` (scipy).
 """
 
-import torch
-from torch import Tensor
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from divprune.errors import MissingDependencyError
+from divprune.lazy_torch import torch
 from divprune.selection.reference import reference_distances
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def exact_select_milp(visual_tokens: Tensor, num_keep: int, metric: str = "cosine") -> tuple[list[int], float]:

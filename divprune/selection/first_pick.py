@@ -5,13 +5,17 @@ known exactly so far is a lower bound of the winner's. So a token leaves the rac
 than that. Whom to meet is guessed from rough products; only exact distances send a token away.
 """
 
+from __future__ import annotations
+
 from math import inf
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch
 from divprune.selection.approximate_distances import RoughDistances
 from divprune.selection.distances import ALL, Distances
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FEW = 32
 SHARE_ASKED_FIRST = 24

@@ -4,11 +4,15 @@ A rule is an objective: it tells the gain of each token, given what it has been 
 running vector or matrix per set, so that a step costs O(M) or O(M^2), never a look at all earlier picks.
 """
 
-from math import inf
-from typing import Protocol
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from math import inf
+from typing import TYPE_CHECKING, Protocol
+
+from divprune.lazy_torch import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Objective(Protocol):

@@ -9,15 +9,19 @@ most of the distances twice over:
   meets the later picks, unless everything else comes as near and the bound is among the largest again.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from math import inf
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch
 from divprune.selection.approximate_distances import RoughDistances
 from divprune.selection.distances import Distances
 from divprune.selection.first_pick import find_seed
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FEWEST_CANDIDATES, USUAL_CANDIDATES, MOST_CANDIDATES = 32, 128, 2048
 POOL_PER_CANDIDATE = 8

@@ -1,18 +1,22 @@
 """Swaps that raise the max-min distance of a choice: a local search behind the greedy picks."""
 
+from __future__ import annotations
+
 from math import inf
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch, without_gradients
 from divprune.selection.distances import ALL, Distances, full_precision
 from divprune.selection.max_min import check_tokens, select
 from divprune.selection.result import Selection
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 LONGEST_CHAIN = 32
 
 
-@torch.no_grad()
+@without_gradients
 def refine(selection: Selection, visual_tokens: Tensor, metric: str = "cosine") -> Selection:
     """Swap tokens as long as the smallest distances grow.
 
@@ -85,7 +89,7 @@ class _Swaps:
 
         A token that was given up does not come back within the chain.
         """
-        kept, columns = self.kept.clone(), dict[int, Tensor]()
+        kept, columns = self.kept.clone(), dict[int, torch.Tensor]()
         given_up = kept[place : place + 1]
         for _ in range(LONGEST_CHAIN):
             columns.setdefault(place, self.to_kept[:, place].clone())

@@ -3,17 +3,21 @@
 image -> visual tokens -> **selection** -> prompt -> LLM.
 """
 
+from __future__ import annotations
+
 from math import inf
 from numbers import Real
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from divprune.budget import Budget
+from divprune.lazy_torch import torch, without_gradients
 from divprune.selection.dense import dense_picks
 from divprune.selection.distances import METRICS, Distances, full_precision
 from divprune.selection.lazy import lazy_picks
 from divprune.selection.result import PADDING, Selection
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LAZY_FROM = 900
 """Sets of at least so many tokens avoid the distance matrix, unless many of them are kept."""
@@ -24,7 +28,7 @@ CACHED_BYTES = 16 * 2**20
 """On a CPU, batches are cut to matrices of about this size together; beyond it nothing is gained."""
 
 
-@torch.no_grad()
+@without_gradients
 def select(
     visual_tokens: Tensor,
     *,
@@ -122,7 +126,7 @@ def _trimmed(order: Tensor, distance: Tensor, counts: Tensor, min_distance: floa
 
 def check_tokens(visual_tokens: Tensor) -> None:
     """Refuse what is no (M, d) or (B, M, d) floating-point tensor."""
-    if not isinstance(visual_tokens, Tensor):
+    if not isinstance(visual_tokens, torch.Tensor):
         raise TypeError(f"visual_tokens must be a torch.Tensor, got {type(visual_tokens).__name__}")
     if not visual_tokens.is_floating_point():
         raise TypeError(f"visual_tokens must be floating point, got {visual_tokens.dtype}; convert it with .float()")
@@ -137,8 +141,8 @@ def _checked_mask(valid_mask: Tensor | None, visual_tokens: Tensor) -> Tensor | 
     """Return the mask as (B, M), None if it masks nothing."""
     if valid_mask is None:
         return None
-    if not isinstance(valid_mask, Tensor) or valid_mask.dtype != torch.bool:
-        seen = valid_mask.dtype if isinstance(valid_mask, Tensor) else type(valid_mask).__name__
+    if not isinstance(valid_mask, torch.Tensor) or valid_mask.dtype != torch.bool:
+        seen = valid_mask.dtype if isinstance(valid_mask, torch.Tensor) else type(valid_mask).__name__
         raise TypeError(f"valid_mask must be a bool tensor, got {seen}")
     if valid_mask.shape != visual_tokens.shape[:-1]:
         expected = tuple(visual_tokens.shape[:-1])

@@ -3,10 +3,15 @@
 Shapes: B sets of M tokens; a *row* is something that wants to be covered, often the tokens themselves.
 """
 
-from math import inf
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from math import inf
+from typing import TYPE_CHECKING
+
+from divprune.lazy_torch import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Relevance:
@@ -170,7 +175,7 @@ class Closeness:
 class Balanced:
     """Several objectives at once: the weighted sum of their gains, each scaled to [0, 1] over the tokens left."""
 
-    def __init__(self, *terms: "tuple[float, Coverage | Relevance | Constant]") -> None:
+    def __init__(self, *terms: tuple[float, Coverage | Relevance | Constant]) -> None:
         """Take pairs of weight and objective."""
         self._terms = terms
         self._taken = torch.zeros_like(terms[0][1].gains(), dtype=torch.bool)

@@ -1,15 +1,18 @@
 """How good a choice is: its smallest distance, next to what no choice of as many tokens can exceed."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
-
+from divprune.lazy_torch import torch, without_gradients
 from divprune.selection.bounds import cover_bound, linkage_bound, spread_bound
 from divprune.selection.distances import METRICS, Distances, full_precision
 from divprune.selection.max_min import MATRIX_BYTES, check_tokens, select
 from divprune.selection.result import Selection
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Argument = Literal["greedy cover", "complete linkage", "spread"]
 
@@ -35,7 +38,7 @@ class Certificate:
         return min(1.0, self.max_min_distance / self.bound) if self.bound > 0 else 1.0
 
 
-@torch.no_grad()
+@without_gradients
 def certificate(selection: Selection | Tensor, visual_tokens: Tensor, metric: str = "cosine") -> Certificate:
     """Bound the best possible max-min distance of a set of tokens, and say how near a choice comes to it.
 
@@ -87,8 +90,8 @@ def _checked_indices(selection: Selection | Tensor, visual_tokens: Tensor) -> Te
             "selection.row(index)"
         )
     kept = selection.kept_indices if isinstance(selection, Selection) else selection
-    if not isinstance(kept, Tensor) or kept.is_floating_point() or kept.dtype == torch.bool:
-        seen = kept.dtype if isinstance(kept, Tensor) else type(kept).__name__
+    if not isinstance(kept, torch.Tensor) or kept.is_floating_point() or kept.dtype == torch.bool:
+        seen = kept.dtype if isinstance(kept, torch.Tensor) else type(kept).__name__
         raise TypeError(f"selection must be a Selection or a tensor of indices, got {seen}")
     if kept.ndim != 1 or len(kept) < 2:
         raise ValueError(f"selection must hold the indices (k,) of k >= 2 tokens, got shape {tuple(kept.shape)}")

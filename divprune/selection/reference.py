@@ -1,7 +1,13 @@
 """Algorithm 1 of the paper in a few obvious lines: what the tests trust. Slow, one set at a time."""
 
-import torch
-from torch import Tensor
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from divprune.lazy_torch import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def reference_select(visual_tokens: Tensor, num_keep: int, metric: str = "cosine") -> Tensor:

@@ -1,9 +1,14 @@
 """What a selection returns."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from divprune.lazy_torch import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PADDING = -1
 
@@ -38,7 +43,7 @@ class Selection:
         distance = self.distance_when_chosen.gather(1, last).squeeze(1)
         return distance.masked_fill(torch.isinf(distance), torch.nan)
 
-    def row(self, index: int) -> "Selection":
+    def row(self, index: int) -> Selection:
         """Return row `index` of a batch as the selection of a single set, without padding."""
         if isinstance(self.num_kept, int):
             raise ValueError("row() needs the selection of a batch (B, M, d), this one is of a single set (M, d)")

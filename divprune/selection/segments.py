@@ -3,8 +3,14 @@
 A segmentation of T frames is (T,) int64, the number of each frame's segment: 0, 0, 1, 1, 1, 2, ...
 """
 
-import torch
-from torch import Tensor
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from divprune.lazy_torch import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def segments_by_threshold(similarity: Tensor, threshold: float, min_segments: int = 1) -> Tensor:

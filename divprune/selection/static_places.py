@@ -1,9 +1,14 @@
 """Places of a video that stay as they are through a segment, so that one token can stand for all its frames."""
 
-import torch
-from torch import Tensor
+from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from divprune.lazy_torch import torch
 from divprune.selection.segments import first_frames, segment_lengths
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def lowest_in_segments(similarity: Tensor, segments: Tensor) -> Tensor:

@@ -123,10 +123,8 @@ def test_a_method_with_its_own_counts_needs_no_budget(divprune: Command, llava: 
     assert outcome.json["rows"][0]["kept_indices"] == []
 
 
-def test_table_fits_eighty_columns(
-    divprune: Command, llava: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
+@pytest.mark.usefixtures("terminal")
+def test_table_fits_eighty_columns(divprune: Command, llava: Path, picture: Path) -> None:
     prompt = "Is there anything in this picture that would surprise somebody who has never seen a cat? " * 2
     outcome = divprune("run", "--model", llava, "--image", picture, "--prompt", prompt, *SHORT)
     assert max(map(len, outcome.stdout.splitlines())) <= 80

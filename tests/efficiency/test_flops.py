@@ -12,7 +12,13 @@ from divprune.budget import Budget
 from divprune.efficiency.decoding import decode_flop, num_weights
 from divprune.efficiency.equal_flops import nearest_count, num_keep_for_ratio
 from divprune.efficiency.flops import Cost, compare, encoder_flop, prefill_flop, selection_flop
-from divprune.efficiency.reference_models import architecture_config, get_architecture
+from divprune.efficiency.reference_models import (
+    ARCHITECTURES,
+    Architecture,
+    architecture_config,
+    architecture_shape,
+    get_architecture,
+)
 from divprune.efficiency.schedule import DropSchedule
 from divprune.efficiency.shapes import GATED_DECODERS, ModelShape, language_shape, model_shape
 from divprune.efficiency.workloads import paper_workloads
@@ -31,6 +37,11 @@ PAPER_ROWS = {
 def named_shape(name: str) -> ModelShape:
     architecture = get_architecture(name)
     return model_shape(architecture_config(name), architecture.encoder_passes, pooled_video=bool(architecture.frames))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda architecture: architecture.name)
+def test_shapes_are_told_without_transformers_as_by_its_config(architecture: Architecture) -> None:
+    assert architecture_shape(architecture.name) == named_shape(architecture.name)
 
 
 def paper_cost(name: str, method: Method, budget: Budget | None) -> Cost:

@@ -50,7 +50,7 @@ def _new_family(name: str, cells: dict[str, Cell]) -> FamilySupport:
     model_type = CASES[name].build().config.model_type
     family = next(family for family in supported_families() if family.name == model_type)
     in_order = {mode: cells[mode] for mode in MODES}
-    return FamilySupport(name, model_type, CASES[name].kinds, family.example, in_order)
+    return FamilySupport(name, model_type, CASES[name].kinds, family.example, family.positions, in_order)
 
 
 def _with_older(support: Support, found: Found, version: str) -> Support:

@@ -14,10 +14,11 @@ SUPPORT = Support(
     groups={"Decoding": ("greedy", "beams"), "Turns": ("again",)},
     families=(
         FamilySupport(
-            "llava", "llava", ("image",), "a/b", {"greedy": Cell("ok"), "beams": Cell("ok"), "again": Cell("ok")}
+            "llava", "llava", ("image",), "a/b", "original",
+            {"greedy": Cell("ok"), "beams": Cell("ok"), "again": Cell("ok")},
         ),
         FamilySupport(
-            "qwen", "qwen", ("image", "video"), "c/d",
+            "qwen", "qwen", ("image", "video"), "c/d", "compact",
             {"greedy": Cell("ok"), "beams": Cell("refused", "no *beams*"), "again": Cell("refused", "no cache_size")},
             {"5.18.0": {"greedy": Cell("n/a", "too old")}},
         ),

@@ -45,6 +45,7 @@ class FamilySupport:
         model_type: `model.config.model_type`.
         kinds: the media it takes.
         example: a public checkpoint of the type.
+        positions: the default of `prune(positions=...)`, "original" or "compact".
         cells: by the name of the mode.
         cells_of_older: by the older version of transformers, those that ended differently there.
     """
@@ -53,6 +54,7 @@ class FamilySupport:
     model_type: str
     kinds: tuple[str, ...]
     example: str
+    positions: str
     cells: dict[str, Cell]
     cells_of_older: dict[str, dict[str, Cell]] = field(default_factory=dict)
 
@@ -104,6 +106,7 @@ def _family_to_json(family: FamilySupport) -> dict[str, Any]:
         "model_type": family.model_type,
         "kinds": list(family.kinds),
         "example": family.example,
+        "positions": family.positions,
         "cells": _cells_to_json(family.cells),
     }
     if family.cells_of_older:
@@ -117,6 +120,7 @@ def _family_from_json(value: dict[str, Any]) -> FamilySupport:
         model_type=value["model_type"],
         kinds=tuple(value["kinds"]),
         example=value["example"],
+        positions=value["positions"],
         cells=_cells_from_json(value["cells"]),
         cells_of_older={version: _cells_from_json(cells) for version, cells in value.get("cells_of_older", {}).items()},
     )

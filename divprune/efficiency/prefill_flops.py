@@ -1,27 +1,27 @@
 """Work out what a prefill costs with and without pruning, from sizes alone: what `divprune flops` shows."""
 
+from __future__ import annotations
+
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
-
-from transformers import AutoConfig, PreTrainedConfig
+from typing import TYPE_CHECKING, Any
 
 from divprune.budget import DEFAULT_KEEP_RATIO, Budget
 from divprune.config import Newlines, PruningConfig, Scope, require_scope
 from divprune.efficiency.equal_flops import num_keep_for_ratio
 from divprune.efficiency.flops import Accounting, Cost, compare
-from divprune.efficiency.reference_models import ARCHITECTURES, Architecture, architecture_config
+from divprune.efficiency.reference_models import ARCHITECTURES, Architecture, architecture_config, architecture_shape
 from divprune.efficiency.shapes import ModelShape, model_shape
 from divprune.efficiency.workloads import Workload, paper_text_lengths, paper_workloads
 from divprune.errors import ArgumentError, argument_errors, first_line
-from divprune.huggingface.families.anyres_layouts import anyres_counts
-from divprune.huggingface.families.registry import family_named
-from divprune.huggingface.fitting import require_parts
 from divprune.methods import DivPrune, Method, get_method
 from divprune.methods.base import require_modality
 from divprune.methods.item_context import Modality
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 TERA = 1e12
 
@@ -145,9 +145,8 @@ def _named(architecture: Architecture, method: Method, options: FlopsOptions) ->
     shown: Modality = "video" if architecture.frames else "image"
     require_modality(method, shown)
     require_scope(options.scope, shown)
-    config = architecture_config(architecture.name)
-    _require_parts(config, options)
-    shape = model_shape(config, architecture.encoder_passes, pooled_video=bool(architecture.frames))
+    _require_parts(architecture.model_type, options)
+    shape = architecture_shape(architecture.name)
     prompts = paper_workloads(architecture)
     if options.image_size is None:
         workloads = [_overridden(workload, options) for workload in prompts]
@@ -155,13 +154,14 @@ def _named(architecture: Architecture, method: Method, options: FlopsOptions) ->
     if architecture.frames:
         raise ArgumentError(f"`image_size`: {architecture.title} is shown videos in the paper; give `visual_tokens`")
     texts = [workload.num_text_tokens for workload in prompts]
-    return CostedModel(architecture.title, *_of_size(config, shape, texts, options), architecture.keep_ratio)
+    sized = _of_size(architecture_config(architecture.name), shape, texts, options)
+    return CostedModel(architecture.title, *sized, architecture.keep_ratio)
 
 
 def _configured(name: str, options: FlopsOptions) -> CostedModel:
     config = _read_config(name)
     shape = model_shape(config)
-    _require_parts(config, options)
+    _require_parts(config.model_type, options)
     if options.image_size is not None:
         return CostedModel(name, *_of_size(config, shape, paper_text_lengths(), options), DEFAULT_KEEP_RATIO)
     if options.scope == "tile":
@@ -173,17 +173,22 @@ def _configured(name: str, options: FlopsOptions) -> CostedModel:
     return CostedModel(name, shape, workloads, DEFAULT_KEEP_RATIO)
 
 
-def _require_parts(config: PreTrainedConfig, options: FlopsOptions) -> None:
+def _require_parts(model_type: str, options: FlopsOptions) -> None:
     """Refuse a scope and newlines that the model's family does not have."""
     if (options.scope, options.newlines) != ("item", "budget"):
+        from divprune.huggingface.families.registry import family_named
+        from divprune.huggingface.fitting import require_parts
+
         how = PruningConfig(DivPrune(), scope=options.scope, newlines=options.newlines)
-        require_parts(family_named(config.model_type), how)
+        require_parts(family_named(model_type), how)
 
 
 def _of_size(
     config: PreTrainedConfig, shape: ModelShape, texts: list[int], options: FlopsOptions
 ) -> tuple[ModelShape, list[Workload]]:
     """Return a model and its prompts about an image of one size, which says how many tiles its tower reads."""
+    from divprune.huggingface.families.anyres_layouts import anyres_counts
+
     width, height = options.image_size or (0, 0)
     if config.model_type not in ("llava_next", "llava_next_video"):
         raise ArgumentError(
@@ -210,6 +215,8 @@ def _overridden(workload: Workload, options: FlopsOptions) -> Workload:
 
 
 def _read_config(name: str) -> PreTrainedConfig:
+    from transformers import AutoConfig
+
     path = Path(name).expanduser()
     if not path.exists():
         known = ", ".join(architecture.name for architecture in ARCHITECTURES)
