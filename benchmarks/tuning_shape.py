@@ -13,7 +13,7 @@ import torch
 from transformers import AutoProcessor
 
 from benchmarks.tuning import METHODS, write_questions
-from divprune.efficiency.random_model import random_model
+from divprune.efficiency.random_models import random_model
 from divprune.efficiency.reference_models import architecture_config
 from divprune.embedded import checkpoint_path
 from divprune.experiments import TuneOptions, tune

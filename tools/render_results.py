@@ -25,7 +25,7 @@ from tools.method_pages import deviation, write_pages
 from tools.paper_tables import plan_table, reproduced_table
 from tools.scene_tables import greedy_table, suite_table
 from tools.served_table import served_table
-from tools.tuning_table import tuning_table
+from tools.tuning_table import tuning_shape_table, tuning_table
 
 ROOT = Path(__file__).parent.parent
 FILES = ("README.md", "docs/results.md", "docs/reproduce.md", "docs/fidelity.md", "docs/serving.md", "docs/tune.md")
@@ -253,6 +253,7 @@ RESULTS: dict[str, tuple[str, Callable[[Record], str]]] = {
     "serving": ("serving", serving_table),
     "soak": ("soak", soak_table),
     "tuning": ("tuning", tuning_table),
+    "tuning-shape": ("tuning-llava-1.5-7b", tuning_shape_table),
 }
 
 if __name__ == "__main__":

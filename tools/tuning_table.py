@@ -1,6 +1,6 @@
 """The promises of `divprune tune` beside what came of them: `benchmarks.tuning`."""
 
-from divprune.records import Record
+from divprune.records import Record, seconds_text
 from tools.markdown import markdown_table
 
 
@@ -31,3 +31,21 @@ def tuning_table(record: Record) -> str:
         f"on {config['other_scenes']} other scenes. Embedded model; {machine['processor']}, one thread."
     )
     return f"{markdown_table(header, cells, numbers_from=2)}\n\n{about}"
+
+
+def tuning_shape_table(record: Record) -> str:
+    """What settings cost on a checkpoint of a large model's shape."""
+    first, cells = record.rows[0], []
+    for row in record.rows:
+        name = f"`{row['method']}`" if row["keep_ratio"] is None else f"`{row['method']}` {row['keep_ratio']:g}"
+        percents = ("" if row[each] is None else f"{100 * row[each]:.0f} %" for each in ("flop_ratio", "kv_ratio"))
+        ratio = f"{row['ttft_seconds'] / first['ttft_seconds']:.2f}"
+        cells.append((name, f"{row['visual_tokens']:.0f}", *percents, seconds_text(row["ttft_seconds"]), ratio))
+    header = ("setting", "visual tokens", "prefill FLOPs", "KV bytes", "time to first token", "of unpruned")
+    config, machine = record.config, record.provenance["machine"]
+    about = (
+        f"{config['questions']} questions, {config['num_encoder_passes']} images encoded, {config['num_forwards']} pruned "
+        f"forwards, {config['seconds'] / 60:.0f} minutes in all; {config['dtype']}, {machine['processor']}, "
+        f"{config['num_threads']} threads. Times are medians of three rounds in turns; the encoder is in them."
+    )
+    return f"{markdown_table(header, cells, numbers_from=1)}\n\n{about}"
