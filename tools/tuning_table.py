@@ -44,8 +44,8 @@ def tuning_shape_table(record: Record) -> str:
     header = ("setting", "visual tokens", "prefill FLOPs", "KV bytes", "time to first token", "of unpruned")
     config, machine = record.config, record.provenance["machine"]
     about = (
-        f"{config['questions']} questions, {config['num_encoder_passes']} images encoded, {config['num_forwards']} pruned "
-        f"forwards, {config['seconds'] / 60:.0f} minutes in all; {config['dtype']}, {machine['processor']}, "
+        f"{config['questions']} questions, {config['num_encoder_passes']} images encoded, {config['num_forwards']} "
+        f"pruned forwards, {config['seconds'] / 60:.0f} minutes in all; {config['dtype']}, {machine['processor']}, "
         f"{config['num_threads']} threads. Times are medians of three rounds in turns; the encoder is in them."
     )
     return f"{markdown_table(header, cells, numbers_from=1)}\n\n{about}"
