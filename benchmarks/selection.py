@@ -1,7 +1,7 @@
 """Speed and memory of `select` beside the paper's procedure: `python -m benchmarks.selection`.
 
 Writes results/selection.json. Both run in one process, in turns, on the same tokens and threads, and their picks are
-compared. About three minutes on two cores.
+compared. About three minutes on two cores. `--device cuda` measures on a GPU, see `benchmarks.selection_gpu`.
 """
 
 import argparse
@@ -9,17 +9,16 @@ import ctypes
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from skimage import data
 from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.paper_procedure import paper_procedure
+from divprune.efficiency import seconds_of
 from divprune.records import Record, provenance, quantiles
 from divprune.selection import select
 
@@ -28,6 +27,7 @@ BATCH = (32, 576, 4096, 56)
 MEMORY_SIZE = (16384, 4096, 1638)
 WARM_UP = 2
 SEED = 0
+CPU = torch.device("cpu")
 
 
 def gaussian_tokens(total: int, width: int) -> Tensor:
@@ -37,6 +37,8 @@ def gaussian_tokens(total: int, width: int) -> Tensor:
 
 def picture_tokens(total: int, width: int, picture: str = "chelsea") -> Tensor:
     """Features of a photograph's patches under a seeded random network, in the shape of a projector's output."""
+    from skimage import data
+
     draw = torch.Generator().manual_seed(SEED)
     side, patch, hidden = int((total - 1) ** 0.5) + 1, 14, 1024
     photograph = torch.from_numpy(getattr(data, picture)().copy()).permute(2, 0, 1)[None] / 255
@@ -57,15 +59,14 @@ def picture_tokens(total: int, width: int, picture: str = "chelsea") -> Tensor:
 FEATURES: dict[str, Callable[[int, int], Tensor]] = {"gaussian": gaussian_tokens, "picture": picture_tokens}
 
 
-def in_turns(repeats: int, **functions: Callable[[], object]) -> dict[str, list[float]]:
+def in_turns(repeats: int, device: torch.device = CPU, **functions: Callable[[], object]) -> dict[str, list[float]]:
     """Seconds of each call, the functions taking turns."""
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for repeat in range(WARM_UP + repeats):
         for name, function in functions.items():
-            started = time.perf_counter()
-            function()
+            elapsed = seconds_of(function, device)
             if repeat >= WARM_UP:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(elapsed)
     return seconds
 
 
@@ -143,25 +144,42 @@ def _resident_bytes() -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
 
 
+def on_cpu(repeats: int) -> Record:
+    origin, rows = provenance(), []
+    for size in SIZES:
+        for features in FEATURES:
+            rows.append(compare(features, *size, repeats=repeats))
+            print({name: value for name, value in rows[-1].items() if "p20" not in name and "p80" not in name})
+    for features in FEATURES:
+        rows += [batch(features, repeats), memory(features)]
+        print(rows[-2:])
+    return Record("selection", config_of("cpu", repeats), rows, origin)
+
+
+def on_gpu(repeats: int) -> Record:
+    from benchmarks import selection_gpu
+
+    origin, device = provenance(), torch.device("cuda")
+    rows = [*selection_gpu.rows(device, SIZES, BATCH, repeats), selection_gpu.memory(device)]
+    return Record("selection-cuda", config_of("cuda", repeats), rows, origin)
+
+
+def config_of(device: str, repeats: int) -> dict[str, Any]:
+    return {"warm_up": WARM_UP, "repeats": repeats, "seed": SEED, "dtype": "float32", "device": device}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--output", type=Path, default=Path("results"))
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--measure-memory", choices=FEATURES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure_memory:
         measure_memory(arguments.measure_memory)
         return
-    origin, rows = provenance(), []
-    for size in SIZES:
-        for features in FEATURES:
-            rows.append(compare(features, *size, repeats=arguments.repeats))
-            print({name: value for name, value in rows[-1].items() if "p20" not in name and "p80" not in name})
-    for features in FEATURES:
-        rows += [batch(features, arguments.repeats), memory(features)]
-        print(rows[-2:])
-    config = {"warm_up": WARM_UP, "repeats": arguments.repeats, "seed": SEED, "dtype": "float32", "device": "cpu"}
-    print(Record("selection", config, rows, origin).save(arguments.output))
+    found = on_gpu if arguments.device == "cuda" else on_cpu
+    print(found(arguments.repeats).save(arguments.output))
 
 
 if __name__ == "__main__":

@@ -103,6 +103,7 @@ CONFINED: dict[str, set[str]] = {
         "tuned_setting",
         "lmms_eval_plugin",
     },
+    "triton": {"selection"},
     "vllm": {"vllm_plugin", "serving"},
     "ray": {"serving"},
     "typer": {"cli"},
@@ -268,7 +269,7 @@ def state():
 before = state()
 import divprune
 for module in pkgutil.walk_packages(divprune.__path__, "divprune."):
-    if not module.name.startswith(("divprune.vllm_plugin", "divprune.lmms_eval_plugin")):
+    if not module.name.startswith(("divprune.vllm_plugin", "divprune.lmms_eval_plugin", "divprune.selection.fused_k")):
         importlib.import_module(module.name)
 print(state() == before)
 """

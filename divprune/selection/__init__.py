@@ -1,4 +1,4 @@
-"""Which tokens: pure tensor functions that know no model. Imports torch only."""
+"""Which tokens: pure tensor functions that know no model. Imports torch only, and Triton on GPUs."""
 
 from divprune.selection.distances import METRICS
 from divprune.selection.local_search import refine

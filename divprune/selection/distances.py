@@ -36,12 +36,14 @@ class Distances:
         metric: One of `METRICS`.
     """
 
-    def __init__(self, tokens: Tensor, metric: str) -> None:
+    def __init__(self, tokens: Tensor, metric: str, check: bool = True) -> None:
         """Promote half types and check the values.
 
         Args:
             tokens: (..., M, d) floating point.
             metric: One of `METRICS`.
+            check: Wait for the device, to see that all values are finite and to rescale tokens whose squares would
+                overflow or vanish. Without, the caller knows that neither is so.
 
         Raises:
             ValueError: A token holds NaN or infinity.
@@ -49,16 +51,22 @@ class Distances:
         self.tokens = tokens if tokens.dtype == torch.float64 else tokens.float()
         self.metric = metric
         lengths = _lengths(self.tokens)
+        if check:
+            lengths = self._checked(tokens, lengths)
+        self._inverse_lengths = torch.where(lengths > 0, 1 / lengths, 0.0).to(self.tokens.dtype)
+
+    def _checked(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Refuse values that are not finite, rescale tokens of extreme lengths, and return the lengths."""
         range_of_type = torch.finfo(self.tokens.dtype)
         # Products of two lengths neither overflow nor vanish. NaN fails every comparison, so this one test (and one
         # wait for the device) also finds values that are not finite.
         safe = (lengths == 0) | ((lengths > range_of_type.tiny**0.4) & (lengths < range_of_type.max**0.4))
         if not bool(safe.all()):
             _check_finite(tokens)
-            if metric == "cosine":
+            if self.metric == "cosine":
                 self.tokens = _rescaled(self.tokens)
-                lengths = _lengths(self.tokens)
-        self._inverse_lengths = torch.where(lengths > 0, 1 / lengths, 0.0).to(self.tokens.dtype)
+                return _lengths(self.tokens)
+        return lengths
 
     def __len__(self) -> int:
         """Return M."""
@@ -108,6 +116,17 @@ class Distances:
             centred[part] = unit
         return centred, square
 
+    def matrix_and_scale(self) -> tuple[Tensor, Tensor | None]:
+        """Return what distances are made of in few passes over memory.
+
+        Returns:
+            (..., M, M) products of tokens, and the (..., M) inverse lengths that make one minus cosine distances of
+            them; or distances, and None, for other metrics.
+        """
+        if self.metric == "cosine":
+            return self.tokens @ self.tokens.mT, self._inverse_lengths
+        return self.block(ALL, ALL), None
+
     def matrix(self) -> Tensor:
         """Return all distances (..., M, M)."""
         total = len(self)
@@ -148,7 +167,12 @@ def picked(tokens: Tensor, index: Tensor | slice) -> Tensor:
 def _cosine_distance(product: Tensor, scale: Tensor) -> Tensor:
     """Return 1 - product * scale, zero where rounding cannot tell it from zero, in the memory of `product`."""
     distance = torch.addcmul(product.new_ones(()), product, scale, value=-1, out=product)
-    return torch.nn.functional.threshold(distance, 4 * torch.finfo(distance.dtype).eps, 0.0, inplace=True)
+    return torch.nn.functional.threshold(distance, zero_below(distance.dtype), 0.0, inplace=True)
+
+
+def zero_below(dtype: torch.dtype) -> float:
+    """Return the cosine distance up to which rounding cannot tell distances from zero."""
+    return 4 * torch.finfo(dtype).eps
 
 
 def _cached_parts(tokens: Tensor, count: int) -> Iterator[slice]:

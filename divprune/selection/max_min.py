@@ -13,6 +13,7 @@ from divprune.budget import Budget
 from divprune.lazy_torch import torch, without_gradients
 from divprune.selection.dense import dense_picks
 from divprune.selection.distances import METRICS, Distances, full_precision
+from divprune.selection.fused import MOST_TOKENS, fused_picks, runs_on
 from divprune.selection.lazy import lazy_picks
 from divprune.selection.result import PADDING, Selection
 
@@ -26,6 +27,8 @@ MATRIX_BYTES = 256 * 2**20
 """Most memory that distance matrices may take: larger batches are cut, larger sets avoid the matrix."""
 CACHED_BYTES = 16 * 2**20
 """On a CPU, batches are cut to matrices of about this size together; beyond it nothing is gained."""
+KERNEL_MATRIX_BYTES = 2**30
+"""Most memory that the matrix of one set may take for the kernel on a GPU: 16,384 tokens in float32."""
 
 
 @without_gradients
@@ -69,6 +72,8 @@ def select(
     counts = _counts(tokens, keep_ratio, num_keep, mask)
     with full_precision(tokens.device):
         order, distance = _picks(tokens, metric, counts, mask, stop)
+    if stop == -inf and min(counts) == max(counts):
+        return _whole(order, distance, counts, batched)
     selection = _trimmed(order, distance, torch.tensor(counts, device=tokens.device), stop)
     return selection if batched else selection.row(0)
 
@@ -77,17 +82,22 @@ def _picks(tokens: Tensor, metric: str, counts: list[int], mask: Tensor | None, 
     """Return picks and distances (B, max(counts)), by whichever way is cheaper; what is past a count means nothing."""
     most, total = max(counts), tokens.shape[1]
     matrix_bytes = total**2 * (8 if tokens.dtype == torch.float64 else 4)
+    has_kernel = total <= MOST_TOKENS and matrix_bytes <= KERNEL_MATRIX_BYTES and runs_on(tokens.device)
     cheap = total < LAZY_FROM or most > LAZY_SHARE * total or tokens.is_cuda
-    if matrix_bytes > MATRIX_BYTES or not cheap:
+    if not has_kernel and (matrix_bytes > MATRIX_BYTES or not cheap):
         return _lazy(tokens, metric, counts, mask, stop)
     if mask is not None:
         # Padding may hold anything, NaN included.
         tokens = tokens.masked_fill(~mask.unsqueeze(-1), 0.0)
-    parts = max(1, (MATRIX_BYTES if tokens.is_cuda else CACHED_BYTES) // matrix_bytes)
-    found = [
-        dense_picks(Distances(tokens[rows], metric), most, None if mask is None else mask[rows])
-        for rows in (slice(start, start + parts) for start in range(0, len(tokens), parts))
-    ]
+    size = max(1, (MATRIX_BYTES if tokens.is_cuda else CACHED_BYTES) // matrix_bytes)
+    found = []
+    for start in range(0, len(tokens), size):
+        rows = slice(start, start + size)
+        distances, valid = Distances(tokens[rows], metric), None if mask is None else mask[rows]
+        if has_kernel:
+            found.append(fused_picks(distances, most, valid, counts[rows], None if stop == -inf else stop))
+        else:
+            found.append(dense_picks(distances, most, valid))
     return torch.cat([picks for picks, _ in found]), torch.cat([distance for _, distance in found])
 
 
@@ -105,6 +115,14 @@ def _lazy(tokens: Tensor, metric: str, counts: list[int], mask: Tensor | None, s
         distance[row, : len(picks)] = torch.tensor(when_chosen, dtype=distance.dtype)
     # Blocks of different shapes round differently; never let that show as a growing distance.
     return order.to(tokens.device), distance.cummin(dim=1).values.to(tokens.device)
+
+
+def _whole(order: Tensor, distance: Tensor, counts: list[int], batched: bool) -> Selection:
+    """Return all picks (B, k): nothing to cut, and no waiting for a device to know so."""
+    kept = order.sort(dim=1).values
+    if not batched:
+        return Selection(kept[0], order[0], distance[0], counts[0])
+    return Selection(kept, order, distance, torch.full((len(counts),), counts[0], device=order.device))
 
 
 def _trimmed(order: Tensor, distance: Tensor, counts: Tensor, min_distance: float) -> Selection:

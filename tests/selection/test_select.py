@@ -210,15 +210,6 @@ def test_the_reference_is_algorithm_1_on_an_example():
     assert select(rows, num_keep=4).selection_order.tolist() == [3, 2, 0, 1]
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_cuda_equals_cpu():
-    rows = tokens("gaussian", 1200, 64, 0)
-    order = select(rows.cuda(), num_keep=200).selection_order
-    assert order.is_cuda
-    assert wrong_pick(rows, order.tolist()) is None
-
-
 def test_copies_tie_whatever_a_product_does_to_their_last_bits() -> None:
     rows = tokens("gaussian", 40, 8, 3).double()
     copies = [29, 7, 31]
