@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import TYPE_CHECKING
 
 from divprune.lazy_torch import torch
@@ -72,6 +73,12 @@ class Distances:
         """Return M."""
         return self.tokens.shape[-2]
 
+    def batched(self) -> Distances:
+        """Return the same of one set as a batch of one."""
+        found = copy(self)
+        found.tokens, found._inverse_lengths = self.tokens.unsqueeze(0), self._inverse_lengths.unsqueeze(0)
+        return found
+
     def block(self, rows: Tensor | slice, columns: Tensor | slice) -> Tensor:
         """Return the distances (..., n, m) between n tokens `rows` and m tokens `columns`, in a fresh tensor."""
         first = picked(self.tokens, rows)
@@ -83,11 +90,12 @@ class Distances:
         scale = self._inverse_lengths[..., columns].unsqueeze(-2)
         return _cosine_distance(product, scale)
 
-    def pairs(self, first: Tensor, second: Tensor) -> Tensor:
-        """Return the distances (n,) between n tokens `first` and as many tokens `second` of one set."""
-        distance = self.tokens.new_empty(len(first))
-        for part in _cached_parts(self.tokens, len(first)):
-            one, other = picked(self.tokens, first[part]), picked(self.tokens, second[part])
+    def pairs(self, first: Tensor | slice, second: Tensor) -> Tensor:
+        """Return the distances (n,) between n tokens `first`, perhaps `ALL`, and as many tokens `second` of one set."""
+        distance = self.tokens.new_empty(len(second))
+        for part in _cached_parts(self.tokens, len(second)):
+            one = picked(self.tokens, part if isinstance(first, slice) else first[part])
+            other = picked(self.tokens, second[part])
             if self.metric == "cosine":
                 torch.linalg.vecdot(one, other, out=distance[part])
             else:

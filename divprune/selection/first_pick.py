@@ -28,40 +28,95 @@ WORTHWHILE = 0.75
 
 def find_seed(distances: Distances, rough: RoughDistances) -> tuple[int, Tensor]:
     """Return the token whose nearest other token is farthest, the lowest index among equals, and its distances (M,)."""
-    race = _Race(distances, rough)
+    race = _GuessedRace(distances, rough)
     race.open()
     race.narrow()
     most, limit = race.fitting(FEW), race.fitting(MOST_ROWS)
-    while len(promising := race.most_promising(most)):
+    while len(promising := race.farthest(race.in_race(), most)):
         race.measure(promising)
         most = min(2 * most, limit)
     return race.winner(), race.distances_of_winner()
 
 
-class _Race:
+class Race:
     """What is known about each token's distance to its nearest neighbour.
 
     Attributes:
+        distances: Of one set of M tokens.
+        everyone: (M,) int64, all of them.
         nearest: (M,) upper bounds of these distances.
         exact: (M,) bool, where `nearest` is the distance itself.
         leader: The token that led the race when last one was measured, and its distances (M,) to everyone.
     """
 
-    def __init__(self, distances: Distances, rough: RoughDistances) -> None:
+    def __init__(self, distances: Distances) -> None:
+        """Know nothing yet."""
         self.distances = distances
-        self.rough = rough
         self.everyone = torch.arange(len(distances), device=distances.tokens.device)
         self.nearest = torch.full_like(distances.tokens[:, 0], inf)
         self.exact = torch.zeros_like(self.nearest, dtype=torch.bool)
         self.leader = -1, self.nearest
+
+    def meet(self, tokens: Tensor | slice, others: Tensor) -> None:
+        """Let each of `tokens` (n,) meet its partner among `others` (n,)."""
+        distance = self.distances.pairs(tokens, others)
+        self.nearest.scatter_reduce_(0, self.everyone[tokens], distance, "amin")
+        self.nearest.scatter_reduce_(0, others, distance, "amin")
+
+    def measure(self, tokens: Tensor) -> Tensor:
+        """Let `tokens` (n,) meet everyone: their distances become exact, and every other token has met n.
+
+        Returns:
+            (n, M) distances, inf of each to itself.
+        """
+        block = self.distances.block(tokens, ALL)
+        block.scatter_(1, tokens.unsqueeze(1), inf)
+        torch.minimum(self.nearest, block.amin(dim=0), out=self.nearest)
+        # Together with earlier bounds: tokens that are each other's nearest then tie to the last bit.
+        self.nearest[tokens] = torch.minimum(self.nearest[tokens], block.amin(dim=1))
+        self.exact[tokens] = True
+        winner = self.winner()
+        if len(slot := (tokens == winner).nonzero()):
+            self.leader = winner, block[slot[0, 0]].clone()
+        return block
+
+    def in_race(self) -> Tensor:
+        """Return the tokens that are not measured and may still win, as the first of equals."""
+        winner = self.winner()
+        may_win = self.nearest > self.nearest[winner]
+        may_win[:winner] |= self.nearest[:winner] == self.nearest[winner]
+        return (may_win & ~self.exact).nonzero().squeeze(1)
+
+    def farthest(self, tokens: Tensor, most: int) -> Tensor:
+        """Return those of `tokens` with the largest bounds, at most `most`."""
+        return tokens[self.nearest[tokens].topk(min(most, len(tokens))).indices]
+
+    def winner(self) -> int:
+        """Return the measured token with the largest distance, the first of equals."""
+        return int(torch.where(self.exact, self.nearest, -inf).argmax())
+
+    def distances_of_winner(self) -> Tensor:
+        """Return the distances (M,) of the winner to everyone."""
+        token, distance = self.leader
+        winner = self.winner()
+        # Rounding can swap two that tie after both were measured.
+        return distance if token == winner else self.distances.block(self.everyone[winner : winner + 1], ALL)[0]
+
+
+class _GuessedRace(Race):
+    """A race in which rough products tell whom to meet."""
+
+    def __init__(self, distances: Distances, rough: RoughDistances) -> None:
+        super().__init__(distances)
+        self.rough = rough
 
     def open(self) -> None:
         """Measure a few tokens that are likely to be far from everyone."""
         some = _spread(self.everyone, max(FEW, len(self.everyone) // SHARE_ASKED_FIRST))
         for part in some.split(self.fitting(len(some))):
             nearness = self.rough.nearness(part, ALL).scatter_(1, part.unsqueeze(1), -inf)
-            self._meet(part, nearness.argmax(dim=1))
-            self.measure(self._farthest(part, FEW // 2))
+            self.meet(part, nearness.argmax(dim=1))
+            self.measure(self.farthest(part, FEW // 2))
             self._dismiss(self.everyone, part, nearness.T)
 
     def fitting(self, most: int) -> int:
@@ -84,43 +139,6 @@ class _Race:
             nearness = self.rough.nearness(rest, others).masked_fill_(rest.unsqueeze(1) == others, -inf)
             self._dismiss(rest, others, nearness)
 
-    def measure(self, tokens: Tensor) -> None:
-        """Let `tokens` (n,) meet everyone: their distances become exact, and every other token has met n."""
-        block = self.distances.block(tokens, ALL)
-        block.scatter_(1, tokens.unsqueeze(1), inf)
-        torch.minimum(self.nearest, block.amin(dim=0), out=self.nearest)
-        # Together with earlier bounds: tokens that are each other's nearest then tie to the last bit.
-        self.nearest[tokens] = torch.minimum(self.nearest[tokens], block.amin(dim=1))
-        self.exact[tokens] = True
-        winner = self.winner()
-        if len(slot := (tokens == winner).nonzero()):
-            self.leader = winner, block[slot[0, 0]].clone()
-
-    def in_race(self) -> Tensor:
-        """Return the tokens that are not measured and may still win, as the first of equals."""
-        winner = self.winner()
-        may_win = self.nearest > self.nearest[winner]
-        may_win[:winner] |= self.nearest[:winner] == self.nearest[winner]
-        return (may_win & ~self.exact).nonzero().squeeze(1)
-
-    def most_promising(self, most: int) -> Tensor:
-        """Return the tokens in the race with the largest bounds, at most `most`."""
-        return self._farthest(self.in_race(), most)
-
-    def winner(self) -> int:
-        """Return the measured token with the largest distance, the first of equals."""
-        return int(torch.where(self.exact, self.nearest, -inf).argmax())
-
-    def _farthest(self, tokens: Tensor, most: int) -> Tensor:
-        return tokens[self.nearest[tokens].topk(min(most, len(tokens))).indices]
-
-    def distances_of_winner(self) -> Tensor:
-        """Return the distances (M,) of the winner to everyone."""
-        token, distance = self.leader
-        winner = self.winner()
-        # Rounding can swap two that tie after both were measured.
-        return distance if token == winner else self.distances.block(self.everyone[winner : winner + 1], ALL)[0]
-
     def _dismiss(self, tokens: Tensor, others: Tensor, nearness: Tensor) -> None:
         """Let those of `tokens` (n,) that seem near enough to one of `others` (m,) to leave the race meet it.
 
@@ -131,13 +149,7 @@ class _Race:
         """
         limit = self.rough.origin - self.nearest[self.winner()]
         leaving = (nearness.amax(dim=1) > limit).nonzero().squeeze(1)
-        self._meet(tokens[leaving], others[nearness[leaving].argmax(dim=1)])
-
-    def _meet(self, tokens: Tensor, others: Tensor) -> None:
-        """Let each of `tokens` (n,) meet its partner among `others` (n,)."""
-        distance = self.distances.pairs(tokens, others)
-        self.nearest.scatter_reduce_(0, tokens, distance, "amin")
-        self.nearest.scatter_reduce_(0, others, distance, "amin")
+        self.meet(tokens[leaving], others[nearness[leaving].argmax(dim=1)])
 
 
 def _spread(tokens: Tensor, most: int) -> Tensor:

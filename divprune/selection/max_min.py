@@ -15,14 +15,19 @@ from divprune.selection.dense import dense_picks
 from divprune.selection.distances import METRICS, Distances, full_precision
 from divprune.selection.fused import MOST_TOKENS, fused_picks, runs_on
 from divprune.selection.lazy import lazy_picks
+from divprune.selection.predicted import predicted_picks
 from divprune.selection.result import PADDING, Selection
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 LAZY_FROM = 900
 """Sets of at least so many tokens avoid the distance matrix, unless many of them are kept."""
-LAZY_SHARE = 0.4
+PREDICTED_FROM, PREDICTED_TO = 320, 2560
+"""Numbers of tokens for which a prediction is worth its price on a CPU, unless many of them are kept."""
+SPARING_SHARE = 0.4
 MATRIX_BYTES = 256 * 2**20
 """Most memory that distance matrices may take: larger batches are cut, larger sets avoid the matrix."""
 CACHED_BYTES = 16 * 2**20
@@ -83,9 +88,11 @@ def _picks(tokens: Tensor, metric: str, counts: list[int], mask: Tensor | None, 
     most, total = max(counts), tokens.shape[1]
     matrix_bytes = total**2 * (8 if tokens.dtype == torch.float64 else 4)
     has_kernel = total <= MOST_TOKENS and matrix_bytes <= KERNEL_MATRIX_BYTES and runs_on(tokens.device)
-    cheap = total < LAZY_FROM or most > LAZY_SHARE * total or tokens.is_cuda
-    if not has_kernel and (matrix_bytes > MATRIX_BYTES or not cheap):
-        return _lazy(tokens, metric, counts, mask, stop)
+    is_sparing = most <= SPARING_SHARE * total and not tokens.is_cuda
+    if is_sparing and metric == "cosine" and PREDICTED_FROM <= total < PREDICTED_TO:
+        return _one_by_one(_predicted, tokens, metric, counts, mask, stop)
+    if not has_kernel and (matrix_bytes > MATRIX_BYTES or (is_sparing and total >= LAZY_FROM)):
+        return _one_by_one(lazy_picks, tokens, metric, counts, mask, stop)
     if mask is not None:
         # Padding may hold anything, NaN included.
         tokens = tokens.masked_fill(~mask.unsqueeze(-1), 0.0)
@@ -101,7 +108,25 @@ def _picks(tokens: Tensor, metric: str, counts: list[int], mask: Tensor | None, 
     return torch.cat([picks for picks, _ in found]), torch.cat([distance for _, distance in found])
 
 
-def _lazy(tokens: Tensor, metric: str, counts: list[int], mask: Tensor | None, stop: float) -> tuple[Tensor, Tensor]:
+def _predicted(distances: Distances, num_keep: int, stop: float) -> tuple[list[int], list[float]]:
+    """Return picks and distances of one set; where they cannot be predicted, by the way of its size."""
+    found = predicted_picks(distances, num_keep, stop)
+    if found is not None:
+        return found
+    if len(distances) >= LAZY_FROM:
+        return lazy_picks(distances, num_keep, stop)
+    picks, distance = dense_picks(distances.batched(), num_keep)
+    return picks[0].tolist(), distance[0].tolist()
+
+
+def _one_by_one(
+    pick: Callable[[Distances, int, float], tuple[list[int], list[float]]],
+    tokens: Tensor,
+    metric: str,
+    counts: list[int],
+    mask: Tensor | None,
+    stop: float,
+) -> tuple[Tensor, Tensor]:
     """Return picks and distances (B, max(counts)), one set after the other."""
     shape = len(counts), max(counts)
     order = torch.zeros(shape, dtype=torch.int64)
@@ -110,7 +135,7 @@ def _lazy(tokens: Tensor, metric: str, counts: list[int], mask: Tensor | None, s
     for row, count in enumerate(counts):
         valid = None if mask is None else mask[row].nonzero().squeeze(1)
         subset = tokens[row] if valid is None else tokens[row].index_select(0, valid)
-        picks, when_chosen = lazy_picks(Distances(subset, metric), count, stop)
+        picks, when_chosen = pick(Distances(subset, metric), count, stop)
         order[row, : len(picks)] = torch.tensor(picks) if valid is None else valid.cpu()[picks]
         distance[row, : len(picks)] = torch.tensor(when_chosen, dtype=distance.dtype)
     # Blocks of different shapes round differently; never let that show as a growing distance.

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from divprune.selection import approximate_distances, first_pick, max_min, select
+from divprune.selection import approximate_distances, first_pick, max_min, predicted, select
 from divprune.selection.dense import dense_picks
 from divprune.selection.distances import METRICS, Distances
 from divprune.selection.lazy import LazyGreedy
@@ -19,12 +19,18 @@ kinds, seeds, shares = st.sampled_from(KINDS), st.integers(0, 10_000), st.floats
 sizes = st.tuples(kinds, st.integers(1, 70), st.integers(1, 40), seeds, shares)
 
 
-@pytest.fixture(params=["dense", "lazy", "lazy without bfloat16"])
+@pytest.fixture(params=["dense", "predicted", "predicted without bfloat16", "lazy", "lazy without bfloat16"])
 def way(request, monkeypatch):
     """Send every size the same way, on hardware that multiplies bfloat16 numbers fast or does not."""
-    monkeypatch.setattr(max_min, "LAZY_FROM", 10**9 if request.param == "dense" else 1)
-    monkeypatch.setattr(max_min, "LAZY_SHARE", 1)
-    monkeypatch.setattr(approximate_distances, "multiplies_bfloat16", lambda device: request.param == "lazy")
+    kind, _, without = request.param.partition(" ")
+    monkeypatch.setattr(max_min, "LAZY_FROM", 1 if kind == "lazy" else 10**9)
+    monkeypatch.setattr(max_min, "PREDICTED_FROM", 1 if kind == "predicted" else 10**9)
+    monkeypatch.setattr(max_min, "SPARING_SHARE", 1)
+    # However badly it predicts.
+    monkeypatch.setattr(predicted, "FEWEST_FEATURES", 1)
+    monkeypatch.setattr(predicted, "TELLING_CORRELATION", -2)
+    for module in (approximate_distances, predicted):
+        monkeypatch.setattr(module, "multiplies_bfloat16", lambda device: not without)
     return request.param
 
 
@@ -260,3 +266,58 @@ def test_memory_grows_with_the_tokens_not_with_their_square(monkeypatch, kind, m
             picked = select(rows, num_keep=40, metric=metric)
         assert largest.numbers <= 64_000
         assert wrong_pick(rows, picked.selection_order.tolist(), metric) is None
+
+
+def photograph(total: int, width: int) -> torch.Tensor:
+    """Tokens of which a part of the features tells who is near whom: few directions, seen through many features."""
+    draw = torch.Generator().manual_seed(total)
+    directions = torch.randn(12, width, generator=draw)
+    return torch.randn(total, 12, generator=draw) @ directions + 0.1 * torch.randn(total, width, generator=draw)
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_predicted_picks_are_exact_and_take_few_rows(monkeypatch, bfloat16):
+    monkeypatch.setattr(predicted, "multiplies_bfloat16", lambda device: bfloat16)
+    rows, measured = photograph(600, 512), []
+
+    class Counted(Distances):
+        def block(self, rows, columns):
+            measured.append(len(rows))
+            return super().block(rows, columns)
+
+        def matrix(self):
+            raise AssertionError("the matrix is what this way avoids")
+
+    picks, when_chosen = predicted.predicted_picks(Counted(rows, "cosine"), 60)
+    assert wrong_pick(rows, picks, "cosine") is None
+    assert when_chosen[0] == torch.inf
+    assert sum(measured) < 300, "half of the matrix"
+    few, _ = predicted.predicted_picks(Distances(rows, "cosine"), 60, min_distance=when_chosen[20] - 1e-3)
+    assert wrong_pick(rows, few, "cosine") is None
+    assert 21 <= len(few) < 60
+    # A prediction that is wrong throughout costs rows and changes nothing.
+    monkeypatch.setattr(predicted, "_part", lambda tokens: torch.randn(len(tokens), 8))
+    monkeypatch.setattr(predicted, "TELLING_CORRELATION", -2)
+    found, _ = predicted.predicted_picks(Distances(rows, "cosine"), 60)
+    assert len(found) == 60
+    assert wrong_pick(rows, found, "cosine") is None
+
+
+def test_nothing_is_predicted_where_it_would_not_help():
+    noise, copies, narrow = torch.randn(400, 512), photograph(400, 512), photograph(400, 64)
+    copies[300] = copies[7]
+    for rows in (noise, copies, narrow, torch.ones(400, 512), torch.zeros(400, 512), photograph(1, 512)):
+        assert predicted.predicted_picks(Distances(rows, "cosine"), 1) is None
+        assert wrong_pick(rows, select(rows, num_keep=min(40, len(rows))).selection_order.tolist(), "cosine") is None
+
+
+def test_every_set_of_a_batch_goes_its_own_way(monkeypatch):
+    batch = torch.stack([photograph(400, 512), torch.randn(400, 512, generator=torch.Generator().manual_seed(0))])
+    mask = torch.ones(2, 400, dtype=torch.bool)
+    mask[0, 350:] = False
+    batch[0, 350:] = torch.nan
+    together = select(batch, keep_ratio=0.1, valid_mask=mask)
+    for row in range(2):
+        alone = select(batch[row, mask[row]], keep_ratio=0.1)
+        assert together.row(row).selection_order.tolist() == alone.selection_order.tolist()
+    assert together.num_kept.tolist() == [35, 40]
