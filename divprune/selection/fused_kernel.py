@@ -78,14 +78,13 @@ def max_min_kernel(
     if tl.max(may_be_copy.to(tl.int32), 0) == 1:
         same = _equal(tokens, (start + own) * width, (start + nearest) * width, width, WIDTH_BLOCK)
         gap = tl.where(may_be_copy & same, COPY, gap)
-    if valid is not None:
-        gap = tl.where(tl.load(valid + start + own) != 0, gap, BARRED)
     tl.store(gaps + start + own, gap)
     # Counted after the store and before the loads, so that who completes the count sees all gaps.
     tl.debug_barrier()
     batch = tl.program_id(0) // num_programs
     if tl.atomic_add(arrived + batch, 1, sem="acq_rel", scope="gpu") == num_programs - 1:
         # `.cg`: not from the first-level cache, which other multiprocessors do not write to.
+        # The gaps of tokens that do not exist are not read.
         found = tl.load(gaps + start + columns, mask=exists, other=BARRED, cache_modifier=".cg")
         count = num_keep
         if counts is not None:

@@ -53,9 +53,14 @@ def test_equals_the_reference_on_generated_cases(size, metric):
     assert (picked.distance_when_chosen.diff()[1:] <= 0).all()
 
 
-@given(st.lists(sizes, min_size=1, max_size=3), st.sampled_from([0.0, torch.nan, 1e30]), shares)
+@given(
+    st.lists(sizes, min_size=1, max_size=3),
+    st.sampled_from([0.0, torch.nan, 1e30]),
+    shares,
+    st.sampled_from(METRICS),
+)
 @SOME
-def test_ragged_batches_equal_the_reference_row_by_row(rows_of_batch, padding, keep_ratio):
+def test_ragged_batches_equal_the_reference_row_by_row(rows_of_batch, padding, keep_ratio, metric):
     width, total = rows_of_batch[0][2], max(size[1] for size in rows_of_batch)
     batch = torch.full((len(rows_of_batch), total, width), padding)
     mask = torch.zeros(len(rows_of_batch), total, dtype=torch.bool)
@@ -63,14 +68,14 @@ def test_ragged_batches_equal_the_reference_row_by_row(rows_of_batch, padding, k
         places = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:length].sort().values
         mask[index, places] = True
         batch[index, places] = tokens(kind, length, width, seed)
-    together = select(batch, keep_ratio=max(keep_ratio, 1e-3), valid_mask=mask)
+    together = select(batch, keep_ratio=max(keep_ratio, 1e-3), metric=metric, valid_mask=mask)
     for index, (_, length, _, _, _) in enumerate(rows_of_batch):
         places = mask[index].nonzero().squeeze(1)
         row = together.row(index)
         assert row.num_kept == max(1, round(max(keep_ratio, 1e-3) * length))
         assert mask[index, row.selection_order].all()
         order = torch.searchsorted(places, row.selection_order.contiguous()).tolist()
-        assert wrong_pick(batch[index, places], order) is None
+        assert wrong_pick(batch[index, places], order, metric) is None
         assert (together.selection_order[index, row.num_kept :] == -1).all()
 
 
