@@ -8,6 +8,8 @@ from math import inf
 import torch
 from torch import Tensor
 
+from divprune.selection.fused_rules import RowRule
+
 
 class Relevance:
     """Importance against redundancy (maximal marginal relevance).
@@ -26,6 +28,9 @@ class Relevance:
 
     def gains(self) -> Tensor:
         return self._worth - (1 - self._weight) * self._redundancy
+
+    def row_rule(self) -> RowRule:
+        return RowRule("largest", self._similarity, self._redundancy, self._worth, 1 - self._weight)
 
     def add(self, picks: Tensor) -> None:
         row = batch_rows(self._similarity, picks)
@@ -85,6 +90,9 @@ class Suppression:
         # Not `> 0`, which would hide NaN.
         return torch.where(self._scores <= 0, self._rank, self._scores)
 
+    def row_rule(self) -> RowRule:
+        return RowRule("suppress", self._nearness, self._scores, self._rank)
+
     def add(self, picks: Tensor) -> None:
         score = self._scores.gather(1, picks.unsqueeze(1))
         self._scores = (self._scores - batch_rows(self._nearness, picks) * score).clamp(min=0)
@@ -137,6 +145,9 @@ class Dispersion:
     def gains(self) -> Tensor:
         return self._smallest
 
+    def row_rule(self) -> RowRule:
+        return RowRule("smallest", self._distance, self._smallest, self._smallest)
+
     def add(self, picks: Tensor) -> None:
         row = batch_rows(self._distance, picks)
         self._smallest = row if self._is_first else torch.minimum(self._smallest, row)
@@ -160,6 +171,9 @@ class Closeness:
 
     def gains(self) -> Tensor:
         return -self._largest
+
+    def row_rule(self) -> RowRule:
+        return RowRule("largest", self._distance, self._largest, torch.zeros_like(self._largest))
 
     def add(self, picks: Tensor) -> None:
         row = batch_rows(self._distance, picks)

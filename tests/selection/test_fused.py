@@ -13,7 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from divprune.selection import fused, max_min, select
 from divprune.selection.dense import dense_picks
-from divprune.selection.distances import METRICS, Distances
+from divprune.selection.distances import METRICS, Distances, cosine_similarities
+from divprune.selection.fused_rules import difference_to_plain_rules, rule_picks
+from divprune.selection.greedy import greedy_picks, plain_picks
+from divprune.selection.objectives import Closeness, Dispersion, Relevance, Suppression
 from divprune.selection.reference import reference_distances
 from tests.selection.cases import KINDS, tokens
 from tests.selection.equality import wrong_pick
@@ -202,6 +205,47 @@ def test_the_check_sees_other_picks(monkeypatch):
 
     monkeypatch.setattr(fused, "dense_picks", swapped)
     assert fused.difference_to_plain(torch.device("cpu")) == "other picks"
+
+
+RULES = {
+    "relevance": lambda near, scores: Relevance(scores, near, 0.3),
+    "suppression": lambda near, scores: Suppression(scores, near.clamp(0, 1)),
+    "dispersion": lambda near, scores: Dispersion(1 - near),
+    "closeness": lambda near, scores: Closeness(1 - near),
+}
+
+
+@given(sizes, st.sampled_from(sorted(RULES)), st.integers(1, 3), st.booleans(), st.booleans())
+@MANY
+def test_rules_of_one_row_a_pick_give_the_picks_of_plain_torch(size, name, batch, is_double, has_first):
+    kind, total, width, seed, share = size
+    rows = torch.stack([tokens(kind, total, width, seed + number) for number in range(batch)])
+    rows = rows.double() if is_double else rows
+    near, scores = cosine_similarities(rows), rows[..., 0].abs()
+    count = max(1, round(share * total))
+    first = torch.arange(batch) % total if has_first else None
+    # The same numbers by the same operations, so equal to the last bit.
+    expected = plain_picks(RULES[name](near, scores), count, first)
+    assert torch.equal(rule_picks(RULES[name](near, scores).row_rule(), count, first), expected)
+
+
+def test_greedy_picks_use_the_kernel_where_there_is_a_rule(monkeypatch):
+    asked = []
+    monkeypatch.setattr("divprune.selection.fused_rules.runs_on", lambda device, check: asked.append(check) or True)
+    near, scores = cosine_similarities(tokens("gaussian", 12, 5, 0)[None]), torch.rand(1, 12)
+    for rule in RULES.values():
+        objective = rule(near, scores)
+        before = [gain.clone() for gain in (objective.gains(),)]
+        assert torch.equal(greedy_picks(objective, 7), plain_picks(rule(near, scores), 7))
+        # The loop of plain torch would have used the objective up.
+        assert torch.equal(objective.gains(), before[0])
+    assert asked == [difference_to_plain_rules] * len(RULES)
+
+
+def test_plain_torch_agrees_with_the_rules_on_the_sets_of_the_check(monkeypatch):
+    assert difference_to_plain_rules(torch.device("cpu")) is None
+    monkeypatch.setattr("divprune.selection.greedy.plain_picks", lambda *some: plain_picks(*some).roll(1, dims=1))
+    assert difference_to_plain_rules(torch.device("cpu")) == "other picks by Relevance"
 
 
 @pytest.mark.parametrize("capability", [75, 80, 90, 100])
