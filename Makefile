@@ -22,6 +22,14 @@ NEXT_VLLM ?= 0.33.0
 # What it imports on a CPU and the build for CPUs does not bring.
 NEXT_NEEDS = orjson
 SERVING_TESTS ?= tests/serving
+# The interpreter of `make bench-gpu`: .venv-gpu is made for it, any other has what it needs.
+GPU_PYTHON ?= .venv-gpu/bin/python
+MINUTES ?= 8
+GPU_PYTHON_VERSION ?= 3.12
+GPU_PLATFORMS = $(addprefix --platform ,manylinux_2_28_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64)
+# What torch brings is where torch is.
+GPU_EXCLUDED = $(addprefix --exclude ,divprune torch sympy networkx mpmath setuptools)
+GPU_TEST_TOOLS = hypothesis iniconfig pluggy pytest pytest-timeout sortedcontainers
 TEST_ENVIRONMENT = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 # Compiling what nobody imports takes more time than installing it.
 QUIET = --quiet --disable-pip-version-check --no-compile
@@ -32,7 +40,7 @@ INSTALL_EVAL = install $(QUIET) -c constraints-eval.txt
 SERVING_WORKERS = -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-coverage test-parity test-floor test-serving test-serving-next test-kernel test-eval test-latest check format bench bench-serving figures readme support clean
+.PHONY: help run test test-coverage test-parity test-floor test-serving test-serving-next test-kernel test-eval test-latest check format bench bench-gpu rehearse-gpu gpu-wheels bench-serving figures readme support clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 24
@@ -101,6 +109,20 @@ bench-serving: .venv-serving/.stamp  ## measure pruned servers next to unpruned 
 	.venv-serving/bin/python -m benchmarks.soak
 	$(MAKE) readme
 
+# On a machine without a network: put what `make gpu-wheels` collected beside the code, install it with
+# `python3 -m pip install --no-index --no-deps --target SITE wheels/*.whl`, and run this with PYTHONPATH=SITE and
+# GPU_PYTHON=python3. Call it again until it says that nothing is left.
+bench-gpu: $(if $(filter .venv-gpu/%,$(GPU_PYTHON)),.venv-gpu/.stamp)  ## measure on a GPU, and test there, in parts of at most ten minutes
+	$(GPU_PYTHON) -m benchmarks.gpu --minutes $(MINUTES)
+
+rehearse-gpu: .venv-test/.stamp  ## the same at toy sizes on the CPU, into the folder .gpu-rehearsal
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 .venv-test/bin/python -m benchmarks.gpu --rehearse --minutes 60 --output .gpu-rehearsal
+
+gpu-wheels: .venv/.stamp  ## collect in wheels/ what bench-gpu needs besides torch, for GPU_PYTHON_VERSION on Linux
+	.venv/bin/python -m pip download $(filter-out --no-compile,$(QUIET)) -c constraints.txt --no-deps --only-binary :all: \
+	  --implementation cp --python-version $(GPU_PYTHON_VERSION) $(GPU_PLATFORMS) --dest wheels \
+	  $$(.venv/bin/python -m pip freeze $(GPU_EXCLUDED)) $(GPU_TEST_TOOLS)
+
 figures: .venv-test/.stamp  ## draw docs/figures.md and its pictures from results/
 	.venv-test/bin/divprune figures
 
@@ -121,6 +143,12 @@ support: .venv/.stamp .venv-test/.stamp .venv-floor/.stamp  ## run the parity su
 	@$(call create_environment,.venv-test)
 	.venv-test/bin/python -m pip $(INSTALL) -e '.[dev,video,viz,exact]'
 	.venv-test/bin/python tests/prepare_environment.py
+	@touch $@
+
+.venv-gpu/.stamp: pyproject.toml constraints.txt $(REPAIR)
+	@$(call create_environment,.venv-gpu)
+	.venv-gpu/bin/python -m pip $(INSTALL) -e '.[dev,video,viz,exact]'
+	.venv-gpu/bin/python tests/prepare_environment.py
 	@touch $@
 
 .venv-floor/.stamp: pyproject.toml constraints-floor.txt $(REPAIR)
@@ -153,7 +181,7 @@ support: .venv/.stamp .venv-test/.stamp .venv-floor/.stamp  ## run the parity su
 	@touch $@
 
 clean:  ## remove environments, caches and build output
-	rm -rf .venv .venv-test .venv-floor .venv-serving .venv-eval .venv-latest .vllm-next build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-test .venv-floor .venv-serving .venv-eval .venv-latest .venv-gpu .gpu-rehearsal wheels .vllm-next build dist .mypy_cache .pytest_cache .ruff_cache
 
 define create_environment
 $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("divprune needs Python 3.11 or newer, found " \

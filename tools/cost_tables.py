@@ -47,14 +47,17 @@ def _rate(requests: float, full_requests: float) -> str:
 
 
 def _with_ratio(seconds: float, full_seconds: float) -> str:
-    return f"{seconds:.2f} s ({full_seconds / seconds:.2f} x)"
+    shown = f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.1f} ms"
+    return f"{shown} ({full_seconds / seconds:.2f} x)"
 
 
 def _measured(record: Record) -> str:
     config, machine = record.config, record.provenance["machine"]
     model = f"{config['model']}, {config['num_layers']} decoder layers, {config['weights']} weights, {config['dtype']}"
     runs = f"medians of {config['repeats']} runs in turns after {config['warm_up']} to warm up"
-    where = f"{machine['processor']}, {machine['num_threads']} threads, torch {record.provenance['versions']['torch']}"
+    on_gpu = config["device"] == "cuda"
+    hardware = machine["gpu"] if on_gpu else f"{machine['processor']}, {machine['num_threads']} threads"
+    where = f"{hardware}, torch {record.provenance['versions']['torch']}"
     return (
         f"{model} on the {config['device']}; prompt of {config['num_prompt_tokens']} tokens; {runs}. Peak memory is of "
         f"a process for each method. {where}."

@@ -20,6 +20,7 @@ from divprune.records import Record, load_record
 from divprune.serving.served_methods import SERVED_FILE, served_text
 from tools.cost_tables import bench_table, serving_table, soak_table
 from tools.figure_block import figure_block
+from tools.gpu_tables import gpu_tables, selection_gpu_table
 from tools.markdown import markdown_table
 from tools.method_pages import deviation, write_pages
 from tools.paper_tables import plan_table, reproduced_table
@@ -64,9 +65,16 @@ def render(text: str) -> str:
 
 def _result(name: str) -> str:
     record_name, table = RESULTS[name]
-    path = ROOT / "results" / f"{record_name}.json"
+    # What was measured on a GPU stands below what was measured on a CPU.
+    devices = ((record_name, table), (f"{record_name}-cuda", ON_GPUS.get(name, table)))
+    found = [_table(ROOT / "results" / f"{each}.json", made) for each, made in devices]
+    return "\n\n".join(each for each in found if each) or "*Not measured yet.*"
+
+
+def _table(path: Path, table: Callable[[Record], str]) -> str | None:
+    """The table of a record; None where there is none."""
     if not path.is_file():
-        return "*Not measured yet.*"
+        return None
     try:
         return table(load_record(path))
     except KeyError as error:
@@ -236,6 +244,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "fidelity": fidelity_table,
     "served": served_table,
     "figures": figure_block,
+    "gpu": lambda: gpu_tables(ROOT / "results"),
     "paper-plan": plan_table,
     **{f"paper-{name}": partial(reproduced_table, name, ROOT / "results" / "paper") for name in PRINTED_TABLES},
 }
@@ -255,6 +264,8 @@ RESULTS: dict[str, tuple[str, Callable[[Record], str]]] = {
     "tuning": ("tuning", tuning_table),
     "tuning-shape": ("tuning-llava-1.5-7b", tuning_shape_table),
 }
+# Tables that differ where a record is of a GPU.
+ON_GPUS = {"selection": selection_gpu_table, "selection-details": selection_gpu_table}
 
 if __name__ == "__main__":
     main()

@@ -8,7 +8,7 @@ set must give the same picks as plain torch there.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -26,12 +26,22 @@ _SMALLEST_BLOCK, _MOST_ROWS, _NUMBERS_AT_A_TIME = 16, 16, 4096
 _NUMBERS_PER_THREAD, _FEWEST_WARPS, _MOST_WARPS, _WARP = 8, 4, 32, 32
 
 
-def runs_on(device: torch.device) -> bool:
-    """Return whether `fused_picks` is to be used on a device; where it fails, warn once and return False."""
+Check = Callable[[torch.device], str | None]
+"""Compares a kernel with plain torch on a device: what differs, None if nothing does."""
+
+
+def runs_on(device: torch.device, check: Check | None = None) -> bool:
+    """Return whether a kernel is to be used on a device; where it fails its check, warn once and return False.
+
+    Args:
+        device: Where the tokens are.
+        check: What the kernel must pass before its first use; by default that of `fused_picks`.
+    """
     # Triton also knows ROCm, whose warps are wider; nobody has tried that.
     if device.type != "cuda" or torch.version.hip is not None or find_spec("triton") is None:
         return False
-    return _passes_check(torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index))
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return _passes_check(torch.device("cuda", index), check or difference_to_plain)
 
 
 def fused_picks(
@@ -108,10 +118,9 @@ def _counts_on(device: torch.device, counts: Sequence[int] | None, num_keep: int
 
 
 @cache
-def _passes_check(device: torch.device) -> bool:
-    """Compare the picks from a small batch with those of plain torch on the same device."""
+def _passes_check(device: torch.device, check: Check) -> bool:
     try:
-        difference = difference_to_plain(device)
+        difference = check(device)
     # Whatever a compiler or a driver can raise: plain torch does the same.
     except Exception as error:
         difference = f"{type(error).__name__}: {error}"

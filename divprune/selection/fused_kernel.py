@@ -78,14 +78,13 @@ def max_min_kernel(
     if tl.max(may_be_copy.to(tl.int32), 0) == 1:
         same = _equal(tokens, (start + own) * width, (start + nearest) * width, width, WIDTH_BLOCK)
         gap = tl.where(may_be_copy & same, COPY, gap)
-    if valid is not None:
-        gap = tl.where(tl.load(valid + start + own) != 0, gap, BARRED)
     tl.store(gaps + start + own, gap)
     # Counted after the store and before the loads, so that who completes the count sees all gaps.
     tl.debug_barrier()
     batch = tl.program_id(0) // num_programs
     if tl.atomic_add(arrived + batch, 1, sem="acq_rel", scope="gpu") == num_programs - 1:
         # `.cg`: not from the first-level cache, which other multiprocessors do not write to.
+        # The gaps of tokens that do not exist are not read.
         found = tl.load(gaps + start + columns, mask=exists, other=BARRED, cache_modifier=".cg")
         count = num_keep
         if counts is not None:
@@ -134,3 +133,71 @@ def _equal(tokens, first, second, width, WIDTH_BLOCK: tl.constexpr):
         other = tl.load(tokens + second[:, None] + places, mask=places < width, other=0.0)
         num_different += tl.sum((one != other).to(tl.int32), 1)
     return num_different == 0
+
+
+@triton.jit
+def row_rule_kernel(
+    matrix,
+    state,
+    base,
+    weight,
+    first,
+    picks,
+    total,
+    num_keep,
+    KIND: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Pick from each set of a batch by a rule of `selection.fused_rules.RowRule`; the grid is (B,).
+
+    Args:
+        matrix: (B, M, M).
+        state: (B, M) before the first pick.
+        base: (B, M).
+        weight: (1,).
+        first: (B,) int64 first picks, or None.
+        picks: (B, num_keep) int64, written.
+        total: M.
+        num_keep: Number of picks.
+        KIND: "largest", "smallest" or "suppress".
+        BLOCK: Power of two, at least M.
+    """
+    batch = tl.program_id(0).to(tl.int64)
+    columns = tl.arange(0, BLOCK)
+    left = columns < total
+    places = batch * total + columns
+    now = tl.load(state + places, mask=left, other=0.0)
+    unchanging = tl.load(base + places, mask=left, other=0.0)
+    factor = tl.load(weight)
+    pick = _best(now, unchanging, factor, left, KIND)
+    if first is not None:
+        pick = tl.load(first + batch).to(tl.int32)
+    tl.store(picks + batch * num_keep, pick.to(tl.int64))
+    step = 1
+    while step < num_keep:
+        left = left & (columns != pick)
+        row = tl.load(matrix + (batch * total + pick) * total + columns, mask=columns < total, other=0.0)
+        if KIND == "suppress":
+            own = tl.sum(tl.where(columns == pick, now, tl.zeros_like(now)), 0)
+            now = tl.maximum(now - row * own, tl.zeros_like(now))
+        elif KIND == "largest":
+            now = tl.where(step == 1, row, tl.maximum(now, row))
+        else:
+            now = tl.where(step == 1, row, tl.minimum(now, row))
+        pick = _best(now, unchanging, factor, left, KIND)
+        tl.store(picks + batch * num_keep + step, pick.to(tl.int64))
+        step += 1
+
+
+@triton.jit
+def _best(state, base, weight, left, KIND: tl.constexpr):
+    """Return the token of the largest gain among those that are left, the lowest index of equals."""
+    if KIND == "suppress":
+        gains = tl.where(state <= 0, base, state)
+    elif KIND == "largest":
+        gains = base - weight * state
+    else:
+        gains = state
+    gains = tl.where(left, gains, BARRED)
+    _, pick = tl.max(gains, 0, return_indices=True, return_indices_tie_break_left=True)
+    return pick

@@ -7,9 +7,10 @@ running vector or matrix per set, so that a step costs O(M) or O(M^2), never a l
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from divprune.lazy_torch import torch
+from divprune.selection.fused_rules import RowRule, rule_picks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +28,15 @@ class Objective(Protocol):
         ...
 
 
+@runtime_checkable
+class HasRowRule(Protocol):
+    """An objective that one row a pick changes, which a GPU does in one launch."""
+
+    def row_rule(self) -> RowRule:
+        """Return the rule with its state before the first pick."""
+        ...
+
+
 def greedy_picks(objective: Objective, num_keep: int, first: Tensor | None = None) -> Tensor:
     """Return (B, num_keep) int64 distinct picks, in the order they are made; ties go to the lowest index.
 
@@ -41,10 +51,18 @@ def greedy_picks(objective: Objective, num_keep: int, first: Tensor | None = Non
     gains = objective.gains()
     if not bool(torch.isfinite(gains).all()):
         raise ValueError("visual_tokens and their scores must be finite, got NaN or infinity")
-    batch, total = gains.shape
+    total = gains.shape[1]
     if not 1 <= num_keep <= total:
         raise ValueError(f"num_keep must be between 1 and the number of visual tokens, {total}, got {num_keep}")
-    taken = torch.zeros(batch, total, dtype=torch.bool, device=gains.device)
+    if isinstance(objective, HasRowRule) and (rule := objective.row_rule()).runs_fused():
+        return rule_picks(rule, num_keep, first)
+    return plain_picks(objective, num_keep, first)
+
+
+def plain_picks(objective: Objective, num_keep: int, first: Tensor | None = None) -> Tensor:
+    """Return what `greedy_picks` does, in plain torch and without looking at the arguments."""
+    gains = objective.gains()
+    taken = torch.zeros_like(gains, dtype=torch.bool)
     pick = gains.max(dim=1).indices if first is None else first
     picks = [pick]
     for _ in range(1, num_keep):

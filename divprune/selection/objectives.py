@@ -13,6 +13,8 @@ from divprune.lazy_torch import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
+from divprune.selection.fused_rules import RowRule
+
 
 class Relevance:
     """Importance against redundancy (maximal marginal relevance).
@@ -31,6 +33,9 @@ class Relevance:
 
     def gains(self) -> Tensor:
         return self._worth - (1 - self._weight) * self._redundancy
+
+    def row_rule(self) -> RowRule:
+        return RowRule("largest", self._similarity, self._redundancy, self._worth, 1 - self._weight)
 
     def add(self, picks: Tensor) -> None:
         row = batch_rows(self._similarity, picks)
@@ -90,6 +95,9 @@ class Suppression:
         # Not `> 0`, which would hide NaN.
         return torch.where(self._scores <= 0, self._rank, self._scores)
 
+    def row_rule(self) -> RowRule:
+        return RowRule("suppress", self._nearness, self._scores, self._rank)
+
     def add(self, picks: Tensor) -> None:
         score = self._scores.gather(1, picks.unsqueeze(1))
         self._scores = (self._scores - batch_rows(self._nearness, picks) * score).clamp(min=0)
@@ -142,6 +150,9 @@ class Dispersion:
     def gains(self) -> Tensor:
         return self._smallest
 
+    def row_rule(self) -> RowRule:
+        return RowRule("smallest", self._distance, self._smallest, self._smallest)
+
     def add(self, picks: Tensor) -> None:
         row = batch_rows(self._distance, picks)
         self._smallest = row if self._is_first else torch.minimum(self._smallest, row)
@@ -165,6 +176,9 @@ class Closeness:
 
     def gains(self) -> Tensor:
         return -self._largest
+
+    def row_rule(self) -> RowRule:
+        return RowRule("largest", self._distance, self._largest, torch.zeros_like(self._largest))
 
     def add(self, picks: Tensor) -> None:
         row = batch_rows(self._distance, picks)

@@ -7,6 +7,7 @@ import torch
 
 from divprune.selection import fused, max_min, select
 from divprune.selection.distances import Distances
+from divprune.selection.fused_rules import difference_to_plain_rules
 from tests.selection.cases import KINDS, tokens
 from tests.selection.equality import wrong_pick
 
@@ -21,10 +22,11 @@ def way(request, monkeypatch):
     return request.param
 
 
-def test_the_kernel_passes_its_check_here():
+def test_the_kernels_pass_their_checks_here():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert fused.runs_on(torch.device("cuda"))
+        assert fused.runs_on(torch.device("cuda"), difference_to_plain_rules)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -13,7 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from divprune.selection import fused, max_min, select
 from divprune.selection.dense import dense_picks
-from divprune.selection.distances import METRICS, Distances
+from divprune.selection.distances import METRICS, Distances, cosine_similarities
+from divprune.selection.fused_rules import difference_to_plain_rules, rule_picks
+from divprune.selection.greedy import greedy_picks, plain_picks
+from divprune.selection.objectives import Closeness, Dispersion, Relevance, Suppression
 from divprune.selection.reference import reference_distances
 from tests.selection.cases import KINDS, tokens
 from tests.selection.equality import wrong_pick
@@ -53,9 +56,14 @@ def test_equals_the_reference_on_generated_cases(size, metric):
     assert (picked.distance_when_chosen.diff()[1:] <= 0).all()
 
 
-@given(st.lists(sizes, min_size=1, max_size=3), st.sampled_from([0.0, torch.nan, 1e30]), shares)
+@given(
+    st.lists(sizes, min_size=1, max_size=3),
+    st.sampled_from([0.0, torch.nan, 1e30]),
+    shares,
+    st.sampled_from(METRICS),
+)
 @SOME
-def test_ragged_batches_equal_the_reference_row_by_row(rows_of_batch, padding, keep_ratio):
+def test_ragged_batches_equal_the_reference_row_by_row(rows_of_batch, padding, keep_ratio, metric):
     width, total = rows_of_batch[0][2], max(size[1] for size in rows_of_batch)
     batch = torch.full((len(rows_of_batch), total, width), padding)
     mask = torch.zeros(len(rows_of_batch), total, dtype=torch.bool)
@@ -63,14 +71,14 @@ def test_ragged_batches_equal_the_reference_row_by_row(rows_of_batch, padding, k
         places = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:length].sort().values
         mask[index, places] = True
         batch[index, places] = tokens(kind, length, width, seed)
-    together = select(batch, keep_ratio=max(keep_ratio, 1e-3), valid_mask=mask)
+    together = select(batch, keep_ratio=max(keep_ratio, 1e-3), metric=metric, valid_mask=mask)
     for index, (_, length, _, _, _) in enumerate(rows_of_batch):
         places = mask[index].nonzero().squeeze(1)
         row = together.row(index)
         assert row.num_kept == max(1, round(max(keep_ratio, 1e-3) * length))
         assert mask[index, row.selection_order].all()
         order = torch.searchsorted(places, row.selection_order.contiguous()).tolist()
-        assert wrong_pick(batch[index, places], order) is None
+        assert wrong_pick(batch[index, places], order, metric) is None
         assert (together.selection_order[index, row.num_kept :] == -1).all()
 
 
@@ -197,6 +205,47 @@ def test_the_check_sees_other_picks(monkeypatch):
 
     monkeypatch.setattr(fused, "dense_picks", swapped)
     assert fused.difference_to_plain(torch.device("cpu")) == "other picks"
+
+
+RULES = {
+    "relevance": lambda near, scores: Relevance(scores, near, 0.3),
+    "suppression": lambda near, scores: Suppression(scores, near.clamp(0, 1)),
+    "dispersion": lambda near, scores: Dispersion(1 - near),
+    "closeness": lambda near, scores: Closeness(1 - near),
+}
+
+
+@given(sizes, st.sampled_from(sorted(RULES)), st.integers(1, 3), st.booleans(), st.booleans())
+@MANY
+def test_rules_of_one_row_a_pick_give_the_picks_of_plain_torch(size, name, batch, is_double, has_first):
+    kind, total, width, seed, share = size
+    rows = torch.stack([tokens(kind, total, width, seed + number) for number in range(batch)])
+    rows = rows.double() if is_double else rows
+    near, scores = cosine_similarities(rows), rows[..., 0].abs()
+    count = max(1, round(share * total))
+    first = torch.arange(batch) % total if has_first else None
+    # The same numbers by the same operations, so equal to the last bit.
+    expected = plain_picks(RULES[name](near, scores), count, first)
+    assert torch.equal(rule_picks(RULES[name](near, scores).row_rule(), count, first), expected)
+
+
+def test_greedy_picks_use_the_kernel_where_there_is_a_rule(monkeypatch):
+    asked = []
+    monkeypatch.setattr("divprune.selection.fused_rules.runs_on", lambda device, check: asked.append(check) or True)
+    near, scores = cosine_similarities(tokens("gaussian", 12, 5, 0)[None]), torch.rand(1, 12)
+    for rule in RULES.values():
+        objective = rule(near, scores)
+        before = [gain.clone() for gain in (objective.gains(),)]
+        assert torch.equal(greedy_picks(objective, 7), plain_picks(rule(near, scores), 7))
+        # The loop of plain torch would have used the objective up.
+        assert torch.equal(objective.gains(), before[0])
+    assert asked == [difference_to_plain_rules] * len(RULES)
+
+
+def test_plain_torch_agrees_with_the_rules_on_the_sets_of_the_check(monkeypatch):
+    assert difference_to_plain_rules(torch.device("cpu")) is None
+    monkeypatch.setattr("divprune.selection.greedy.plain_picks", lambda *some: plain_picks(*some).roll(1, dims=1))
+    assert difference_to_plain_rules(torch.device("cpu")) == "other picks by Relevance"
 
 
 @pytest.mark.parametrize("capability", [75, 80, 90, 100])

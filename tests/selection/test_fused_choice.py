@@ -92,6 +92,13 @@ def test_the_kernel_is_told_counts_mask_and_where_to_stop(monkeypatch):
     assert picked.selection_order.tolist() == [[0, 1], [1, -1]]
 
 
+def test_each_kernel_has_its_own_check(monkeypatch):
+    monkeypatch.setattr(fused, "difference_to_plain", lambda device: None)
+    with pytest.warns(RuntimeWarning, match="other picks by Relevance"):
+        assert not fused.runs_on(CUDA, lambda device: "other picks by Relevance")
+    assert fused.runs_on(CUDA)
+
+
 @pytest.mark.parametrize("total", [1, 16, 17, 576, 1024, 1025, 6272, 16_384])
 def test_a_block_holds_a_row_and_its_threads_exist(total):
     options = fused.compile_options(total)
