@@ -31,6 +31,7 @@ from divprune.cli.shared_options import (
     ScopeOption,
     WeightsDtype,
     how_to_prune,
+    keep_ratios_of,
     option,
 )
 from divprune.cli.tables import Sheet
@@ -77,6 +78,15 @@ def run(
     report: Annotated[
         Path | None, option("FILE", "Write an HTML report, images included, to this file.", panel=OUTPUT)
     ] = None,
+    report_ratios: Annotated[
+        str | None,
+        option(
+            "FRACTIONS",
+            "Further fractions that the report can be switched to; random tokens stand beside each.",
+            "0.05 0.25 for the embedded model, else none",
+            panel=OUTPUT,
+        ),
+    ] = None,
     max_new_tokens: Annotated[int, option("N", "Longest answer, in tokens.", min=1, panel=RUNNING)] = 64,
     repeats: Annotated[int, option("N", "Timed runs of each prompt, after a warm-up.", min=1, panel=RUNNING)] = 5,
     device: Device = "auto",
@@ -105,6 +115,7 @@ def run(
             newlines=newlines.value,
             compare=compare,
             report=report,
+            report_ratios=None if report_ratios is None else keep_ratios_of(report_ratios, "report_ratios"),
             max_new_tokens=max_new_tokens,
             repeats=repeats,
             device=device,
@@ -174,5 +185,6 @@ def _summary_text(summary: "Summary") -> Text:
     lines = ["; ".join(parts) + "."]
     if summary.answers_known and summary.compared:
         right, unpruned = summary.num_right, summary.num_right_unpruned
-        lines.append(f"Right answers: {unpruned} of {total} from all tokens, {right} from the kept ones.")
+        random = f", {summary.num_right_random} from as many random ones" if summary.beside_random else ""
+        lines.append(f"Right answers: {unpruned} of {total} from all tokens, {right} from the kept ones{random}.")
     return Text("\n".join(lines), style="bold")

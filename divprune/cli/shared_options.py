@@ -48,8 +48,8 @@ def option(
     )
 
 
-def keep_ratios_of(words: str) -> tuple[float, ...]:
-    """Read keep ratios, separated by spaces or commas.
+def keep_ratios_of(words: str, name: str = "keep_ratios") -> tuple[float, ...]:
+    """Read keep ratios, separated by spaces or commas, of the argument `name`.
 
     Raises:
         ArgumentError: they are no numbers.
@@ -57,7 +57,7 @@ def keep_ratios_of(words: str) -> tuple[float, ...]:
     try:
         return tuple(float(word) for word in words.replace(",", " ").split())
     except ValueError:
-        raise ArgumentError(f"`keep_ratios` must be numbers in (0, 1], separated by spaces, got {words!r}") from None
+        raise ArgumentError(f"`{name}` must be numbers in (0, 1], separated by spaces, got {words!r}") from None
 
 
 def counts_of(words: str) -> tuple[int, ...]:

@@ -1,7 +1,8 @@
 """Answer a question twice, once from all visual tokens and once from few of them, and measure both."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from divprune.checkpoints import LoadedModel
@@ -9,6 +10,7 @@ from divprune.config import PruningConfig
 from divprune.efficiency import Latency, interleave, prefill_seconds
 from divprune.embedded.examples import Example
 from divprune.huggingface import Pruning, PruningReport, prune
+from divprune.methods import RandomTokens
 from divprune.prompting import build_inputs, decode_answer
 
 if TYPE_CHECKING:
@@ -16,6 +18,23 @@ if TYPE_CHECKING:
 
 MAX_MEASURING_SECONDS = 30.0
 """A question's measurements start no new round after this; large models on slow machines get fewer repeats."""
+
+
+@dataclass(frozen=True)
+class KeptAnswer:
+    """The answer from some of the tokens, beside that from as many random ones.
+
+    Attributes:
+        title: how much is kept, in words.
+        answer: from the kept tokens.
+        pruned: what the pruned call did.
+        answer_random: from random tokens of the same number; None if it was not wanted, or random is the method.
+    """
+
+    title: str
+    answer: str
+    pruned: PruningReport
+    answer_random: str | None = None
 
 
 @dataclass(frozen=True)
@@ -30,6 +49,8 @@ class AnswerPair:
         prefill: time to the first token, pruned.
         prefill_unpruned: the same with all tokens; None if it was not wanted.
         selection_seconds: median time of the selection, which is part of `prefill`.
+        answer_random: from random tokens of the same number; None if it was not wanted, or random is the method.
+        others: the same for other numbers of tokens.
     """
 
     example: Example
@@ -39,11 +60,29 @@ class AnswerPair:
     prefill: Latency
     prefill_unpruned: Latency | None
     selection_seconds: float
+    answer_random: str | None = None
+    others: tuple[KeptAnswer, ...] = ()
 
     @property
     def same_answer(self) -> bool:
-        """Whether pruning left the answer as it was."""
-        return self.answer == self.answer_unpruned
+        """Whether pruning left the answer as it was; two empty ones are no answer."""
+        return self.stays(self.answer)
+
+    def stays(self, answer: str | None) -> bool:
+        """Whether an answer is that from all tokens; two empty ones are no answer."""
+        return bool(answer) and answer == self.answer_unpruned
+
+    def is_right(self, answer: str | None) -> bool:
+        """Whether an answer is the one that is known to be right."""
+        return answer is not None and answer == self.example.expected
+
+    def kept(self, title: str) -> tuple[KeptAnswer, ...]:
+        """Return the answers from the kept tokens, for each number of them.
+
+        Args:
+            title: how much is kept here, in words.
+        """
+        return (KeptAnswer(title, self.answer, self.pruned, self.answer_random), *self.others)
 
     @property
     def max_min_distance(self) -> float | None:
@@ -67,6 +106,7 @@ class AnswerPair:
             "prompt": self.example.prompt,
             "answer_unpruned": self.answer_unpruned,
             "answer": self.answer,
+            "answer_random": self.answer_random,
             "num_visual_tokens": self.pruned.num_visual_tokens,
             "num_kept": self.pruned.num_kept,
             "kept_indices": self.kept_indices,
@@ -78,7 +118,15 @@ class AnswerPair:
 
 
 def answer(
-    loaded: LoadedModel, example: Example, config: PruningConfig, *, compare: bool, max_new_tokens: int, repeats: int
+    loaded: LoadedModel,
+    example: Example,
+    config: PruningConfig,
+    *,
+    compare: bool,
+    max_new_tokens: int,
+    repeats: int,
+    beside_random: bool = False,
+    others: Mapping[str, PruningConfig] = MappingProxyType({}),
 ) -> AnswerPair:
     """Answer one question, greedily, and measure.
 
@@ -89,14 +137,40 @@ def answer(
         compare: also answer from all visual tokens.
         max_new_tokens: length limit of an answer.
         repeats: measurements of the prefill after a warm-up, pruned and unpruned in turn.
+        beside_random: also answer from random tokens of the same number.
+        others: further numbers of tokens to answer from, by their titles.
     """
     inputs = build_inputs(loaded, example.media, example.prompt)
     unpruned = _generate(loaded, inputs, max_new_tokens) if compare else None
-    with prune(loaded.model, config) as pruning:
-        text = _generate(loaded, inputs, max_new_tokens)
-        report = _finished(pruning)
+
+    def kept(title: str, how: PruningConfig) -> KeptAnswer:
+        with prune(loaded.model, how) as pruning:
+            text, report = _generate(loaded, inputs, max_new_tokens), _finished(pruning)
+        control = random_control(how, report) if beside_random else None
+        if control is None:
+            return KeptAnswer(title, text, report)
+        with prune(loaded.model, control):
+            return KeptAnswer(title, text, report, _generate(loaded, inputs, max_new_tokens))
+
+    own, further = kept("", config), tuple(kept(title, how) for title, how in others.items())
     prefill, prefill_unpruned, selection = _measure(loaded, inputs, config, compare, repeats)
-    return AnswerPair(example, text, unpruned, report, prefill, prefill_unpruned, selection.median)
+    times = (prefill, prefill_unpruned, selection.median)
+    return AnswerPair(example, own.answer, unpruned, own.pruned, *times, own.answer_random, further)
+
+
+def random_control(config: PruningConfig, pruned: PruningReport) -> PruningConfig | None:
+    """Return how random tokens are kept, as many as another method kept; None where that is no number.
+
+    Args:
+        config: how the other method prunes.
+        pruned: what its call did.
+    """
+    if isinstance(config.method, RandomTokens) or not (config.method.takes_budget and pruned.num_kept):
+        return None
+    if config.budget is not None and not config.method.may_keep_fewer:
+        return replace(config, method=RandomTokens())
+    found = pruned.num_kept / pruned.num_visual_tokens
+    return replace(config, method=RandomTokens(), keep_ratio=found, num_keep=None)
 
 
 def _finished(pruning: Pruning | None) -> PruningReport:

@@ -5,7 +5,7 @@ The page needs no network: images, style and script are inside.
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import groupby
@@ -30,19 +30,33 @@ REPORT = FileKind(
 )
 
 
+_SMALL_MODEL = 100e6  # parameters
+_FEW_RUNS = 3
+
+
 @dataclass(frozen=True)
 class Card:
-    """Some images, and every question that was asked about them with the same tokens kept."""
+    """Some images, and every question that was asked about them with the same tokens kept.
 
-    figures: tuple[Figure, ...]
+    Attributes:
+        views: the drawings of all images, for each number of kept tokens.
+        rows: the questions.
+    """
+
+    views: tuple[tuple[Figure, ...], ...]
     rows: tuple[AnswerPair, ...]
+
+    @property
+    def figures(self) -> tuple[tuple[Figure, ...], ...]:
+        """The drawings of each image, one for each number of kept tokens."""
+        return tuple(zip(*self.views, strict=True))
 
     @property
     def layout(self) -> str:
         """How the figures are set: a grid of many, one large photograph, or one small image."""
         if len(self.figures) > 1:
             return "many"
-        return "small" if self.figures[0].pixelated else "large"
+        return "small" if self.views[0][0].pixelated else "large"
 
     @property
     def has_long_answers(self) -> bool:
@@ -74,33 +88,43 @@ def render_report(rows: Sequence[AnswerPair], loaded: LoadedModel, method: str, 
         lstrip_blocks=True,
     )
     environment.filters["seconds"] = seconds_text
+    summary, budget = Summary(rows), _budget_text(config)
+    views = summary.views(budget)
     return environment.get_template("report.html.j2").render(
         cards=_cards(rows, loaded),
-        summary=Summary(rows),
+        summary=summary,
+        views=views,
+        choices=sorted(enumerate(views), key=lambda choice: choice[1].kept_fraction),
         method=method,
-        budget=_budget_text(config),
+        budget=budget,
         setup=_setup(loaded),
+        is_small=loaded.model.num_parameters() < _SMALL_MODEL,
+        has_spread=len(rows[0].prefill.samples) >= _FEW_RUNS,
     )
 
 
 def _cards(rows: Sequence[AnswerPair], loaded: LoadedModel) -> list[Card]:
     grouped = [tuple(group) for _, group in groupby(rows, key=_same_image)]
-    return [
-        Card(draw_media(group[0].example.media, group[0].pruned, loaded.processor, first_id=index), group)
-        for index, group in enumerate(grouped)
-    ]
+    return [Card(tuple(_views(group[0], loaded, index)), group) for index, group in enumerate(grouped)]
+
+
+def _views(row: AnswerPair, loaded: LoadedModel, index: int) -> Iterator[tuple[Figure, ...]]:
+    for number, view in enumerate(row.kept("")):
+        name = f"{index}-{number}" if number else str(index)
+        yield draw_media(row.example.media, view.pruned, loaded.processor, first_id=name)
 
 
 def _same_image(row: AnswerPair) -> tuple[object, ...]:
     """Return what must agree for two questions to share a drawing."""
-    orders = (tuple(item.selection_order.tolist()) for item in row.pruned.items)
+    orders = (tuple(item.selection_order.tolist()) for view in row.kept("") for item in view.pruned.items)
     return (tuple(medium.name for medium in row.example.media), *orders)
 
 
 def _setup(loaded: LoadedModel) -> dict[str, str]:
     model = loaded.model
     return {
-        "model": f"{loaded.name} ({model.config.model_type}, {model.num_parameters() / 1e6:,.1f} M parameters)",
+        "model": f"{loaded.name} ({model.config.model_type})",
+        "parameters": f"{model.num_parameters() / 1e6:,.1f} M parameters",
         "numbers": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores",

@@ -68,7 +68,7 @@ class Figure:
 
 
 def draw_media(
-    media: Sequence[Medium], pruned: PruningReport, processor: Any, *, first_id: int = 0
+    media: Sequence[Medium], pruned: PruningReport, processor: Any, *, first_id: int | str = 0
 ) -> tuple[Figure, ...]:
     """Draw every image and sampled frame of a prompt.
 
@@ -76,7 +76,7 @@ def draw_media(
         media: in the order of the prompt.
         pruned: report of the pruned call, one item a medium.
         processor: the model's processor, which knows how it crops and scales.
-        first_id: number of the prompt in the page.
+        first_id: number of the prompt in the page, or what tells it from others there.
     """
     figures: list[Figure] = []
     for number, (medium, item) in enumerate(zip(media, pruned.items, strict=True)):

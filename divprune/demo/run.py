@@ -4,7 +4,7 @@ What needs neither torch nor a model is checked before either is there: mistakes
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from divprune.config import Newlines, Positions, PruningConfig, Scope
     from divprune.demo.answering import AnswerPair
     from divprune.demo.summary import Summary
+
+EMBEDDED_REPORT_RATIOS = (0.05, 0.25)
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class DemoOptions:
         positions: as for `prune`.
         compare: also answer from all visual tokens.
         report: an HTML file to write.
+        report_ratios: further keep ratios that the report can be switched to; None for 0.05 and 0.25 where the embedded
+            model answers, and none elsewhere, where answers take longer.
         max_new_tokens: length limit of an answer.
         repeats: timed runs of each prompt, after a warm-up.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
@@ -64,6 +68,7 @@ class DemoOptions:
     positions: "Positions | None" = None
     compare: bool = True
     report: Path | None = None
+    report_ratios: tuple[float, ...] | None = None
     max_new_tokens: int = 64
     repeats: int = 5
     device: str = "auto"
@@ -81,6 +86,11 @@ class DemoOptions:
             ArgumentError: says which argument, and why.
         """
         _ = self.budget
+        for ratio in self.report_ratios or ():
+            with argument_errors():
+                Budget(keep_ratio=ratio)
+        if self.report_ratios and self.report is None:
+            raise ArgumentError("`report_ratios` is of a report; give `report`, or leave it out")
         if self.report is not None:
             media = [Path(each) for each in (*self.images, *self.videos) if not is_url(each)]
             _check_report(self.report, (*media, *files_of(self.model)))
@@ -168,6 +178,7 @@ def run_demo(options: DemoOptions, progress: Progress = SILENT, *, show_download
         pass
     _tell(loaded, options, progress)
     rows = []
+    in_report = {"beside_random": options.compare, "others": _others(options, config)} if options.report else {}
     with progress.counting("answering", len(examples)) as advance:
         for example in examples:
             row = answer(
@@ -177,6 +188,7 @@ def run_demo(options: DemoOptions, progress: Progress = SILENT, *, show_download
                 compare=options.compare,
                 max_new_tokens=options.max_new_tokens,
                 repeats=options.repeats,
+                **in_report,
             )
             rows.append(row)
             advance(1)
@@ -208,6 +220,20 @@ def _config(options: DemoOptions) -> "PruningConfig":
             return PruningConfig.parse(options.method, **{name: getattr(options, name) for name in names})
     except UnknownMethodError as error:
         raise ArgumentError(f"{error} (see `divprune methods`)") from None
+
+
+def _others(options: DemoOptions, config: "PruningConfig") -> "dict[str, PruningConfig]":
+    """Return what else the report shows: other fractions of the tokens, by their titles."""
+    ratios = options.report_ratios
+    if ratios is None:
+        ratios = EMBEDDED_REPORT_RATIOS if options.model is None else ()
+    if not config.method.takes_budget:
+        return {}
+    return {
+        f"keep_ratio {ratio:g}": replace(config, keep_ratio=ratio, num_keep=None)
+        for ratio in ratios
+        if ratio != config.keep_ratio
+    }
 
 
 def _tell(loaded: "LoadedModel", options: DemoOptions, progress: Progress) -> None:

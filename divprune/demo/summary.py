@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from divprune.demo.answering import AnswerPair
@@ -10,9 +10,10 @@ from divprune.demo.answering import AnswerPair
 
 @dataclass(frozen=True)
 class Summary:
-    """The numbers over all questions."""
+    """The numbers over all questions; `title` says how much was kept, where there are several."""
 
     rows: Sequence[AnswerPair]
+    title: str = ""
 
     @property
     def num_visual_tokens(self) -> int:
@@ -61,12 +62,40 @@ class Summary:
     @property
     def num_right(self) -> int:
         """Right answers from the kept tokens."""
-        return sum(row.answer == row.example.expected for row in self.rows)
+        return sum(row.is_right(row.answer) for row in self.rows)
+
+    @property
+    def beside_random(self) -> bool:
+        """Whether the model also answered every question from random tokens."""
+        return all(row.answer_random is not None for row in self.rows)
+
+    @property
+    def num_right_random(self) -> int:
+        """Right answers from random tokens of the same number."""
+        return sum(row.is_right(row.answer_random) for row in self.rows)
+
+    def views(self, title: str) -> "list[Summary]":
+        """Return the summary of each number of tokens, this one first; times are of this one.
+
+        Args:
+            title: how much is kept here, in words.
+        """
+        kept = zip(*(row.kept(title) for row in self.rows), strict=True)
+        return [
+            Summary(
+                [
+                    replace(row, answer=view.answer, pruned=view.pruned, answer_random=view.answer_random)
+                    for row, view in zip(self.rows, of_rows, strict=True)
+                ],
+                of_rows[0].title,
+            )
+            for of_rows in kept
+        ]
 
     @property
     def num_right_unpruned(self) -> int:
         """Right answers from all tokens."""
-        return sum(row.answer_unpruned == row.example.expected for row in self.rows)
+        return sum(row.is_right(row.answer_unpruned) for row in self.rows)
 
 
 def _range(counts: Sequence[int]) -> str:

@@ -3,13 +3,20 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from divprune.config import PruningConfig
 from divprune.demo import DemoOptions, run_demo
-from divprune.embedded.examples import bundled_scenes
+from divprune.demo.answering import AnswerPair, random_control
+from divprune.demo.summary import Summary
+from divprune.efficiency import Latency
+from divprune.embedded.examples import Example, bundled_scenes
 from divprune.errors import ArgumentError
 from divprune.media import Medium
+from divprune.methods import RandomTokens
 
 
 class Told:
@@ -48,6 +55,41 @@ def test_a_demonstration_from_python(tmp_path: Path) -> None:
     assert told.descriptions[-1] == "answering"
     with pytest.raises(ArgumentError, match=r"`report` .* there is no directory"):
         run_demo(DemoOptions(report=report / "page.html"))
+
+
+def pair(answer: str, unpruned: str, expected: str | None = None) -> AnswerPair:
+    example, latency = Example((), "what?", expected), Latency((1.0,))
+    return AnswerPair(example, answer, unpruned, kept_of_100(30), latency, latency, 0.0)
+
+
+def kept_of_100(num_kept: int) -> Any:
+    return SimpleNamespace(num_visual_tokens=100, num_kept=num_kept)
+
+
+def test_two_empty_answers_are_no_answer_that_stays() -> None:
+    assert pair("yes", "yes").same_answer
+    assert not pair("no", "yes").same_answer
+    assert not pair("", "").same_answer
+    assert Summary([pair("", ""), pair("a", "a")]).num_same == 1
+
+
+def test_random_tokens_are_as_many_as_the_method_kept() -> None:
+    report = kept_of_100(30)
+    control = random_control(PruningConfig.parse("divprune", num_keep=30), report)
+    assert control is not None
+    assert (control.method, control.num_keep) == (RandomTokens(), 30)
+    found = random_control(PruningConfig.parse("prumerge"), report)
+    assert found is not None
+    assert (found.method, found.keep_ratio) == (RandomTokens(), 0.3)
+    for config in (PruningConfig.parse("random", num_keep=30), PruningConfig.parse("vtw")):
+        assert random_control(config, report) is None
+
+
+def test_ratios_of_a_report_are_checked_before_a_model_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="keep_ratio must be in"):
+        run_demo(DemoOptions(report=tmp_path / "a.html", report_ratios=(1.5,)))
+    with pytest.raises(ArgumentError, match="`report_ratios` is of a report"):
+        run_demo(DemoOptions(report_ratios=(0.5,)))
 
 
 def test_an_image_for_the_embedded_model_gets_a_note(tmp_path: Path) -> None:
