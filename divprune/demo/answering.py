@@ -94,12 +94,12 @@ def answer(
     unpruned = _generate(loaded, inputs, max_new_tokens) if compare else None
     with prune(loaded.model, config) as pruning:
         text = _generate(loaded, inputs, max_new_tokens)
-        report = _finished(pruning)
+        report = finished(pruning)
     prefill, prefill_unpruned, selection = _measure(loaded, inputs, config, compare, repeats)
     return AnswerPair(example, text, unpruned, report, prefill, prefill_unpruned, selection.median)
 
 
-def _finished(pruning: Pruning | None) -> PruningReport:
+def finished(pruning: Pruning | None) -> PruningReport:
     """Return the report of the call that has just ended."""
     if pruning is None or pruning.last is None:
         raise RuntimeError("the pruned call left no report")
@@ -121,7 +121,7 @@ def _measure(
     def pruned() -> float:
         with prune(loaded.model, config) as pruning:
             seconds = prefill_seconds(loaded.model, inputs)
-        selection.append(_finished(pruning).selection_seconds)
+        selection.append(finished(pruning).selection_seconds)
         return seconds
 
     measurements: list[Callable[[], float]] = [pruned]

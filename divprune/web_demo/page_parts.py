@@ -1,0 +1,67 @@
+"""The parts of the page that are not gradio's: HTML of the overlays, the answers, what can be copied, and messages."""
+
+import json
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from divprune.records import seconds_text
+from divprune.web_demo.shared_model import ModelAnswer
+
+
+def overlay_html(data: dict[str, Any], keep_ratio: float) -> str:
+    """Return an element that `viewer.js` draws into.
+
+    Args:
+        data: see `overlay_data`.
+        keep_ratio: where the slider was when it was made.
+    """
+    text = escape(json.dumps(data, separators=(",", ":"), allow_nan=False))
+    return f'<div class="dp-overlay" data-ratio="{keep_ratio!r}" data-overlay="{text}"></div>'
+
+
+def message_html(text: str) -> str:
+    """Return a message that a screen reader announces; nothing for none."""
+    return f'<p class="dp-message" role="alert">{escape(text)}</p>' if text else ""
+
+
+def copy_html(title: str, text: str, is_code: bool = True) -> str:
+    """Return something to be copied, folded; where it is no code, the reason why there is none."""
+    body = f"<pre>{escape(text)}</pre><button type='button'>Copy</button>" if is_code else f"<p>{escape(text)}</p>"
+    return f'<details class="dp-copy"><summary>{escape(title)}</summary>{body}</details>'
+
+
+def answers_html(
+    prompt: str, expected: str | None, answers: Sequence[tuple[str, ModelAnswer]], unpruned: ModelAnswer
+) -> str:
+    """Return the answers side by side, and what each took.
+
+    Args:
+        prompt: the question.
+        expected: the right answer, where it is known.
+        answers: the pruned ones, with the method and keep ratio of each in words.
+        unpruned: from all visual tokens.
+    """
+    right = "" if expected is None else f" Right: <b>{escape(expected)}</b>."
+    cards = [_card("unpruned", unpruned, unpruned), *(_card(title, each, unpruned) for title, each in answers)]
+    return f'<p class="dp-asked">“{escape(prompt)}”{right}</p><div class="dp-answers">{"".join(cards)}</div>'
+
+
+def _card(title: str, answer: ModelAnswer, unpruned: ModelAnswer) -> str:
+    rows = {
+        "visual tokens": f"{answer.num_kept} of {answer.num_visual_tokens}",
+        "KV cache of the prompt": bytes_text(answer.kv_cache_bytes),
+    }
+    if answer.prefill is not None and unpruned.prefill is not None:
+        rows["time to first token"] = seconds_text(answer.prefill.median)
+        if answer is not unpruned:
+            rows["as fast as unpruned"] = f"{unpruned.prefill.median / answer.prefill.median:.2f} x"
+            rows["selection, in it"] = seconds_text(answer.selection_seconds)
+    terms = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows.items())
+    text = escape(answer.text) or "(no answer)"
+    return f'<section class="dp-answer"><h2>{escape(title)}</h2><p class="dp-text">{text}</p><dl>{terms}</dl></section>'
+
+
+def bytes_text(num_bytes: int) -> str:
+    """Return a number of bytes in words, such as "1.4 MiB"."""
+    return f"{num_bytes / 2**20:.3g} MiB" if num_bytes >= 2**20 else f"{num_bytes / 2**10:.3g} KiB"
