@@ -14,7 +14,7 @@ from divprune.errors import DivpruneError
 from divprune.media import Medium
 from divprune.web_demo.options import WebDemoOptions
 from divprune.web_demo.overlay_data import RATIO_STEPS
-from divprune.web_demo.page_parts import answers_html, copy_html, message_html, overlay_html
+from divprune.web_demo.page_parts import answers_html, copy_html, message_html, overlay_html, reason_html
 from divprune.web_demo.session import Session, pruning_config
 from divprune.web_demo.shared_model import SharedModel
 from divprune.web_demo.snippets import MediumSource, of_file, of_scene, python_code, server_command
@@ -42,7 +42,8 @@ class Parts:
     slider: Any
     methods: list[Any]
     overlays: list[Any]
-    snippets: list[Any]
+    programs: list[Any]
+    commands: list[Any]
     answers: Any
     message: Any
     session: Any
@@ -160,17 +161,19 @@ class DemoPage:
 
     def _side(self, visit: Visit, side: int, spec: str, keep_ratio: float) -> Updates:
         overlay = overlay_html(visit.session.overlay(spec, keep_ratio), keep_ratio)
-        return {self.parts.overlays[side]: overlay, self.parts.snippets[side]: self._snippets(visit, spec, keep_ratio)}
+        program = python_code(self.options, visit.source, visit.session.example.prompt, spec, keep_ratio)
+        return {
+            self.parts.overlays[side]: overlay,
+            self.parts.programs[side]: copy_html(program),
+            self.parts.commands[side]: self._command(visit, spec, keep_ratio),
+        }
 
-    def _snippets(self, visit: Visit, spec: str, keep_ratio: float) -> str:
-        example, config = visit.session.example, self.shared.loaded.model.config
-        code = copy_html("Copy as Python", python_code(self.options, visit.source, example.prompt, spec, keep_ratio))
-        title = "Copy as a server command"
+    def _command(self, visit: Visit, spec: str, keep_ratio: float) -> str:
+        config, (medium,) = self.shared.loaded.model.config, visit.session.example.media
         try:
-            command = server_command(self.options, config, example.media[0].kind, spec, keep_ratio)
-            return code + copy_html(title, command)
+            return copy_html(server_command(self.options, config, medium.kind, spec, keep_ratio))
         except DivpruneError as error:
-            return code + copy_html(title, str(error), is_code=False)
+            return reason_html(str(error))
 
 
 def _present(visit: Visit | None) -> Visit:
@@ -197,8 +200,7 @@ def _laid_out(model: str, options: WebDemoOptions, methods: list[str]) -> tuple[
                 upload = gr.File(label="Or your own image or short video", height=170)
                 question = gr.Dropdown([], label="Question", allow_custom_value=True)
                 ask = gr.Button("Answer", variant="primary")
-                message = gr.HTML(apply_default_css=False)
-                answers = gr.HTML(apply_default_css=False)
+                message, answers = _own_part(), _own_part()
             with gr.Column(scale=5, min_width=280):
                 label = "Keep ratio: fraction of the visual tokens that stays"
                 step = 1 / RATIO_STEPS
@@ -207,25 +209,37 @@ def _laid_out(model: str, options: WebDemoOptions, methods: list[str]) -> tuple[
                     sides = [
                         _side_column(letter, methods, spec) for letter, spec in zip("AB", options.methods, strict=True)
                     ]
-    chosen, overlays, snippets = (list(each) for each in zip(*sides, strict=True))
-    parts = Parts(scene_choice, upload, question, ask, slider, chosen, overlays, snippets, answers, message, session)
+    chosen, *shown = (list(each) for each in zip(*sides, strict=True))
+    parts = Parts(scene_choice, upload, question, ask, slider, chosen, *shown, answers, message, session)
     return blocks, parts
 
 
-def _side_column(letter: str, methods: list[str], spec: str) -> tuple[Any, Any, Any]:
+def _side_column(letter: str, methods: list[str], spec: str) -> tuple[Any, ...]:
     import gradio as gr
 
     with gr.Column(min_width=260):
         choices = methods if spec in methods else [spec, *methods]
         method = gr.Dropdown(choices, value=spec, label=f"Method {letter}", allow_custom_value=True)
-        return method, gr.HTML(apply_default_css=False), gr.HTML(apply_default_css=False)
+        overlay = _own_part()
+        with gr.Accordion("Copy as Python", open=False):
+            program = _own_part()
+        with gr.Accordion("Copy as a server command", open=False):
+            command = _own_part()
+        return method, overlay, program, command
+
+
+def _own_part() -> Any:
+    """Return a place for HTML of ours."""
+    import gradio
+
+    return gradio.HTML(apply_default_css=False, elem_classes="dp-part")
 
 
 def _connect(page: DemoPage) -> None:
     """Say which event calls what."""
     parts = page.parts
     specs, ratio = parts.methods, parts.slider
-    sides = [*parts.overlays, *parts.snippets, parts.message]
+    sides = [*parts.overlays, *parts.programs, *parts.commands, parts.message]
     begun = [parts.session, parts.scene, parts.question, parts.answers, *sides]
     # One at a time, as the model is; gradio tells waiting visitors that they wait.
     busy = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
@@ -248,7 +262,7 @@ def _connect_method(page: DemoPage, side: int, method: Any, busy: Mapping[str, A
         return page.change_method(visit, side, spec, keep_ratio)
 
     parts = page.parts
-    outputs = [parts.overlays[side], parts.snippets[side], parts.message]
+    outputs = [parts.overlays[side], parts.programs[side], parts.commands[side], parts.message]
     method.input(change, [parts.session, method, parts.slider], outputs, **busy)
 
 

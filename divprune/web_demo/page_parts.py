@@ -25,10 +25,14 @@ def message_html(text: str) -> str:
     return f'<p class="dp-message" role="alert">{escape(text)}</p>' if text else ""
 
 
-def copy_html(title: str, text: str, is_code: bool = True) -> str:
-    """Return something to be copied, folded; where it is no code, the reason why there is none."""
-    body = f"<pre>{escape(text)}</pre><button type='button'>Copy</button>" if is_code else f"<p>{escape(text)}</p>"
-    return f'<details class="dp-copy"><summary>{escape(title)}</summary>{body}</details>'
+def copy_html(text: str) -> str:
+    """Return something to be copied, with a button that does."""
+    return f'<div class="dp-copy"><pre tabindex="0">{escape(text)}</pre><button type="button">Copy</button></div>'
+
+
+def reason_html(text: str) -> str:
+    """Return why there is nothing to be copied."""
+    return f'<p class="dp-asked">{escape(text)}</p>'
 
 
 def answers_html(

@@ -20,6 +20,15 @@ _POLICY = (
 """Whatever gradio's page may want one day, a browser asks no other host."""
 _FONTS = ("system-ui", "sans-serif")
 _CODE_FONTS = ("ui-monospace", "monospace")
+# gradio's own are paler than 4.5 to 1.
+_COLORS = {
+    "body_text_color_subdued": "#55605c",
+    "body_text_color_subdued_dark": "#a3aeaa",
+    "button_primary_background_fill": "#0f766e",
+    "button_primary_background_fill_dark": "#0f766e",
+    "button_primary_background_fill_hover": "#115e59",
+    "button_primary_background_fill_hover_dark": "#115e59",
+}
 
 
 def require_gradio() -> None:
@@ -88,7 +97,7 @@ def demo_app(options: WebDemoOptions, loaded: "LoadedModel") -> Any:
         run_history=False,
         pwa=False,
         enable_monitoring=False,
-        theme=gradio.themes.Base(primary_hue="teal", font=_FONTS, font_mono=_CODE_FONTS),
+        theme=gradio.themes.Base(primary_hue="teal", font=_FONTS, font_mono=_CODE_FONTS).set(**_COLORS),
         head=page_head(),
     )
 
