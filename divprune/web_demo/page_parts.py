@@ -47,11 +47,12 @@ def answers_html(
         unpruned: from all visual tokens.
     """
     right = "" if expected is None else f" Right: <b>{escape(expected)}</b>."
-    cards = [_card("unpruned", unpruned, unpruned), *(_card(title, each, unpruned) for title, each in answers)]
+    shown = [("unpruned", unpruned), *answers]
+    cards = [_card(title, each, unpruned, expected) for title, each in shown]
     return f'<p class="dp-asked">“{escape(prompt)}”{right}</p><div class="dp-answers">{"".join(cards)}</div>'
 
 
-def _card(title: str, answer: ModelAnswer, unpruned: ModelAnswer) -> str:
+def _card(title: str, answer: ModelAnswer, unpruned: ModelAnswer, expected: str | None) -> str:
     rows = {
         "visual tokens": f"{answer.num_kept} of {answer.num_visual_tokens}",
         "KV cache of the prompt": bytes_text(answer.kv_cache_bytes),
@@ -62,7 +63,8 @@ def _card(title: str, answer: ModelAnswer, unpruned: ModelAnswer) -> str:
             rows["as fast as unpruned"] = f"{unpruned.prefill.median / answer.prefill.median:.2f} x"
             rows["selection, in it"] = seconds_text(answer.selection_seconds)
     terms = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows.items())
-    text = escape(answer.text) or "(no answer)"
+    mark = "" if expected is None else "✓ " if answer.text == expected else "✗ "
+    text = mark + (escape(answer.text) or "(no answer)")
     return f'<section class="dp-answer"><h2>{escape(title)}</h2><p class="dp-text">{text}</p><dl>{terms}</dl></section>'
 
 

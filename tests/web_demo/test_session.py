@@ -16,7 +16,7 @@ from divprune.web_demo.session import Session
 from divprune.web_demo.shared_model import SharedModel
 from divprune.web_demo.usable_methods import usable_methods
 
-RATIOS = (1 / RATIO_STEPS, 0.098, 0.25, 0.61, 1.0)
+RATIOS = (1 / RATIO_STEPS, 0.098, 0.61, 1.0)
 
 
 def by_prune(loaded: LoadedModel, example: Example, spec: str, keep_ratio: float) -> list[int]:
