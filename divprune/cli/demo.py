@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from divprune.cli.console import Console, command
+from divprune.cli.help import MODEL, OUTPUT, PRUNING, RUNNING
 from divprune.cli.shared_options import (
     Debug,
     Device,
@@ -21,22 +22,27 @@ from divprune.errors import ArgumentError
 def demo(
     model: ModelOption = None,
     methods: Annotated[
-        str | None, option("NAMES", "Methods: A and B of the page, or all that are exported.", "divprune random")
+        str | None,
+        option("NAMES", "A and B of the page, or all that are exported.", "divprune random", panel=PRUNING),
     ] = None,
     keep_ratios: Annotated[
-        str | None, option("FRACTIONS", "Where the page's slider begins, or all that are exported.", "0.098")
+        str | None,
+        option("FRACTIONS", "Where the page's slider begins, or all that are exported.", "0.098", panel=PRUNING),
     ] = None,
+    num_frames: Annotated[int | None, option("N", "Frames sampled from each video.", "8", min=1, panel=MODEL)] = None,
+    host: Annotated[
+        str | None, option("ADDRESS", "Where the page listens.", "127.0.0.1: this machine alone", panel=RUNNING)
+    ] = None,
+    port: Annotated[int | None, option("N", "Its TCP port.", "7860", panel=RUNNING)] = None,
+    max_new_tokens: Annotated[int, option("N", "Longest answer, in tokens.", min=1, panel=RUNNING)] = 64,
     export: Annotated[
-        Path | None, option("FOLDER", "Write a page with answers that are there already, and end; needs no gradio.")
+        Path | None,
+        option("FOLDER", "Write a page with answers that are there already; needs no gradio.", panel=OUTPUT),
     ] = None,
     prompt: Annotated[
         list[str] | None,
-        option("TEXT", "What the exported page asks about every scene.", "questions with known answers"),
+        option("TEXT", "What the export asks about every scene.", "questions with known answers", panel=OUTPUT),
     ] = None,
-    num_frames: Annotated[int | None, option("N", "Frames sampled from each video.", "8", min=1)] = None,
-    host: Annotated[str | None, option("ADDRESS", "Where the page listens.", "127.0.0.1, this machine alone")] = None,
-    port: Annotated[int | None, option("N", "Its TCP port.", "7860")] = None,
-    max_new_tokens: Annotated[int, option("N", "Longest answer, in tokens.", min=1)] = 64,
     device: Device = "auto",
     dtype: WeightsDtype = Dtype.auto,
     json: Json = False,

@@ -10,8 +10,6 @@ FOLDER/images/*.png      the scenes
 import base64
 import json
 import re
-import secrets
-import shutil
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -21,7 +19,7 @@ import divprune
 from divprune.demo.overlays import data_uri
 from divprune.embedded.examples import Example, bundled_scenes
 from divprune.errors import ArgumentError, argument_errors
-from divprune.outputs import FileKind, short, write_whole
+from divprune.outputs import FileKind, short, write_folder
 from divprune.progress import SILENT, Progress
 from divprune.web_demo.options import ExportOptions
 from divprune.web_demo.overlay_data import boxes_data, frame_data
@@ -89,7 +87,9 @@ def export_demo(options: ExportOptions, progress: Progress = SILENT, *, show_dow
             scene, image = _Scene(shared, options, number, list(group)).answered(advance)
             data["scenes"].append(scene)
             images[scene["frame"]["source"]] = image
-    _write(options.folder, data, images)
+    text = json.dumps(data, allow_nan=False, indent=1) + "\n"
+    files: dict[str, str | bytes] = {PAGE: _page(data), DATA: text, **images}
+    write_folder(options.folder, files, require_replaceable)
     return Exported(options.folder, data)
 
 
@@ -182,38 +182,6 @@ class _Scene:
             # Most questions about an image keep the same tokens.
             "order": self._orders.setdefault(order, len(self._orders)),
         }
-
-
-def _write(folder: Path, data: dict[str, Any], images: dict[str, bytes]) -> None:
-    """Write all files beside the folder, and put them in its place in one step."""
-    target = folder.absolute()
-    fresh = target.with_name(f".divprune-{secrets.token_hex(8)}.part")
-    try:
-        (fresh / IMAGES).mkdir(parents=True)
-        for source, pixels in images.items():
-            write_whole(fresh / source, pixels)
-        write_whole(fresh / DATA, json.dumps(data, allow_nan=False, indent=1) + "\n")
-        write_whole(fresh / PAGE, _page(data))
-        _exchange(fresh, target)
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
-
-
-def _exchange(fresh: Path, target: Path) -> None:
-    if not target.exists():
-        fresh.rename(target)
-        return
-    # What was there may have changed since it was looked at.
-    require_replaceable(target)
-    old = fresh.with_suffix(".old")
-    target.rename(old)
-    try:
-        fresh.rename(target)
-    except OSError:
-        old.rename(target)
-        raise
-    shutil.rmtree(old)
 
 
 def _page(data: dict[str, Any]) -> str:

@@ -8,6 +8,8 @@ from divprune.errors import ArgumentError, argument_errors
 
 PAGE_METHODS = ("divprune", "random")
 """Methods A and B, where nobody says which."""
+RATIO_STEPS = 500
+"""The slider's keep ratios are multiples of 1 / 500, so that the paper's 0.098 is one."""
 EXPORTED_METHODS = ("divprune", "random", "uniform", "cls-attention", "visionzip", "fastv")
 EXPORTED_RATIOS = (0.02, 0.05, DEFAULT_KEEP_RATIO, 0.2, 0.4)
 
@@ -57,6 +59,10 @@ class WebDemoOptions(ModelOptions):
             raise ArgumentError(f"`methods` must be two for the page, A and B, got {' '.join(self.methods) or 'none'}")
         with argument_errors():
             Budget(self.keep_ratio)
+        if round(self.keep_ratio * RATIO_STEPS, 9) % 1:
+            raise ArgumentError(
+                f"`keep_ratios` must be in steps of {1 / RATIO_STEPS:g} for the page, got {self.keep_ratio}"
+            )
         if not 0 < self.port < 2**16:
             raise ArgumentError(f"`port` must be between 1 and 65535, got {self.port}")
 

@@ -7,10 +7,9 @@ from divprune.budget import Budget
 from divprune.demo.overlays import data_uri
 from divprune.huggingface import TokenBox
 from divprune.media import Medium
+from divprune.web_demo.options import RATIO_STEPS
 from divprune.web_demo.shared_model import ItemPicks
 
-RATIO_STEPS = 500
-"""The slider's keep ratios are multiples of 1 / 500, so that the paper's 0.098 is one."""
 _SMALL = 256  # pixels of a side; images below are enlarged without smoothing
 
 
@@ -68,6 +67,11 @@ def overlay_data(
         for item, own in zip(picks, frames, strict=True)
     ]
     return {"method": spec, "nested": is_nested, "steps": RATIO_STEPS, "items": items}
+
+
+def on_step(keep_ratio: float) -> float:
+    """Return the keep ratio at the slider's nearest step; somebody may type others."""
+    return min(max(round(keep_ratio * RATIO_STEPS), 1), RATIO_STEPS) / RATIO_STEPS
 
 
 def counts(num_visual_tokens: int) -> list[int]:

@@ -3,50 +3,25 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from divprune.checkpoints import EMBEDDED
-from divprune.embedded import EXAMPLE_SEEDS, questions, scene
-from divprune.embedded.examples import DEFAULT_PROMPT, KINDS_ASKED, NUM_SCENES, Example
+from divprune.embedded import questions, scene
+from divprune.embedded.examples import DEFAULT_PROMPT, KINDS_ASKED, Example
 from divprune.errors import DivpruneError
 from divprune.media import Medium
 from divprune.web_demo.options import WebDemoOptions
-from divprune.web_demo.overlay_data import RATIO_STEPS
+from divprune.web_demo.overlay_data import on_step
+from divprune.web_demo.page_layout import SCENES, laid_out
 from divprune.web_demo.page_parts import answers_html, copy_html, message_html, overlay_html, reason_html
 from divprune.web_demo.session import Session, pruning_config
 from divprune.web_demo.shared_model import SharedModel
 from divprune.web_demo.snippets import MediumSource, of_file, of_scene, python_code, server_command
 from divprune.web_demo.uploads import read_upload
 
-SCENES = {f"scene {seed}": seed for seed in EXAMPLE_SEEDS[:NUM_SCENES]}
-IDLE_SECONDS = 3600
-_INTRODUCTION = """\
-# What the model still sees
-To a multimodal model (here `{model}`), an image is a row of visual tokens, one for each small patch. Two methods choose
-which of them the LLM reads: **bright patches are kept**, the dark ones it never sees. Move the slider, and ask.
-"""
 Updates = dict[Any, Any]
 """New values, by component."""
-
-
-@dataclass
-class Parts:
-    """What is on the page, by what it holds; `sides` are methods A and B."""
-
-    scene: Any
-    upload: Any
-    question: Any
-    ask: Any
-    slider: Any
-    methods: list[Any]
-    overlays: list[Any]
-    programs: list[Any]
-    commands: list[Any]
-    answers: Any
-    message: Any
-    session: Any
 
 
 @dataclass
@@ -84,7 +59,7 @@ class DemoPage:
             methods: names of those that can prune the model.
         """
         self.shared, self.options = shared, options
-        self.blocks, self.parts = _laid_out(shared.loaded.name, options, methods)
+        self.blocks, self.parts = laid_out(shared.loaded.name, options, methods)
         _connect(self)
 
     @told
@@ -140,7 +115,7 @@ class DemoPage:
     @told
     def answer(self, visit: Visit | None, prompt: str | None, spec_a: str, spec_b: str, ratio: float) -> Updates:
         """Answer from all visual tokens, and from what each method keeps."""
-        present, specs = _present(visit), (spec_a, spec_b)
+        present, specs, ratio = _present(visit), (spec_a, spec_b), on_step(ratio)
         present.session.ask(prompt or "")
         unpruned, pruned = present.session.answers(specs, ratio)
         asked = present.session.example.prompt
@@ -160,6 +135,7 @@ class DemoPage:
         return self._side(visit, 0, specs[0], keep_ratio) | self._side(visit, 1, specs[1], keep_ratio)
 
     def _side(self, visit: Visit, side: int, spec: str, keep_ratio: float) -> Updates:
+        keep_ratio = on_step(keep_ratio)
         overlay = overlay_html(visit.session.overlay(spec, keep_ratio), keep_ratio)
         program = python_code(self.options, visit.source, visit.session.example.prompt, spec, keep_ratio)
         return {
@@ -185,54 +161,6 @@ def _present(visit: Visit | None) -> Visit:
     if visit is None:
         raise DivpruneError("this page was idle for too long, and what it showed is forgotten; choose an image again")
     return visit
-
-
-def _laid_out(model: str, options: WebDemoOptions, methods: list[str]) -> tuple[Any, Parts]:
-    """Put the page together; gradio calls this a Blocks."""
-    import gradio as gr
-
-    with gr.Blocks(analytics_enabled=False, title="divprune demo", delete_cache=(IDLE_SECONDS, IDLE_SECONDS)) as blocks:
-        session = gr.State(None, time_to_live=IDLE_SECONDS)
-        gr.Markdown(_INTRODUCTION.format(model=model))
-        with gr.Row():
-            with gr.Column(scale=2, min_width=280):
-                scene_choice = gr.Radio(list(SCENES), label="Bundled scenes", value=next(iter(SCENES)))
-                upload = gr.File(label="Or your own image or short video", height=170)
-                question = gr.Dropdown([], label="Question", allow_custom_value=True)
-                ask = gr.Button("Answer", variant="primary")
-                message, answers = _own_part(), _own_part()
-            with gr.Column(scale=5, min_width=280):
-                label = "Keep ratio: fraction of the visual tokens that stays"
-                step = 1 / RATIO_STEPS
-                slider = gr.Slider(step, 1, value=options.keep_ratio, step=step, label=label)
-                with gr.Row():
-                    sides = [
-                        _side_column(letter, methods, spec) for letter, spec in zip("AB", options.methods, strict=True)
-                    ]
-    chosen, *shown = (list(each) for each in zip(*sides, strict=True))
-    parts = Parts(scene_choice, upload, question, ask, slider, chosen, *shown, answers, message, session)
-    return blocks, parts
-
-
-def _side_column(letter: str, methods: list[str], spec: str) -> tuple[Any, ...]:
-    import gradio as gr
-
-    with gr.Column(min_width=260):
-        choices = methods if spec in methods else [spec, *methods]
-        method = gr.Dropdown(choices, value=spec, label=f"Method {letter}", allow_custom_value=True)
-        overlay = _own_part()
-        with gr.Accordion("Copy as Python", open=False):
-            program = _own_part()
-        with gr.Accordion("Copy as a server command", open=False):
-            command = _own_part()
-        return method, overlay, program, command
-
-
-def _own_part() -> Any:
-    """Return a place for HTML of ours."""
-    import gradio
-
-    return gradio.HTML(apply_default_css=False, elem_classes="dp-part")
 
 
 def _connect(page: DemoPage) -> None:
@@ -264,12 +192,3 @@ def _connect_method(page: DemoPage, side: int, method: Any, busy: Mapping[str, A
     parts = page.parts
     outputs = [parts.overlays[side], parts.programs[side], parts.commands[side], parts.message]
     method.input(change, [parts.session, method, parts.slider], outputs, **busy)
-
-
-def page_head() -> str:
-    """Return what the page needs in its head: the script that draws, and its style."""
-    folder = resources.files("divprune.web_demo") / "templates"
-    script, style, own = (
-        (folder / name).read_text(encoding="utf-8") for name in ("viewer.js", "viewer.css", "page.css")
-    )
-    return f"<style>{own}{style}</style><script>{script}\ndivprune.watch();</script>"

@@ -18,6 +18,7 @@ _POLICY = (
     "object-src 'none'; form-action 'self'"
 )
 """Whatever gradio's page may want one day, a browser asks no other host."""
+_GRACE_SECONDS = 2
 _FONTS = ("system-ui", "sans-serif")
 _CODE_FONTS = ("ui-monospace", "monospace")
 # gradio's own are paler than 4.5 to 1.
@@ -64,7 +65,8 @@ def serve_demo(options: WebDemoOptions, progress: Progress = SILENT, *, show_dow
     app = demo_app(options, _loaded(options, progress, show_download))
     host = f"[{options.host}]" if ":" in options.host else options.host
     progress.note(f"the demo is at http://{host}:{options.port} (Ctrl-C ends it)")
-    uvicorn.run(app, host=options.host, port=options.port, log_level="error")
+    # Browsers keep a connection open for as long as they show the page.
+    uvicorn.run(app, host=options.host, port=options.port, log_level="error", timeout_graceful_shutdown=_GRACE_SECONDS)
 
 
 def demo_app(options: WebDemoOptions, loaded: "LoadedModel") -> Any:
@@ -76,7 +78,8 @@ def demo_app(options: WebDemoOptions, loaded: "LoadedModel") -> Any:
     import fastapi
     import gradio
 
-    from divprune.web_demo.page import DemoPage, page_head
+    from divprune.web_demo.page import DemoPage
+    from divprune.web_demo.page_layout import page_head
     from divprune.web_demo.shared_model import SharedModel
     from divprune.web_demo.uploads import MAX_UPLOAD_BYTES
     from divprune.web_demo.usable_methods import require_usable, usable_methods

@@ -48,6 +48,7 @@ def test_an_export_as_json(divprune: Command, tmp_path: Path) -> None:
         (("--prompt", "What?"), "--prompt is for --export"),
         (("--methods", "divprune"), "--methods must be two for the page"),
         (("--keep-ratios", "0.1 0.2"), "--keep-ratios must be one for the page"),
+        (("--keep-ratios", "0.0975"), "--keep-ratios must be in steps of 0.002 for the page"),
         (("--keep-ratios", "2"), "keep_ratio must be in (0, 1], got 2.0"),
         (("--port", "70000"), "--port must be between 1 and 65535"),
         (("--export", "."), "holds something else than an earlier export"),

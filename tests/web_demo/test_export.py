@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from divprune import outputs
 from divprune.checkpoints import LoadedModel
 from divprune.embedded.examples import bundled_scenes
 from divprune.errors import ArgumentError
 from divprune.huggingface import prune
 from divprune.prompting import build_inputs, decode_answer
-from divprune.web_demo import ExportOptions, export, export_demo
+from divprune.web_demo import ExportOptions, export_demo
 
 METHODS = ("divprune", "uniform", "fastv")
 RATIOS = (0.05, 0.098)
@@ -138,7 +139,7 @@ def test_a_failure_leaves_the_earlier_export_whole(tmp_path: Path, monkeypatch: 
     def full(path: Path, content: object) -> None:
         raise OSError(28, os.strerror(28), str(path))
 
-    monkeypatch.setattr(export, "write_whole", full)
+    monkeypatch.setattr(outputs, "write_whole", full)
     with pytest.raises(OSError, match="No space"):
         export_demo(options(folder, **QUICK))
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

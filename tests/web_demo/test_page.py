@@ -12,7 +12,8 @@ import pytest
 from divprune.checkpoints import LoadedModel
 from divprune.errors import DivpruneError
 from divprune.web_demo import WebDemoOptions
-from divprune.web_demo.page import IDLE_SECONDS, DemoPage
+from divprune.web_demo.page import DemoPage
+from divprune.web_demo.page_layout import IDLE_SECONDS
 from divprune.web_demo.shared_model import SharedModel
 from divprune.web_demo.usable_methods import usable_methods
 from tests.web_demo.pages import OPTIONS, served

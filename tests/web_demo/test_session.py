@@ -5,13 +5,17 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
-from divprune.checkpoints import LoadedModel
+from divprune.checkpoints import LoadedModel, load_model
+from divprune.embedded import generated_video
 from divprune.embedded.examples import Example
-from divprune.errors import ArgumentError, PromptError
+from divprune.errors import ArgumentError, PromptError, SelectionError
 from divprune.huggingface import prune
+from divprune.media import Medium
 from divprune.prompting import build_inputs
-from divprune.web_demo.overlay_data import RATIO_STEPS
+from divprune.web_demo.options import RATIO_STEPS
+from divprune.web_demo.overlay_data import on_step
 from divprune.web_demo.session import Session
 from divprune.web_demo.shared_model import SharedModel
 from divprune.web_demo.usable_methods import usable_methods
@@ -118,6 +122,37 @@ def test_a_failure_leaves_the_model_as_it_was(session: Session, monkeypatch: pyt
             session.answers(("divprune",), 0.1)
     # And the lock is free.
     assert session.answers(("divprune",), 0.1, measure=False)[1][0].num_kept == 26
+
+
+def test_typed_ratios_go_to_the_nearest_step_of_the_slider() -> None:
+    assert [on_step(ratio) for ratio in (0.0, 0.098, 0.0975, 0.33333, 1.0, 7.0)] == [
+        0.002,
+        0.098,
+        0.098,
+        0.334,
+        1.0,
+        1.0,
+    ]
+    assert all(on_step(step / RATIO_STEPS) == step / RATIO_STEPS for step in range(1, RATIO_STEPS + 1))
+
+
+def test_the_frames_of_a_video_are_drawn_as_it_is_pruned() -> None:
+    loaded = load_model("embedded-video", torch.device("cpu"), "float32")
+    shown = generated_video(0, "test")
+    medium = Medium("video 0", "video", tuple(shown.frames), tuple(range(len(shown.frames))), 2.0, len(shown.frames))
+    example = Example((medium,), "What moves?")
+    session = Session(SharedModel(loaded, 4), example)
+    for spec, is_nested in (("divprune", True), ("evs", True), ("vidcom2", False)):
+        data = session.overlay(spec, 0.25)
+        (item,) = data["items"]
+        assert data["nested"] == is_nested
+        assert [frame["title"] for frame in item["frames"]] == [
+            f"video 0, frame {number} of 8" for number in range(1, 9)
+        ]
+        assert {box[0] for box in item["boxes"]} == set(range(8))
+        assert drawn(data, 0.25) == by_prune(loaded, example, spec, 0.25)
+    with pytest.raises(SelectionError, match="is for images"):
+        session.overlay("globalcom2", 0.25)
 
 
 def test_wrong_settings_are_told(session: Session) -> None:
