@@ -49,7 +49,7 @@ def demo(
     debug: Debug = False,
 ) -> None:
     """Open a page that shows what two methods keep of an image, beside the answers."""
-    with command(json, debug) as console:
+    with command(json, debug, folder="--export", keep_ratio="--keep-ratios") as console:
         given = {
             "methods": None if methods is None else tuple(methods.split()),
             "keep_ratios": None if keep_ratios is None else keep_ratios_of(keep_ratios),

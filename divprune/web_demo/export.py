@@ -101,14 +101,14 @@ def require_replaceable(folder: Path) -> None:
     """
     if not folder.absolute().parent.is_dir():
         raise ArgumentError(
-            f"`export` {short(folder)}: there is no directory {short(folder.absolute().parent)}; create it first"
+            f"`folder` {short(folder)}: there is no directory {short(folder.absolute().parent)}; create it first"
         )
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise ArgumentError(f"`export` {short(folder)} is no folder; name a new one")
+        raise ArgumentError(f"`folder` {short(folder)} is no folder; name a new one")
     held = {path.name for path in folder.iterdir()} if folder.exists() else set()
     if held and not (held == {PAGE, DATA, IMAGES} and EXPORT.is_kind_of(folder / PAGE) and _is_ours(folder)):
         raise ArgumentError(
-            f"`export` {short(folder)} holds something else than an earlier export; name a new folder, or empty it"
+            f"`folder` {short(folder)} holds something else than an earlier export; name a new folder, or empty it"
         )
 
 

@@ -61,7 +61,7 @@ class WebDemoOptions(ModelOptions):
             Budget(self.keep_ratio)
         if round(self.keep_ratio * RATIO_STEPS, 9) % 1:
             raise ArgumentError(
-                f"`keep_ratios` must be in steps of {1 / RATIO_STEPS:g} for the page, got {self.keep_ratio}"
+                f"`keep_ratio` must be in steps of {1 / RATIO_STEPS:g} for the page, got {self.keep_ratio}"
             )
         if not 0 < self.port < 2**16:
             raise ArgumentError(f"`port` must be between 1 and 65535, got {self.port}")

@@ -14,8 +14,8 @@ from divprune.media import Medium
 from divprune.web_demo.options import WebDemoOptions
 from divprune.web_demo.overlay_data import on_step
 from divprune.web_demo.page_layout import SCENES, laid_out
-from divprune.web_demo.page_parts import answers_html, copy_html, message_html, overlay_html, reason_html
-from divprune.web_demo.session import Session, pruning_config
+from divprune.web_demo.page_parts import answers_html, copy_html, message_html, overlay_html, reason_html, waiting_html
+from divprune.web_demo.session import Session, is_nested
 from divprune.web_demo.shared_model import SharedModel
 from divprune.web_demo.snippets import MediumSource, of_file, of_scene, python_code, server_command
 from divprune.web_demo.uploads import read_upload
@@ -34,17 +34,25 @@ class Visit:
     """The right answers of the questions that have known ones."""
 
 
-def told(function: Callable[..., Updates]) -> Callable[..., Updates]:
-    """Show what goes wrong inside an event as a message on the page, and take the message away when nothing does."""
+def told(*emptied: str) -> Callable[[Callable[..., Updates]], Callable[..., Updates]]:
+    """Show what goes wrong inside an event as a message on the page, and take the message away when nothing does.
 
-    @wraps(function)
-    def event(page: "DemoPage", *arguments: Any) -> Updates:
-        try:
-            return {page.parts.message: ""} | function(page, *arguments)
-        except DivpruneError as error:
-            return {page.parts.message: message_html(str(error))}
+    Args:
+        emptied: parts of the page that show nothing when something goes wrong.
+    """
 
-    return event
+    def decorate(function: Callable[..., Updates]) -> Callable[..., Updates]:
+        @wraps(function)
+        def event(page: "DemoPage", *arguments: Any) -> Updates:
+            try:
+                return {page.parts.message: ""} | function(page, *arguments)
+            except DivpruneError as error:
+                message = {page.parts.message: message_html(str(error))}
+                return message | {getattr(page.parts, name): "" for name in emptied}
+
+        return event
+
+    return decorate
 
 
 class DemoPage:
@@ -62,7 +70,7 @@ class DemoPage:
         self.blocks, self.parts = laid_out(shared.loaded.name, options, methods)
         _connect(self)
 
-    @told
+    @told()
     def show_scene(self, name: str | None, spec_a: str, spec_b: str, keep_ratio: float) -> Updates:
         """Begin with a bundled scene."""
         seed = SCENES[name or next(iter(SCENES))]
@@ -76,7 +84,7 @@ class DemoPage:
         )
         return self._begin(visit, (spec_a, spec_b), keep_ratio) | {self.parts.scene: f"scene {seed}"}
 
-    @told
+    @told()
     def show_upload(self, path: str | None, spec_a: str, spec_b: str, keep_ratio: float) -> Updates:
         """Begin with a visitor's own image or video."""
         if path is None:
@@ -90,29 +98,29 @@ class DemoPage:
             notes.append("the embedded model knows generated scenes only: start the demo with --model for photographs")
         return updates | ({self.parts.message: message_html("; ".join(notes))} if notes else {})
 
-    @told
+    @told()
     def ask_about(self, visit: Visit | None, prompt: str | None, spec_a: str, spec_b: str, ratio: float) -> Updates:
         """Change the question: methods that read it choose anew."""
         _present(visit).session.ask(prompt or "")
         return self._both(_present(visit), (spec_a, spec_b), ratio) | {self.parts.answers: ""}
 
-    @told
+    @told()
     def change_method(self, visit: Visit | None, side: int, spec: str, keep_ratio: float) -> Updates:
         """Draw another method on one side."""
         return self._side(_present(visit), side, spec, keep_ratio)
 
-    @told
+    @told()
     def settle(self, visit: Visit | None, spec_a: str, spec_b: str, keep_ratio: float) -> Updates:
         """Follow the slider with what the browser cannot cut off by itself."""
         updates: Updates = {}
         for side, spec in enumerate((spec_a, spec_b)):
             found = self._side(_present(visit), side, spec, keep_ratio)
-            if pruning_config(spec, keep_ratio).method.is_nested:
+            if is_nested(spec):
                 del found[self.parts.overlays[side]]
             updates |= found
         return updates
 
-    @told
+    @told("answers")
     def answer(self, visit: Visit | None, prompt: str | None, spec_a: str, spec_b: str, ratio: float) -> Updates:
         """Answer from all visual tokens, and from what each method keeps."""
         present, specs, ratio = _present(visit), (spec_a, spec_b), on_step(ratio)
@@ -136,13 +144,15 @@ class DemoPage:
 
     def _side(self, visit: Visit, side: int, spec: str, keep_ratio: float) -> Updates:
         keep_ratio = on_step(keep_ratio)
-        overlay = overlay_html(visit.session.overlay(spec, keep_ratio), keep_ratio)
+        place = (self.parts.overlays[side], self.parts.programs[side], self.parts.commands[side])
+        try:
+            overlay = overlay_html(visit.session.overlay(spec, keep_ratio), keep_ratio)
+        except DivpruneError as error:
+            # What another method kept must not stand under this one's name.
+            return dict(zip(place, (message_html(str(error)), "", ""), strict=True))
         program = python_code(self.options, visit.source, visit.session.example.prompt, spec, keep_ratio)
-        return {
-            self.parts.overlays[side]: overlay,
-            self.parts.programs[side]: copy_html(program),
-            self.parts.commands[side]: self._command(visit, spec, keep_ratio),
-        }
+        shown = (overlay, copy_html(program), self._command(visit, spec, keep_ratio))
+        return dict(zip(place, shown, strict=True))
 
     def _command(self, visit: Visit, spec: str, keep_ratio: float) -> str:
         config, (medium,) = self.shared.loaded.model.config, visit.session.example.media
@@ -177,7 +187,8 @@ def _connect(page: DemoPage) -> None:
         parts.upload.upload(page.show_upload, [parts.upload, *specs, ratio], begun, **busy)
         asked = [parts.session, parts.question, *specs, ratio]
         parts.question.input(page.ask_about, asked, [*sides, parts.answers], **busy)
-        parts.ask.click(page.answer, asked, [parts.answers, parts.message], **busy)
+        clicked = parts.ask.click(waiting_html, None, [parts.answers], queue=False, api_visibility="private")
+        clicked.then(page.answer, asked, [parts.answers, parts.message], **busy)
         for side, method in enumerate(parts.methods):
             _connect_method(page, side, method, busy)
         parts.slider.change(None, [ratio], None, js="(ratio) => { divprune.slide(ratio); return []; }")

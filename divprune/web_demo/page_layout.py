@@ -48,7 +48,7 @@ def laid_out(model: str, options: WebDemoOptions, methods: list[str]) -> tuple[A
                 upload = gr.File(label="Or your own image or short video", height=170)
                 question = gr.Dropdown([], label="Question", allow_custom_value=True)
                 ask = gr.Button("Answer", variant="primary")
-                message, answers = _own_part(), _own_part()
+                message, answers = _own_part("dp-told"), _own_part("dp-told")
             with gr.Column(scale=5, min_width=280):
                 label = "Keep ratio: fraction of the visual tokens that stays"
                 step = 1 / RATIO_STEPS
@@ -77,11 +77,11 @@ def _side_column(letter: str, methods: list[str], spec: str) -> tuple[Any, ...]:
         return method, overlay, program, command
 
 
-def _own_part() -> Any:
+def _own_part(elem_classes: str | None = None) -> Any:
     """Return a place for HTML of ours."""
     import gradio
 
-    return gradio.HTML(apply_default_css=False, elem_classes="dp-part")
+    return gradio.HTML(apply_default_css=False, elem_classes=elem_classes)
 
 
 def page_head() -> str:

@@ -25,6 +25,11 @@ def message_html(text: str) -> str:
     return f'<p class="dp-message" role="alert">{escape(text)}</p>' if text else ""
 
 
+def waiting_html() -> str:
+    """Return what stands in the place of answers that are being given."""
+    return '<p class="dp-asked" role="status">Answering …</p>'
+
+
 def copy_html(text: str) -> str:
     """Return something to be copied, with a button that does."""
     return f'<div class="dp-copy"><pre tabindex="0">{escape(text)}</pre><button type="button">Copy</button></div>'

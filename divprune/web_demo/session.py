@@ -8,6 +8,7 @@ from divprune.config import PruningConfig
 from divprune.embedded.examples import Example
 from divprune.errors import ArgumentError, PromptError, argument_errors
 from divprune.huggingface.encoding.encoder_memory import EncoderMemory
+from divprune.methods import get_method
 from divprune.prompting import takes_videos
 from divprune.web_demo.overlay_data import frames_data, overlay_data
 from divprune.web_demo.shared_model import ItemPicks, ModelAnswer, SharedModel
@@ -61,8 +62,7 @@ class Session:
         """
         if not self._frames:
             self._frames = [frames_data(medium) for medium in self.example.media]
-        is_nested = pruning_config(spec, keep_ratio).method.is_nested
-        return overlay_data(spec, self.picks(spec, keep_ratio), self._frames, is_nested=is_nested)
+        return overlay_data(spec, self.picks(spec, keep_ratio), self._frames, is_nested=is_nested(spec))
 
     def picks(self, spec: str, keep_ratio: float) -> list[ItemPicks]:
         """Return what a method keeps: where its picks are nested all tokens, to be cut off; else what it is asked for.
@@ -105,3 +105,11 @@ def pruning_config(spec: str, keep_ratio: float) -> PruningConfig:
     """
     with argument_errors():
         return PruningConfig.parse(spec, keep_ratio=keep_ratio)
+
+
+def is_nested(spec: str) -> bool:
+    """Tell whether the picks of a method for fewer tokens are the first of those for more; False for none."""
+    try:
+        return get_method(spec).is_nested
+    except ValueError:
+        return False

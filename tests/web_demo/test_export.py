@@ -128,7 +128,7 @@ def test_a_file_laid_into_an_export_is_not_lost(tmp_path: Path) -> None:
 def test_what_is_no_place_for_a_folder_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     (tmp_path / "link").symlink_to(tmp_path)
-    with pytest.raises(ArgumentError, match=r"`export` .*(no folder|no directory)"):
+    with pytest.raises(ArgumentError, match=r"`folder` .*(no folder|no directory)"):
         export_demo(options(tmp_path / name))
 
 

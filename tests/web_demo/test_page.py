@@ -99,10 +99,21 @@ def test_names_of_files_and_questions_cannot_write_html(page: DemoPage, photogra
 
 def test_mistakes_are_messages(page: DemoPage) -> None:
     visit, message = begun(page), page.parts.message
-    assert "did you mean" in page.change_method(visit, 0, "divprun", 0.1)[message]
     assert "ask something" in page.answer(visit, " ", *AB, 0.1)[message]
+    assert page.answer(visit, "What?", "divprune", "evs", 0.1)[page.parts.answers] == ""
     assert "idle for too long" in page.answer(None, "What?", *AB, 0.1)[message]
     assert page.change_method(visit, 0, "divprune", 0.1)[message] == ""
+
+
+@pytest.mark.parametrize(("spec", "words"), [("divprun", "did you mean"), ("evs", "compares the frames of a video")])
+def test_no_other_picks_stand_under_the_name_of_a_method_that_fails(spec: str, words: str, page: DemoPage) -> None:
+    parts, visit = page.parts, begun(page)
+    changed = page.change_method(visit, 1, spec, 0.1)
+    assert words in changed[parts.overlays[1]]
+    moved = page.settle(visit, "random", spec, 0.2)
+    for updates in (changed, moved):
+        assert "dp-overlay" not in updates.get(parts.overlays[1], "")
+        assert updates[parts.programs[1]] == updates[parts.commands[1]] == ""
 
 
 def test_a_method_that_cannot_prune_the_model_is_refused_before_the_page_is_served(loaded: LoadedModel) -> None:

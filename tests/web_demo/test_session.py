@@ -1,24 +1,29 @@
 """What is drawn is what a pruned call keeps, whoever else asks at the same time."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from divprune.checkpoints import LoadedModel, load_model
 from divprune.embedded import generated_video
 from divprune.embedded.examples import Example
-from divprune.errors import ArgumentError, PromptError, SelectionError
+from divprune.errors import ArgumentError, DivpruneError, PromptError, SelectionError
 from divprune.huggingface import prune
 from divprune.media import Medium
+from divprune.methods import get_method
 from divprune.prompting import build_inputs
 from divprune.web_demo.options import RATIO_STEPS
 from divprune.web_demo.overlay_data import on_step
 from divprune.web_demo.session import Session
 from divprune.web_demo.shared_model import SharedModel
 from divprune.web_demo.usable_methods import usable_methods
+from tests.support import checkpoint_writers
 
 RATIOS = (1 / RATIO_STEPS, 0.098, 0.61, 1.0)
 
@@ -153,6 +158,35 @@ def test_the_frames_of_a_video_are_drawn_as_it_is_pruned() -> None:
         assert drawn(data, 0.25) == by_prune(loaded, example, spec, 0.25)
     with pytest.raises(SelectionError, match="is for images"):
         session.overlay("globalcom2", 0.25)
+
+
+@pytest.mark.parametrize("write", [checkpoint_writers.write_llava_next_video, checkpoint_writers.write_qwen2_5_vl])
+def test_other_families_by_their_folder(write: Callable[[Path], Path], tmp_path: Path) -> None:
+    """Tiles with image newline tokens, and tokens merged from several patches; the image is not square."""
+    pytest.importorskip("torchvision")
+    loaded = load_model(str(write(tmp_path / "model")), torch.device("cpu"), "float32")
+    image = Image.radial_gradient("L").resize((150, 90)).convert("RGB")
+    example = Example((Medium("gradient", "image", (image,)),), "word1 word2")
+    session = Session(SharedModel(loaded, 4), example)
+    names = usable_methods(loaded)
+    assert {"divprune", "random", "uniform"} <= set(names)
+    compared = set()
+    for name in (*names, "fastv:layer=1"):
+        if get_method(name).modalities == {"video"}:
+            continue
+        for keep_ratio in (0.098, 0.5, 1.0):
+            try:
+                expected = by_prune(loaded, example, name, keep_ratio)
+            except DivpruneError:
+                with pytest.raises(DivpruneError):
+                    session.overlay(name, keep_ratio)
+                continue
+            assert drawn(session.overlay(name, keep_ratio), keep_ratio) == expected, (name, keep_ratio)
+            compared.add(name)
+    assert {"divprune", "random", "uniform", "norm", "fastv:layer=1"} <= compared
+    (item,) = session.overlay("divprune", 1.0)["items"]
+    unplaced = sum(box is None for box in item["boxes"])
+    assert (unplaced > 0) == (loaded.model.config.model_type == "llava_next_video")
 
 
 def test_wrong_settings_are_told(session: Session) -> None:
