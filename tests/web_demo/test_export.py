@@ -19,6 +19,7 @@ from divprune.web_demo import ExportOptions, export_demo
 
 METHODS = ("divprune", "uniform", "fastv")
 RATIOS = (0.05, 0.098)
+QUICK: dict[str, Any] = {"methods": ("random",), "keep_ratios": (0.02,)}
 PROMPT = "How many objects are there?"
 
 
@@ -72,6 +73,15 @@ def test_the_page_holds_the_same_numbers_and_asks_nobody(exported: Path, data: d
     assert "default-src 'none'" in page
 
 
+def test_questions_cannot_write_html(tmp_path: Path) -> None:
+    prompt = "</script><script>alert(1)</script><!-- What?"
+    folder = export_demo(options(tmp_path / "gallery", prompts=(prompt,), **QUICK)).folder
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    assert "alert(1)" in page
+    assert "<script>alert" not in page
+    assert page.count("</script>") == 2
+
+
 def test_scenes_lie_beside_the_page(exported: Path, data: dict[str, Any]) -> None:
     assert {path.name for path in exported.iterdir()} == {"index.html", "data.json", "images"}
     sources = {scene["frame"]["source"] for scene in data["scenes"]}
@@ -90,9 +100,6 @@ def test_the_default_questions_have_known_answers(tmp_path: Path) -> None:
     right = sum(question["unpruned"]["answer"] == question["expected"] for question in questions)
     assert right > len(questions) / 2
     assert found.as_json()["num_answers"] == 2 * len(questions)
-
-
-QUICK = {"methods": ("random",), "keep_ratios": (0.02,)}
 
 
 def test_an_earlier_export_is_replaced_and_an_empty_folder_filled(tmp_path: Path) -> None:
