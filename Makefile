@@ -1,7 +1,7 @@
 # Everything here works on a clean clone with nothing but make and Python >= 3.11.
 #
 # Environments: .venv holds what a user gets (the core dependencies), .venv-test also what checks and tests need,
-# .venv-floor the oldest transformers, .venv-serving vLLM, .venv-eval lmms-eval. .vllm-next is a folder with the Python
+# .venv-floor the oldest transformers, .venv-serving vLLM, .venv-eval lmms-eval, .venv-demo gradio. .vllm-next is a folder with the Python
 # files of a newer vLLM. A stamp file marks each as complete, so a second call costs nothing.
 
 PYTHON ?= python3
@@ -35,18 +35,22 @@ TEST_ENVIRONMENT = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 QUIET = --quiet --disable-pip-version-check --no-compile
 INSTALL = install $(QUIET) -c constraints.txt
 INSTALL_SERVING = install $(QUIET) -c constraints-serving.txt
+INSTALL_DEMO = install $(QUIET) -c constraints-demo.txt
 INSTALL_EVAL = install $(QUIET) -c constraints-eval.txt
 # Most of their time goes into starting engines and servers, one process after the other. Tests of a file share them.
 SERVING_WORKERS = -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-coverage test-parity test-floor test-serving test-serving-next test-kernel test-eval test-latest check format bench bench-gpu rehearse-gpu gpu-wheels bench-serving figures readme support clean
+.PHONY: help run demo test test-coverage test-parity test-floor test-serving test-serving-next test-kernel test-eval test-demo test-latest check format bench bench-gpu rehearse-gpu gpu-wheels bench-serving figures readme support clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 24
 
 run: .venv/.stamp  ## watch a small model answer from 10 % of its visual tokens, and write a report
 	@.venv/bin/divprune run --repeats 3 --report $(REPORT)
+
+demo: .venv-demo/.stamp  ## open the web demo at http://127.0.0.1:7860
+	.venv-demo/bin/divprune demo
 
 test: check  ## all checks, then all tests but slow ones and most cells of the parity suite
 	$(TEST_ENVIRONMENT) .venv-test/bin/python -m pytest -n $(TEST_WORKERS) --cells few -m "not slow"
@@ -86,6 +90,9 @@ test-kernel: .venv-serving/.stamp  ## the tests of the selection kernel for GPUs
 
 test-eval: .venv-eval/.stamp  ## the tests of the lmms-eval plugin, its tasks and runs, on data made by the tests
 	$(TEST_ENVIRONMENT) .venv-eval/bin/python -m pytest -W ignore -n $(TEST_WORKERS) --dist loadfile tests/harness
+
+test-demo: .venv-demo/.stamp  ## the tests of the web demo; in Chromium too, where one is installed
+	$(TEST_ENVIRONMENT) .venv-demo/bin/python -m pytest -W ignore -n $(TEST_WORKERS) --dist loadfile tests/web_demo
 
 check: .venv-test/.stamp  ## lint, format and types
 	.venv-test/bin/ruff check .
@@ -180,8 +187,14 @@ support: .venv/.stamp .venv-test/.stamp .venv-floor/.stamp  ## run the parity su
 	.venv-eval/bin/python tests/prepare_environment.py
 	@touch $@
 
+.venv-demo/.stamp: pyproject.toml constraints-demo.txt $(REPAIR)
+	@$(call create_environment,.venv-demo)
+	.venv-demo/bin/python -m pip $(INSTALL_DEMO) -e '.[demo,video]' axe-playwright-python playwright pytest pytest-timeout pytest-xdist
+	.venv-demo/bin/python tests/prepare_environment.py
+	@touch $@
+
 clean:  ## remove environments, caches and build output
-	rm -rf .venv .venv-test .venv-floor .venv-serving .venv-eval .venv-latest .venv-gpu .gpu-rehearsal wheels .vllm-next build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-test .venv-floor .venv-serving .venv-eval .venv-demo .venv-latest .venv-gpu .gpu-rehearsal wheels .vllm-next build dist .mypy_cache .pytest_cache .ruff_cache
 
 define create_environment
 $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("divprune needs Python 3.11 or newer, found " \

@@ -8,8 +8,9 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +128,35 @@ def write_whole(path: Path, content: str | bytes) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def write_folder(folder: Path, files: Mapping[str, str | bytes], require_replaceable: Callable[[Path], None]) -> None:
+    """Write a folder whole or not at all: all files beside it first, then it takes the place of what is there.
+
+    Args:
+        folder: a new one, or one that may be replaced with all that is in it.
+        files: content by path inside the folder.
+        require_replaceable: is asked again at the end; raises if something else lies there by then.
+    """
+    target = folder.absolute()
+    fresh, old = (target.with_name(f".divprune-{secrets.token_hex(8)}.{name}") for name in ("part", "old"))
+    try:
+        for name, content in files.items():
+            (fresh / name).parent.mkdir(parents=True, exist_ok=True)
+            write_whole(fresh / name, content)
+        if target.exists():
+            require_replaceable(target)
+            target.rename(old)
+        try:
+            fresh.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -58,6 +58,7 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": _RUNS,
     "lmms_eval_plugin": _RUNS | {"evaluation", "tuned_setting"},
     "demo": _MODELS | {"efficiency"},
+    "web_demo": _MODELS | {"demo", "efficiency"},
     "figures": _BASE | {"fidelity"},
     "experiments": _RUNS | {"demo", "evaluation", "fidelity", "figures", "serving", "tuned_setting"},
     "serving": _METHODS | {"checkpoint_checks", "checkpoint_places", "vllm_plugin"},
@@ -65,7 +66,7 @@ ALLOWED: dict[str, set[str]] = {
     # Through the names that packages export.
     "cli": _BASE
     | {"budget", "calibration", "demo", "efficiency", "evaluation", "experiments", "fidelity", "figures"}
-    | {"huggingface", "methods", "serving", "tuned_setting"},
+    | {"huggingface", "methods", "serving", "tuned_setting", "web_demo"},
 }
 
 # Third parties that only some parts may import, at module level or inside functions.
@@ -108,7 +109,8 @@ CONFINED: dict[str, set[str]] = {
     "ray": {"serving"},
     "typer": {"cli"},
     "rich": {"cli"},
-    "jinja2": {"checkpoint_checks", "demo", "experiments"},
+    "gradio": {"web_demo"},
+    "jinja2": {"checkpoint_checks", "demo", "experiments", "web_demo"},
     "matplotlib": {"figures"},
     "sklearn": {"figures"},
     "lmms_eval": {"lmms_eval_plugin"},

@@ -1,6 +1,7 @@
 """One rule for whatever is written: every kind of file, over everything that may be in its place."""
 
 import ast
+import errno
 import os
 import re
 import signal
@@ -20,7 +21,7 @@ from divprune.experiments import run as reproduce_run
 from divprune.figures import gallery
 from divprune.figures.saving import FIGURE
 from divprune.methods import FitPruneRecipe
-from divprune.outputs import FileKind, forced, locked, safe_output, write_whole
+from divprune.outputs import FileKind, forced, locked, safe_output, write_folder, write_whole
 from divprune.records import _RECORD, Record, calibration_file
 from divprune.serving.answer_lines import ANSWERS, Answer, written
 from divprune.serving.question_keys import QuestionKey
@@ -274,3 +275,32 @@ def test_nothing_in_the_package_writes_files_by_itself() -> None:
             if opens or name in ("write_text", "write_bytes", "replace_file", "rename", "save_file", "save_pretrained"):
                 found.add(path.name)
     assert found == allowed
+
+
+def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, rename = tmp_path / "folder", Path.rename
+    write_folder(folder, {"a/b.txt": "old"}, lambda _: None)
+
+    def failing(path: Path, target: Path) -> Path:
+        if path.suffix == ".part":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="No space"):
+        write_folder(folder, {"a/b.txt": "new"}, lambda _: None)
+    assert (folder / "a" / "b.txt").read_text(encoding="utf-8") == "old"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_folder_that_has_become_another_stays(tmp_path: Path) -> None:
+    def refuse(folder: Path) -> None:
+        raise ArgumentError("not ours any more")
+
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "precious.txt").touch()
+    with pytest.raises(ArgumentError, match="not ours any more"):
+        write_folder(tmp_path / "folder", {"a.txt": "new"}, refuse)
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder", "precious.txt"]

@@ -48,6 +48,8 @@ def test_wheel_holds_the_model_the_templates_and_the_types(wheel: Path) -> None:
         "embedded/video_checkpoint/processor_config.json",
         "demo/templates/report.css",
         "experiments/tuning/templates/tuned.html.j2",
+        "web_demo/templates/gallery.html.j2",
+        "web_demo/templates/viewer.js",
         "huggingface/families/support.json",
         "serving/served.json",
     )
@@ -68,7 +70,7 @@ def test_metadata(wheel: Path) -> None:
     assert metadata["Name"] == "divprune"
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.11"
-    extras = {"video", "viz", "exact", "captions", "vllm", "ray", "eval", "dev"}
+    extras = {"video", "viz", "exact", "captions", "vllm", "ray", "eval", "demo", "dev"}
     assert set(metadata.get_all("Provides-Extra") or []) == extras
     assert "divprune = divprune.cli.main:app" in entry_points
     assert "divprune = divprune.vllm_plugin.registration:register" in entry_points

@@ -41,7 +41,14 @@ def test_the_floor_environment_installs_every_lower_bound(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "file", ["constraints.txt", "constraints-floor.txt", "constraints-serving.txt", "constraints-eval.txt"]
+    "file",
+    [
+        "constraints.txt",
+        "constraints-floor.txt",
+        "constraints-serving.txt",
+        "constraints-eval.txt",
+        "constraints-demo.txt",
+    ],
 )
 def test_pinned_versions_are_allowed(file: str) -> None:
     pinned = pins(file)

@@ -9,6 +9,7 @@ import divprune
 from divprune.cli.batch import batch
 from divprune.cli.bench import bench
 from divprune.cli.calibration import calibrate
+from divprune.cli.demo import demo
 from divprune.cli.eval import evaluate
 from divprune.cli.families import families
 from divprune.cli.figures import figures
@@ -69,6 +70,7 @@ _COMMANDS: tuple[tuple[str, str, Callable[..., None], tuple[str, ...]], ...] = (
             "divprune run --model llava-hf/llava-1.5-7b-hf --image photo.jpg",
         ),
     ),
+    (_TRY, "demo", demo, ("divprune demo --model llava-hf/llava-1.5-7b-hf", "divprune demo --export gallery")),
     (_TRY, "methods", methods, ("divprune methods divprune", "divprune methods | cut -f 1,4")),
     (_TRY, "families", families, ("divprune families qwen",)),
     (_TRY, "flops", flops, ("divprune flops --model llava-1.5-7b --keep-ratio 0.2",)),

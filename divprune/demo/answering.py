@@ -145,7 +145,7 @@ def answer(
 
     def kept(title: str, how: PruningConfig) -> KeptAnswer:
         with prune(loaded.model, how) as pruning:
-            text, report = _generate(loaded, inputs, max_new_tokens), _finished(pruning)
+            text, report = _generate(loaded, inputs, max_new_tokens), finished(pruning)
         control = random_control(how, report) if beside_random else None
         if control is None:
             return KeptAnswer(title, text, report)
@@ -173,7 +173,7 @@ def random_control(config: PruningConfig, pruned: PruningReport) -> PruningConfi
     return replace(config, method=RandomTokens(), keep_ratio=found, num_keep=None)
 
 
-def _finished(pruning: Pruning | None) -> PruningReport:
+def finished(pruning: Pruning | None) -> PruningReport:
     """Return the report of the call that has just ended."""
     if pruning is None or pruning.last is None:
         raise RuntimeError("the pruned call left no report")
@@ -195,7 +195,7 @@ def _measure(
     def pruned() -> float:
         with prune(loaded.model, config) as pruning:
             seconds = prefill_seconds(loaded.model, inputs)
-        selection.append(_finished(pruning).selection_seconds)
+        selection.append(finished(pruning).selection_seconds)
         return seconds
 
     measurements: list[Callable[[], float]] = [pruned]

@@ -178,7 +178,7 @@ def run_demo(options: DemoOptions, progress: Progress = SILENT, *, show_download
         pass
     _tell(loaded, options, progress)
     rows = []
-    in_report = {"beside_random": options.compare, "others": _others(options, config)} if options.report else {}
+    others = {} if options.report is None else _others(options, config)
     with progress.counting("answering", len(examples)) as advance:
         for example in examples:
             row = answer(
@@ -188,7 +188,8 @@ def run_demo(options: DemoOptions, progress: Progress = SILENT, *, show_download
                 compare=options.compare,
                 max_new_tokens=options.max_new_tokens,
                 repeats=options.repeats,
-                **in_report,
+                beside_random=options.compare and options.report is not None,
+                others=others,
             )
             rows.append(row)
             advance(1)

@@ -36,6 +36,7 @@ class AgilePruner(Method):
     """
 
     name: ClassVar[str] = "agilepruner"
+    nested: ClassVar[bool] = True
     paper: ClassVar[Paper | None] = Paper(
         title="AgilePruner: An Empirical Study of Attention and Diversity for Adaptive Visual Token "
         "Pruning in Large Vision-Language Models",

@@ -40,6 +40,7 @@ class Method(ABC):
             index for index; "documented" if the docstring names a deviation; "stand-in" if an input is missing that we
             cannot have, such as CLIP's text encoder or a trained scorer; "unverified" if there is nothing public to
             compare with, or nobody has since the rule was written.
+        nested: Whether the picks for k tokens are the first k of those for more; see `is_nested`.
         modalities: What it works on; a method that compares the frames of a video has {"video"}.
         count: "exact" if the caller says how many tokens stay (`keep_ratio`, `num_keep`); "at_most" if that is the
             upper limit; "adaptive" if the method finds the number of each item by `adaptive_count`, unless the caller
@@ -62,6 +63,7 @@ class Method(ABC):
     acts: ClassVar[str] = "before the LLM"
     paper: ClassVar[Paper | None] = None
     fidelity: ClassVar[Fidelity] = "unverified"
+    nested: ClassVar[bool] = False
     modalities: ClassVar[frozenset[Modality]] = frozenset({"image", "video"})
     count: ClassVar[Count] = "exact"
     needs: ClassVar[frozenset[Need]] = frozenset()
@@ -127,6 +129,11 @@ class Method(ABC):
     def finds_count(self) -> bool:
         """Whether the method says how many tokens stay where a caller does not."""
         return self.count in ("adaptive", "schedule")
+
+    @property
+    def is_nested(self) -> bool:
+        """Whether the picks for k tokens are the first k of those for more, with these parameters."""
+        return self.nested
 
     @property
     def may_keep_fewer(self) -> bool:

@@ -40,6 +40,7 @@ class CDPruner(Method):
     """
 
     name: ClassVar[str] = "cdpruner"
+    nested: ClassVar[bool] = True
     paper: ClassVar[Paper | None] = Paper(
         title="Beyond Attention or Similarity: Maximizing Conditional Diversity for Token Pruning in MLLMs",
         year=2025,

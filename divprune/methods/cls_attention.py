@@ -24,6 +24,7 @@ class CLSAttention(Method):
     """
 
     name: ClassVar[str] = "cls-attention"
+    nested: ClassVar[bool] = True
     paper: ClassVar[Paper | None] = Paper(
         title="[CLS] Attention is All You Need for Training-Free Visual Token Pruning: Make VLM Inference Faster",
         year=2024,

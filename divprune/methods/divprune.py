@@ -38,6 +38,7 @@ class DivPrune(Method):
     """
 
     name: ClassVar[str] = "divprune"
+    nested: ClassVar[bool] = True
     paper: ClassVar[Paper | None] = Paper(
         title="DivPrune: Diversity-based Visual Token Pruning for Large Multimodal Models",
         year=2025,
@@ -76,6 +77,10 @@ class DivPrune(Method):
     @property
     def layers(self) -> tuple[int, ...]:
         return (self.layer,) if self.layer else ()
+
+    @property
+    def is_nested(self) -> bool:
+        return not self.refine and not self._is_as_published
 
     @property
     def finds_count(self) -> bool:

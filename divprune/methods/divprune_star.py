@@ -23,6 +23,7 @@ class DivPruneStar(Method):
     """
 
     name: ClassVar[str] = "divprune-star"
+    nested: ClassVar[bool] = True
     paper = DivPrune.paper
     fidelity: ClassVar[Fidelity] = "documented"
     count: ClassVar[Count] = "adaptive"

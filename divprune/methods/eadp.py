@@ -45,6 +45,7 @@ class EADP(Method):
     """
 
     name: ClassVar[str] = "eadp"
+    nested: ClassVar[bool] = True
     paper: ClassVar[Paper | None] = Paper(
         title="Combating Textual Noise and Redundancy: Entropy-Aware Dense Visual Token Pruning",
         year=2026,

@@ -29,6 +29,7 @@ class EVS(Method):
     """
 
     name: ClassVar[str] = "evs"
+    nested: ClassVar[bool] = True
     paper: ClassVar[Paper | None] = Paper(
         title="Efficient Video Sampling: Pruning Temporally Redundant Tokens for Faster VLM Inference",
         year=2025,

@@ -29,6 +29,7 @@ class FastV(Method):
     """
 
     name: ClassVar[str] = "fastv"
+    nested: ClassVar[bool] = True
     acts: ClassVar[str] = "inside the LLM"
     paper: ClassVar[Paper | None] = Paper(
         title="An Image is Worth 1/2 Tokens After Layer 2: Plug-and-Play Inference Acceleration for Large "

@@ -38,6 +38,7 @@ class FitPrune(Method):
     """
 
     name: ClassVar[str] = "fitprune"
+    nested: ClassVar[bool] = True
     acts: ClassVar[str] = "inside the LLM"
     paper: ClassVar[Paper | None] = Paper(
         title="Fit and Prune: Fast and Training-free Visual Token Pruning for Multi-modal Large Language Models",

@@ -35,6 +35,7 @@ class IDSelection(Method):
     """
 
     name: ClassVar[str] = "id-selection"
+    nested: ClassVar[bool] = True
     paper: ClassVar[Paper | None] = Paper(
         title="ID-Selection: Importance-Diversity Based Visual Token Selection for Efficient LVLM Inference",
         year=2026,

@@ -25,6 +25,7 @@ class MinMax(Method):
     """
 
     name: ClassVar[str] = "minmax"
+    nested: ClassVar[bool] = True
     paper = DivPrune.paper
     fidelity: ClassVar[Fidelity] = "unverified"
 

@@ -33,6 +33,7 @@ class MMR(Method):
     """
 
     name: ClassVar[str] = "mmr"
+    nested: ClassVar[bool] = True
     paper: ClassVar[Paper | None] = Paper(
         title="IDPruner: Harmonizing Importance and Diversity in Visual Token Pruning for MLLMs",
         year=2026,

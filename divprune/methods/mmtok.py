@@ -35,6 +35,7 @@ class MMTok(Method):
     """
 
     name: ClassVar[str] = "mmtok"
+    nested: ClassVar[bool] = True
     paper: ClassVar[Paper | None] = Paper(
         title="MMTok: Multimodal Coverage Maximization for Efficient Inference of VLMs",
         year=2026,

@@ -31,6 +31,7 @@ class OTPrune(Method):
     """
 
     name: ClassVar[str] = "otprune"
+    nested: ClassVar[bool] = True
     paper: ClassVar[Paper | None] = Paper(
         title="OTPrune: Distribution-Aligned Visual Token Pruning via Optimal Transport",
         year=2026,

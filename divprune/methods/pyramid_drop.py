@@ -35,6 +35,7 @@ class PyramidDrop(Method):
     """
 
     name: ClassVar[str] = "pyramiddrop"
+    nested: ClassVar[bool] = True
     acts: ClassVar[str] = "inside the LLM"
     paper: ClassVar[Paper | None] = Paper(
         title="PyramidDrop: Accelerating Your Large Vision-Language Models via Pyramid Visual Redundancy Reduction",

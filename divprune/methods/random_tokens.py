@@ -25,6 +25,7 @@ class RandomTokens(Method):
     """
 
     name: ClassVar[str] = "random"
+    nested: ClassVar[bool] = True
     fidelity: ClassVar[Fidelity] = "unverified"
     seed: int = 0
 

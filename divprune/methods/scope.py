@@ -32,6 +32,7 @@ class SCOPE(Method):
     """
 
     name: ClassVar[str] = "scope"
+    nested: ClassVar[bool] = True
     paper: ClassVar[Paper | None] = Paper(
         title="SCOPE: Saliency-Coverage Oriented Token Pruning for Efficient Multimodal LLMs",
         year=2025,

@@ -18,6 +18,7 @@ class TokenNorm(Method):
     """Largest Euclidean length of the visual tokens; a control without a paper."""
 
     name: ClassVar[str] = "norm"
+    nested: ClassVar[bool] = True
     fidelity: ClassVar[Fidelity] = "unverified"
 
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:

@@ -35,6 +35,7 @@ class TOPS(Method):
     """
 
     name: ClassVar[str] = "tops"
+    nested: ClassVar[bool] = True
     paper: ClassVar[Paper | None] = Paper(
         title="TOPS: First-Principles Visual Token Pruning via Constructing Token Optimal Preservation "
         "Sets for Efficient MLLM Inference",

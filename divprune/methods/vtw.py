@@ -28,6 +28,7 @@ class VTW(Method):
     """
 
     name: ClassVar[str] = "vtw"
+    nested: ClassVar[bool] = True
     acts: ClassVar[str] = "inside the LLM"
     paper: ClassVar[Paper | None] = Paper(
         title="Boosting Multimodal Large Language Models with Visual Tokens Withdrawal for Rapid Inference",

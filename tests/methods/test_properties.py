@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from divprune.methods import ItemContext, available_methods
+from divprune.methods import ItemContext, available_methods, get_method
 from divprune.methods.base import Method
 from divprune.methods.merging import MergingMethod
 from tests.methods.contexts import VIDEO, full_item, made
@@ -13,11 +13,7 @@ from tests.methods.contexts import VIDEO, full_item, made
 NAMES = [info.name for info in available_methods()]
 MERGING = [name for name in NAMES if isinstance(made(name), MergingMethod)]
 GRIDS = [(1, 6, 10), (3, 4, 5), (1, 1, 1), (1, 1, 2), (2, 7, 7)]
-NESTED = {
-    "divprune", "divprune-star", "random", "norm", "minmax", "cdpruner", "scope", "mmtok", "mmr", "id-selection",
-    "otprune", "eadp", "tops", "evs", "cls-attention", "agilepruner", "fastv", "vtw", "pyramiddrop",
-    "fitprune",
-}  # fmt: skip
+NESTED = {name for name in NAMES if made(name).is_nested}
 KEEPS_SUMS = {"pooling", "downsampling", "m3", "tome", "sparsevlm", "prunevid", "vscan", "pact"}
 """Merging methods whose merged tokens are averages."""
 
@@ -62,6 +58,12 @@ def test_greedy_picks_are_nested(name: str) -> None:
     most = method.select(tokens, 40, context)
     for num_keep in (1, 2, 7, 23):
         assert method.select(tokens, num_keep, context).equal(most[:num_keep])
+
+
+@pytest.mark.parametrize("spec", ["divprune:refine=true", "divprune:distance_dtype=as-published"])
+def test_parameters_may_end_the_nesting(spec: str) -> None:
+    assert get_method("divprune:min_distance=0.1").is_nested
+    assert not get_method(spec).is_nested
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
@@ -161,6 +163,7 @@ def test_averages_weigh_one(name: str) -> None:
 
 
 def test_the_lists_above_are_complete() -> None:
+    # Each of them keeps other tokens where it keeps more; every other method is tried by the test of nested picks.
     assert set(NAMES) - NESTED == {
         "uniform",
         "pooling",
