@@ -1,0 +1,83 @@
+"""What mkdocs does beyond mkdocs.yml: pages of files outside docs/, links to them, and the methods' navigation."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from posixpath import dirname, normpath, relpath
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parent.parent
+PAGES = {
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
+    "CHANGELOG.md": "changelog.md",
+    "divprune/embedded/checkpoint/README.md": "embedded-model.md",
+    "divprune/embedded/video_checkpoint/README.md": "embedded-video-model.md",
+}
+"""Pages of the site that are files of the repository, which has them where its readers look."""
+METHODS = "METHODS"
+"""Stands in mkdocs.yml for the pages of all methods."""
+_LINK = re.compile(r"(\]\()([^)\s#:]+)(#[^)\s]*)?(\))")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put a page for each method into the navigation."""
+    folder = Path(config.docs_dir) / "methods"
+    pages: list[Any] = [{path.stem: f"methods/{path.name}"} for path in sorted(folder.glob("*.md"))]
+    own = [page for page in pages if "README" not in page]
+    for entry in config.nav or []:
+        for children in entry.values():
+            if isinstance(children, list) and METHODS in children:
+                place = children.index(METHODS)
+                children[place : place + 1] = own
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages, and the examples as files to download."""
+    for origin, uri in PAGES.items():
+        files.append(File.generated(config, uri, content=_without_front_matter(ROOT / origin)))
+    for path in sorted((ROOT / "examples").rglob("*")):
+        if path.suffix in (".py", ".toml", ".ipynb"):
+            files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Let links that leave docs/ in the repository lead to the site's pages."""
+    origins = {uri: origin for origin, uri in PAGES.items()}
+    uri = page.file.src_uri
+    return relinked(markdown, origins.get(uri, f"docs/{uri}"), uri)
+
+
+def relinked(markdown: str, origin: str, uri: str, pages: Mapping[str, str] = PAGES) -> str:
+    """Rewrite the relative links of a page.
+
+    Args:
+        markdown: its text.
+        origin: where it lies in the repository.
+        uri: where it lies in the site.
+        pages: the site's pages of files outside docs/, by where they lie in the repository.
+    """
+
+    def replaced(match: re.Match[str]) -> str:
+        target = normpath(f"{dirname(origin)}/{match[2]}").removeprefix("/")
+        if target.startswith("docs/"):
+            own = target.removeprefix("docs/")
+        elif target in pages:
+            own = pages[target]
+        elif target.startswith("examples/"):
+            own = target
+        else:
+            return match[0]
+        return f"{match[1]}{relpath(own, dirname(uri) or '.')}{match[3] or ''}{match[4]}"
+
+    return _LINK.sub(replaced, markdown)
+
+
+def _without_front_matter(path: Path) -> str:
+    return re.sub(r"\A---\n.*?\n---\n", "", path.read_text(encoding="utf-8"), flags=re.S)
