@@ -4,8 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
 
 import divprune
+from divprune.cli.main import app
 from tools.check_site import problems
 
 ROOT = Path(__file__).parent.parent
@@ -76,3 +78,19 @@ def test_the_site_needs_no_font_or_script_of_others() -> None:
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     assert re.search(r"^  font: false$", text, flags=re.M)
     assert "http" not in text
+
+
+COMMAND_PAGES = [DOCS / f"{name}.md" for name in ("index", "start", "choose", "faq")] + [
+    *(DOCS / "recipes").glob("*.md")
+]
+
+
+@pytest.mark.parametrize("page", COMMAND_PAGES, ids=lambda page: page.stem)
+def test_commands_have_the_options_that_pages_give_them(page: Path) -> None:
+    commands = typer.main.get_command(app).commands
+    for line in re.findall(r"^divprune (.+)$", page.read_text(encoding="utf-8"), flags=re.M):
+        name, *words = re.sub(r" -- .*| #.*", "", line).split()
+        if name.startswith("-"):
+            continue
+        known = {option for parameter in commands[name].params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= known, line

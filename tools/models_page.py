@@ -65,7 +65,7 @@ def _row(support: Support, family: FamilySupport) -> str:
     working = [mode for modes in support.groups.values() for mode in modes if family.cells[mode].outcome == "ok"]
     cells = (
         f"<code>{family.name}</code>",
-        " and ".join(f"{kind}s" for kind in family.kinds),
+        ", ".join(f"{kind}s" for kind in family.kinds),
         f"<code>{family.example}</code>",
         *(_counted(family, modes) for modes in support.groups.values()),
         "yes" if family.model_type in TOWERS else "",
@@ -88,4 +88,4 @@ def _counted(family: FamilySupport, modes: tuple[str, ...]) -> str:
 def _served(family: FamilySupport) -> str:
     architecture = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(family.model_type)
     served = next((each for each in SERVED_FAMILIES if each.architecture == architecture), None)
-    return "" if served is None else " and ".join(f"{modality}s" for modality in served.modalities)
+    return "" if served is None else ", ".join(f"{modality}s" for modality in served.modalities)

@@ -46,5 +46,5 @@ def published_table() -> str:
         paper = papers[row.source]
         others = ", ".join(f"`{name}` {percent}" for name, percent in row.percent.items() if name != "divprune")
         kept = f"{row.num_kept} ({row.num_kept / NUM_TOKENS:.3f})"
-        cells.append((f"[{paper.citation}]({paper.url})", kept, f"{row.percent['divprune']}", others))
-    return markdown_table(("measured by", "kept of 576", "`divprune`", "others"), cells, numbers_from=4)
+        cells.append((f"[{row.source} ({paper.year})]({paper.url})", kept, f"{row.percent['divprune']}", others))
+    return markdown_table(("measured in the paper of", "kept of 576", "divprune", "others"), cells, numbers_from=4)
