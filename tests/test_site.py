@@ -92,5 +92,7 @@ def test_commands_have_the_options_that_pages_give_them(page: Path) -> None:
         name, *words = re.sub(r" -- .*| #.*", "", line).split()
         if name.startswith("-"):
             continue
-        known = {option for parameter in commands[name].params for option in parameter.opts}
+        known = {
+            option for parameter in commands[name].params for option in (*parameter.opts, *parameter.secondary_opts)
+        }
         assert {word for word in words if word.startswith("--")} <= known, line
