@@ -7,6 +7,7 @@ import pytest
 
 from divprune.methods.registry import built_in
 from divprune.records import Record
+from tools import reader_tables
 from tools import wins_and_losses as words
 from tools.kept_drawings import ALL_TOKENS, FOLDER, drawing, drawings, is_drawn, kept_by, kept_section, modality_of
 
@@ -70,3 +71,15 @@ def test_wins_and_losses_are_told_by_intervals(monkeypatch: pytest.MonkeyPatch) 
     )
     assert "worse than `divprune` (90.0)" in words.wins_and_losses("random", ["image"])
     assert words.wins_and_losses("absent", ["image"]).startswith("Not measured at equal tokens")
+
+
+def test_a_wish_is_answered_by_the_best_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    unpruned = row("unpruned", 99, 1) | {"keep_ratio": 1.0, "matching": None, "num_kept": 256.0}
+    scores = {"random": 70, "divprune": 90, "otprune": 95, "tops": 97, "cls-attention": 98}
+    rows = [unpruned, *(row(name, mean, 1) | {"keep_ratio": 0.098} for name, mean in scores.items())]
+    monkeypatch.setattr(reader_tables, "suite", lambda modality: Record("eval-scenes", {}, rows, {}))
+    anywhere, encoder, *_ = reader_tables.QUESTIONS
+    monkeypatch.setattr(reader_tables, "QUESTIONS", (anywhere, (*encoder[:2], 0.098, encoder[3])))
+    lines = reader_tables.which_method("methods").splitlines()[2:]
+    assert [line.split("`")[1] for line in lines] == ["otprune", "cls-attention"]
+    assert lines[0].endswith("| 25 of 256, 11 % of the FLOPs | 95.0 | 70.0 | 99.0 |")
