@@ -29,6 +29,8 @@ PAGE = '<html><head>{head}</head><body><a href="https://example.org/">elsewhere<
         ("<style>@import 'https://example.org/c.css';</style>", "", "loads https://example.org/c.css"),
         ("", '<p style="background: url(https://example.org/d.png)">', "loads https://example.org/d.png"),
         ("", '<pre class="mermaid">graph TD</pre>', "mermaid diagram"),
+        ("", '<a href="there.png#part">there</a><a href="mailto:a@example.org">write</a>', None),
+        ("", '<a href="gone.html">gone</a>', "lacks gone.html"),
         ("", '<img src="data:image/png;base64,AAAA">', None),
     ],
 )

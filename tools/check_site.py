@@ -1,7 +1,7 @@
 """Check the built site: `python -m tools.check_site site`. A browser must need nothing from another host to show it.
 
-Scripts, styles, fonts, images and frames come from the site itself, and are there; links to other hosts are a reader's
-choice.
+Scripts, styles, fonts, images and frames come from the site itself, and are there, as are the pages it links to; links
+to other hosts are a reader's choice.
 Nothing on a page asks for a diagram, for which the theme's script would load one from elsewhere.
 """
 
@@ -26,6 +26,7 @@ class _Page(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.loaded: list[str] = []
+        self.linked: list[str] = []
         self.has_diagram = False
         self._in_style = False
 
@@ -39,6 +40,8 @@ class _Page(HTMLParser):
             if (tag, name) in _LOADED:
                 self.loaded += _candidates(value) if name == "srcset" else [value]
         self.loaded += in_style(given.get("style", ""))
+        if tag == "a" and not urlsplit(given.get("href", "")).scheme:
+            self.linked.append(given.get("href", ""))
 
     def handle_data(self, data: str) -> None:
         if self._in_style:
@@ -62,7 +65,7 @@ def problems(site: Path) -> Iterator[str]:
     for path in sorted(site.rglob("*.html")):
         page = _Page()
         page.feed(path.read_text(encoding="utf-8"))
-        yield from _wrong(site, path, page.loaded)
+        yield from _wrong(site, path, page.loaded + page.linked)
         if page.has_diagram:
             yield f"{path.relative_to(site)} has a mermaid diagram, which needs a script from another host"
     for path in sorted(site.rglob("*.css")):
@@ -77,7 +80,8 @@ def _wrong(site: Path, path: Path, addresses: list[str]) -> Iterator[str]:
             yield f"{name} loads {address}"
         elif parts.scheme == "" and parts.path:
             folder = site if parts.path.startswith("/") else path.parent
-            if not (folder / unquote(parts.path).lstrip("/")).is_file():
+            target = folder / unquote(parts.path).lstrip("/")
+            if not (target / "index.html" if target.is_dir() else target).is_file():
                 yield f"{name} lacks {address}"
 
 

@@ -21,6 +21,16 @@ PAGES = {
 """Pages of the site that are files of the repository, which has them where its readers look."""
 METHODS = "METHODS"
 """Stands in mkdocs.yml for the pages of all methods."""
+SEARCH_BOOSTS = {
+    "start.md": 2,
+    "choose.md": 2,
+    "faq.md": 2,
+    "recipes/": 2,
+    "serving.md": 3,
+    "api/": 0.3,
+    "changelog.md": 0.1,
+}
+"""How much a page weighs among what the search finds, by how its name begins; others weigh 1."""
 _LINK = re.compile(r"(\]\()([^)\s#:]+)(#[^)\s]*)?(\))")
 
 
@@ -51,6 +61,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Let links that leave docs/ in the repository lead to the site's pages."""
     origins = {uri: origin for origin, uri in PAGES.items()}
     uri = page.file.src_uri
+    boost = next((boost for start, boost in SEARCH_BOOSTS.items() if uri.startswith(start)), None)
+    if boost is not None:
+        page.meta["search"] = {"boost": boost}
     return relinked(markdown, origins.get(uri, f"docs/{uri}"), uri)
 
 
