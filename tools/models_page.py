@@ -1,4 +1,4 @@
-"""Write docs/models.md: every model family with the ways of calling that work, filtered by docs/assets/filter.js.
+"""Write docs/models.md: every model family with the ways of calling that work, filtered by docs/assets/site.js.
 
 The words and numbers are those of docs/support.md; HTML, since Markdown's tables carry nothing that a filter reads.
 """
@@ -49,7 +49,7 @@ def models_page(support: Support) -> str:
 
 
 def _filter(support: Support) -> str:
-    """What a reader ticks; filter.js shows it, without a script there is nothing to tick."""
+    """What a reader ticks; site.js shows it, without a script there is nothing to tick."""
     groups = "".join(
         f"<fieldset><legend>{title}</legend>{''.join(map(_tick, modes))}</fieldset>"
         for title, modes in support.groups.items()

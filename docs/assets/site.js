@@ -55,5 +55,16 @@
     }
   }
 
+  // The theme's search has no name, and its wide tables cannot be scrolled by keys.
+  function reachable() {
+    document.querySelector(".md-search")?.setAttribute("aria-label", "Search");
+    for (const table of document.querySelectorAll(".md-typeset__scrollwrap")) {
+      if (table.scrollWidth > table.clientWidth) {
+        table.tabIndex = 0;
+      }
+    }
+  }
+
   document.addEventListener("DOMContentLoaded", start);
+  window.addEventListener("load", () => requestAnimationFrame(reachable));
 })();
