@@ -61,6 +61,15 @@ def test_links_that_leave_the_docs_lead_to_pages_of_the_site() -> None:
     assert relinked("[a](docs/versions.md)", "CONTRIBUTING.md", "contributing.md") == "[a](versions.md)"
 
 
+def test_figures_follow_the_switch_of_the_site() -> None:
+    switched = pytest.importorskip("tools.site_hooks", exc_type=ImportError).switched
+    source = '<source media="(prefers-color-scheme: dark)" srcset="figures/a-dark.png">'
+    picture = f'<p><picture>{source}<img alt="A" src="figures/a.png"></picture></p>'
+    both = '<img alt="A" src="figures/a.png#only-light"><img alt="A" src="figures/a-dark.png#only-dark">'
+    assert switched(picture) == f"<p>{both}</p>"
+    assert switched('<img alt="A" src="a.png">') == '<img alt="A" src="a.png">'
+
+
 def test_every_public_name_is_in_the_reference() -> None:
     listed = re.findall(r"^::: (\S+)$", "".join(page.read_text() for page in (DOCS / "api").glob("*.md")), flags=re.M)
     assert len(set(listed)) == len(listed)

@@ -1,14 +1,22 @@
-"""The image that README.md begins with, light or dark as the reader's page is."""
+"""The image that README.md and the site begin with, light or dark as the reader's page is."""
 
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-NAMES = ("docs/figures/kept-on-image.png", "docs/figures/kept-on-image-dark.png")
-WORDS = "An image, and the patches whose tokens each method keeps"
+FIGURES = Path(__file__).parent.parent / "docs" / "figures"
+PREFERRED = ("answers", "kept-on-image")
+"""Figures by name; the first that has been drawn is shown."""
+WORDS = "Images, and the patches whose tokens are kept"
 
 
-def hero(root: Path = ROOT) -> str:
-    """HTML that shows the light image, and the dark one on dark pages, where it has been drawn."""
-    light, dark = NAMES
-    source = f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">' if (root / dark).is_file() else ""
-    return f'<picture>{source}<img alt="{WORDS}" src="{light}"></picture>'
+def hero(folder: str, figures: Path = FIGURES) -> str:
+    """HTML that shows the light figure, and on dark pages the dark one, where it has been drawn.
+
+    Args:
+        folder: where the figures are, as the page links to them.
+        figures: where they are on disk.
+    """
+    name = next(name for name in PREFERRED if (figures / f"{name}.png").is_file())
+    dark = f"{name}-dark.png"
+    source = f'<source media="(prefers-color-scheme: dark)" srcset="{folder}/{dark}">'
+    drawn = source if (figures / dark).is_file() else ""
+    return f'<picture>{drawn}<img alt="{WORDS}" src="{folder}/{name}.png"></picture>'

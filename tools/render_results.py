@@ -40,7 +40,7 @@ from tools.tuning_table import tuning_shape_table, tuning_table
 ROOT = Path(__file__).parent.parent
 FILES = (
     "README.md",
-    *(f"docs/{name}.md" for name in ("results", "reproduce", "fidelity", "serving", "tune", "choose", "faq")),
+    *(f"docs/{name}.md" for name in ("results", "reproduce", "fidelity", "serving", "tune", "choose", "faq", "index")),
 )
 PRINTED_TABLES = ("table1", "table2", "table3", "ablations")
 
@@ -215,7 +215,8 @@ def _without_seeds(rows: Rows) -> Rows:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "hero": hero,
+    "hero": partial(hero, "figures"),
+    "hero-readme": partial(hero, "docs/figures"),
     "families": families_line,
     "citation": citation,
     "fidelity": fidelity_table,

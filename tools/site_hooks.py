@@ -31,6 +31,10 @@ SEARCH_BOOSTS = {
     "changelog.md": 0.1,
 }
 """How much a page weighs among what the search finds, by how its name begins; others weigh 1."""
+_PICTURE = re.compile(
+    r'<picture><source media="\(prefers-color-scheme: dark\)" srcset="([^"]+)" ?/?>'
+    r'<img alt="([^"]*)" src="([^"]+)" ?/?></picture>'
+)
 _LINK = re.compile(r"(\]\()([^)\s#:]+)(#[^)\s]*)?(\))")
 
 
@@ -65,6 +69,16 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if boost is not None:
         page.meta["search"] = {"boost": boost}
     return relinked(markdown, origins.get(uri, f"docs/{uri}"), uri)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Let figures follow the site's own switch between light and dark."""
+    return switched(html)
+
+
+def switched(html: str) -> str:
+    """Put two images, of which the theme shows one, in the place of a picture that follows the browser's setting."""
+    return _PICTURE.sub(r'<img alt="\2" src="\3#only-light"><img alt="\2" src="\1#only-dark">', html)
 
 
 def relinked(markdown: str, origin: str, uri: str, pages: Mapping[str, str] = PAGES) -> str:
