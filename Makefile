@@ -1,8 +1,9 @@
 # Everything here works on a clean clone with nothing but make and Python >= 3.11.
 #
 # Environments: .venv holds what a user gets (the core dependencies), .venv-test also what checks and tests need,
-# .venv-floor the oldest transformers, .venv-serving vLLM, .venv-eval lmms-eval, .venv-demo gradio. .vllm-next is a folder with the Python
-# files of a newer vLLM. A stamp file marks each as complete, so a second call costs nothing.
+# .venv-floor the oldest transformers, .venv-serving vLLM, .venv-eval lmms-eval, .venv-demo gradio, .venv-docs what builds
+# the site and runs the examples. .vllm-next is a folder with the Python files of a newer vLLM. A stamp file marks each
+# as complete, so a second call costs nothing.
 
 PYTHON ?= python3
 TEST_WORKERS ?= 2
@@ -41,7 +42,7 @@ INSTALL_EVAL = install $(QUIET) -c constraints-eval.txt
 SERVING_WORKERS = -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-coverage test-parity test-floor test-serving test-serving-next test-kernel test-eval test-demo test-latest check format bench bench-gpu rehearse-gpu gpu-wheels bench-serving figures readme support clean
+.PHONY: help run demo test test-coverage test-parity test-floor test-serving test-serving-next test-kernel test-eval test-demo test-docs test-latest check format bench bench-gpu rehearse-gpu gpu-wheels bench-serving figures readme support docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 24
@@ -94,6 +95,10 @@ test-eval: .venv-eval/.stamp  ## the tests of the lmms-eval plugin, its tasks an
 test-demo: .venv-demo/.stamp  ## the tests of the web demo; in Chromium too, where one is installed
 	$(TEST_ENVIRONMENT) .venv-demo/bin/python -m pytest -W ignore -n $(TEST_WORKERS) --dist loadfile tests/web_demo
 
+test-docs: docs  ## build the site, and run the examples and the notebook with the libraries that they show
+	$(TEST_ENVIRONMENT) .venv-docs/bin/python -m pytest -n $(TEST_WORKERS) tests/test_examples.py tests/test_site.py
+	$(TEST_ENVIRONMENT) .venv-docs/bin/python -m pytest --nbmake examples/quickstart.ipynb
+
 check: .venv-test/.stamp  ## lint, format and types
 	.venv-test/bin/ruff check .
 	.venv-test/bin/ruff format --check .
@@ -136,7 +141,11 @@ figures: .venv-test/.stamp  ## draw docs/figures.md and its pictures from result
 readme: .venv/.stamp  ## write the tables of README.md and docs from results/, and docs/methods/
 	.venv/bin/python -m tools.render_results
 
-support: .venv/.stamp .venv-test/.stamp .venv-floor/.stamp  ## run the parity suite, and write docs/support.md from what it finds
+docs: .venv-docs/.stamp  ## build the documentation into site/, which a browser can open without a network
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs --quiet build
+	.venv-docs/bin/python -m tools.check_site site
+
+support: .venv/.stamp .venv-test/.stamp .venv-floor/.stamp  ## run the parity suite, and write docs/support.md and docs/models.md from what it finds
 	for python in .venv-test/bin/python .venv-floor/bin/python $(SUPPORT_ALSO); do \
 	$(TEST_ENVIRONMENT) $$python -m pytest -q -n $(TEST_WORKERS) tests/parity --write-support || exit 1; done
 	.venv/bin/python -m tools.render_support
@@ -193,8 +202,13 @@ support: .venv/.stamp .venv-test/.stamp .venv-floor/.stamp  ## run the parity su
 	.venv-demo/bin/python tests/prepare_environment.py
 	@touch $@
 
+.venv-docs/.stamp: pyproject.toml constraints.txt
+	@$(call create_environment,.venv-docs)
+	.venv-docs/bin/python -m pip $(INSTALL) -e '.[docs]'
+	@touch $@
+
 clean:  ## remove environments, caches and build output
-	rm -rf .venv .venv-test .venv-floor .venv-serving .venv-eval .venv-demo .venv-latest .venv-gpu .gpu-rehearsal wheels .vllm-next build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-test .venv-floor .venv-serving .venv-eval .venv-demo .venv-docs .venv-latest .venv-gpu .gpu-rehearsal wheels .vllm-next build dist site .mypy_cache .pytest_cache .ruff_cache
 
 define create_environment
 $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("divprune needs Python 3.11 or newer, found " \

@@ -92,7 +92,7 @@ def read_tuned(path: str | Path) -> TunedSetting:
 def load_tuned(path: str | Path, model: "PreTrainedModel") -> dict[str, Any]:
     """Return how `divprune tune` found that a model may be pruned.
 
-    Example:
+    Examples:
         >>> with prune(model, **load_tuned("tuned.json", model)):
         ...     output = model.generate(**inputs)
 

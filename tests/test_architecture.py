@@ -184,7 +184,7 @@ def test_every_part_is_known() -> None:
 # Folders with another reason: shared helpers, the suite behind docs/support.md, and the evaluation environment.
 NOT_MIRRORED = {"support", "parity", "harness"}
 # Tests of the repository as a whole: its layout, wheel, pages, tables and pins.
-TOP_LEVEL = {"architecture", "packaging", "readme", "scene_tables", "versions"}
+TOP_LEVEL = {"architecture", "examples", "method_pages", "packaging", "readme", "scene_tables", "site", "versions"}
 
 
 def test_tests_mirror_the_package() -> None:

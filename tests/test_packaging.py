@@ -70,7 +70,7 @@ def test_metadata(wheel: Path) -> None:
     assert metadata["Name"] == "divprune"
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.11"
-    extras = {"video", "viz", "exact", "captions", "vllm", "ray", "eval", "demo", "dev"}
+    extras = {"video", "viz", "exact", "captions", "vllm", "ray", "eval", "demo", "docs", "dev"}
     assert set(metadata.get_all("Provides-Extra") or []) == extras
     assert "divprune = divprune.cli.main:app" in entry_points
     assert "divprune = divprune.vllm_plugin.registration:register" in entry_points
@@ -108,7 +108,7 @@ def test_missing_file_is_one_line_in_a_real_process(installed: Path, tmp_path: P
     assert finished.stderr == "error: no such image: nowhere.png\n"
 
 
-@pytest.mark.parametrize("target", ["run", "test", "test-serving", "check", "bench"])
+@pytest.mark.parametrize("target", ["run", "test", "test-serving", "test-docs", "check", "bench", "docs"])
 def test_makefile_target_can_be_planned(target: str) -> None:
     finished = subprocess.run(["make", "--dry-run", target], capture_output=True, text=True, check=False, cwd=ROOT)
     assert finished.returncode == 0, finished.stderr

@@ -12,10 +12,12 @@ from divprune.methods.registry import built_in
 from divprune.records import Record
 from tools.cost_tables import serving_table, soak_table
 from tools.method_pages import FOLDER, INDEX, as_text, pages
+from tools.models_page import models_page
 from tools.render_results import FILES, RESULTS, TABLES, render, scenes_table, selection_table
-from tools.render_support import PAGE, page
+from tools.render_support import MODELS, PAGE, page
 
 ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -27,6 +29,7 @@ def test_tables_are_what_the_records_say(name: str) -> None:
 
 def test_the_support_page_is_what_the_parity_suite_found() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(load_support()), "run `make support`"
+    assert MODELS.read_text(encoding="utf-8") == models_page(load_support()), "run `make support`"
 
 
 def test_every_method_has_a_page_of_its_own_that_is_current() -> None:
@@ -67,9 +70,9 @@ def test_every_table_is_used() -> None:
 
 
 def test_rendering_replaces_only_what_is_marked() -> None:
-    text = "before\n<!-- table:methods -->\nold\n<!-- /table -->\nafter"
+    text = "before\n<!-- table:fidelity -->\nold\n<!-- /table -->\nafter"
     rendered = render(text)
-    assert rendered.startswith("before\n<!-- table:methods -->\n| method |")
+    assert rendered.startswith("before\n<!-- table:fidelity -->\n| method |")
     assert rendered.endswith("\n<!-- /table -->\nafter")
     assert "\nold\n" not in rendered
     assert render(rendered) == rendered
@@ -168,11 +171,30 @@ def test_a_record_of_another_benchmark_is_refused(tmp_path: Path, monkeypatch: p
 
 
 def test_python_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.S)
-    assert len(blocks) == 2
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})
-    assert "25 of 256 tokens" in capsys.readouterr().out
+    """The whole example first: the snippet above it is of the same model and inputs."""
+    snippet, whole = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    names: dict[str, Any] = {}
+    for block in (whole, snippet):
+        exec(compile(block, "README.md", "exec"), names)
+    printed = capsys.readouterr().out
+    assert "25 of 256 tokens (9.8%)" in printed
+    assert "64 of 256 tokens (25.0%)" in printed
+
+
+def test_the_readme_is_read_to_its_end() -> None:
+    assert len(README.splitlines()) < 130
+    assert max(map(len, README.splitlines())) < 250
+
+
+def test_the_first_screen_says_what_it_gains_and_under_which_conditions() -> None:
+    first_screen = README.partition("## Install")[0]
+    for words in (
+        "**First token 4.0 x as fast**",
+        "bfloat16",
+        "requests a second**",
+        "the *paper's* numbers, not ours",
+    ):
+        assert words in first_screen
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -18,8 +18,10 @@ from divprune.outputs import write_whole
 from divprune.records import Record, load_record
 from divprune.vllm_plugin.families import SERVED_FAMILIES
 from divprune.vllm_plugin.refusals import served_with, why_refused
+from tools.kept_drawings import kept_section, write_drawings
 from tools.markdown import markdown_table
 from tools.scene_tables import method_table
+from tools.wins_and_losses import wins_and_losses
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "docs" / "methods"
@@ -41,6 +43,10 @@ EQUAL_LEGEND = (
     "*equal*: what is made equal between methods, tokens kept or FLOPs of the prefill; empty where the method itself "
     "says how much it keeps, nothing is pruned or nothing is shown."
 )
+_INDEX_LEAD = """\
+[Which one do I take?](../choose.md#which-method) [How near is each to its paper?](../fidelity.md) By name and
+parameters, as in `random:seed=3`, they go to `prune(model, ...)` and to `--method` of every command, and so does
+[one of your own](../recipes/own-method.md)."""
 _NOTE = "<!-- Written by `make readme` from the method's class and the records; do not edit. -->"
 
 
@@ -65,19 +71,33 @@ def write_pages() -> None:
         if path.name not in wanted:
             path.unlink()
             print(f"docs/methods/{path.name} removed")
+    write_drawings()
 
 
 def _index(infos: Sequence[MethodInfo]) -> str:
-    rows = [(f"[`{info.name}`]({info.name}.md)", as_text(info.summary), info.acts, info.fidelity) for info in infos]
-    table = markdown_table(("method", "keeps", "acts", "fidelity"), rows, numbers_from=4)
-    return f"{_NOTE}\n# Methods\n\n{table}\n\n[How near each is to its paper](../fidelity.md), and how to compare.\n"
+    rows = [
+        (
+            f"[`{info.name}`]({info.name}.md)",
+            as_text(info.summary),
+            info.acts,
+            ", ".join(need.replace("_", " ") for need in info.needs),
+            "yes" if info.merges else "",
+            info.fidelity,
+            "a control" if info.paper is None else f"[{info.paper.year}]({info.paper.url})",
+        )
+        for info in infos
+    ]
+    header = ("method", "keeps", "acts", "reads besides the tokens", "merges", "fidelity", "paper")
+    return f"{_NOTE}\n# Methods\n\n{_INDEX_LEAD}\n\n{markdown_table(header, rows, numbers_from=len(header))}\n"
 
 
 def _page(method: type[Method], info: MethodInfo) -> str:
     sections = {
         f"`{info.name}`": _idea(method),
+        "What it keeps": kept_section(method),
         "Parameters": _parameters(info),
         "Fidelity": _fidelity(method),
+        "When it wins and loses here": wins_and_losses(method.name, sorted(method.modalities)),
         "What it reads": _needs(method),
         "Where it works": _where(method),
         "In the records": _records(method),
@@ -192,6 +212,11 @@ def _records(method: type[Method]) -> str:
     return "\n\n".join(parts) or "Not measured yet."
 
 
+def _folded(summary: str, text: str) -> str:
+    """Text behind a summary that opens it, on the site as on GitHub."""
+    return f'<details markdown="1">\n<summary>{summary}</summary>\n\n{text}\n\n</details>'
+
+
 def _scenes(record: Record, rows: Sequence[Mapping[str, Any]]) -> str:
     answered = [row for row in rows if row["refusal"] is None]
     refusals = dict.fromkeys(row["refusal"] for row in rows if row["refusal"] is not None)
@@ -199,7 +224,7 @@ def _scenes(record: Record, rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [f"{record.config['notice']} {numbered} [All methods](../results.md)."]
     lines += [method_table(record, answered), EQUAL_LEGEND] if answered else []
     lines += ["\n".join(f"- refused: {as_text(reason)}" for reason in refusals)] if refusals else []
-    return "\n\n".join(lines)
+    return _folded(f"{record.name}.json, {record.config['positions']} positions", "\n\n".join(lines))
 
 
 def _paper(info: MethodInfo) -> str:

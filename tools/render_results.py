@@ -12,26 +12,37 @@ from statistics import fmean
 from typing import Any
 
 from divprune.errors import RecordError
-from divprune.huggingface import supported_families
-from divprune.methods import MethodInfo, available_methods
 from divprune.methods.registry import built_in
 from divprune.outputs import write_whole
 from divprune.records import Record, load_record
 from divprune.serving.served_methods import SERVED_FILE, served_text
 from tools.cost_tables import bench_table, serving_table, soak_table
-from tools.figure_block import figure_block
 from tools.gpu_tables import gpu_tables, selection_gpu_table
+from tools.hero import hero
 from tools.markdown import markdown_table
 from tools.method_pages import deviation, write_pages
 from tools.paper_tables import plan_table, reproduced_table
+from tools.published_scores import published_table
+from tools.reader_tables import (
+    citation,
+    families_line,
+    flop_table,
+    headline_numbers,
+    paper_accuracy,
+    random_table,
+    sparsevlm_table,
+    which_method,
+)
 from tools.scene_tables import greedy_table, suite_table
 from tools.served_table import served_table
 from tools.tuning_table import tuning_shape_table, tuning_table
 
 ROOT = Path(__file__).parent.parent
-FILES = ("README.md", "docs/results.md", "docs/reproduce.md", "docs/fidelity.md", "docs/serving.md", "docs/tune.md")
+FILES = (
+    "README.md",
+    *(f"docs/{name}.md" for name in ("results", "reproduce", "fidelity", "serving", "tune", "choose", "faq", "index")),
+)
 PRINTED_TABLES = ("table1", "table2", "table3", "ablations")
-SUMMARY_KEEP_RATIO = 0.098
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -83,29 +94,6 @@ def _table(path: Path, table: Callable[[Record], str]) -> str | None:
         ) from None
 
 
-def families_list() -> str:
-    """Every supported model family, as transformers calls it."""
-    names = [family.name for family in supported_families()]
-    return f"{len(names)} model families: {', '.join(f'`{name}`' for name in names)}."
-
-
-def methods_table() -> str:
-    """Every built-in method."""
-    rows = []
-    for info in available_methods():
-        parameters = ", ".join(f"`{name}={value}`" for name, value in info.parameters.items())
-        cells = (
-            f"[`{info.name}`](docs/methods/{info.name}.md)",
-            info.summary.rstrip("."),
-            info.acts.replace("language model", "LLM"),
-        )
-        reads = ", ".join(need.replace("_", " ") for need in info.needs)
-        merges = "yes" if info.merges else ""
-        rows.append((*cells, reads, merges, parameters, _paper(info), info.fidelity))
-    header = ("method", "keeps", "acts", "reads besides the tokens", "merges", "parameters", "from", "fidelity")
-    return markdown_table(header, rows, numbers_from=len(header))
-
-
 def fidelity_table() -> str:
     """Every method of a paper: how near it is, and what deviates."""
     rows = []
@@ -115,12 +103,6 @@ def fidelity_table() -> str:
             rows.append((name, method.fidelity, deviation(method), method.paper.citation))
     header = ("method", "fidelity", "what deviates", "paper")
     return markdown_table(header, rows, numbers_from=len(header))
-
-
-def _paper(info: MethodInfo) -> str:
-    if info.paper is None:
-        return "a control"
-    return info.paper.citation if info.paper.url is None else f"[{info.paper.citation}]({info.paper.url})"
 
 
 def selection_table(record: Record) -> str:
@@ -207,12 +189,6 @@ def scenes_table(record: Record) -> str:
     return _scenes(_without_seeds(record.rows))
 
 
-def scenes_summary(record: Record) -> str:
-    """The references and the settings at the paper's share."""
-    rows = [row for row in _without_seeds(record.rows) if row["keep_ratio"] in (0, 1, SUMMARY_KEEP_RATIO)]
-    return _scenes(rows)
-
-
 def _scenes(rows: Rows) -> str:
     cells = [
         (
@@ -239,21 +215,28 @@ def _without_seeds(rows: Rows) -> Rows:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "families": families_list,
-    "methods": methods_table,
+    "hero": partial(hero, "figures"),
+    "hero-readme": partial(hero, "docs/figures"),
+    "families": families_line,
+    "citation": citation,
     "fidelity": fidelity_table,
     "served": served_table,
-    "figures": figure_block,
     "gpu": lambda: gpu_tables(ROOT / "results"),
+    "numbers": headline_numbers,
+    "paper-accuracy": paper_accuracy,
+    "which": partial(which_method, "methods"),
+    "which-readme": partial(which_method, "docs/methods"),
+    "published": published_table,
+    "random": random_table,
+    "flops": flop_table,
+    "sparsevlm": sparsevlm_table,
     "paper-plan": plan_table,
     **{f"paper-{name}": partial(reproduced_table, name, ROOT / "results" / "paper") for name in PRINTED_TABLES},
 }
 RESULTS: dict[str, tuple[str, Callable[[Record], str]]] = {
     "pipeline": ("pipeline", pipeline_table),
-    "selection": ("selection", selection_table),
     "selection-details": ("selection", selection_details),
     "scenes": ("scenes", scenes_table),
-    "scenes-summary": ("scenes", scenes_summary),
     "eval-scenes": ("eval-scenes", suite_table),
     "eval-scenes-compact": ("eval-scenes-compact", suite_table),
     "eval-scenes-video": ("eval-scenes-video", suite_table),

@@ -1,6 +1,6 @@
-"""Write docs/support.md from divprune/huggingface/families/support.json: `python -m tools.render_support`.
+"""Write docs/support.md and docs/models.md from huggingface/families/support.json: `python -m tools.render_support`.
 
-`make support` runs the parity suite first, which writes that file. Nothing on the page is typed by hand.
+`make support` runs the parity suite first, which writes that file. Nothing on the pages is typed by hand.
 """
 
 from collections.abc import Iterable
@@ -8,9 +8,11 @@ from pathlib import Path
 
 from divprune.huggingface.families.support import Support, SupportTable, load_support, support_tables
 from divprune.outputs import write_whole
+from tools.models_page import models_page
 from tools.render_results import markdown_table
 
-PAGE = Path(__file__).parent.parent / "docs" / "support.md"
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE, MODELS = DOCS / "support.md", DOCS / "models.md"
 
 HEAD = """\
 # What is supported
@@ -64,11 +66,12 @@ def _as_text(note: str) -> str:
 
 
 def main() -> None:
-    """Rewrite the page if it has changed."""
-    text = page(load_support())
-    if not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != text:
-        write_whole(PAGE, text)
-        print(f"{PAGE.name} rewritten")
+    """Rewrite the pages that have changed."""
+    support = load_support()
+    for path, text in ((PAGE, page(support)), (MODELS, models_page(support))):
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            write_whole(path, text)
+            print(f"{path.name} rewritten")
 
 
 if __name__ == "__main__":

@@ -264,7 +264,7 @@ def prune(
 ) -> Iterator[Pruning]:
     """Prune a model inside a `with` block; arguments, errors and handle as for `attach`.
 
-    Example:
+    Examples:
         >>> with prune(model, DivPrune(), keep_ratio=0.098) as pruning:
         ...     output = model.generate(**inputs, max_new_tokens=32)
         >>> pruning.last.num_kept

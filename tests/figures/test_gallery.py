@@ -8,7 +8,7 @@ from PIL import Image
 
 from divprune.figures import FIGURES, Drawing, Sources, draw_figures, gallery_page
 from divprune.figures.catalog import COMMANDS
-from tools.figure_block import PREFERRED, figure_block
+from tools.hero import hero
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE, FOLDER, RESULTS = ROOT / "docs" / "figures.md", ROOT / "docs" / "figures", Sources(ROOT / "results")
@@ -56,8 +56,10 @@ def test_the_committed_files_are_drawn_from_the_records_there_are() -> None:
         assert stamp in (FOLDER / f"{spec.name}.svg").read_text(encoding="utf-8"), "run `make figures`"
 
 
-def test_the_readme_shows_three_of_them() -> None:
-    shown = re.findall(r"\(docs/figures/([\w-]+)\.png\)", figure_block())
-    assert len(shown) == 3
-    assert shown == [name for name in PREFERRED if name in shown]
-    assert set(PREFERRED) <= {spec.name for spec in FIGURES}
+def test_readme_begins_with_one_of_them_light_or_dark(tmp_path: Path) -> None:
+    shown = re.search(r'src="docs/figures/([^"]+)"', hero("docs/figures"))[1]
+    assert (FOLDER / shown).is_file()
+    (tmp_path / "kept-on-image.png").touch()
+    assert "<source" not in hero("figures", tmp_path)
+    (tmp_path / "kept-on-image-dark.png").touch()
+    assert 'media="(prefers-color-scheme: dark)" srcset="figures/kept-on-image-dark.png"' in hero("figures", tmp_path)
