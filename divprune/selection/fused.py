@@ -20,14 +20,13 @@ from divprune.selection.distances import Distances, zero_below
 if TYPE_CHECKING:
     from torch import Tensor
 
+    Check = Callable[[torch.device], str | None]
+    """Compares a kernel with plain torch on a device: what differs, None if nothing does."""
+
 MOST_TOKENS = 16384
 """A row of the matrix must fit into the registers of one multiprocessor."""
 _SMALLEST_BLOCK, _MOST_ROWS, _NUMBERS_AT_A_TIME = 16, 16, 4096
 _NUMBERS_PER_THREAD, _FEWEST_WARPS, _MOST_WARPS, _WARP = 8, 4, 32, 32
-
-
-Check = Callable[[torch.device], str | None]
-"""Compares a kernel with plain torch on a device: what differs, None if nothing does."""
 
 
 def runs_on(device: torch.device, check: Check | None = None) -> bool:

@@ -14,14 +14,13 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from divprune.lazy_torch import torch
 from divprune.selection.approximate_distances import multiplies_bfloat16
 from divprune.selection.distances import ALL, Distances, unit_rows
 from divprune.selection.first_pick import Race
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -60,8 +59,7 @@ def predicted_picks(
         return None
     greedy = _Greedy(distances, predicted.numpy())
     likely = int(nearest.values.argmin())
-    ahead = np.full(len(distances), inf, dtype=greedy.predicted.dtype)
-    first = greedy.predict(likely, ahead, min(PREDICTED_FIRST, num_keep + num_keep // 4))
+    first = greedy.predict(likely, greedy.unmet(), min(PREDICTED_FIRST, num_keep + num_keep // 4))
     # Those that come first in the race, and all that are likely to be picked: rows of one product.
     greedy.rows |= _measured(
         race, torch.tensor([*race.farthest(race.everyone, MEASURED_FIRST).tolist(), *first]).unique()
@@ -118,14 +116,21 @@ class _Greedy:
     def __init__(self, distances: Distances, predicted: NDArray[np.floating]) -> None:
         self._distances, self.predicted = distances, predicted
         self.rows: dict[int, NDArray[np.floating]] = {}
+        import numpy
+
+        # NumPy's calls on small arrays cost less than torch's.
+        self._minimum = numpy.minimum
+
+    def unmet(self) -> NDArray[np.floating]:
+        """Return distances (M,) to no token."""
+        return torch.full_like(self._distances.tokens[:, 0], inf).numpy()
 
     def run(self, seed: int, num_keep: int, min_distance: float) -> tuple[list[int], list[float]]:
         """See `predicted_picks`."""
         picks, when_chosen = [seed], [inf]
-        nearest = np.full(len(self._distances), inf, dtype=self.predicted.dtype)
+        nearest = self.unmet()
         while True:
-            # NumPy's calls on small arrays cost less than torch's.
-            np.minimum(nearest, self._row(picks[-1], nearest, num_keep - len(picks)), out=nearest)
+            self._minimum(nearest, self._row(picks[-1], nearest, num_keep - len(picks)), out=nearest)
             nearest[picks[-1]] = -inf
             if len(picks) == num_keep:
                 return picks, when_chosen
@@ -149,7 +154,7 @@ class _Greedy:
         for _ in range(number):
             if pick not in self.rows:
                 wanted.append(pick)
-            np.minimum(ahead, self.rows[pick] if pick in self.rows else 1 - self.predicted[pick], out=ahead)
+            self._minimum(ahead, self.rows[pick] if pick in self.rows else 1 - self.predicted[pick], out=ahead)
             ahead[pick] = -inf
             pick = int(ahead.argmax())
         return wanted
