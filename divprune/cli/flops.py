@@ -33,7 +33,9 @@ EXPLANATIONS = {
 def flops(
     model: Annotated[
         str | None,
-        option("NAME", "A model of the paper, such as llava-1.5-7b, or a config.json. Default: all.", panel=MODEL),
+        option(
+            "NAME", "Such as llava-1.5-7b or qwen3-vl-8b, or a config.json. Default: the paper's four.", panel=MODEL
+        ),
     ] = None,
     method: Annotated[str, option("NAME", "Which method prunes; see `divprune methods`.", panel=PRUNING)] = "divprune",
     keep_ratio: Annotated[

@@ -15,7 +15,13 @@ if TYPE_CHECKING:
     from divprune.efficiency.memory import in_own_process, peak_memory_bytes
     from divprune.efficiency.prefill_flops import FlopsOptions, PrefillCosts, prefill_costs
     from divprune.efficiency.random_models import image_like, random_inputs, random_model
-    from divprune.efficiency.reference_models import ARCHITECTURES, Architecture, architecture_config, get_architecture
+    from divprune.efficiency.reference_models import (
+        ARCHITECTURES,
+        PAPER_ARCHITECTURES,
+        Architecture,
+        architecture_config,
+        get_architecture,
+    )
     from divprune.efficiency.schedule import DropSchedule, schedule_of
     from divprune.efficiency.shapes import ModelShape, model_shape
     from divprune.efficiency.subject import BenchOptions, BenchResult, BenchSubject, measure_methods, measure_variants
@@ -33,6 +39,7 @@ _HOME = {
     "Latency": "latency",
     "Measurement": "bench",
     "ModelShape": "shapes",
+    "PAPER_ARCHITECTURES": "reference_models",
     "PrefillCosts": "prefill_flops",
     "UNPRUNED_VARIANT": "bench",
     "Variant": "bench",
@@ -61,6 +68,7 @@ _HOME = {
 
 __all__ = [
     "ARCHITECTURES",
+    "PAPER_ARCHITECTURES",
     "UNPRUNED_VARIANT",
     "Architecture",
     "BenchOptions",

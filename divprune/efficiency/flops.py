@@ -126,16 +126,24 @@ def _exact_layer(shape: LanguageShape, length: int) -> int:
 
 
 def encoder_flop(shape: TowerShape) -> float:
-    """Return the operations of vision tower and projector on one image, tile or frame."""
+    """Return the operations of vision tower and projector on one image, tile or frame.
+
+    Windows are taken to be whole; at the edge of an image they may not be, and cost less.
+    """
     width, tokens = shape.hidden_size, shape.num_tokens
     embedding = 2 * shape.num_patches * shape.patch_values * width
-    layer = 8 * tokens * width**2 + 4 * tokens**2 * width + 4 * tokens * width * shape.intermediate_size
+    feed_forward = 2 * shape.feed_forward_products * tokens * width * shape.intermediate_size
+    layers = shape.num_layers * (8 * tokens * width**2 + feed_forward)
+    seen = shape.num_windowed_layers * min(shape.window_patches, tokens)
+    seen += (shape.num_layers - shape.num_windowed_layers) * tokens
+    attention = 4 * tokens * seen * width
     head = 0
     if shape.has_pooling_head:
         # One query attends to all tokens, and a feed-forward block follows.
         head = 4 * (tokens + 1) * width**2 + 4 * tokens * width + 4 * width * shape.intermediate_size
-    projector = 2 * shape.projected_tokens * shape.output_size * (shape.projector_input_size + shape.output_size)
-    return float(embedding + shape.num_layers * layer + head + projector)
+    between = shape.projector_hidden_size or shape.output_size
+    projector = 2 * shape.projected_tokens * between * (shape.projector_input_size + shape.output_size)
+    return float(embedding + layers + attention + head + shape.num_projectors * projector)
 
 
 def selection_flop(

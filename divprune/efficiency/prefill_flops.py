@@ -12,7 +12,13 @@ from divprune.budget import DEFAULT_KEEP_RATIO, Budget
 from divprune.config import Newlines, PruningConfig, Scope, require_scope
 from divprune.efficiency.equal_flops import num_keep_for_ratio
 from divprune.efficiency.flops import Accounting, Cost, compare
-from divprune.efficiency.reference_models import ARCHITECTURES, Architecture, architecture_config, architecture_shape
+from divprune.efficiency.reference_models import (
+    ARCHITECTURES,
+    PAPER_ARCHITECTURES,
+    Architecture,
+    architecture_config,
+    architecture_shape,
+)
 from divprune.efficiency.shapes import ModelShape, model_shape
 from divprune.efficiency.workloads import Workload, paper_text_lengths, paper_workloads
 from divprune.errors import ArgumentError, argument_errors, first_line
@@ -31,7 +37,7 @@ class FlopsOptions:
     """Whose prefill is counted, and how.
 
     Attributes:
-        model: a model of the paper, such as "llava-1.5-7b", or a config.json or its folder; None for the paper's four.
+        model: a known architecture, such as "llava-1.5-7b", or a config.json or its folder; None for the paper's four.
         method: as `get_method` reads it.
         keep_ratio: fraction of the visual tokens kept; None for the paper's, if nothing else says how many.
         num_keep: how many are kept, instead.
@@ -122,7 +128,7 @@ def _models(method: Method, options: FlopsOptions) -> list[CostedModel]:
     if options.image_size is not None and options.visual_tokens is not None:
         raise ArgumentError("give `image_size` or `visual_tokens`, not both: the size tells the tokens")
     if options.model is None:
-        found = [_fitting(architecture, method, options) for architecture in ARCHITECTURES]
+        found = [_fitting(architecture, method, options) for architecture in PAPER_ARCHITECTURES]
         models = [each for each in found if isinstance(each, CostedModel)]
         if not models:
             raise next(each for each in found if isinstance(each, ValueError))
@@ -146,7 +152,7 @@ def _named(architecture: Architecture, method: Method, options: FlopsOptions) ->
     require_modality(method, shown)
     require_scope(options.scope, shown)
     _require_parts(architecture.model_type, options)
-    shape = architecture_shape(architecture.name)
+    shape = architecture_shape(architecture.name, options.visual_tokens)
     prompts = paper_workloads(architecture)
     if options.image_size is None:
         workloads = [_overridden(workload, options) for workload in prompts]
@@ -160,7 +166,7 @@ def _named(architecture: Architecture, method: Method, options: FlopsOptions) ->
 
 def _configured(name: str, options: FlopsOptions) -> CostedModel:
     config = _read_config(name)
-    shape = model_shape(config)
+    shape = model_shape(config, num_visual_tokens=options.visual_tokens)
     _require_parts(config.model_type, options)
     if options.image_size is not None:
         return CostedModel(name, *_of_size(config, shape, paper_text_lengths(), options), DEFAULT_KEEP_RATIO)

@@ -4,12 +4,16 @@ Cost does not depend on the values of weights, except for what a method's own wo
 tokens lie), so its inputs are image-like: see `image_like`.
 """
 
+from math import isqrt
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from divprune.efficiency.reference_models import Architecture
+from divprune.efficiency.shapes import MERGING_TOWERS
 
 WEIGHT_DEVIATION = 0.02
 """Standard deviation of the weights, as transformers initialises LLaMA and CLIP."""
@@ -100,10 +104,17 @@ def random_inputs(model: PreTrainedModel, architecture: Architecture, num_text_t
     words = torch.randint(3, 30000, (num_text_tokens,), generator=torch.Generator().manual_seed(0))
     before, after = words.split([num_text_tokens // 2, num_text_tokens - num_text_tokens // 2])
     ids = torch.cat([before, torch.full((num_visual_tokens,), placeholder), after])[None].to(model.device)
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **pixels}
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **pixels}
+    if "image_grid_thw" in pixels:
+        # From which M-RoPE makes positions.
+        inputs["mm_token_type_ids"] = (ids == placeholder).int()
+    return inputs
 
 
 def _pixels(model: PreTrainedModel, architecture: Architecture) -> dict[str, Tensor]:
+    if architecture.model_type in MERGING_TOWERS:
+        assert architecture.num_visual_tokens is not None
+        return _patches(model.config.vision_config, isqrt(architecture.num_visual_tokens))
     side = model.config.vision_config.image_size
     if architecture.frames:
         return {"pixel_values_videos": image_like(1, architecture.frames, 3, side, side).to(model.dtype)}
@@ -111,3 +122,14 @@ def _pixels(model: PreTrainedModel, architecture: Architecture) -> dict[str, Ten
         tiles = image_like(1, architecture.encoder_passes, 3, side, side).to(model.dtype)
         return {"pixel_values": tiles, "image_sizes": torch.tensor([PICTURE_SIZE])}
     return {"pixel_values": image_like(1, 3, side, side).to(model.dtype)}
+
+
+def _patches(vision: Any, tokens_per_side: int) -> dict[str, Tensor]:
+    """Return a square image as Qwen-VL's processors cut it: patches in the order in which the merger joins them."""
+    merged, size, frames = vision.spatial_merge_size, vision.patch_size, vision.temporal_patch_size
+    side = tokens_per_side * merged
+    image = image_like(vision.in_channels, side * size, side * size)
+    # An image is a video of the same frame.
+    cut = image.view(1, -1, tokens_per_side, merged, size, tokens_per_side, merged, size).expand(frames, *[-1] * 7)
+    patches = cut.permute(2, 5, 3, 6, 1, 0, 4, 7).reshape(side**2, -1)
+    return {"pixel_values": patches, "image_grid_thw": torch.tensor([[1, side, side]])}

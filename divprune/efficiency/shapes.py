@@ -30,6 +30,8 @@ GATED_DECODERS = (
 # Families whose projector is two linear layers on the tower's patches.
 TWO_LAYER_PROJECTORS = ("llava", "llava_next", "llava_next_video", "llava_onevision")
 TOWER_TYPES = ("clip_vision_model", "siglip_vision_model")
+# Families whose tower takes patches of native resolution, and whose merger makes one token of a square of them.
+MERGING_TOWERS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,11 @@ class TowerShape:
         projector_input_size: what the projector takes of each token.
         projected_tokens: tokens of one image, tile or frame that the projector takes.
         output_size: d of the language model.
+        projector_hidden_size: width between the projector's two layers; None for d.
+        num_projectors: how many there are, each on all tokens: Qwen3-VL has some for deeper decoder layers.
+        feed_forward_products: products of a feed-forward block, three if it is gated.
+        window_patches: patches that see each other in a layer with windows.
+        num_windowed_layers: layers with windows; in the others all patches see each other.
     """
 
     hidden_size: int
@@ -84,6 +91,11 @@ class TowerShape:
     projector_input_size: int
     projected_tokens: int
     output_size: int
+    projector_hidden_size: int | None = None
+    num_projectors: int = 1
+    feed_forward_products: int = 2
+    window_patches: int = 0
+    num_windowed_layers: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +113,30 @@ class ModelShape:
     encoder_passes: int
 
 
-def model_shape(config: PreTrainedConfig, encoder_passes: int = 1, *, pooled_video: bool = False) -> ModelShape:
+def model_shape(
+    config: PreTrainedConfig,
+    encoder_passes: int = 1,
+    *,
+    pooled_video: bool = False,
+    num_visual_tokens: int | None = None,
+) -> ModelShape:
     """Read the shape of a model from its config.
 
     Args:
         config: of a multimodal model, or of a language model alone.
         encoder_passes: images that the tower sees for one prompt: tiles or frames.
         pooled_video: the prompt holds a video whose frames are pooled before the projector (LLaVA-NeXT-Video).
+        num_visual_tokens: M of the image, for towers that take patches of native resolution; None where it is unknown,
+            and their FLOPs with it.
 
     Raises:
         UnsupportedModelError: the config has none of the sizes that Eq. 5 needs.
     """
-    return ModelShape(language_shape(config), _tower_shape(config, pooled_video), encoder_passes)
+    language, tower = language_shape(config), _tower_shape(config, pooled_video)
+    if config.model_type in MERGING_TOWERS and num_visual_tokens is not None:
+        vision: Any = config.vision_config
+        tower = merging_tower_shape(config.model_type, vision, language.hidden_size, num_visual_tokens)
+    return ModelShape(language, tower, encoder_passes)
 
 
 def language_shape(config: PreTrainedConfig) -> LanguageShape:
@@ -160,4 +184,36 @@ def _tower_shape(config: PreTrainedConfig, pooled_video: bool) -> TowerShape | N
         projector_input_size=vision.hidden_size * (len(feature_layers) if isinstance(feature_layers, list) else 1),
         projected_tokens=(num_patches + keeps_class_token) // square,
         output_size=config.get_text_config().hidden_size,
+    )
+
+
+def merging_tower_shape(model_type: str, vision: Any, output_size: int, num_visual_tokens: int) -> TowerShape:
+    """Return the shape of a tower of Qwen-VL, for an image of so many tokens.
+
+    Args:
+        model_type: one of `MERGING_TOWERS`.
+        vision: the tower's config.
+        output_size: d of the language model.
+        num_visual_tokens: M.
+    """
+    is_first, has_windows = model_type == "qwen2_vl", model_type == "qwen2_5_vl"
+    # In Qwen2-VL's config the hidden size is that behind the merger.
+    width = vision.embed_dim if is_first else vision.hidden_size
+    square = vision.spatial_merge_size**2
+    return TowerShape(
+        hidden_size=width,
+        intermediate_size=int(width * vision.mlp_ratio) if is_first else vision.intermediate_size,
+        num_layers=vision.depth,
+        num_patches=square * num_visual_tokens,
+        num_tokens=square * num_visual_tokens,
+        patch_values=vision.in_channels * vision.temporal_patch_size * vision.patch_size**2,
+        has_pooling_head=False,
+        projector_input_size=square * width,
+        projected_tokens=num_visual_tokens,
+        output_size=output_size,
+        projector_hidden_size=square * width,
+        num_projectors=1 + len(getattr(vision, "deepstack_visual_indexes", ())),
+        feed_forward_products=3 if has_windows else 2,
+        window_patches=(vision.window_size // vision.patch_size) ** 2 if has_windows else 0,
+        num_windowed_layers=vision.depth - len(vision.fullatt_block_indexes) if has_windows else 0,
     )

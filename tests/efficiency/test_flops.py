@@ -36,7 +36,12 @@ PAPER_ROWS = {
 
 def named_shape(name: str) -> ModelShape:
     architecture = get_architecture(name)
-    return model_shape(architecture_config(name), architecture.encoder_passes, pooled_video=bool(architecture.frames))
+    return model_shape(
+        architecture_config(name),
+        architecture.encoder_passes,
+        pooled_video=bool(architecture.frames),
+        num_visual_tokens=architecture.num_visual_tokens,
+    )
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda architecture: architecture.name)
