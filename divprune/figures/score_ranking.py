@@ -27,8 +27,8 @@ def caption(suite: Record) -> str:
     """Say what is drawn."""
     return (
         f"The score of `score-flops` on toy scenes, of all methods at a keep ratio of {SHARE} or with the number of "
-        "tokens that they choose themselves. Open markers are those whose prefill costs more than the others', with the "
-        "cost behind the name. Lines: the unpruned model, and the same model without the image."
+        "tokens that they choose themselves. Open markers are those whose prefill costs more than the others', with "
+        "the cost behind the name. Lines: the unpruned model, and the same model without the image."
     )
 
 
