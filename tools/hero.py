@@ -3,7 +3,7 @@
 from pathlib import Path
 
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
-PREFERRED = ("answers", "kept-on-image")
+PREFERRED = ("answers", "kept-on-photograph", "kept-on-image")
 """Figures by name; the first that has been drawn is shown."""
 WORDS = "Images, and the patches whose tokens are kept"
 

@@ -8,7 +8,7 @@ from divprune.errors import MissingDependencyError, RecordError
 from divprune.figures import max_min_histogram, paper_scores, tokens_tsne
 from divprune.figures.catalog import COMMANDS, FIGURES, FigureSpec, Sources
 from divprune.figures.saving import rendered
-from divprune.figures.style import RC
+from divprune.figures.style import LIGHT, THEMES, themed
 from divprune.records import Record
 
 
@@ -19,7 +19,7 @@ class Drawn:
     Attributes:
         spec: which one.
         caption: what it shows, in sentences.
-        files: its bytes, by format.
+        files: its bytes by the ends of their names: ".png", ".svg", and of the dark variant "-dark.png", "-dark.svg".
     """
 
     spec: FigureSpec
@@ -51,24 +51,28 @@ def draw_figures(sources: Sources, specs: Sequence[FigureSpec] = FIGURES) -> Dra
         MissingDependencyError: matplotlib or scikit-learn is not installed.
         RecordError: a record is broken, or does not hold what a figure shows.
     """
-    matplotlib = _matplotlib()
+    _require_matplotlib()
     lacking = [(spec, sources.missing(spec.records)) for spec in specs]
     # All records are read before the first figure is drawn: a broken one costs no time.
     loaded = [(spec, sources.load(spec.records)) for spec, names in lacking if not names]
-    with matplotlib.rc_context(RC):
-        drawn = tuple(_drawn(spec, records, sources) for spec, records in loaded)
+    drawn = tuple(_drawn(spec, records, sources) for spec, records in loaded)
     return Drawing(drawn, tuple((spec, names) for spec, names in lacking if names))
 
 
 def _drawn(spec: FigureSpec, records: tuple[Record, ...], sources: Sources) -> Drawn:
+    files: dict[str, bytes] = {}
     try:
-        figure, caption = spec.draw(*records), spec.caption(*records)
+        for theme in THEMES:
+            with themed(theme):
+                for kind, content in rendered(spec.draw(*records), spec.title, sources.stamp(spec.records)).items():
+                    files[f"{'' if theme is LIGHT else f'-{theme.name}'}.{kind}"] = content
+        caption = spec.caption(*records)
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        files = " or ".join(f"{record.name}.json" for record in records)
+        shown = " or ".join(f"{record.name}.json" for record in records)
         again = "; ".join(COMMANDS[name] for name in spec.records)
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise RecordError(f"{files} lacks what figure {spec.name} shows ({reason}); measure again: {again}") from error
-    return Drawn(spec, caption, rendered(figure, spec.title, sources.stamp(spec.records)))
+        raise RecordError(f"{shown} lacks what figure {spec.name} shows ({reason}); measure again: {again}") from error
+    return Drawn(spec, caption, files)
 
 
 ENDINGS = ("", "-tsne", "-max-min")
@@ -85,12 +89,12 @@ def reproduced(record: Record) -> dict[str, bytes]:
         MissingDependencyError: matplotlib or scikit-learn is not installed.
         RecordError: the record does not hold what a figure shows.
     """
-    matplotlib = _matplotlib()
+    _require_matplotlib()
     is_scores = "columns" in record.config
     parts: dict[str, Any] = {"": paper_scores} if is_scores else {"-tsne": tokens_tsne, "-max-min": max_min_histogram}
     files = {}
     try:
-        with matplotlib.rc_context(RC):
+        with themed(LIGHT):
             for ending, module in parts.items():
                 name = f"{record.name}{ending}"
                 for kind, content in rendered(module.draw(record), name, f"{record.name}.json").items():
@@ -102,10 +106,9 @@ def reproduced(record: Record) -> dict[str, bytes]:
     return files
 
 
-def _matplotlib() -> Any:
+def _require_matplotlib() -> None:
     try:
-        import matplotlib
+        import matplotlib  # noqa: F401
         import sklearn  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(f"figures need {error.name}: pip install 'divprune[viz]'") from None
-    return matplotlib

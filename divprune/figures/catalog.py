@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from divprune.figures import (
     kept_on_image,
+    kept_on_photograph,
     max_min_histogram,
     prefill,
     score_flops,
+    score_ranking,
     score_time,
     selection_time,
     tokens_tsne,
@@ -24,6 +26,7 @@ from divprune.records import Record, load_record
 
 COMMANDS: Mapping[str, str] = {
     "eval-scenes": "divprune eval --suite scenes",
+    "photograph": "python -m benchmarks.photograph",
     "samples": "python -m benchmarks.samples",
     "selection": "python -m benchmarks.selection",
     "bench-*": "divprune bench --architecture llava-1.5-7b --output results",
@@ -82,8 +85,16 @@ class FigureSpec:
 
 
 FIGURES: tuple[FigureSpec, ...] = (
+    FigureSpec(
+        "kept-on-photograph",
+        "Kept tokens on a photograph",
+        ("photograph",),
+        kept_on_photograph.draw,
+        kept_on_photograph.caption,
+    ),
     FigureSpec("kept-on-image", "Kept tokens on the image", ("samples",), kept_on_image.draw, kept_on_image.caption),
     FigureSpec("score-flops", "Score against FLOPs", ("eval-scenes",), score_flops.draw, score_flops.caption),
+    FigureSpec("score-ranking", "Every method's score", ("eval-scenes",), score_ranking.draw, score_ranking.caption),
     FigureSpec("score-time", "Score against time", ("eval-scenes", "samples"), score_time.draw, score_time.caption),
     FigureSpec(
         "max-min-histogram",

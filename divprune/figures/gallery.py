@@ -8,11 +8,13 @@ from pathlib import Path
 from divprune.errors import ArgumentError
 from divprune.figures.book import Drawing, draw_figures
 from divprune.figures.catalog import COMMANDS, FIGURES, FigureSpec, Sources
-from divprune.figures.saving import FIGURE, FORMATS
+from divprune.figures.saving import FIGURE
 from divprune.outputs import FileKind, make_folder, safe_output, write_whole
 from divprune.progress import SILENT, Progress
 
 PAGE = "figures.md"
+FILE_ENDINGS = (".png", ".svg", "-dark.png", "-dark.svg")
+"""Of a figure's files."""
 FOLDER = "figures"
 """Where the files lie, beside the page."""
 MADE_BY = "Drawn by `divprune figures`"
@@ -60,8 +62,8 @@ def write_figures(results: Path, output: Path, only: Sequence[str] = (), progres
         sources.load(spec.records)
     make_folder("output", output / FOLDER)
     for spec in able:
-        for kind in FORMATS:
-            safe_output("output", output / FOLDER / f"{spec.name}.{kind}", FIGURE)
+        for ending in FILE_ENDINGS:
+            safe_output("output", output / FOLDER / f"{spec.name}{ending}", FIGURE)
     if not only:
         safe_output("output", output / PAGE, _PAGE)
     with progress.working("drawing"):
@@ -89,9 +91,9 @@ def _advice(lacking: Sequence[str], results: Path) -> str:
 def _write(drawing: Drawing, output: Path, with_page: bool) -> list[Path]:
     """Write every file in one step each, the page last."""
     contents: dict[Path, bytes] = {
-        output / FOLDER / f"{one.spec.name}.{kind}": content
+        output / FOLDER / f"{one.spec.name}{ending}": content
         for one in drawing.drawn
-        for kind, content in one.files.items()
+        for ending, content in one.files.items()
     }
     if with_page:
         contents[output / PAGE] = gallery_page(drawing).encode()
@@ -110,14 +112,21 @@ def gallery_page(drawing: Drawing) -> str:
         name, title = one.spec.name, one.spec.title
         parts += [
             f"## {title}",
-            f"![{title}]({FOLDER}/{name}.png)",
+            _picture(name, title),
             f"{one.caption}",
-            f"`{name}`, from {_files(one.spec.records)}; [SVG]({FOLDER}/{name}.svg).",
+            f"`{name}`, from {_files(one.spec.records)}; SVG: [light]({FOLDER}/{name}.svg), "
+            f"[dark]({FOLDER}/{name}-dark.svg).",
         ]
     if drawing.missing:
         parts += ["## Not drawn", "These figures lack a record:"]
         parts.append("\n".join(_missing_line(spec.name, spec.title, names) for spec, names in drawing.missing))
     return "\n\n".join(parts) + "\n"
+
+
+def _picture(name: str, title: str) -> str:
+    """Return the figure in the reader's colours, as Markdown takes it."""
+    dark = f'<source media="(prefers-color-scheme: dark)" srcset="{FOLDER}/{name}-dark.png">'
+    return f'<picture>{dark}<img alt="{title}" src="{FOLDER}/{name}.png"></picture>'
 
 
 def _lead(drawing: Drawing) -> str:

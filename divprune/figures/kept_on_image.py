@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from divprune.fidelity import FIDELITY_LEGEND, marked
 from divprune.figures.samples import image_of, patches
-from divprune.figures.style import INK, canvas, color, headings, rows_of
+from divprune.figures.style import canvas, color, headings, rows_of, theme
 from divprune.records import Record
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _METHODS = ("divprune", "fastv", "visionzip", "cdpruner", "random")
-VEIL = 0.65  # fraction of white over what is dropped
+VEIL = 0.65  # fraction of the ground over what is dropped
 
 
 def draw(samples: Record) -> "Figure":
@@ -23,19 +23,19 @@ def draw(samples: Record) -> "Figure":
     shown = rows_of(samples, "sample")
     columns = 1 + len(_METHODS)
     fidelities = {row["method"]: row.get("fidelity") for row in rows_of(samples, "method")}
-    figure, panels = canvas(0.5 + 1.42 * len(shown), len(shown), columns)
+    figure, panels = canvas(0.95 + 1.02 * len(shown), len(shown), columns)
     for place, sample in enumerate(shown):
         row, image, grid = panels[columns * place : columns * (place + 1)], image_of(sample), sample["grid"]
-        _show(row[0], image)
+        show(row[0], image)
         for panel, method in zip(row[1:], _METHODS, strict=True):
             kept = np.zeros(grid[0] * grid[1], dtype=bool)
             kept[sample["kept_indices"][method]] = True
-            _show(panel, faded(image, kept.reshape(grid)))
-            _outline(panel, kept.reshape(grid), image.shape[0] // grid[0])
+            show(panel, faded(image, kept.reshape(grid)))
+            outline(panel, kept.reshape(grid), image.shape[0] // grid[0])
     for panel, title in zip(panels, ("all tokens", *_METHODS), strict=False):
         panel.set_title(
             marked(title, fidelities.get(title)),
-            color=INK if title == "all tokens" else color(title),
+            color=theme().ink if title == "all tokens" else color(title),
             weight="bold",
             loc="center",
         )
@@ -56,19 +56,21 @@ def caption(samples: Record) -> str:
 
 
 def faded(image: NDArray[np.float64], kept: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Replace each dropped patch by a light tint of its mean colour.
+    """Replace each dropped patch by its mean colour, most of which the figure's ground covers.
 
     Args:
         image: (height, width, 3) in [0, 1].
         kept: (rows, columns), one entry a patch.
     """
     cut = patches(image, kept.shape)
-    tint = VEIL + (1 - VEIL) * cut.mean(axis=(2, 3), keepdims=True)
+    ground = np.array([int(theme().ground[start : start + 2], 16) / 255 for start in (1, 3, 5)])
+    tint = VEIL * ground + (1 - VEIL) * cut.mean(axis=(2, 3), keepdims=True)
     chosen = np.where(kept[:, :, None, None, None], cut, tint).swapaxes(1, 2)
     return chosen.reshape(chosen.shape[0] * chosen.shape[1], -1, 3)
 
 
-def _show(panel: "Axes", image: NDArray[np.float64]) -> None:
+def show(panel: "Axes", image: NDArray[np.float64]) -> None:
+    """Show an image (height, width, 3) in [0, 1]."""
     panel.imshow(np.round(image * 255).astype(np.uint8), interpolation="none")
     panel.set_xticks([])
     panel.set_yticks([])
@@ -76,7 +78,8 @@ def _show(panel: "Axes", image: NDArray[np.float64]) -> None:
     panel.spines[:].set(visible=True, linewidth=0.6)
 
 
-def _outline(panel: "Axes", kept: NDArray[np.bool_], size: int) -> None:
+def outline(panel: "Axes", kept: NDArray[np.bool_], size: int, width: float = 0.8) -> None:
+    """Draw a frame around each kept patch (rows, columns) of `size` pixels."""
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path
     from matplotlib.transforms import Affine2D
@@ -85,4 +88,4 @@ def _outline(panel: "Axes", kept: NDArray[np.bool_], size: int) -> None:
     corners = (np.argwhere(kept) * size - 0.5).tolist()
     squares = [unit.transformed(Affine2D().scale(size).translate(column, row)) for row, column in corners]
     # One path for all: a tenth of the size in the SVG.
-    panel.add_patch(PathPatch(Path.make_compound_path(*squares), fill=False, edgecolor=INK, linewidth=0.8))
+    panel.add_patch(PathPatch(Path.make_compound_path(*squares), fill=False, edgecolor=theme().ink, linewidth=width))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from divprune.fidelity import FIDELITY_LEGEND, marked
 from divprune.figures.samples import measured_methods
-from divprune.figures.style import canvas, color, data_notice, headings, look
+from divprune.figures.style import canvas, color, data_notice, headings, look, theme
 from divprune.records import Record
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def draw(samples: Record) -> "Figure":
     scale = TALLEST / max(float(shares.max()) for shares in histograms)
     for place, (row, shares) in enumerate(zip(rows, histograms, strict=True)):
         panel.stairs(place + scale * shares, edges, baseline=place, fill=True, color=color(row["method"]))
-        for ink, width in (("white", 2.6), ("black", 1.2)):
+        for ink, width in ((theme().ground, 2.6), (theme().ink, 1.2)):
             panel.plot(median(row["max_min_distances"]), place + 0.2, "|", color=ink, markersize=8, mew=width)
     panel.set_xscale("log")
     panel.set_xlim(edges[0], edges[-1] * 1.1)
@@ -42,7 +42,7 @@ def draw(samples: Record) -> "Figure":
     panel.set_ylim(-0.2, len(rows))
     panel.set_yticks(range(len(rows)), [row["label"] for row in rows])
     _color_labels(panel, rows)
-    panel.set_xlabel("smallest cosine distance between two kept tokens of an image (max-min distance)")
+    panel.set_xlabel("smallest cosine distance between two kept tokens")
     kept = f"{rows[0]['num_kept']:.0f} of {samples.config['num_visual_tokens']} tokens kept"
     shown = "pictures" if "num_pictures" in samples.config else "scenes"
     footer = (

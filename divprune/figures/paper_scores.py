@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from divprune.fidelity import FIDELITY_LEGEND, marked
-from divprune.figures.style import GREY, INK, Look, canvas, headings, look
+from divprune.figures.style import Look, canvas, headings, look, theme
 from divprune.records import Record
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ OTHERS = (
     Look("#5b2c83", "*"),
     Look("#5a5a5a", "p"),
     Look("#a0a0a0", "h"),
-    Look(GREY, "d"),
+    Look("grey", "d"),
 )
 """For methods that stand out in no other figure, in the order in which they come."""
 
@@ -74,7 +74,7 @@ def _looks(series: Sequence[str]) -> dict[str, Look]:
     names = [name for name in dict.fromkeys(series) if name != "unpruned"]
     known = {name: found for name in names if (found := look(name)) is not None}
     left = iter(OTHERS)
-    return {name: known.get(name) or next(left, Look(GREY, ".")) for name in names}
+    return {name: known.get(name) or next(left, Look("grey", ".")) for name in names}
 
 
 def _ours(panel: "Axes", series: str, rows: Sequence[_Row], found: Look) -> None:
@@ -96,4 +96,4 @@ def _papers(panel: "Axes", rows: Sequence[_Row], found: Look) -> None:
 def _reference(panel: "Axes", rows: Sequence[_Row], key: str, label: str, line: str) -> None:
     for row in rows:
         if row["series"] == "unpruned" and row[key] is not None:
-            panel.axhline(row[key], color=INK, linestyle=line, linewidth=1, label=label)
+            panel.axhline(row[key], color=theme().ink, linestyle=line, linewidth=1, label=label)

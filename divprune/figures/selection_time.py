@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from divprune.figures.style import BLUE, GREY, INK, VERMILLION, canvas, headings, measured_on, rows_of
+from divprune.figures.style import canvas, headings, measured_on, rows_of, theme
 from divprune.records import Record
 
 if TYPE_CHECKING:
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CURVES = (
-    ("paper", "gaussian", "the paper's procedure", VERMILLION, "s", "-"),
-    ("matrix_product", "gaussian", "one matrix product alone", GREY, "^", "--"),
-    ("select", "gaussian", "select, Gaussian tokens: the hardest case", BLUE, "o", ":"),
-    ("select", "picture", "select, a photograph's tokens", BLUE, "o", "-"),
+    ("paper", "gaussian", "the paper's procedure", "vermillion", "s", "-"),
+    ("matrix_product", "gaussian", "one matrix product alone", "grey", "^", "--"),
+    ("select", "gaussian", "select, Gaussian tokens: the hardest case", "blue", "o", ":"),
+    ("select", "picture", "select, a photograph's tokens", "blue", "o", "-"),
 )
 
 
@@ -55,7 +55,8 @@ def caption(selection: Record) -> str:
 def _curve(
     panel: "Axes", rows: Sequence[Mapping[str, Any]], quantity: str, label: str, style: tuple[str, str, str]
 ) -> None:
-    ink, marker, line = style
+    paint, marker, line = style
+    ink = getattr(theme(), paint)
     ordered = sorted(rows, key=lambda row: row["num_visual_tokens"])
     middle, low, high = (
         [1000 * row[f"{quantity}_{which}_seconds"] for row in ordered] for which in ("median", "p20", "p80")
@@ -63,7 +64,7 @@ def _curve(
     below = [a - b for a, b in zip(middle, low, strict=True)]
     above = [b - a for a, b in zip(middle, high, strict=True)]
     sizes = [row["num_visual_tokens"] for row in ordered]
-    face = "white" if line == ":" else ink
+    face = theme().ground if line == ":" else ink
     panel.errorbar(
         sizes, middle, [below, above], color=ink, marker=marker, markersize=5, linestyle=line, label=label, mfc=face
     )
@@ -76,7 +77,7 @@ def _note_speedup(panel: "Axes", row: Mapping[str, Any]) -> None:
         "",
         xy=(size * 1.06, 1000 * bottom),
         xytext=(size * 1.06, 1000 * top),
-        arrowprops={"arrowstyle": "->", "color": INK, "shrinkA": 0, "shrinkB": 0},
+        arrowprops={"arrowstyle": "->", "color": theme().ink, "shrinkA": 0, "shrinkB": 0},
     )
     text = f"{row['speedup_median_ratio']:.1f} x\nas fast"
     panel.text(size * 1.1, 1000 * (top * bottom) ** 0.5, text, va="center", fontsize=9)

@@ -1,11 +1,14 @@
-"""How figures look: 8 inches wide, so that they can be read at 800 pixels.
+"""How figures look: 6 inches wide with words of 10 points, so that they can be read at 400 pixels; in light and dark.
 
 The colours, which colour-blind people can tell apart, are those of M. Okabe and K. Ito, "Color Universal Design"
 (2008); methods also differ by marker.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from divprune.records import Record
@@ -14,60 +17,132 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH = 8.0  # inches
-INK, GREY, PALE = "#222222", "#8a8a8a", "#c4c4c4"
-BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-PURPLE, SKY, BLACK = "#CC79A7", "#56B4E9", "#000000"
+WIDTH = 6.0  # inches
+FOOTER_LETTERS = 100
+"""In a line below a figure."""
 
-RC: Any = {
-    "axes.edgecolor": GREY,
-    "axes.grid": True,
-    "axes.grid.axis": "both",
-    "axes.labelcolor": INK,
-    "axes.labelsize": 9,
-    "axes.axisbelow": True,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 9.5,
-    "figure.dpi": 100,
-    "figure.titlesize": 11.5,
-    "figure.titleweight": "bold",
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "grid.color": "#ebebeb",
-    "grid.linewidth": 0.7,
-    "image.composite_image": False,
-    "legend.fontsize": 8.5,
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-    "savefig.dpi": 160,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "divprune",
-    "text.color": INK,
-    "xtick.color": INK,
-    "xtick.labelsize": 8.5,
-    "ytick.color": INK,
-    "ytick.labelsize": 8.5,
-}
+
+@dataclass(frozen=True)
+class Theme:
+    """The colours of a figure.
+
+    Attributes:
+        name: stands in the names of its files, where it is not the first.
+        ground: behind everything.
+        ink: words and what is compared with.
+        note: small words.
+        grey: methods that do not stand out.
+        pale: what stays in the background.
+        grid: lines behind the data.
+    """
+
+    name: str
+    ground: str
+    ink: str
+    note: str
+    grey: str
+    pale: str
+    grid: str
+    blue: str
+    orange: str
+    green: str
+    vermillion: str
+    purple: str
+    sky: str
+
+
+LIGHT = Theme(
+    "light", ground="#ffffff", ink="#222222", note="#555555", grey="#8a8a8a", pale="#c4c4c4", grid="#ebebeb",
+    blue="#0072b2", orange="#e69f00", green="#009e73", vermillion="#d55e00", purple="#cc79a7", sky="#56b4e9",
+)  # fmt: skip
+# Lighter where the colours above would be lost on a dark ground, GitHub's.
+DARK = Theme(
+    "dark", ground="#0d1117", ink="#e6edf3", note="#a3acb6", grey="#8b949e", pale="#545d68", grid="#242b33",
+    blue="#4aa8e8", orange="#f0b429", green="#2fc49a", vermillion="#ff8246", purple="#e08cbd", sky="#9adcff",
+)  # fmt: skip
+THEMES = (LIGHT, DARK)
+_THEME: ContextVar[Theme] = ContextVar("_THEME", default=LIGHT)
+
+
+def theme() -> Theme:
+    """Return the colours of the figure that is being drawn."""
+    return _THEME.get()
+
+
+@contextmanager
+def themed(colours: Theme) -> Iterator[None]:
+    """Draw in these colours inside the block."""
+    import matplotlib
+
+    before = _THEME.set(colours)
+    try:
+        with matplotlib.rc_context(_settings(colours)):
+            yield
+    finally:
+        _THEME.reset(before)
+
+
+def _settings(colours: Theme) -> Any:
+    """Return matplotlib's settings."""
+    inked = ("axes.labelcolor", "text.color", "xtick.color", "ytick.color", "legend.labelcolor")
+    grounds = ("figure.facecolor", "axes.facecolor", "savefig.facecolor")
+    return {
+        **dict.fromkeys(inked, colours.ink),
+        **dict.fromkeys(grounds, colours.ground),
+        "axes.edgecolor": colours.grey,
+        "axes.grid": True,
+        "axes.grid.axis": "both",
+        "axes.labelsize": 10,
+        "axes.axisbelow": True,
+        "axes.spines.right": False,
+        "axes.spines.top": False,
+        "axes.titlelocation": "left",
+        "axes.titlesize": 10,
+        "figure.dpi": 100,
+        "figure.titlesize": 13,
+        "figure.titleweight": "bold",
+        "font.family": "DejaVu Sans",
+        "font.size": 10,
+        "grid.color": colours.grid,
+        "grid.linewidth": 0.7,
+        "image.composite_image": False,
+        "legend.fontsize": 9.5,
+        "legend.frameon": False,
+        "lines.linewidth": 1.6,
+        "savefig.dpi": 200,
+        "svg.fonttype": "path",
+        "svg.hashsalt": "divprune",
+        "xtick.labelsize": 9.5,
+        "ytick.labelsize": 9.5,
+    }
 
 
 @dataclass(frozen=True)
 class Look:
-    """Colour and marker of a method."""
+    """How a method stands out.
 
-    color: str
+    Attributes:
+        paint: a colour of `Theme` by name, or any other one.
+        marker: matplotlib's.
+    """
+
+    paint: str
     marker: str
+
+    @property
+    def color(self) -> str:
+        """The colour in the theme of the figure that is being drawn."""
+        return str(getattr(theme(), self.paint, self.paint))
 
 
 LOOKS: Mapping[str, Look] = {
-    "divprune": Look(BLUE, "o"),
-    "random": Look(VERMILLION, "s"),
-    "fastv": Look(GREEN, "^"),
-    "vtw": Look(PURPLE, "D"),
-    "visionzip": Look(ORANGE, "v"),
-    "cdpruner": Look(SKY, "P"),
-    "minmax": Look(BLACK, "X"),
+    "divprune": Look("blue", "o"),
+    "random": Look("vermillion", "s"),
+    "fastv": Look("green", "^"),
+    "vtw": Look("purple", "D"),
+    "visionzip": Look("orange", "v"),
+    "cdpruner": Look("sky", "P"),
+    "minmax": Look("ink", "X"),
 }
 """The methods that stand out in every figure; the others are grey."""
 
@@ -80,7 +155,7 @@ def look(method: str) -> Look | None:
 def color(method: str) -> str:
     """Return a method's colour."""
     found = look(method)
-    return GREY if found is None else found.color
+    return theme().grey if found is None else found.color
 
 
 def canvas(height: float, rows: int = 1, columns: int = 1, **options: Any) -> "tuple[Figure, list[Axes]]":
@@ -100,8 +175,9 @@ def canvas(height: float, rows: int = 1, columns: int = 1, **options: Any) -> "t
 
 def headings(figure: "Figure", title: str, footer: str) -> None:
     """Write the title above a figure, and below it what a reader must know wherever it ends up."""
+    lines = [line for part in footer.split("\n") for line in wrap(part, FOOTER_LETTERS)]
     figure.suptitle(title, x=0.008, ha="left")
-    figure.supxlabel(footer, x=0.008, ha="left", fontsize=8, color="#555555")
+    figure.supxlabel("\n".join(lines), x=0.008, ha="left", fontsize=8, color=theme().note)
 
 
 def toy_notice(record: Record) -> str:

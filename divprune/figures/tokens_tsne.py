@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from divprune.fidelity import FIDELITY_LEGEND, marked
 from divprune.figures.samples import sample_titled, token_colors, tokens
-from divprune.figures.style import GREY, INK, canvas, color, data_notice, headings, rows_of
+from divprune.figures.style import canvas, color, data_notice, headings, rows_of, theme
 from divprune.records import Record
 
 if TYPE_CHECKING:
@@ -30,12 +30,12 @@ def draw(samples: Record) -> "Figure":
         kept[indices] = True
         across, up = places.T
         panel.scatter(across[~kept], up[~kept], c=colors[~kept], s=13, alpha=0.75, linewidths=0)
-        panel.scatter(across[kept], up[kept], c=colors[kept], s=38, edgecolors=INK, linewidths=1.2)
+        panel.scatter(across[kept], up[kept], c=colors[kept], s=38, edgecolors=theme().ink, linewidths=1.2)
         title = f"{marked(method, fidelities.get(method))}: {kept.sum()} of {len(kept)}"
         panel.set_title(title, color=color(method), weight="bold", loc="center")
         panel.set_xticks([])
         panel.set_yticks([])
-        panel.spines[:].set(visible=True, color=GREY, linewidth=0.6)
+        panel.spines[:].set(visible=True, color=theme().grey, linewidth=0.6)
         panel.margins(0.06)
     headings(
         figure,

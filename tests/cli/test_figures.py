@@ -16,7 +16,13 @@ def test_files_are_written_and_named(divprune: Command, records: Path, tmp_path:
     assert len(outcome.stdout.splitlines()) == 1
     written = sorted((path for path in output.rglob("*") if path.is_file()), key=lambda path: path.name)
     assert set(map(Path, outcome.json["files"])) == set(written)
-    assert [path.name for path in written] == ["figures.md", "selection-time.png", "selection-time.svg"]
+    assert [path.name for path in written] == [
+        "figures.md",
+        "selection-time-dark.png",
+        "selection-time-dark.svg",
+        "selection-time.png",
+        "selection-time.svg",
+    ]
     assert len(outcome.json["missing"]) == len(FIGURES) - 1
     assert {"figure": "score-flops", "records": ["eval-scenes"]} in outcome.json["missing"]
     assert "score-flops is not drawn: there is no" in outcome.stderr
@@ -32,7 +38,7 @@ def test_one_figure_leaves_the_page_as_it_is(divprune: Command, records: Path, t
     (tmp_path / "figures.md").write_text("mine")
     outcome = divprune("figures", "--results", records, "--output", tmp_path, "--only", "selection-time", "--json")
     assert outcome.exit_code == 0, outcome.stderr
-    assert len(outcome.json["files"]) == 2
+    assert len(outcome.json["files"]) == 4
     assert outcome.json["missing"] == []
     assert (tmp_path / "figures.md").read_text() == "mine"
 
@@ -57,7 +63,7 @@ def test_mistakes_are_told_in_one_line(
 def test_no_record_at_all_is_an_error(divprune: Command, tmp_path: Path) -> None:
     outcome = divprune("figures", "--results", tmp_path, "--output", tmp_path)
     assert outcome.exit_code == 2
-    assert "kept-on-image cannot be drawn" in outcome.error
+    assert "kept-on-photograph cannot be drawn" in outcome.error
     assert list(tmp_path.iterdir()) == []
 
 

@@ -16,6 +16,7 @@ ROW_KEYS = [
     "prompt",
     "answer_unpruned",
     "answer",
+    "answer_random",
     "num_visual_tokens",
     "num_kept",
     "kept_indices",

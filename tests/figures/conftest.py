@@ -1,5 +1,6 @@
 """Small records, made by the code that makes the real ones."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from divprune.cli.main import app
 from divprune.figures import Drawing, Sources, draw_figures
 from divprune.records import Record
 
+COMMITTED = Path(__file__).parent.parent.parent / "results"
 METHODS = "divprune random fastv vtw:layer=2 norm"
 
 
@@ -33,6 +35,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     config = {"warm_up": selection.WARM_UP, "repeats": 1, "seed": 0, "dtype": "float32", "device": "cpu"}
     Record("selection", config, rows).save(folder)
+    # It takes a tower of the real size.
+    shutil.copy(COMMITTED / "photograph.json", folder)
     return folder
 
 

@@ -1,23 +1,27 @@
 """Every figure draws from real records, into small files that say what they show, the same ones every time."""
 
 import io
+import re
 import shutil
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
 from divprune.errors import MissingDependencyError, RecordError
 from divprune.figures import FIGURES, Drawing, Drawn, Sources, draw_figures
-from divprune.figures.style import LOOKS, RC, WIDTH
+from divprune.figures.style import DARK, LIGHT, LOOKS, THEMES, WIDTH, Theme, themed
 from divprune.records import Record, load_record
+from tests.support.contrast import contrast
 
 NAMES = [spec.name for spec in FIGURES]
 SHOWN = {
     "kept-on-image": ["all tokens", "divprune", "fastv‡", "visionzip*", "cdpruner†", "random"],
-    "score-flops": ["divprune", "random", "fastv‡", "vtw‡", "norm", "unpruned", "picture withheld"],
+    "kept-on-photograph": ["all 576", "divprune: 144", "divprune: 56", "random: 56"],
+    "score-flops": ["divprune", "random", "fastv‡", "vtw‡", "unpruned", "picture withheld"],
+    "score-ranking": ["divprune", "random", "norm"],
     "score-time": ["divprune", "random", "fastv‡", "vtw‡", "unpruned"],
     "max-min-histogram": ["divprune, divprune-star*", "random", "fastv‡", "minmax‡", "norm"],
     "tokens-tsne": ["divprune: 25 of 256", "fastv‡: 25 of 256", "random: 25 of 256"],
@@ -34,22 +38,29 @@ def drawn(drawing: Drawing, name: str) -> Drawn:
     return next(one for one in drawing.drawn if one.spec.name == name)
 
 
+@pytest.mark.parametrize("ending", [".png", "-dark.png"])
 @pytest.mark.parametrize("name", NAMES)
-def test_png_is_a_picture_that_is_small_and_names_its_records(drawing: Drawing, results: Path, name: str) -> None:
-    content = drawn(drawing, name).files["png"]
-    assert len(content) < 200_000
+def test_png_is_a_picture_that_is_small_and_names_its_records(
+    drawing: Drawing, results: Path, name: str, ending: str
+) -> None:
+    content = drawn(drawing, name).files[ending]
+    assert len(content) < 220_000
     with Image.open(io.BytesIO(content)) as image:
         assert image.format == "PNG"
-        assert image.width == WIDTH * RC["savefig.dpi"]
-        assert image.height < image.width
+        assert image.width == 1200 == WIDTH * 200
+        assert image.height < 1.6 * image.width
+        # The corner is empty: the ground of the theme.
+        theme = DARK if "dark" in ending else LIGHT
+        assert image.getpixel((image.width - 2, image.height - 2)) == ImageColor.getrgb(theme.ground)
         assert image.text["Source"] == Sources(results).stamp(spec_of(name).records)
         assert len(image.convert("L").getcolors()) > 20
 
 
+@pytest.mark.parametrize("ending", [".svg", "-dark.svg"])
 @pytest.mark.parametrize("name", NAMES)
-def test_svg_parses_is_small_and_shows_the_methods(drawing: Drawing, name: str) -> None:
-    content = drawn(drawing, name).files["svg"]
-    assert len(content) < 300_000
+def test_svg_parses_is_small_and_shows_the_methods(drawing: Drawing, name: str, ending: str) -> None:
+    content = drawn(drawing, name).files[ending]
+    assert len(content) < 400_000
     assert ElementTree.fromstring(content).tag == "{http://www.w3.org/2000/svg}svg"
     # matplotlib draws text as paths, with the text in a comment before them.
     text = content.decode()
@@ -57,17 +68,21 @@ def test_svg_parses_is_small_and_shows_the_methods(drawing: Drawing, name: str) 
         assert f"<!-- {words} -->" in text, words
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("selection-time", "prefill")])
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if name not in ("selection-time", "prefill", "kept-on-photograph")]
+)
 def test_what_was_measured_on_toy_scenes_says_so(drawing: Drawing, name: str) -> None:
-    text, caption = drawn(drawing, name).files["svg"].decode(), drawn(drawing, name).caption
-    assert any("toy scene" in line.lower() and "not the paper's data" in line for line in text.splitlines())
+    text, caption = drawn(drawing, name).files[".svg"].decode(), drawn(drawing, name).caption
+    footer = " ".join(line.strip().lower() for line in re.findall(r"<!-- (.*?) -->", text, flags=re.S))
+    assert "toy scene" in footer
+    assert "not the paper's" in footer
     assert "toy scene" in caption
 
 
 def test_the_same_records_give_the_same_bytes(drawing: Drawing, results: Path) -> None:
     again = draw_figures(Sources(results))
     assert [one.files for one in again.drawn] == [one.files for one in drawing.drawn]
-    assert b"<dc:date>" not in drawing.drawn[0].files["svg"]
+    assert b"<dc:date>" not in drawing.drawn[0].files[".svg"]
 
 
 def test_other_records_give_another_figure(drawing: Drawing, results: Path, tmp_path: Path) -> None:
@@ -77,14 +92,14 @@ def test_other_records_give_another_figure(drawing: Drawing, results: Path, tmp_
     ]
     Record("selection", record.config, slower, record.provenance).save(tmp_path)
     again = draw_figures(Sources(tmp_path), [spec_of("selection-time")])
-    assert again.drawn[0].files["png"] != drawn(drawing, "selection-time").files["png"]
+    assert again.drawn[0].files[".png"] != drawn(drawing, "selection-time").files[".png"]
 
 
 def test_several_bench_records_are_panels_of_one_figure(results: Path, tmp_path: Path) -> None:
     for name in ("bench-one", "bench-two"):
         record = load_record(results / "bench-embedded.json")
         Record(name, record.config | {"model": name}, record.rows, record.provenance).save(tmp_path)
-    text = draw_figures(Sources(tmp_path), [spec_of("prefill")]).drawn[0].files["svg"].decode()
+    text = draw_figures(Sources(tmp_path), [spec_of("prefill")]).drawn[0].files[".svg"].decode()
     assert "<!-- bench-one, " in text
     assert "<!-- bench-two, " in text
 
@@ -94,7 +109,9 @@ def test_what_lacks_a_record_is_told(results: Path, tmp_path: Path) -> None:
     drawing = draw_figures(Sources(tmp_path))
     missing = {spec.name: names for spec, names in drawing.missing}
     assert missing == {
+        "kept-on-photograph": ("photograph",),
         "score-flops": ("eval-scenes",),
+        "score-ranking": ("eval-scenes",),
         "score-time": ("eval-scenes",),
         "prefill": ("bench-*",),
         "selection-time": ("selection",),
@@ -141,6 +158,10 @@ def test_drawing_leaves_matplotlib_as_it_was(results: Path) -> None:
     assert dict(matplotlib.rcParams) == before
 
 
-def test_no_two_methods_that_stand_out_look_the_same() -> None:
-    assert len({look.color for look in LOOKS.values()}) == len(LOOKS)
-    assert len({look.marker for look in LOOKS.values()}) == len(LOOKS)
+@pytest.mark.parametrize("theme", THEMES, ids=lambda theme: theme.name)
+def test_methods_stand_out_and_words_can_be_read_in_both_themes(theme: Theme) -> None:
+    with themed(theme):
+        colors = {look.color for look in LOOKS.values()}
+    assert len(colors) == len({look.marker for look in LOOKS.values()}) == len(LOOKS)
+    assert min(contrast(color, theme.ground) for color in colors) > 2
+    assert min(contrast(theme.ink, theme.ground), contrast(theme.note, theme.ground)) > 4.5
