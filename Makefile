@@ -144,6 +144,7 @@ readme: .venv/.stamp  ## write the tables of README.md and docs from results/, a
 
 docs: .venv-docs/.stamp  ## build the documentation into site/, which a browser can open without a network
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs --quiet build
+	$(TEST_ENVIRONMENT) .venv-docs/bin/divprune demo --export site/gallery
 	.venv-docs/bin/python -m tools.check_site site
 
 support: .venv/.stamp .venv-test/.stamp .venv-floor/.stamp  ## run the parity suite, and write docs/support.md and docs/models.md from what it finds

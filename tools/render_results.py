@@ -248,7 +248,7 @@ RESULTS: dict[str, tuple[str, Callable[[Record], str]]] = {
     "tuning-shape": ("tuning-llava-1.5-7b", tuning_shape_table),
 }
 # Tables that differ where a record is of a GPU.
-ON_GPUS = {"selection": selection_gpu_table, "selection-details": selection_gpu_table}
+ON_GPUS = {"selection-details": selection_gpu_table}
 
 if __name__ == "__main__":
     main()
