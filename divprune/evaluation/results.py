@@ -107,6 +107,8 @@ class Results:
         """
         pruned = {each.key: each.log_likelihood for each in self.judged(run)}
         known = [each for each in self.judged(EvaluationRun(run.model, run.task)) if each.key in pruned]
+        if not known:
+            return None
         unpruned = np.array([each.log_likelihood for each in known])
         blind = np.array([each.blind_log_likelihood for each in known], dtype=np.float64)
         _, groups = np.unique([str(each.media) for each in known], return_inverse=True)
