@@ -114,6 +114,7 @@ bench: .venv/.stamp .venv-test/.stamp  ## measure, and write the records under r
 	.venv/bin/python -m benchmarks.scenes
 	.venv/bin/python -m benchmarks.greedy
 	.venv/bin/python -m benchmarks.samples
+	.venv/bin/python -m benchmarks.answers
 	.venv/bin/python -m benchmarks.photograph
 	$(MAKE) figures readme
 

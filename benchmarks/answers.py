@@ -54,15 +54,19 @@ def row_of(model: Any, processor: Any, seed: int, kind: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=Path("results"))
-    arguments = parser.parse_args()
+def measured() -> Record:
+    """A question about each of the first test scenes."""
     model = AutoModelForImageTextToText.from_pretrained(checkpoint_path()).eval()
     processor = AutoProcessor.from_pretrained(checkpoint_path())
     rows = [row_of(model, processor, seed, kind) for seed, kind in enumerate(KINDS)]
     config = {"model": "embedded", "split": "test", "method": METHOD, "keep_ratio": KEEP_RATIO}
-    print(Record("answers", config, rows).save(arguments.output))
+    return Record("answers", config, rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("results"))
+    print(measured().save(parser.parse_args().output))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 PREFERRED = ("answers", "kept-on-photograph", "kept-on-image")
 """Figures by name; the first that has been drawn is shown."""
-WORDS = "Images, and the patches whose tokens are kept"
+WORDS = "Questions about images, with the answers from all visual tokens and from the kept ones"
 
 
 def hero(folder: str, figures: Path = FIGURES) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from divprune.figures import (
+    answers_on_image,
     kept_on_image,
     kept_on_photograph,
     max_min_histogram,
@@ -25,6 +26,7 @@ from pathlib import Path
 from divprune.records import Record, load_record
 
 COMMANDS: Mapping[str, str] = {
+    "answers": "python -m benchmarks.answers",
     "eval-scenes": "divprune eval --suite scenes",
     "photograph": "python -m benchmarks.photograph",
     "samples": "python -m benchmarks.samples",
@@ -85,6 +87,13 @@ class FigureSpec:
 
 
 FIGURES: tuple[FigureSpec, ...] = (
+    FigureSpec(
+        "answers",
+        "Answers from all tokens and from few",
+        ("answers",),
+        answers_on_image.draw,
+        answers_on_image.caption,
+    ),
     FigureSpec(
         "kept-on-photograph",
         "Kept tokens on a photograph",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import samples, selection
+from benchmarks import answers, samples, selection
 from divprune.cli.main import app
 from divprune.figures import Drawing, Sources, draw_figures
 from divprune.records import Record
@@ -28,6 +28,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command("eval", "--limit", 2, "--methods", METHODS, *shares, "--output", folder)
     command("bench", "--no-memory", "--new-tokens", 2, "--repeats", 1, "--output", folder)
     samples.measured(2).save(folder)
+    answers.measured().save(folder)
     rows = [
         selection.compare(features, total, 32, num_keep, repeats=1)
         for features in selection.FEATURES

@@ -18,6 +18,7 @@ from tests.support.contrast import contrast
 
 NAMES = [spec.name for spec in FIGURES]
 SHOWN = {
+    "answers": ["all 256 tokens", "25 of 256", "white", "bottom center"],
     "kept-on-image": ["all tokens", "divprune", "fastv‡", "visionzip*", "cdpruner†", "random"],
     "kept-on-photograph": ["all 576", "divprune: 144", "divprune: 56", "random: 56"],
     "score-flops": ["divprune", "random", "fastv‡", "vtw‡", "unpruned", "picture withheld"],
@@ -109,6 +110,7 @@ def test_what_lacks_a_record_is_told(results: Path, tmp_path: Path) -> None:
     drawing = draw_figures(Sources(tmp_path))
     missing = {spec.name: names for spec, names in drawing.missing}
     assert missing == {
+        "answers": ("answers",),
         "kept-on-photograph": ("photograph",),
         "score-flops": ("eval-scenes",),
         "score-ranking": ("eval-scenes",),
