@@ -68,7 +68,7 @@ def test_a_schedule_shows_the_mean_tokens_of_a_layer(divprune: Command, options:
     (row,) = divprune(*arguments, "--json").json["rows"]
     assert round(row["tokens_per_layer"], 1) == tokens
     outcome = divprune(*arguments).stdout
-    assert f" {tokens} a layer " in outcome
+    assert f"\t{tokens} a layer\t" in outcome
     assert "has a schedule of its own" in outcome
     (row,) = divprune("flops", "--model", "llava-1.5-7b", "--num-keep", 56, "--json").json["rows"]
     assert row["tokens_per_layer"] == 56
