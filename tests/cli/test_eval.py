@@ -28,7 +28,7 @@ def test_rows_and_record_say_the_same(divprune: Command, tmp_path: Path) -> None
     assert [path.name for path in folder.iterdir()] == ["eval-scenes.json"]
 
 
-def test_the_table_fits_and_says_what_it_is(divprune: Command, tmp_path: Path) -> None:
+def test_the_table_fits_and_says_what_it_is(terminal: None, divprune: Command, tmp_path: Path) -> None:
     outcome = divprune("eval", "--methods", "random", *FEW, "--output", tmp_path)
     assert outcome.exit_code == 0, outcome.stderr
     assert "toy scenes" in " ".join(outcome.stdout.split())
@@ -53,7 +53,7 @@ def test_retention_has_a_table_of_its_own(divprune: Command, tmp_path: Path) -> 
     assert [row["retention_percent"] is not None for row in videos.json["rows"]] == [True] * 3
 
 
-def test_videos_have_a_suite_of_their_own(divprune: Command, tmp_path: Path) -> None:
+def test_videos_have_a_suite_of_their_own(terminal: None, divprune: Command, tmp_path: Path) -> None:
     wanted = ("--suite", "scenes-video", "--methods", "evs first-frames divprune-per-frame", *FEW, "--output", tmp_path)
     outcome = divprune("eval", *wanted, "--json")
     assert outcome.exit_code == 0, outcome.stderr

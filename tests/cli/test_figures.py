@@ -63,7 +63,7 @@ def test_mistakes_are_told_in_one_line(
 def test_no_record_at_all_is_an_error(divprune: Command, tmp_path: Path) -> None:
     outcome = divprune("figures", "--results", tmp_path, "--output", tmp_path)
     assert outcome.exit_code == 2
-    assert "kept-on-photograph cannot be drawn" in outcome.error
+    assert "answers cannot be drawn" in outcome.error
     assert list(tmp_path.iterdir()) == []
 
 

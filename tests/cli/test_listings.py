@@ -181,7 +181,10 @@ def heavy_imports(call: tuple[str, ...]) -> list[str]:
         "heavy = ('torch', 'transformers', 'jinja2', 'PIL', 'numpy', 'matplotlib')\n"
         "print(*[name for name in heavy if name in sys.modules], sep=' ', file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # Otherwise the shell is the one that started the tests, and none where that is unknown.
+    environment = os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return done.stderr.splitlines()[-1].split()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.rich_utils  # noqa: F401  # reads FORCE_COLOR when it is imported, which `terminal` sets for one test
 from PIL import Image
 from skimage import data
 from typer.testing import CliRunner
