@@ -1,5 +1,6 @@
 """The entry point. Heavy imports wait inside the commands, so that `divprune --help` answers at once."""
 
+import os
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -54,11 +55,15 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _divprune(
+    context: typer.Context,
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand not in ("serve", "batch"):
+        # Before torch is loaded: threads that wait for work then sleep. Spinning, each call takes many times as long
+        # beside anything else that runs. How servers fare with it is not measured.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 _TRY, _SERVE, _MEASURE = "Try and look up", "Tune and serve", "Measure and reproduce"

@@ -259,3 +259,16 @@ def test_methods_tell_what_they_need_and_where_they_come_from(divprune: Command)
     assert rows["random"]["year"] is rows["random"]["citation"] is None
     table = divprune("methods").stdout
     assert table.count("\texact\t") == sum(row["fidelity"] == "exact" for row in rows.values())
+
+
+@pytest.mark.parametrize(("call", "policy"), [("flops", "PASSIVE"), ("serve x --dry-run", None)])
+def test_threads_that_wait_sleep_but_in_servers(call: str, policy: str | None) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    code = (
+        "import os; from divprune.cli.main import app\n"
+        f"try: app({call.split()!r}, prog_name='divprune')\n"
+        "except SystemExit: pass\n"
+        "print(os.environ.get('OMP_WAIT_POLICY'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.splitlines()[-1] == str(policy)
