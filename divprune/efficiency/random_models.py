@@ -113,8 +113,7 @@ def random_inputs(model: PreTrainedModel, architecture: Architecture, num_text_t
 
 def _pixels(model: PreTrainedModel, architecture: Architecture) -> dict[str, Tensor]:
     if architecture.model_type in MERGING_TOWERS:
-        assert architecture.num_visual_tokens is not None
-        return _patches(model.config.vision_config, isqrt(architecture.num_visual_tokens))
+        return _patches(model.config.vision_config, isqrt(architecture.usual_tokens))
     side = model.config.vision_config.image_size
     if architecture.frames:
         return {"pixel_values_videos": image_like(1, architecture.frames, 3, side, side).to(model.dtype)}

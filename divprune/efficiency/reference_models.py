@@ -132,6 +132,17 @@ class Architecture:
     keep_ratio: float
     vision: Mapping[str, Any] = field(default_factory=lambda: _CLIP_LARGE_336)
 
+    @property
+    def usual_tokens(self) -> int:
+        """`num_visual_tokens`.
+
+        Raises:
+            ValueError: it depends on the image.
+        """
+        if self.num_visual_tokens is None:
+            raise ValueError(f"num_visual_tokens must be given for {self.name!r}, where it depends on the image")
+        return self.num_visual_tokens
+
 
 _IMAGE_32000: Mapping[str, Any] = {"image_token_index": 32000}
 _VIDEO_32000: Mapping[str, Any] = {"image_token_index": 32001, "video_token_index": 32000}
@@ -218,8 +229,7 @@ def architecture_shape(name: str, num_visual_tokens: int | None = None) -> Model
         vocabulary_size=text["vocab_size"],
     )
     if architecture.model_type in MERGING_TOWERS:
-        total = architecture.num_visual_tokens if num_visual_tokens is None else num_visual_tokens
-        assert total is not None
+        total = architecture.usual_tokens if num_visual_tokens is None else num_visual_tokens
         vision = merging_tower_shape(architecture.model_type, SimpleNamespace(**architecture.vision), width, total)
     else:
         vision = _clip_shape(architecture)

@@ -45,8 +45,8 @@ const divprune = (() => {
     svg.classList.toggle("dp-pixelated", frame.pixelated);
     const mask = create("mask", { id: `dp-mask-${numbered++}` }, svg);
     create("rect", { width: "100%", height: "100%", fill: "white" }, mask);
-    const picture = { href: frame.source, width: frame.width, height: frame.height, preserveAspectRatio: "none" };
-    create("image", picture, svg);
+    const attributes = { href: frame.source, width: frame.width, height: frame.height, preserveAspectRatio: "none" };
+    create("image", attributes, svg);
     create("rect", { width: "100%", height: "100%", class: "dp-veil", mask: `url(#${mask.id})` }, svg);
     const marks = placesOf(item, position).map(({ token, pick, box: [, x, y, width, height] }) => {
       const place = { x, y, width, height };
