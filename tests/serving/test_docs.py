@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 GUIDE = (ROOT / "docs/serving.md").read_text(encoding="utf-8")
 ADDRESS = "http://127.0.0.1:8000"
 MODELS = ("llava-hf/llava-1.5-7b-hf", "llava-hf/llava-1.5-13b-hf")
-PICTURES = ("picture.jpg", "pictures/picture.jpg", "pictures/cat.jpg", "pictures/a.jpg", "pictures/b.jpg")
+PICTURES = ("image.jpg", "images/image.jpg", "images/cat.jpg", "images/a.jpg", "images/b.jpg")
 ENVIRONMENT = {
     "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
@@ -52,11 +52,11 @@ Start = Callable[[str], AbstractContextManager[Server]]
 @pytest.fixture
 def ours(checkpoint: Callable[[str], Path], tmp_path: Path) -> Callable[[str], str]:
     """Replaces what the guide names by what is there."""
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     for number, name in enumerate(PICTURES):
         picture(number).save(tmp_path / name)
     places = dict.fromkeys(MODELS, str(checkpoint("llava")))
-    places |= {"/srv/pictures": str(tmp_path / "pictures"), "/shared/": "", "--workers 16": "--workers 2"}
+    places |= {"/srv/images": str(tmp_path / "images"), "/shared/": "", "--workers 16": "--workers 2"}
 
     def replaced(code: str) -> str:
         for named, there in places.items():
@@ -133,8 +133,8 @@ def test_a_server(start: Start, run: Run) -> None:
 
 def test_a_picture_on_the_servers_machine(start: Start, run: Run) -> None:
     (address,) = re.findall(r'"url": "(file://.*?)"', GUIDE)
-    remote = re.sub(r"^picture = .*$", f"picture = {address!r}", asking(), flags=re.MULTILINE)
-    local = asking().replace("picture.jpg", "pictures/picture.jpg")
+    remote = re.sub(r"^image = .*$", f"image = {address!r}", asking(), flags=re.MULTILINE)
+    local = asking().replace("image.jpg", "images/image.jpg")
     assert remote != asking() != local
     with start(serve_command("--allowed-local-media-path")) as server:
         assert run([sys.executable, "-c"], remote, server.address) == run([sys.executable, "-c"], local, server.address)
@@ -198,7 +198,7 @@ def test_batches(run: Run, tmp_path: Path) -> None:
     folder, lines, *_ = commands("divprune batch")
     run(["bash", "-euc"], "\n".join(with_flags(command, "--enforce-eager") for command in (folder, lines)))
     names = [answer["id"] for answer in answers(tmp_path / "answers.jsonl")]
-    assert names == ["a.jpg", "b.jpg", "cat.jpg", "picture.jpg"]
+    assert names == ["a.jpg", "b.jpg", "cat.jpg", "image.jpg"]
     assert {answer["prompt_tokens"] for answer in answers(tmp_path / "answers.jsonl")} == {NUM_WORDS + 4}
     # 9 of 36 for each picture; four words and two of the template.
     assert [(answer["id"], answer["prompt_tokens"]) for answer in answers(tmp_path / "quarter.jsonl")] == [
