@@ -141,16 +141,16 @@ def answer(
         others: further numbers of tokens to answer from, by their titles.
     """
     inputs = build_inputs(loaded, example.media, example.prompt)
-    unpruned = _generate(loaded, inputs, max_new_tokens) if compare else None
+    unpruned = generated(loaded, inputs, max_new_tokens) if compare else None
 
     def kept(title: str, how: PruningConfig) -> KeptAnswer:
         with prune(loaded.model, how) as pruning:
-            text, report = _generate(loaded, inputs, max_new_tokens), finished(pruning)
+            text, report = generated(loaded, inputs, max_new_tokens), finished(pruning)
         control = random_control(how, report) if beside_random else None
         if control is None:
             return KeptAnswer(title, text, report)
         with prune(loaded.model, control):
-            return KeptAnswer(title, text, report, _generate(loaded, inputs, max_new_tokens))
+            return KeptAnswer(title, text, report, generated(loaded, inputs, max_new_tokens))
 
     own, further = kept("", config), tuple(kept(title, how) for title, how in others.items())
     prefill, prefill_unpruned, selection = _measure(loaded, inputs, config, compare, repeats)
@@ -180,7 +180,8 @@ def finished(pruning: Pruning | None) -> PruningReport:
     return pruning.last
 
 
-def _generate(loaded: LoadedModel, inputs: dict[str, Any], max_new_tokens: int) -> str:
+def generated(loaded: LoadedModel, inputs: dict[str, Any], max_new_tokens: int) -> str:
+    """Return the model's greedy answer, pruned or not as the model is now."""
     generate: Callable[..., Tensor] = loaded.model.generate  # type: ignore[assignment]
     sequences = generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1)
     return decode_answer(loaded, inputs, sequences)

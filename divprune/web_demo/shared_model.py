@@ -6,13 +6,13 @@ image -> visual tokens -> **selection**, by the functions of a pruned call; the 
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from divprune.checkpoints import LoadedModel
 from divprune.config import PruningConfig
-from divprune.demo.answering import finished
+from divprune.demo.answering import finished, generated
 from divprune.efficiency import Latency, interleave, prefill_seconds
 from divprune.embedded.examples import Example
 from divprune.errors import argument_errors
@@ -25,10 +25,7 @@ from divprune.huggingface.families.token_layout import Layout, TokenBox, fit_of
 from divprune.huggingface.fitting import require_fitting
 from divprune.huggingface.selecting import select_items
 from divprune.media import Medium
-from divprune.prompting import build_inputs, decode_answer
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from divprune.prompting import build_inputs
 
 _MAX_MEASURING_SECONDS = 5.0
 _REPEATS = 5
@@ -138,11 +135,11 @@ class SharedModel:
             DivpruneError: a method cannot prune this model, or select from these tokens.
         """
         with self._lock, argument_errors():
-            unpruned = self._generate(inputs)
+            unpruned = generated(self.loaded, inputs, self._max_new_tokens)
             pruned = []
             for config in configs:
                 with prune(self.loaded.model, config) as pruning:
-                    text = self._generate(inputs)
+                    text = generated(self.loaded, inputs, self._max_new_tokens)
                     pruned.append((text, finished(pruning)))
             prefill = self._prefill(inputs, configs) if measure else [None] * (1 + len(configs))
         whole = pruned[0][1]
@@ -150,11 +147,6 @@ class SharedModel:
         first = ModelAnswer(unpruned, total, total, whole.kv_cache_bytes_unpruned, prefill[0], 0.0, (), ())
         others = zip(pruned, prefill[1:], strict=True)
         return first, [_answer(text, report, latency) for (text, report), latency in others]
-
-    def _generate(self, inputs: dict[str, Any]) -> str:
-        generate: Callable[..., Tensor] = self.loaded.model.generate  # type: ignore[assignment]
-        sequences = generate(**inputs, max_new_tokens=self._max_new_tokens, do_sample=False, num_beams=1)
-        return decode_answer(self.loaded, inputs, sequences)
 
     def _prefill(self, inputs: dict[str, Any], configs: Sequence[PruningConfig]) -> list[Latency]:
         def pruned(config: PruningConfig) -> float:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from divprune.checkpoints import LoadedModel
 from divprune.config import Positions, PruningConfig
+from divprune.demo.answering import finished
 from divprune.evaluation.likelihoods import greedy_answer, judge_answer
 from divprune.evaluation.retention import Questions
 from divprune.experiments.tuning.search import PruningSetting
@@ -147,10 +148,7 @@ class Asker:
         """Have a pruned model write its answer, and tell what it kept."""
         with remembering(self.memory), prune(self.loaded.model, self.config(setting, place)) as pruning:
             ids = greedy_answer(self.loaded.model, self.inputs(place), self.max_new_tokens)
-        report = pruning.last
-        if report is None:
-            raise RuntimeError("the pruned call left no report")
-        return self.text_of(ids), report
+        return self.text_of(ids), finished(pruning)
 
     def unpruned_answer(self, place: int) -> str:
         """Return what the unpruned model answered."""
