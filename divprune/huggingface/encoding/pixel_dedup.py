@@ -1,0 +1,193 @@
+"""Let the vision encoder encode parts of an image once that have the same pixels as their neighbours.
+
+image / video -> **vision encoder, on fewer units** -> projector -> visual tokens. For encoders that take patches of native
+resolution; which units are left out is in `pixel_prediction`. A hook in front of the encoder takes their patches out, and
+hands it what it would work out from the grid for those that stay:
+
+    pixels      a a b      encoded  a . b     tokens  A A B
+                a c c               . c .             A C C
+    positions   0 1 2               0 . 2     (row and column in the full grid, rotary and learned alike)
+
+A hook behind it puts a copy of the token of the unit that was encoded instead (A, C) in each gap, so that tokens and
+placeholders still match. Where nothing is redundant, neither changes anything.
+
+The tokens that stay are not those of the whole image, and cannot be: attention weighs a pixel once where it stood n times,
+and what the n copies said differed by their rotary positions. In the encoder's first layer, copies of one place would be
+made good by a weight n in the softmax; those of n places are not, and no later layer sees equal copies.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.vision_utils import (
+    get_vision_cu_seqlens,
+    get_vision_interpolation_indices_and_weights,
+    get_vision_position_ids,
+    get_vision_window_index,
+)
+
+from divprune.encoder_options import PixelDedup
+from divprune.errors import UnsupportedModelError
+from divprune.huggingface.adapter import ModelAdapter
+from divprune.huggingface.encoding.pixel_prediction import encoded_instead
+
+DEDUPLICATED = (
+    "qwen2_vl",
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "qwen3_vl_moe",
+    "qwen3_5",
+    "qwen3_5_moe",
+    "qwen2_5_omni_thinker",
+    "qwen3_omni_moe_thinker",
+)
+"""Model types whose vision encoder takes patches of native resolution, and positions and windows by name."""
+
+
+@dataclass
+class EncodedLess:
+    """What one pass of the vision encoder did with the units of its images or videos.
+
+    Attributes:
+        left: (n,) int64, ascending: which of all tokens of the pass were encoded; None before the pass.
+        patches: (P,) int64: for each patch of the full grid, in the order in which the encoder's attention sees them,
+            where among the encoded patches it stands; None before the pass.
+    """
+
+    left: Tensor | None = field(default=None)
+    patches: Tensor | None = field(default=None)
+
+
+def require_dedup(adapter: ModelAdapter) -> None:
+    """Refuse a model whose vision encoder cannot be run on a part of its patches.
+
+    Raises:
+        UnsupportedModelError: its family is none of `DEDUPLICATED`.
+    """
+    if adapter.model.config.model_type not in DEDUPLICATED:
+        raise UnsupportedModelError(
+            f"encoder 'pixel-dedup' needs a vision encoder that takes patches of native resolution; {adapter.family.name!r} "
+            f"has none that is known, families that have: {', '.join(DEDUPLICATED)}; leave `encoder` away"
+        )
+
+
+@contextmanager
+def deduplicating(adapter: ModelAdapter, option: PixelDedup) -> Iterator[EncodedLess]:
+    """Encode units of identical pixels once, for one pass of the vision encoder; the model is as before on exit.
+
+    Args:
+        adapter: the model.
+        option: how alike two units must be.
+
+    Yields:
+        What the pass did, filled in while it runs.
+
+    Raises:
+        UnsupportedModelError: the model's encoder cannot do this.
+    """
+    require_dedup(adapter)
+    tower: Any = adapter.model.base_model.visual
+    run = _Pass(tower, option, EncodedLess())
+    handles = (
+        tower.register_forward_pre_hook(run.shorten, with_kwargs=True),
+        tower.register_forward_hook(run.lengthen),
+    )
+    try:
+        yield run.done
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Pass:
+    """One pass of a vision encoder on the units that stay."""
+
+    def __init__(self, tower: Any, option: PixelDedup, done: EncodedLess) -> None:
+        self._tower, self._option, self.done = tower, option, done
+        self._side = int(tower.spatial_merge_size)
+        self._copied: Tensor | None = None  # (M,) rows of the shortened output; None where nothing is redundant
+
+    def shorten(
+        self, _: nn.Module, args: tuple[Any, ...], options: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Take out the patches (P, v) of redundant units, and say where the others lie."""
+        (pixels,), grids = args, options["grid_thw"]
+        units = pixels.reshape(len(pixels) // self._side**2, -1)
+        in_units = [(frames, rows // self._side, columns // self._side) for frames, rows, columns in grids.tolist()]
+        instead = encoded_instead(units, in_units, self._window_side, self._option.tolerance)
+        stays = instead == torch.arange(len(units), device=units.device)
+        order, windows = self._order(grids, len(units))
+        self.done.left = stays.nonzero().squeeze(1)
+        self.done.patches = self._of_patches(_ranks(stays, order)[instead[order]])
+        if len(self.done.left) == len(units):
+            return None
+        ranks = stays.cumsum(0) - 1
+        self._copied = ranks[instead]
+        kept = self._of_patches(self.done.left)
+        places = {
+            "position_ids": get_vision_position_ids(grids, self._side)[kept],
+            "cu_seqlens": self._shortened(get_vision_cu_seqlens(grids), stays),
+        }
+        if windows is not None:
+            places["window_index"] = ranks[order[stays[order]]]
+            places["cu_window_seqlens"] = self._shortened(windows, stays[order])
+        if hasattr(self._tower, "pos_embed"):
+            indices, weights = self._interpolation(grids)
+            places |= {"interp_indices": indices[kept], "interp_weights": weights[kept]}
+        return (pixels[kept],), options | places
+
+    def lengthen(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        """Copy what was encoded instead to each redundant unit of the tokens, (n, d) -> (M, d)."""
+        if self._copied is None:
+            return
+        output["pooler_output"] = output["pooler_output"][self._copied]
+        # Qwen3-VL's, for deeper decoder layers.
+        if output.get("deepstack_features") is not None:
+            output["deepstack_features"] = [each[self._copied] for each in output["deepstack_features"]]
+
+    @property
+    def _window_side(self) -> int | None:
+        """Rows and columns of units in a window; None where all layers see whole frames."""
+        if not hasattr(self._tower, "window_size"):
+            return None
+        return int(self._tower.window_size // self._side // self._tower.patch_size)
+
+    def _order(self, grids: Tensor, num_units: int) -> tuple[Tensor, Tensor | None]:
+        """The units (M,) in the order in which the encoder works, and where its windows begin, in patches."""
+        if self._window_side is None:
+            return torch.arange(num_units, device=grids.device), None
+        order, windows = get_vision_window_index(grids, self._side, self._tower.window_size, self._tower.patch_size)
+        return order.to(grids.device), windows
+
+    def _interpolation(self, grids: Tensor) -> tuple[Tensor, Tensor]:
+        """Which learned positions each patch is between, and how near to each, (P, 4) both."""
+        tower = self._tower
+        return get_vision_interpolation_indices_and_weights(
+            grids,
+            tower.num_grid_per_side,
+            tower.interpolation_mode,
+            tower.interpolation_align_corners,
+            self._side,
+        )
+
+    def _of_patches(self, units: Tensor) -> Tensor:
+        """Indices of units (n,) -> those of their patches."""
+        within = torch.arange(self._side**2, device=units.device)
+        return (units.unsqueeze(1) * self._side**2 + within).flatten()
+
+    def _shortened(self, boundaries: Tensor, stays: Tensor) -> Tensor:
+        """Boundaries (s + 1,) in patches of all units -> in patches of those that stay."""
+        before = functional.pad(stays.cumsum(0), (1, 0))
+        return (before[boundaries.long() // self._side**2] * self._side**2).to(boundaries.dtype)
+
+
+def _ranks(stays: Tensor, order: Tensor) -> Tensor:
+    """Count for each unit those before it in an order that stay, (M,)."""
+    ranks = torch.empty_like(order)
+    ranks[order] = stays[order].cumsum(0) - 1
+    return ranks
