@@ -18,7 +18,8 @@ made good by a weight n in the softmax; those of n places are not, and no later 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -45,6 +46,10 @@ DEDUPLICATED = (
     "qwen3_5_moe",
     "qwen2_5_omni_thinker",
     "qwen3_omni_moe_thinker",
+    "qwen4_exp",
+    "cosmos3_omni",
+    "cohere_compass",
+    "exaone4_5",
 )
 """Model types whose vision encoder takes patches of native resolution, and positions and windows by name."""
 
@@ -59,8 +64,8 @@ class EncodedLess:
             where among the encoded patches it stands; None before the pass.
     """
 
-    left: Tensor | None = field(default=None)
-    patches: Tensor | None = field(default=None)
+    left: Tensor | None = None
+    patches: Tensor | None = None
 
 
 def require_dedup(adapter: ModelAdapter) -> None:
@@ -117,14 +122,18 @@ class _Pass:
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Take out the patches (P, v) of redundant units, and say where the others lie."""
         (pixels,), grids = args, options["grid_thw"]
-        units = pixels.reshape(len(pixels) // self._side**2, -1)
+        self._copied = None
         in_units = [(frames, rows // self._side, columns // self._side) for frames, rows, columns in grids.tolist()]
+        num_units = sum(map(prod, in_units))
+        if len(pixels) != num_units * self._side**2:
+            return None  # the encoder says what is wrong
+        units = pixels.view(num_units, -1)
         instead = encoded_instead(units, in_units, self._window_side, self._option.tolerance)
-        stays = instead == torch.arange(len(units), device=units.device)
-        order, windows = self._order(grids, len(units))
+        stays = instead == torch.arange(num_units, device=units.device)
+        order, windows = self._order(grids, num_units)
         self.done.left = stays.nonzero().squeeze(1)
         self.done.patches = self._of_patches(_ranks(stays, order)[instead[order]])
-        if len(self.done.left) == len(units):
+        if len(self.done.left) == num_units:
             return None
         ranks = stays.cumsum(0) - 1
         self._copied = ranks[instead]

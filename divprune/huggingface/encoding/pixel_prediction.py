@@ -43,11 +43,11 @@ def encoded_instead(
     #   2 3 4 5
     waves = distance.argsort(stable=True).split(distance.bincount().tolist())
     for wave in waves[1:]:
-        # What the left neighbour tells is written last.
-        for neighbour in (upper[wave], left[wave]):
-            standing = found[neighbour]
+        # What the left neighbour tells is written last. Where there is none, the unit itself stands in, and changes nothing.
+        for neighbours in (upper, left):
+            standing = found[neighbours[wave]]
             is_same = (units[wave] - units[standing]).abs().amax(dim=1) <= tolerance
-            found[wave] = torch.where(is_same & (neighbour != wave), standing, found[wave])
+            found[wave] = torch.where(is_same, standing, found[wave])
     return found
 
 
