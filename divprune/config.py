@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, Literal, Self, cast, get_args
 
 from divprune.budget import DEFAULT_KEEP_RATIO, Budget
+from divprune.encoder_options import EncoderOption, encoder_option
 from divprune.methods.base import Method
 from divprune.methods.item_context import Modality
 from divprune.methods.registry import get_method
@@ -59,6 +60,7 @@ class PruningConfig:
         order: "sorted" feeds the kept tokens in their original order, "selection" in the order they were picked.
         positions: "original" keeps each token's own position, "compact" numbers the pruned prompt 0..n'-1 as the
             paper's code does; None is "original" wherever the family takes position ids.
+        encoder: A way to encode less, before tokens are selected: M above is then what it leaves of an item's tokens.
 
     Raises:
         ValueError: A value is out of range, both numbers are given, or one to a method that decides its own count.
@@ -72,11 +74,14 @@ class PruningConfig:
     order: Order = "sorted"
     positions: Positions | None = None
     newlines: Newlines = "budget"
+    encoder: EncoderOption | None = None
 
     def __post_init__(self) -> None:
         """Check the fields, and fill in the paper's keep ratio where nothing says how many tokens stay."""
         if not isinstance(self.method, Method):
             raise TypeError(f"method must be a Method or the name of one, such as 'divprune', got {self.method!r}")
+        if self.encoder is not None and not isinstance(self.encoder, EncoderOption):
+            raise TypeError(f"encoder must be an option such as 'tome:r=8', or None, got {self.encoder!r}")
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 choices = ", ".join(repr(each) for each in allowed if each is not None)
@@ -98,11 +103,15 @@ class PruningConfig:
     def parse(cls, method: "Method | str | PruningConfig", **values: Any) -> "PruningConfig":
         """Make a config of a method or its name, such as "random:seed=3", and the other fields; return a whole one.
 
+        `encoder` may be named too, such as "tome:r=8".
+
         Raises:
             UnknownMethodError: No method has this name.
             ValueError: Fields are given beside a whole config.
         """
         if not isinstance(method, PruningConfig):
+            if isinstance(values.get("encoder"), str):
+                values["encoder"] = encoder_option(values["encoder"])
             return cls(get_method(method) if isinstance(method, str) else method, **values)
         given = {name: value for name, value in values.items() if value != cls.__dataclass_fields__[name].default}
         if given:

@@ -16,7 +16,7 @@ PACKAGE = Path(divprune.__file__).parent
 
 # Which parts of the package each part may import; itself and the version are always allowed.
 _BASE = {"errors", "json_over_http", "jsonl_log", "outputs", "progress", "records"}
-_METHODS = _BASE | {"budget", "config", "media", "methods", "selection"}
+_METHODS = _BASE | {"budget", "config", "encoder_options", "media", "methods", "selection"}
 _ENGINES = _METHODS | {"huggingface", "vllm_plugin"}
 _MODELS = _ENGINES | {"checkpoints", "embedded", "prompting"}
 _RUNS = _MODELS | {"calibration", "distributed", "efficiency"}
@@ -34,9 +34,20 @@ ALLOWED: dict[str, set[str]] = {
     "fidelity": set(),
     "lazy_torch": set(),
     "methods": {"budget", "errors", "fidelity", "lazy_torch", "records", "selection"},
-    "config": {"budget", "errors", "methods"},
+    "encoder_options": {"methods"},
+    "config": {"budget", "encoder_options", "errors", "methods"},
     "tuned_setting": {"checkpoint_places", "embedded", "errors", "huggingface", "outputs"},
-    "huggingface": {"budget", "checkpoint_checks", "config", "errors", "methods", "outputs", "records", "selection"},
+    "huggingface": {
+        "budget",
+        "checkpoint_checks",
+        "config",
+        "encoder_options",
+        "errors",
+        "methods",
+        "outputs",
+        "records",
+        "selection",
+    },
     "vllm_plugin": {
         "budget",
         "checkpoint_checks",
@@ -77,6 +88,7 @@ _WITHOUT_TORCH = {
     "cli",
     "config",
     "distributed",
+    "encoder_options",
     "errors",
     "fidelity",
     "figures",

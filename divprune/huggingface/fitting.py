@@ -12,6 +12,7 @@ from transformers import AutoModelForImageTextToText, PreTrainedConfig
 from divprune.config import Positions, PruningConfig, require_scope
 from divprune.errors import DivpruneError, argument_errors
 from divprune.huggingface.adapter import ModelAdapter
+from divprune.huggingface.encoding.encode_less import require_encoder_option
 from divprune.huggingface.encoding.method_inputs import require_vision_needs
 from divprune.huggingface.families.registry import Family, supported_families
 from divprune.huggingface.fingerprint import require_same_model
@@ -97,6 +98,7 @@ def require_fitting(adapter: ModelAdapter, config: PruningConfig, *, has_weights
             f"method {method.name!r} needs {', '.join(sorted(method.needs & DECODER_NEEDS))} of a decoder layer, so it "
             "must name layers: layers = (4,) reads layer 3 and drops tokens at the entrance of layer 4"
         )
+    require_encoder_option(adapter, config)
     if method.needs & VISION_NEEDS:
         require_vision_needs(adapter, method, has_weights)
     return drops_inside

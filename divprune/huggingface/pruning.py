@@ -35,6 +35,7 @@ import torch
 from transformers import PreTrainedModel
 
 from divprune.config import KeepRatioLike, Newlines, Order, Positions, PruningConfig, Scope
+from divprune.encoder_options import EncoderOption, encoder_option
 from divprune.errors import PruningError
 from divprune.huggingface.adapter import ModelAdapter
 from divprune.huggingface.call import Call
@@ -100,6 +101,8 @@ class Pruning:
             raise ValueError("method must stay what it is; detach, and attach again with another one")
         if keep_ratio is not None or num_keep is not None:
             values |= {"keep_ratio": keep_ratio, "num_keep": num_keep}
+        if isinstance(values.get("encoder"), str):
+            values["encoder"] = encoder_option(values["encoder"])
         config = replace(self._config, **values)
         require_fitting(self._adapter, config)
         before, self._of_thread.config = self._now, config
@@ -198,6 +201,7 @@ def attach(
     order: Order = "sorted",
     positions: Positions | None = None,
     newlines: Newlines = "budget",
+    encoder: EncoderOption | str | None = None,
     **unknown: Any,
 ) -> Pruning:
     """Prune the visual tokens of every later call of `model.generate` and `model.forward`, until `detach()`.
@@ -220,6 +224,8 @@ def attach(
             paper's code does; None is "original" wherever the family takes position ids.
         newlines: what becomes of image newline tokens: "budget" treats them as any other token; "keep" keeps them all
             and "rows" those whose row keeps a token, in both cases on top of `keep_ratio` or `num_keep`.
+        encoder: a way to encode less, "tome:r=8" or "pixel-dedup": the vision encoder leaves fewer than M tokens of an
+            image, which are what the method selects from and what `keep_ratio` is a fraction of.
         **unknown: refused; parameters of a method follow its name.
 
     Returns:
@@ -244,7 +250,7 @@ def attach(
             "model.compile() must not have been called, it would compile the pruning too; before pruning, write "
             "model.forward = torch.compile(model.forward)"
         )
-    values = {"scope": scope, "order": order, "positions": positions, "newlines": newlines}
+    values = {"scope": scope, "order": order, "positions": positions, "newlines": newlines, "encoder": encoder}
     config = PruningConfig.parse(method, keep_ratio=keep_ratio, num_keep=num_keep, **values)
     return Pruning(adapter, config)
 
@@ -260,6 +266,7 @@ def prune(
     order: Order = "sorted",
     positions: Positions | None = None,
     newlines: Newlines = "budget",
+    encoder: EncoderOption | str | None = None,
     **unknown: Any,
 ) -> Iterator[Pruning]:
     """Prune a model inside a `with` block; arguments, errors and handle as for `attach`.
@@ -271,7 +278,7 @@ def prune(
         56
     """
     options: dict[str, Any] = {"scope": scope, "order": order, "positions": positions, "newlines": newlines, **unknown}
-    pruning = attach(model, method, keep_ratio=keep_ratio, num_keep=num_keep, **options)
+    pruning = attach(model, method, keep_ratio=keep_ratio, num_keep=num_keep, encoder=encoder, **options)
     try:
         yield pruning
     finally:

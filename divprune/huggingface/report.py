@@ -35,6 +35,7 @@ class ItemReport:
         modality: "image" or "video".
         row: row of the batch.
         num_visual_tokens: M.
+        num_encoded: of these, how many the vision encoder made, fewer than M with `encoder`; `keep_ratio` is of them.
         kept_indices: (k,) int64 on the CPU, ascending.
         selection_order: (k,) int64 on the CPU, the same indices in the order they were picked.
         encoding_seconds: wall time of the vision encoder; the items of a call share it by their tokens.
@@ -46,6 +47,7 @@ class ItemReport:
     modality: Modality
     row: int
     num_visual_tokens: int
+    num_encoded: int
     kept_indices: Tensor
     selection_order: Tensor
     encoding_seconds: float
@@ -167,6 +169,8 @@ class PruningReport:
         kept = "text alone"
         if self.items:
             kept = f"{self.num_kept} of {self.num_visual_tokens} tokens ({self.num_kept / self.num_visual_tokens:.1%})"
+            if self.num_encoded < self.num_visual_tokens:
+                kept += f", {self.num_encoded} encoded"
         before, after = (f"{size / 2**20:.3g}" for size in (self.kv_cache_bytes_unpruned, self.kv_cache_bytes))
         return f"{kept}, selected in {1000 * self.selection_seconds:.1f} ms, KV cache {before} -> {after} MiB"
 
@@ -212,6 +216,11 @@ class PruningReport:
     def num_visual_tokens(self) -> int:
         """Visual tokens before pruning, all items together."""
         return sum(item.num_visual_tokens for item in self.items)
+
+    @property
+    def num_encoded(self) -> int:
+        """Visual tokens that the vision encoder made, all items together; all, unless an encoder option left fewer."""
+        return sum(item.num_encoded for item in self.items)
 
     @property
     def num_kept(self) -> int:
@@ -310,6 +319,7 @@ def _item_report(
         modality=item.modality,
         row=item.row,
         num_visual_tokens=count,
+        num_encoded=count if item.encoded is None else len(item.encoded),
         kept_indices=selection.kept_indices.cpu(),
         selection_order=selection.selection_order.cpu(),
         encoding_seconds=seconds_per_token * count,

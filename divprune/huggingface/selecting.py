@@ -28,12 +28,18 @@ def select_items(items: list[VisualItem], config: PruningConfig, layer: int = 0)
         layer: the decoder layer that the tokens are about to enter; 0 before the LLM.
 
     Returns:
-        One selection an item. Under `scope="sample"`, or by a schedule, an item may keep nothing.
+        One selection an item, from the tokens that were encoded. Under `scope="sample"`, or by a schedule, an item may
+        keep nothing.
 
     Raises:
         PruningError: the method needs something that is not known of these tokens.
         SelectionError: the method cannot choose from them, or answers something else than it must.
     """
+    selections = _select_candidates([item.candidates for item in items], config, layer)
+    return [selection.among_all(item) for item, selection in zip(items, selections, strict=True)]
+
+
+def _select_candidates(items: list[VisualItem], config: PruningConfig, layer: int) -> list[ItemSelection]:
     parts: list[list[Kept]] = [[] for _ in items]
     seconds = [0.0] * len(items)
     is_plain = config.scope == "item" and config.newlines == "budget" and config.is_uniform
@@ -150,7 +156,7 @@ def _group_context(items: list[VisualItem], group: Group, number: int, method: M
     if first.left is None and is_whole and (method.needs | method.reads) & {"grid", "pieces"}:
         grid = None if first.layout is None else first.layout.grid
         return replace(context, grid=grid, pieces=first.pieces)
-    if first.left is None and group.piece is not None:
+    if first.left is None and not first.is_part and group.piece is not None:
         rows, columns, stride = group.piece[1:]
         return replace(context, grid=(1, rows, columns) if columns == stride else None, pieces=(group.piece,))
     return context

@@ -5,18 +5,17 @@ Third parties add theirs by the entry-point group `divprune.methods`.
 
 import dataclasses
 import re
-from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from inspect import isabstract
-from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from divprune.errors import UnknownMethodError
 from divprune.methods.base import Count, Fidelity, Method, Paper
 from divprune.methods.docstrings import meanings, paragraphs
 from divprune.methods.item_context import QUERY_NEEDS, Modality
 from divprune.methods.merging import MergingMethod
+from divprune.methods.spec import choices, parameter_defaults, parsed_parameters
 
 ENTRY_POINT_GROUP = "divprune.methods"
 
@@ -102,8 +101,7 @@ def get_method(spec: str) -> Method:
     """
     name, _, parameters = spec.strip().partition(":")
     method = _method_class(name.strip())
-    values = [_parsed(method, pair) for pair in parameters.split(",") if pair.strip()]
-    return method(**dict(values))
+    return method(**parsed_parameters(f"method {method.name!r}", method, parameters))
 
 
 def method_title(spec: str) -> str:
@@ -144,7 +142,7 @@ def _info(name: str, method: type[Method]) -> MethodInfo:
         name=name,
         summary=summary,
         acts=method.acts,
-        parameters=_defaults(method),
+        parameters=parameter_defaults(method),
         paper=method.paper,
         fidelity=method.fidelity,
         count=method.count,
@@ -153,7 +151,7 @@ def _info(name: str, method: type[Method]) -> MethodInfo:
         vision_layer=method.vision_layer if method.needs & {"vision_attention", "vision_keys"} else None,
         modalities=tuple(sorted(method.modalities)),
         description=paragraphs(method),
-        meanings=meanings(method, tuple(_defaults(method))),
+        meanings=meanings(method, tuple(parameter_defaults(method))),
     )
 
 
@@ -172,52 +170,8 @@ def _method_class(name: str) -> type[Method]:
             return method
     entry = _third_party().get(name)
     if entry is None:
-        raise UnknownMethodError(f"no method named {name!r}{_choices(name, method_names())}")
+        raise UnknownMethodError(f"no method named {name!r}{choices(name, method_names())}")
     method = entry.load()
     if not (isinstance(method, type) and issubclass(method, Method)):
         raise TypeError(f"entry point {entry.value!r} must be a subclass of divprune.methods.Method, got {method!r}")
     return method
-
-
-def _defaults(method: type[Method]) -> dict[str, Any]:
-    return {field.name: field.default for field in dataclasses.fields(method) if field.init}
-
-
-def _parsed(method: type[Method], pair: str) -> tuple[str, Any]:
-    key, equals, text = (part.strip() for part in pair.partition("="))
-    defaults, types = _defaults(method), _types(method)
-    if key not in defaults:
-        raise ValueError(f"method {method.name!r} has no parameter {key!r}{_choices(key, list(defaults))}")
-    if not equals or not text:
-        raise ValueError(f"parameter {key!r} of method {method.name!r} needs a value: {key}=...")
-    try:
-        return key, _converted(text, types[key])
-    except (ValueError, KeyError, OverflowError):
-        kind = "bool (true or false)" if types[key] is bool else types[key].__name__
-        raise ValueError(
-            f"parameter {key!r} of method {method.name!r} must be of type {kind}, got {text[:40]!r}"
-        ) from None
-
-
-def _types(method: type[Method]) -> dict[str, type]:
-    """Return the type of each parameter: that of its default, or what `T | None` names beside None."""
-    types = {name: type(default) for name, default in _defaults(method).items()}
-    hints = get_type_hints(method)
-    optional = {
-        field.name: get_args(hints[field.name]) for field in dataclasses.fields(method) if field.default is None
-    }
-    return types | {name: named[0] for name, named in optional.items() if len(named) == 2 and named[1] is NoneType}
-
-
-def _converted(text: str, wanted: type) -> object:
-    """Return `text` as a value of a type."""
-    if wanted is bool:
-        return {"true": True, "false": False}[text.lower()]
-    return wanted(text) if wanted in (int, float) else text
-
-
-def _choices(wrong: str, names: list[str]) -> str:
-    """Return the end of an error message: what there is, if that is short, and what was perhaps meant."""
-    close = get_close_matches(wrong, names, n=1)
-    guess = f"; did you mean {close[0]!r}?" if close else ""
-    return (f"; there is {', '.join(names) or 'none'}" if len(names) < 10 else f" among {len(names)}") + guess

@@ -9,6 +9,7 @@ from divprune.efficiency.flops import compare, prefill_flop
 from divprune.efficiency.schedule import DropSchedule
 from divprune.efficiency.shapes import ModelShape
 from divprune.efficiency.workloads import Workload
+from divprune.encoder_options import EncoderOption
 from divprune.evaluation.matching import MATCHINGS, Matching, num_keep_at_equal_flops, settings_of
 from divprune.evaluation.scenes.baselines import UNPRUNED, WITHOUT_PRUNING
 from divprune.evaluation.scenes.bench import IMAGE_BENCH, SceneBench
@@ -52,6 +53,7 @@ class Case:
         given: the method, where its name does not tell all of it: it was calibrated, or is a baseline of the bench.
         positions: as for `prune`; None for the family's default.
         scope: as for `prune`; `num_keep` is that of a frame if each frame has a budget of its own.
+        encoder: as for `prune`.
     """
 
     name: str
@@ -63,13 +65,15 @@ class Case:
     given: Method | None = None
     positions: Positions | None = None
     scope: Scope = "item"
+    encoder: EncoderOption | None = None
 
     @property
     def key(self) -> str:
         """What its answers depend on: rows with the same key are answered once."""
         name = self.name if self.given is None else repr(self.given)
         scope = None if self.scope == "item" else f"scope={self.scope}"
-        parts = (name, self.num_keep and f"num_keep={self.num_keep}", self.positions, scope)
+        encoder = self.encoder and f"encoder={self.encoder}"
+        parts = (name, self.num_keep and f"num_keep={self.num_keep}", self.positions, scope, encoder)
         return " ".join(part for part in parts if part)
 
     @property

@@ -251,7 +251,8 @@ def _entry(case: Case, name: str, batch: Batch, first: int, feed: Feed, answers:
         if feed == "placed" and case.method.needs & VISION_NEEDS:
             raise ValueError(f"feed must be pixels for a method that reads the vision encoder, got {feed!r}")
         method = case.method.for_sample(first)
-        pruned = prune(batch.model, method, num_keep=case.num_keep, scope=case.scope, positions=case.positions)
+        how: dict[str, Any] = {"scope": case.scope, "positions": case.positions, "encoder": case.encoder}
+        pruned = prune(batch.model, method, num_keep=case.num_keep, **how)
     with pruned as pruning:
         predictions = tuple(batch.generate(feed))
         report = None if pruning is None else pruning.last

@@ -19,6 +19,7 @@ from transformers.utils.generic import ModelOutput
 from divprune.config import PruningConfig
 from divprune.errors import PruningError
 from divprune.huggingface.adapter import ModelAdapter
+from divprune.huggingface.encoding.encode_less import encode_less
 from divprune.huggingface.encoding.encoder_memory import Remembered, current_memory
 from divprune.huggingface.encoding.encoder_output import entry_sizes, even_size, flat_tokens
 from divprune.huggingface.encoding.items import Encoding, VisualItem
@@ -58,13 +59,15 @@ def encode(adapter: ModelAdapter, config: PruningConfig, inputs: Mapping[str, An
     method = config.method
     if not has_visual_inputs(inputs):
         # A later turn of text alone.
-        return _encode(adapter, method, inputs, past_length, [])
+        return _encode(adapter, config, inputs, past_length, [])
     if isinstance(method, ImageDownsampling) and config.budget is not None:
         inputs = downsampled_inputs(adapter, method, inputs, config.budget)
     if method.needs & VISION_NEEDS:
-        require_pixels(method, inputs)
+        require_pixels(f"method {method.name!r} reads", inputs)
+    if config.encoder is not None:
+        require_pixels(f"encoder option '{config.encoder}' changes", inputs)
     captured: list[CapturedVision] = []
-    encoding = _encode(adapter, method, inputs, past_length, captured)
+    encoding = _encode(adapter, config, inputs, past_length, captured)
     if method.needs & VISION_NEEDS:
         encoding = with_vision_inputs(adapter, method, inputs, encoding, captured)
     if "text_embeddings" in method.needs:
@@ -83,7 +86,7 @@ def seconds_now(device: torch.device) -> float:
 
 def _encode(
     adapter: ModelAdapter,
-    method: Method,
+    config: PruningConfig,
     inputs: Mapping[str, Any],
     past_length: int,
     captured: list[CapturedVision],
@@ -93,12 +96,18 @@ def _encode(
     outputs: dict[Modality, ModelOutput] = dict(inputs.get("mm_encoder_outputs") or {})
     consumed = {"mm_encoder_outputs"}
     pixels, described = modalities_in(inputs), layout_inputs(inputs)
+    encoded: dict[Modality, Tensor] = {}
     for modality in pixels:
         if modality not in family.modalities:
             raise PruningError(
                 f"{family.name!r} is pruned with {' and '.join(family.modalities)} inputs, got {modality}s"
             )
-        outputs[modality], used = _run_encoder(adapter, method, modality, inputs, captured)
+        if config.encoder is None:
+            outputs[modality], used = _run_encoder(adapter, config.method, modality, inputs, captured)
+        else:
+            encode_pixels, arguments = _encoder_of(model, modality, inputs)
+            outputs[modality], encoded[modality] = encode_less(adapter, config.encoder, modality, inputs, encode_pixels)
+            used = set(arguments)
         consumed |= used
     seconds = seconds_now(model.device) - started
     if len({family.placeholders[modality] for modality in outputs}) < len(outputs):
@@ -114,6 +123,8 @@ def _encode(
     for modality, output in outputs.items():
         placeholders[modality][:, :first] = False
         found = _items(adapter, inputs, modality, output, tokens[modality], entries[modality], placeholders[modality])
+        if modality in encoded:
+            found = [replace(item, encoded=_own_part(encoded[modality], item)) for item in found]
         if modality in pixels:
             found = _with_layouts(adapter, described, found)
         items += found
@@ -210,6 +221,12 @@ def _items(
         items.append(replace(item, tile_size=tile_size))
         start += sizes[index]
     return items
+
+
+def _own_part(encoded: Tensor, item: VisualItem) -> Tensor | None:
+    """Return those of the tokens that were encoded which are an item's, as its indices; None if all of it was."""
+    own = encoded[(encoded >= item.start) & (encoded < item.start + len(item.placeholders))] - item.start
+    return None if len(own) == len(item.placeholders) else own
 
 
 def _with_layouts(adapter: ModelAdapter, described: dict[str, Any], items: list[VisualItem]) -> list[VisualItem]:

@@ -1,8 +1,8 @@
 """What the vision encoder made of a call: every image and video with its visual tokens, and which of them stay."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
@@ -30,6 +30,9 @@ class VisualItem:
         start: index of the item's first token among all tokens of the encoder's output.
         left: (n,) int64 inside the LLM, where some tokens are gone: indices of those that are still there.
             `visual_tokens` and `context` are theirs, `placeholders` and `layout` those of all M.
+        encoded: (n,) int64, ascending, where an encoder option left fewer tokens than M: indices of those; the other
+            tokens are copies of them. None if all were encoded.
+        is_part: whether tokens of the image are missing among these, so that they form no grids.
         context: what else the method asked for.
         entry_size: tokens of each of the encoder's entries, which are tiles if an item has several; 0 if they differ.
         tile_size: tokens of each tile, where the encoder works tile by tile; 0 if it does not, or they differ.
@@ -42,6 +45,8 @@ class VisualItem:
     visual_tokens: Tensor
     start: int
     left: Tensor | None = None
+    encoded: Tensor | None = None
+    is_part: bool = False
     context: ItemContext = field(default_factory=ItemContext)
     entry_size: int = 0
     tile_size: int = 0
@@ -54,8 +59,28 @@ class VisualItem:
 
     @property
     def pieces(self) -> tuple[Piece, ...] | None:
-        """The grids that the tokens form, None if unknown."""
-        return pieces_of(self.layout, len(self.placeholders), self.entry_size)
+        """The grids that the tokens form, None if unknown or if they form none."""
+        return None if self.is_part else pieces_of(self.layout, len(self.placeholders), self.entry_size)
+
+    @property
+    def candidates(self) -> "VisualItem":
+        """The item as methods see it: of its tokens those that were encoded."""
+        if self.encoded is None:
+            return self
+        return replace(
+            self,
+            placeholders=self.placeholders[self.encoded],
+            visual_tokens=self.visual_tokens[self.encoded],
+            encoded=None,
+            is_part=True,
+            context=self.context.at(self.encoded),
+            entry_size=0,
+            tile_size=0,
+            find_layout=partial(self._layout_at, self.encoded),
+        )
+
+    def _layout_at(self, tokens: Tensor) -> Layout | None:
+        return None if self.layout is None else self.layout.at(tokens.to(self.layout.frame.device))
 
 
 @dataclass(frozen=True)
@@ -88,6 +113,13 @@ class ItemSelection:
     kept_indices: Tensor
     seconds: float
     merged: Tensor | None = None
+
+    def among_all(self, item: VisualItem) -> "ItemSelection":
+        """Return the selection from the candidates of an item with the indices of the item's tokens."""
+        if item.encoded is None:
+            return self
+        order, kept = item.encoded[self.selection_order], item.encoded[self.kept_indices]
+        return replace(self, selection_order=order, kept_indices=kept)
 
 
 @dataclass(frozen=True)

@@ -51,16 +51,14 @@ def require_vision_needs(adapter: ModelAdapter, method: Method, has_weights: boo
         require_clip_of_same_sizes(adapter.model, method.clip_folder)
 
 
-def require_pixels(method: Method, inputs: Mapping[str, Any]) -> None:
-    """Refuse images that came encoded, for a method that reads the vision encoder.
+def require_pixels(reader: str, inputs: Mapping[str, Any]) -> None:
+    """Refuse images that came encoded, where something "reads" or "changes" the vision encoder.
 
     Raises:
         PruningError: they did.
     """
     if inputs.get("mm_encoder_outputs"):
-        raise PruningError(
-            f"method {method.name!r} reads the vision encoder: pass images as pixels, not as mm_encoder_outputs"
-        )
+        raise PruningError(f"{reader} the vision encoder: pass images as pixels, not as mm_encoder_outputs")
 
 
 @contextmanager

@@ -5,7 +5,7 @@ pixels of the original image. Reports draw layouts; `uniform`, pooling methods, 
 "tile" choose by them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isqrt
 from typing import Any, Literal, NamedTuple
 
@@ -60,6 +60,12 @@ class Layout:
         """(M,) bool, which tokens are image newline tokens."""
         has_no_place = self.cells[:, 0].isnan()
         return has_no_place & (self.newline_row >= 0) if self.newline_row is not None else has_no_place & False
+
+    def at(self, tokens: Tensor) -> "Layout":
+        """Return the layout of some tokens (k,) int64, which form no grid."""
+        tile, newline_row = (None if part is None else part[tokens] for part in (self.tile, self.newline_row))
+        cells, frame = self.cells[tokens], self.frame[tokens]
+        return replace(self, cells=cells, frame=frame, tile=tile, newline_row=newline_row, grid=None)
 
     def boxes(self, indices: Tensor, image_size: Size | None, fit: Fit) -> list[TokenBox | None]:
         """Boxes of some tokens in pixels of the original image (of the canvas if no image size is known).
