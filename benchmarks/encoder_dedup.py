@@ -5,8 +5,9 @@ Writes results/encoder-dedup.json: for each image, geometry of patches and toler
 whether small models with random weights answer the same. The images are drawn or come with scikit-image, and go through
 the image processor of the models at full size. Nothing is timed: any machine counts the same. A few minutes.
 
-Answers are equal to the last bit where nothing is redundant. Where something is they need not be, whatever the tolerance:
-attention in the encoder counted each of n equal patches, with a rotary position of its own, and now counts one.
+Answers are equal to the last bit where nothing is redundant. Where something is they need not be, at tolerance 0
+either: attention in the encoder counted each of n equal patches, with a rotary position of its own, and counts one now;
+and the language model reads fewer tokens.
 """
 
 import argparse

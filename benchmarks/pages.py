@@ -7,10 +7,37 @@ from PIL import Image, ImageDraw, ImageFont
 
 PAGE_SIZE = (1240, 1754)  # A4 at 150 dots an inch
 SCREEN_SIZE = (1920, 1080)
-WORDS = (
-    "the of tokens image model layer page window budget encoder answer table figure value result share pruning text "
-    "visual between first every under number question method frame report keeps"
-).split()
+WORDS = [
+    "the",
+    "of",
+    "tokens",
+    "image",
+    "model",
+    "layer",
+    "page",
+    "window",
+    "budget",
+    "encoder",
+    "answer",
+    "table",
+    "figure",
+    "value",
+    "result",
+    "share",
+    "pruning",
+    "text",
+    "visual",
+    "between",
+    "first",
+    "every",
+    "under",
+    "number",
+    "question",
+    "method",
+    "frame",
+    "report",
+    "keeps",
+]
 
 WHITE, INK = (255, 255, 255), (24, 24, 28)
 

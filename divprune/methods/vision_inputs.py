@@ -70,10 +70,24 @@ class CapturedVision:
 
     def on(self, device: torch.device) -> dict[Need, Tensor]:
         """Return what was captured, joined along the patches, float32."""
-        return {
-            need: torch.cat(pieces, dim=0 if need in _WITHOUT_HEADS else 1).to(device, torch.float32)
-            for need, pieces in self.pieces.items()
-        }
+        return {need: self._joined(need).to(device, torch.float32) for need in self.pieces}
+
+    def at(self, patches: Tensor) -> CapturedVision:
+        """Return what was captured of some patches, (n,) int64; what has none (CLS features) as it is."""
+        return CapturedVision(
+            {
+                need: pieces if need == "cls_features" else [self._joined(need).index_select(_axis(need), patches)]
+                for need, pieces in self.pieces.items()
+            }
+        )
+
+    def _joined(self, need: Need) -> Tensor:
+        return torch.cat(self.pieces[need], dim=_axis(need))
+
+
+def _axis(need: Need) -> int:
+    """Return the axis of the patches."""
+    return 0 if need in _WITHOUT_HEADS else 1
 
 
 def received_attention(queries: Tensor, keys: Tensor) -> Tensor:

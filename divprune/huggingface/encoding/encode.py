@@ -106,7 +106,9 @@ def _encode(
             outputs[modality], used = _run_encoder(adapter, config.method, modality, inputs, captured)
         else:
             encode_pixels, arguments = _encoder_of(model, modality, inputs)
-            outputs[modality], encoded[modality] = encode_less(adapter, config.encoder, modality, inputs, encode_pixels)
+            less = encode_less(adapter, config.encoder, config.method, modality, inputs, encode_pixels)
+            outputs[modality], encoded[modality] = less.output, less.encoded
+            captured += [] if less.captured is None else [less.captured]
             used = set(arguments)
         consumed |= used
     seconds = seconds_now(model.device) - started

@@ -1,20 +1,39 @@
 """Which models an encoder option fits, and the encoder run with it: fewer patches, and which tokens they became."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
 from divprune.config import PruningConfig
-from divprune.encoder_options import EncoderOption, TomeEncoder
-from divprune.errors import PruningError, UnsupportedModelError
+from divprune.encoder_options import PixelDedup, TomeEncoder
+from divprune.errors import PruningError
 from divprune.huggingface.adapter import ModelAdapter
+from divprune.huggingface.encoding.method_inputs import capturing
+from divprune.huggingface.encoding.pixel_dedup import deduplicating, require_dedup
 from divprune.huggingface.encoding.tome_encoder import encoded_tokens, merging_patches, require_mergeable
+from divprune.methods.base import Method
 from divprune.methods.item_context import Modality
-from divprune.methods.vision_inputs import VISION_NEEDS
+from divprune.methods.vision_inputs import VISION_NEEDS, CapturedVision
 
 _GRID_NEEDS = frozenset({"grid", "pieces"})
+
+
+@dataclass(frozen=True)
+class EncodedLess:
+    """What the vision encoder gave with an option.
+
+    Attributes:
+        output: as long as without the option.
+        encoded: (n,) int64 ascending: which of its tokens were encoded; the others are copies of these.
+        captured: what the method reads of the encoder, of all patches; None if it reads nothing.
+    """
+
+    output: ModelOutput
+    encoded: Tensor
+    captured: CapturedVision | None = None
 
 
 def require_encoder_option(adapter: ModelAdapter, config: PruningConfig) -> None:
@@ -27,7 +46,9 @@ def require_encoder_option(adapter: ModelAdapter, config: PruningConfig) -> None
     option, method = config.encoder, config.method
     if option is None:
         return
-    reads = sorted(method.needs & (VISION_NEEDS | _GRID_NEEDS))
+    # Where pixels are encoded once, what is read of a patch is that of the one encoded in its place.
+    changed = _GRID_NEEDS if isinstance(option, PixelDedup) else VISION_NEEDS | _GRID_NEEDS
+    reads = sorted(method.needs & changed)
     if reads:
         raise ValueError(
             f"encoder must be None for method {method.name!r}, got '{option}': the method reads {', '.join(reads)} of "
@@ -39,42 +60,49 @@ def require_encoder_option(adapter: ModelAdapter, config: PruningConfig) -> None
             f"encoder must be None for method {method.name!r}, got '{option}': the method drops tokens inside the "
             "language model; choose one that acts before it, such as 'divprune'"
         )
-    if not isinstance(option, TomeEncoder):
-        raise UnsupportedModelError(
-            f"encoder option {option.name!r} cannot be used with {adapter.family.name!r} models"
-        )
-    require_mergeable(adapter, option)
+    if isinstance(option, PixelDedup):
+        require_dedup(adapter)
+    else:
+        require_mergeable(adapter, option)
 
 
 def encode_less(
     adapter: ModelAdapter,
-    option: EncoderOption,
+    option: TomeEncoder | PixelDedup,
+    method: Method,
     modality: Modality,
     inputs: Mapping[str, Any],
     encode_pixels: Callable[..., ModelOutput],
-) -> tuple[ModelOutput, Tensor]:
+) -> EncodedLess:
     """Run the vision encoder with an option.
 
     Args:
         adapter: the model.
-        option: which fits it, see `require_encoder_option`.
+        option: which fits model and method, see `require_encoder_option`.
+        method: whose needs are captured.
         modality: of what is encoded.
         inputs: of the call.
         encode_pixels: runs the encoder.
 
-    Returns:
-        Its output, as long as without the option, and (n,) int64 ascending: which of its tokens were encoded. The
-        others are copies of these.
-
     Raises:
         PruningError: videos, where the option is for images alone.
     """
-    if not isinstance(option, TomeEncoder):
-        raise UnsupportedModelError(
-            f"encoder option {option.name!r} cannot be used with {adapter.family.name!r} models"
-        )
+    if isinstance(option, PixelDedup):
+        return _deduplicated(adapter, option, method, encode_pixels)
     if modality != "image":
         raise PruningError(f"encoder option {option.name!r} is for images, got {modality}s; leave `encoder` out")
     with merging_patches(adapter, option) as merged:
         output = encode_pixels(return_dict=True)
-    return output, encoded_tokens(adapter, merged, modality, inputs, option)
+    return EncodedLess(output, encoded_tokens(adapter, merged, modality, inputs, option))
+
+
+def _deduplicated(
+    adapter: ModelAdapter, option: PixelDedup, method: Method, encode_pixels: Callable[..., ModelOutput]
+) -> EncodedLess:
+    with deduplicating(adapter, option) as units:
+        if not method.needs & VISION_NEEDS:
+            return EncodedLess(encode_pixels(return_dict=True), units.left)
+        with capturing(adapter, method) as passes:
+            output = encode_pixels(return_dict=True)
+    (only,) = passes
+    return EncodedLess(output, units.left, only.at(units.patches))

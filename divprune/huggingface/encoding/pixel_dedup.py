@@ -1,8 +1,8 @@
 """Let the vision encoder encode parts of an image once that have the same pixels as their neighbours.
 
-image / video -> **vision encoder, on fewer units** -> projector -> visual tokens. For encoders that take patches of native
-resolution; which units are left out is in `pixel_prediction`. A hook in front of the encoder takes their patches out, and
-hands it what it would work out from the grid for those that stay:
+image / video -> **vision encoder, on fewer units** -> projector -> visual tokens. For encoders that take patches of
+native resolution; which units are left out is in `pixel_prediction`. A hook in front of the encoder takes their patches
+out, and hands it what it would work out from the grid for those that stay:
 
     pixels      a a b      encoded  a . b     tokens  A A B
                 a c c               . c .             A C C
@@ -11,14 +11,13 @@ hands it what it would work out from the grid for those that stay:
 A hook behind it puts a copy of the token of the unit that was encoded instead (A, C) in each gap, so that tokens and
 placeholders still match. Where nothing is redundant, neither changes anything.
 
-The tokens that stay are not those of the whole image, and cannot be: attention weighs a pixel once where it stood n times,
-and what the n copies said differed by their rotary positions. In the encoder's first layer, copies of one place would be
-made good by a weight n in the softmax; those of n places are not, and no later layer sees equal copies.
+Where something is, the tokens that stay are not those of the whole image, and cannot be: attention counted each of n
+equal patches, with a rotary position of its own, and counts one now; no weight in the softmax makes up for n positions.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -55,17 +54,17 @@ DEDUPLICATED = (
 
 
 @dataclass
-class EncodedLess:
-    """What one pass of the vision encoder did with the units of its images or videos.
+class EncodedUnits:
+    """What one pass of the vision encoder did with the units of its images or videos; empty before it.
 
     Attributes:
-        left: (n,) int64, ascending: which of all tokens of the pass were encoded; None before the pass.
+        left: (n,) int64, ascending: which of all tokens of the pass were encoded.
         patches: (P,) int64: for each patch of the full grid, in the order in which the encoder's attention sees them,
-            where among the encoded patches it stands; None before the pass.
+            which of the encoded patches stands for it.
     """
 
-    left: Tensor | None = None
-    patches: Tensor | None = None
+    left: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    patches: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
 
 def require_dedup(adapter: ModelAdapter) -> None:
@@ -76,13 +75,13 @@ def require_dedup(adapter: ModelAdapter) -> None:
     """
     if adapter.model.config.model_type not in DEDUPLICATED:
         raise UnsupportedModelError(
-            f"encoder 'pixel-dedup' needs a vision encoder that takes patches of native resolution; {adapter.family.name!r} "
-            f"has none that is known, families that have: {', '.join(DEDUPLICATED)}; leave `encoder` away"
+            f"encoder option {PixelDedup.name!r} cannot be used with {adapter.family.name!r} models: it needs a vision "
+            f"encoder that takes patches of native resolution, as in {', '.join(DEDUPLICATED)}; leave `encoder` out"
         )
 
 
 @contextmanager
-def deduplicating(adapter: ModelAdapter, option: PixelDedup) -> Iterator[EncodedLess]:
+def deduplicating(adapter: ModelAdapter, option: PixelDedup) -> Iterator[EncodedUnits]:
     """Encode units of identical pixels once, for one pass of the vision encoder; the model is as before on exit.
 
     Args:
@@ -97,7 +96,7 @@ def deduplicating(adapter: ModelAdapter, option: PixelDedup) -> Iterator[Encoded
     """
     require_dedup(adapter)
     tower: Any = adapter.model.base_model.visual
-    run = _Pass(tower, option, EncodedLess())
+    run = _Pass(tower, option, EncodedUnits())
     handles = (
         tower.register_forward_pre_hook(run.shorten, with_kwargs=True),
         tower.register_forward_hook(run.lengthen),
@@ -112,7 +111,7 @@ def deduplicating(adapter: ModelAdapter, option: PixelDedup) -> Iterator[Encoded
 class _Pass:
     """One pass of a vision encoder on the units that stay."""
 
-    def __init__(self, tower: Any, option: PixelDedup, done: EncodedLess) -> None:
+    def __init__(self, tower: Any, option: PixelDedup, done: EncodedUnits) -> None:
         self._tower, self._option, self.done = tower, option, done
         self._side = int(tower.spatial_merge_size)
         self._copied: Tensor | None = None  # (M,) rows of the shortened output; None where nothing is redundant
@@ -167,7 +166,7 @@ class _Pass:
         return int(self._tower.window_size // self._side // self._tower.patch_size)
 
     def _order(self, grids: Tensor, num_units: int) -> tuple[Tensor, Tensor | None]:
-        """The units (M,) in the order in which the encoder works, and where its windows begin, in patches."""
+        """Return the units (M,) in the order in which the encoder works, and where its windows begin, in patches."""
         if self._window_side is None:
             return torch.arange(num_units, device=grids.device), None
         order, windows = get_vision_window_index(grids, self._side, self._tower.window_size, self._tower.patch_size)
@@ -185,7 +184,7 @@ class _Pass:
         )
 
     def _of_patches(self, units: Tensor) -> Tensor:
-        """Indices of units (n,) -> those of their patches."""
+        """Return the indices of the patches of units (n,)."""
         within = torch.arange(self._side**2, device=units.device)
         return (units.unsqueeze(1) * self._side**2 + within).flatten()
 

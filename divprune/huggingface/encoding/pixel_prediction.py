@@ -1,15 +1,15 @@
 """Find the parts of an image that need not be encoded, because a neighbour has the same pixels: predictive coding.
 
-**image / video -> which units are encoded** -> vision encoder -> projector -> visual tokens. A unit is what the projector
-makes one visual token of, a square of patches. In raster order a unit is predicted by its left neighbour, then by its
-upper one; it is redundant if one of them tells its pixels.
+**image / video -> which units are encoded** -> vision encoder -> projector -> visual tokens. A unit is what the
+projector makes one visual token of, a square of patches. In raster order a unit is predicted by its left neighbour,
+then by its upper one; it is redundant if one of them tells its pixels.
 
-After PixelPrune (arXiv 2604.00886): redundant units are left out before the encoder's first layer, nothing is trained,
-tolerance 0 loses no pixel and a larger one loses a bounded amount. Ours are three things that the paper's abstract leaves
-open. A unit is compared with what stands for its neighbour, as a decoder of predictive coding would see it: so each
-redundant unit is within the tolerance of a unit that is encoded, however long the chain between them (a slow gradient
-does not fade into one colour). Where both neighbours tell the pixels, the left one does. And no unit is predicted across
-a border: of an item, of a frame, or of a window of the encoder.
+After PixelPrune (N. Wang, Z. Jin, C. Chen, H. Lu, https://arxiv.org/abs/2604.00886): redundant units are left out in
+front of the encoder's first layer, nothing is trained, tolerance 0 loses no pixel and a larger one a bounded amount.
+Three things are ours, where the abstract leaves them open. A unit is compared with what stands for its neighbour, as a
+decoder of predictive coding would see it: so each redundant unit is within the tolerance of one that is encoded,
+however long the chain between them, and a slow gradient does not fade into one colour. Where both neighbours tell the
+pixels, the left one does. And no unit is predicted across a border: of an item, of a frame, or of an encoder's window.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ def encoded_instead(
     #   2 3 4 5
     waves = distance.argsort(stable=True).split(distance.bincount().tolist())
     for wave in waves[1:]:
-        # What the left neighbour tells is written last. Where there is none, the unit itself stands in, and changes nothing.
+        # What the left neighbour tells is written last. A unit without one stands in for it, and changes nothing.
         for neighbours in (upper, left):
             standing = found[neighbours[wave]]
             is_same = (units[wave] - units[standing]).abs().amax(dim=1) <= tolerance
