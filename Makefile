@@ -10,8 +10,8 @@ TEST_WORKERS ?= 2
 # Interpreters with further versions of transformers, which `make support` runs the parity suite with too.
 SUPPORT_ALSO ?=
 REPORT ?= divprune-report.html
-# Selection does without transformers, and the torch is the same.
-FLOOR_TESTS = tests/huggingface tests/parity tests/methods \
+# Selection and methods do without transformers, and the torch is the same.
+FLOOR_TESTS = tests/huggingface tests/parity \
   $(addprefix tests/cli/test_,run.py errors.py figures.py listings.py)
 # The build that pip would choose brings gigabytes of CUDA; `make test-latest TORCH=torch` takes it.
 TORCH ?= torch==2.13.0

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from divprune.figures import (
     answers_on_image,
+    encoder_time,
     kept_on_image,
     kept_on_photograph,
     max_min_histogram,
@@ -31,6 +32,7 @@ COMMANDS: Mapping[str, str] = {
     "photograph": "python -m benchmarks.photograph",
     "samples": "python -m benchmarks.samples",
     "selection": "python -m benchmarks.selection",
+    "encoder-time-*": "python -m benchmarks.encoder",
     "bench-*": "divprune bench --architecture llava-1.5-7b --output results",
 }
 """What writes each record; `*` stands for any number of them."""
@@ -116,6 +118,13 @@ FIGURES: tuple[FigureSpec, ...] = (
         "tokens-tsne", "Where the kept tokens lie among all", ("samples",), tokens_tsne.draw, tokens_tsne.caption
     ),
     FigureSpec("prefill", "Time to the first token", ("bench-*",), prefill.draw, prefill.caption),
+    FigureSpec(
+        "encoder-time",
+        "Time to the first token with fewer patches encoded",
+        ("encoder-time-*",),
+        encoder_time.draw,
+        encoder_time.caption,
+    ),
     FigureSpec(
         "selection-time",
         "Selection time against the number of tokens",

@@ -27,8 +27,12 @@ SHOWN = {
     "max-min-histogram": ["divprune, divprune-star*", "random", "fastv‡", "minmax‡", "norm"],
     "tokens-tsne": ["divprune: 25 of 256", "fastv‡: 25 of 256", "random: 25 of 256"],
     "prefill": ["unpruned", "random, 25 kept", "divprune, 25 kept", "selection"],
+    "encoder-time": ["unpruned", "divprune, tome:r=8, 25 kept", "encoder and all else"],
     "selection-time": ["the paper's procedure", "64", "144"],
 }
+
+
+UNTRAINED = ("selection-time", "prefill", "encoder-time", "kept-on-photograph")
 
 
 def spec_of(name: str):
@@ -69,9 +73,7 @@ def test_svg_parses_is_small_and_shows_the_methods(drawing: Drawing, name: str, 
         assert f"<!-- {words} -->" in text, words
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in NAMES if name not in ("selection-time", "prefill", "kept-on-photograph")]
-)
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in UNTRAINED])
 def test_what_was_measured_on_toy_scenes_says_so(drawing: Drawing, name: str) -> None:
     text, caption = drawn(drawing, name).files[".svg"].decode(), drawn(drawing, name).caption
     footer = " ".join(line.strip().lower() for line in re.findall(r"<!-- (.*?) -->", text, flags=re.S))
@@ -116,6 +118,7 @@ def test_what_lacks_a_record_is_told(results: Path, tmp_path: Path) -> None:
         "score-ranking": ("eval-scenes",),
         "score-time": ("eval-scenes",),
         "prefill": ("bench-*",),
+        "encoder-time": ("encoder-time-*",),
         "selection-time": ("selection",),
     }
     assert {one.spec.name for one in drawing.drawn} == set(NAMES) - set(missing)

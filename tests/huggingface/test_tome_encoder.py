@@ -342,3 +342,27 @@ def test_half_precision_merges_what_full_precision_does() -> None:
             model.generate(**inputs, max_new_tokens=1)
         found.append([item.num_encoded for item in pruning.last.items])
     assert found[0] == found[1]
+
+
+def test_eager_attention_counts_patches_as_often_too(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
+    logits = []
+    for implementation in ("sdpa", "eager"):
+        model.model.vision_tower.set_attn_implementation(implementation)
+        with prune(model, "divprune", keep_ratio=1.0, encoder="tome:r=6"):
+            logits.append(model(**inputs).logits)
+    assert is_rounding((logits[0] - logits[1]).abs().max())
+
+
+def test_attention_that_takes_no_logits_is_refused(model: PreTrainedModel) -> None:
+    model.config.vision_config._attn_implementation_internal = "flash_attention_2"
+    with pytest.raises(UnsupportedModelError, match="'flash_attention_2' does not take; load the model with"):
+        attach(model, "divprune", encoder="tome:r=1")
+
+
+def test_a_call_that_fails_leaves_the_model_as_it_was(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
+    before = model(**inputs).logits
+    with prune(model, "divprune", encoder="tome:r=4"):
+        with pytest.raises(ValueError, match="doesn't match model"):
+            model.generate(**(inputs | {"pixel_values": inputs["pixel_values"][..., :28, :28]}), max_new_tokens=1)
+        assert not any("forward" in vars(module) for module in model.model.vision_tower.modules())
+    assert torch.equal(model(**inputs).logits, before)

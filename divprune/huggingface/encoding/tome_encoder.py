@@ -25,7 +25,7 @@ from transformers.models.siglip.modeling_siglip import SiglipEncoderLayer
 from divprune.encoder_options import TomeEncoder
 from divprune.errors import PruningError, UnsupportedModelError
 from divprune.huggingface.adapter import ModelAdapter
-from divprune.huggingface.families.vision_towers import NO_PATCH, PatchTower, tower_of
+from divprune.huggingface.families.vision_towers import NO_PATCH, PatchTower, feature_layers, tower_of
 from divprune.huggingface.wrapping import replaced
 from divprune.methods.item_context import Modality
 from divprune.selection.distances import unit_rows
@@ -212,7 +212,7 @@ def _blocks_read(adapter: ModelAdapter, num_layers: int) -> int:
     Raises:
         UnsupportedModelError: it reads several.
     """
-    layer = getattr(adapter.model.config, "vision_feature_layer", None)
+    layer = feature_layers(adapter.model)
     if layer is None:
         return num_layers
     if not isinstance(layer, int):

@@ -81,10 +81,7 @@ class Tower(ABC):
         Returns:
             None where the projector works on several patches at once, or the encoder's output does not show it.
         """
-        # ViP-LLaVA's are several, under a name of its own before transformers 5.24.
-        names = ("vision_feature_layer", "vision_feature_layers")
-        layers = next((found for name in names if (found := getattr(model.config, name, None)) is not None), None)
-        states = getattr(output, "hidden_states", None)
+        layers, states = feature_layers(model), getattr(output, "hidden_states", None)
         if not self.projects_patches or layers is None or states is None:
             return None
         return torch.cat([states[layer][:, 0] for layer in ([layers] if isinstance(layers, int) else layers)], dim=-1)
@@ -160,6 +157,13 @@ class InterpolatedTower(Tower):
             ratio = model.config.vision_aspect_ratio
             packed = torch.cat(base.pack_image_features(images, inputs["image_sizes"], newline, ratio)[0])
         return packed.view(-1, *values.shape[1:])
+
+
+def feature_layers(model: PreTrainedModel) -> int | list[int] | None:
+    """Return which of its encoder's hidden states a model's projector is given; None where the config does not say."""
+    # ViP-LLaVA's are several, under a name of its own before transformers 5.24.
+    names = ("vision_feature_layer", "vision_feature_layers")
+    return next((found for name in names if (found := getattr(model.config, name, None)) is not None), None)
 
 
 def tower_of(model: PreTrainedModel) -> Tower | None:

@@ -1,0 +1,53 @@
+"""Tables of encoder options: what they save, and what they cost in accuracy."""
+
+from divprune.records import Record, seconds_text
+from tools.markdown import markdown_table
+
+
+def encoder_time_table(record: Record) -> str:
+    """The time to the first token, taken apart."""
+    full = record.rows[0]["ttft_median_seconds"]
+    cells = []
+    for row in record.rows:
+        prefill, selection = row["prefill_median_seconds"], row.get("selection_median_seconds")
+        first = row["ttft_median_seconds"]
+        cells.append(
+            (
+                f"`{row['method']}`",
+                *("all" if row[name] is None else str(row[name]) for name in ("num_encoded", "num_kept")),
+                seconds_text(first - prefill - (selection or 0.0)),
+                "" if selection is None else seconds_text(selection),
+                seconds_text(prefill),
+                f"{seconds_text(first)} ({full / first:.2f} x)",
+            )
+        )
+    header = ("setting", "encoded", "kept", "encoder and all else", "selection", "prefill", "first token")
+    config, machine = record.config, record.provenance["machine"]
+    about = (
+        f"{config['model']}, {config['num_layers']} decoder layers, weights {config['weights']}; {config['dtype']} on "
+        f"the {config['device']}, prompt of {config['num_prompt_tokens']} tokens; medians of {config['repeats']} runs "
+        f"in turns. {machine['processor']}, {machine['num_threads']} threads, "
+        f"torch {record.provenance['versions']['torch']}."
+    )
+    return f"{markdown_table(header, cells, numbers_from=1)}\n\n{about}"
+
+
+def encoder_scenes_table(record: Record) -> str:
+    """Answers about scenes, with as many tokens of a whole encoder beside each option."""
+    cells = [
+        (
+            f"`{row['method']}`" if row["num_kept"] else row["method"],
+            f"`{row['encoder']}`" if row["encoder"] else "",
+            str(row["num_encoded"]),
+            f"{row['num_kept']:.0f}",
+            f"{row['mean_percent']:.1f} ({row['mean_low_percent']:.1f} to {row['mean_high_percent']:.1f})",
+        )
+        for row in record.rows
+    ]
+    header = ("method", "encoder", "encoded", "kept", "right answers, %")
+    config = record.config
+    about = (
+        f"Embedded model, {config['num_scenes']} held-out scenes, {config['num_visual_tokens']} visual tokens; means "
+        "over the kinds of questions, with the interval that other scenes of the kind would give (95 %)."
+    )
+    return f"{markdown_table(header, cells, numbers_from=2)}\n\n{about}"
