@@ -5,15 +5,18 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel
 
+from divprune.config import PruningConfig
 from divprune.encoder_options import PixelDedup
 from divprune.errors import UnsupportedModelError
 from divprune.huggingface.adapter import ModelAdapter
+from divprune.huggingface.encoding.encode import encode
 from divprune.huggingface.encoding.pixel_dedup import DEDUPLICATED, EncodedUnits, deduplicating
+from tests.support.encoding import Curious
 from tests.support.float64 import is_different, is_rounding
 from tests.support.handmade_tower import redundant_by_hand, tower_by_hand
-from tests.support.models.every_family import CASES, built
+from tests.support.models.every_family import CASES, IMAGE, built
 
 THREE = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 # Units of a window of the tiny encoder with windows: 16 pixels a side, 2 a patch, 2 patches a unit.
@@ -161,8 +164,62 @@ def test_patches_are_found_where_the_encoder_put_them(name: str) -> None:
     assert len(done.patches) == len(full)
     assert len(short) == 4 * len(done.left)
     # In front of the first block a patch is its pixels, and its learned position where there is one.
-    if not hasattr(tower, "pos_embed"):
-        assert torch.equal(short[done.patches], full)
+    of_left = torch.cat([4 * done.left + inner for inner in range(4)])
+    same = of_left if hasattr(tower, "pos_embed") else torch.arange(len(full))
+    assert torch.equal(short[done.patches][same], full[same])
+
+
+@pytest.mark.parametrize("name", THREE)
+def test_flash_attention_is_told_where_shorter_sequences_end(name: str) -> None:
+    model = CASES[name].build()
+    pixels, grids = media(name, "image", 2)
+    expected, _ = deduplicated(model, "image", pixels, grids)
+    longest: list[tuple[int, int]] = []
+
+    def attend(
+        _: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *__: Any,
+        cu_seq_lens_q: Tensor,
+        max_length_q: int,
+        **___: Any,
+    ) -> tuple[Tensor, None]:
+        lengths = cu_seq_lens_q.diff().tolist()
+        longest.append((max_length_q, max(lengths)))
+        parts = zip(*(each[0].split(lengths, dim=1) for each in (query, key, value)), strict=True)
+        found = [(q @ k.mT * q.shape[-1] ** -0.5).softmax(dim=-1) @ v for q, k, v in parts]
+        return torch.cat(found, dim=1).transpose(0, 1).unsqueeze(0), None
+
+    AttentionInterface.register("flash_in_plain_code", attend)
+    model.base_model.visual.config._attn_implementation = "flash_in_plain_code"
+    output, _ = deduplicated(model, "image", pixels, grids)
+    assert longest
+    assert all(told == there for told, there in longest)
+    pairs = zip(output.pooler_output, expected.pooler_output, strict=True)
+    assert all(is_rounding((one - other).abs().max()) for one, other in pairs)
+
+
+@pytest.mark.parametrize("name", THREE)
+def test_methods_read_of_a_patch_that_was_not_encoded_what_is_of_the_one_in_its_place(name: str) -> None:
+    model = built(name)
+    pixels, grids = media(name, "image", 1)
+    ids = torch.full((1, len(pixels) // 4), IMAGE)
+    inputs = {"input_ids": ids, "pixel_values": pixels, "image_grid_thw": grids}
+    config = PruningConfig(Curious(), keep_ratio=1.0, encoder=PixelDedup())
+    with torch.no_grad():
+        (item,) = encode(ModelAdapter.of(model), config, inputs).items
+    in_units = [(frames, rows // 2, columns // 2) for frames, rows, columns in grids.tolist()]
+    side = WINDOW if hasattr(model.base_model.visual, "window_size") else None
+    instead = redundant_by_hand(pixels.unflatten(0, (-1, 4)).flatten(1), in_units, side, 0.0)
+    context = item.context
+    for values in (context.vision_attention.mT, context.vision_keys.transpose(0, 1), context.patch_features):
+        assert len(values) == len(instead)
+        assert torch.equal(values, values[instead])
+        assert len(values.flatten(1).unique(dim=0)) == len(set(instead))
+    candidates = item.candidates
+    assert torch.equal(candidates.context.patch_features, context.patch_features[sorted(set(instead))])
 
 
 @pytest.mark.parametrize("name", THREE)
