@@ -1,9 +1,9 @@
 """What is left to encode of documents, screens and photographs: `python -m benchmarks.encoder_dedup`.
 
-Writes results/encoder-dedup.json: for each image, geometry of patches and tolerance the units (visual tokens) that
-`encoder="pixel-dedup"` leaves, and what the vision encoder costs before and after, in floating-point operations; then
-whether small models with random weights answer the same. The images are drawn or come with scikit-image, and go through
-the image processor of the models at full size. Nothing is timed: any machine counts the same. A few minutes.
+Writes results/encoder-dedup.json: for each kind of image, geometry of patches and tolerance the units (visual tokens)
+that `encoder="pixel-dedup"` leaves, and what the vision encoder costs before and after, in floating-point operations;
+then how many small models with random weights answer the same. The images are drawn or come with scikit-image, and go
+through the image processor of the models at full size. Nothing is timed: any machine counts the same. A few minutes.
 
 Answers are equal to the last bit where nothing is redundant. Where something is they need not be, at tolerance 0
 either: attention in the encoder counted each of n equal patches, with a rotary position of its own, and counts one now;
@@ -14,6 +14,7 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -74,35 +75,37 @@ GEOMETRIES = (
 )
 
 
-def images() -> Iterator[tuple[str, int, Image.Image]]:
-    """Kind, seed and image."""
-    for kind, draw in DRAWN.items():
-        for seed in SEEDS:
-            yield kind, seed, draw(seed)
-    for name in PHOTOGRAPHS:
-        yield f"photograph, {name}", 0, Image.fromarray(getattr(data, name)())
+def images() -> dict[str, list[Image.Image]]:
+    """Images by their kind."""
+    drawn = {kind: [draw(seed) for seed in SEEDS] for kind, draw in DRAWN.items()}
+    photographs = {f"photograph, {name}": [Image.fromarray(getattr(data, name)())] for name in PHOTOGRAPHS}
+    values = np.random.default_rng(0).integers(0, 256, (1008, 1008, 3), dtype=np.uint8)
+    return drawn | photographs | {"noise": [Image.fromarray(values)]}
 
 
-def row(kind: str, seed: int, image: Image.Image, geometry: Geometry) -> Iterator[dict[str, Any]]:
-    """One for each tolerance."""
-    pixels, (frames, rows, columns) = geometry.processed(image)
-    units, grid = pixels.unflatten(0, (-1, 4)).flatten(1), (frames, rows // 2, columns // 2)
-    everything = torch.ones(len(units), dtype=torch.bool)
+def counted(kind: str, group: list[Image.Image], geometry: Geometry) -> Iterator[dict[str, Any]]:
+    """A row a tolerance: means over the images of a kind, of which all have one size."""
+    found = [geometry.processed(image) for image in group]
     for tolerance in TOLERANCES:
-        instead = encoded_instead(units, [grid], geometry.window_side, tolerance)
-        stays = instead == torch.arange(len(units))
-        before, after = (flop(geometry, grid, each) for each in (everything, stays))
+        fractions, before, after = [], [], []
+        for pixels, (frames, rows, columns) in found:
+            units, grid = pixels.unflatten(0, (-1, 4)).flatten(1), (frames, rows // 2, columns // 2)
+            stays = encoded_instead(units, [grid], geometry.window_side, tolerance) == torch.arange(len(units))
+            fractions.append(float(stays.double().mean()))
+            before.append(flop(geometry, grid, torch.ones_like(stays)))
+            after.append(flop(geometry, grid, stays))
         yield {
             "kind": kind,
-            "seed": seed,
-            "image_size": list(image.size),
             "architecture": geometry.architecture,
             "tolerance": tolerance,
-            "num_visual_tokens": len(units),
-            "num_encoded": int(stays.sum()),
-            "fraction_encoded": int(stays.sum()) / len(units),
-            "encoder_flop_before": before,
-            "encoder_flop_after": after,
+            "num_images": len(group),
+            "image_size": list(group[0].size),
+            "num_visual_tokens": len(found[0][0]) // 4,
+            "fraction_encoded": fmean(fractions),
+            "smallest_fraction_encoded": min(fractions),
+            "largest_fraction_encoded": max(fractions),
+            "encoder_flop": fmean(after),
+            "unpruned_encoder_flop": fmean(before),
         }
 
 
@@ -127,7 +130,8 @@ def small_model(geometry: Geometry) -> PreTrainedModel:
     architecture = get_architecture(geometry.architecture)
     text = {
         **architecture.text, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "vocab_size": 512,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "pad_token_id": 0, "eos_token_id": None,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "pad_token_id": 0, "bos_token_id": None,
+        "eos_token_id": None,
     }  # fmt: skip
     text["rope_parameters"] = {**text["rope_parameters"], "mrope_section": [4, 2, 2]}
     vision = {
@@ -146,56 +150,53 @@ def small_model(geometry: Geometry) -> PreTrainedModel:
     return model
 
 
-def answers(kind: str, seed: int, image: Image.Image, geometry: Geometry, model: PreTrainedModel) -> dict[str, Any]:
-    """Whether the small model answers the same from what is left of a part of the image."""
+def answered(kind: str, group: list[Image.Image], geometry: Geometry, model: PreTrainedModel) -> dict[str, Any]:
+    """A row: to how many images the small model answers the same from what is left of them."""
+    equal, fractions = [], []
+    for image in group:
+        inputs = prompt(image, geometry)
+        options: dict[str, Any] = {"max_new_tokens": NUM_NEW_TOKENS, "do_sample": False}
+        with torch.inference_mode():
+            expected = model.generate(**inputs, **options)
+            with prune(model, "divprune", keep_ratio=1.0, encoder="pixel-dedup") as pruning:
+                equal.append(torch.equal(model.generate(**inputs, **options), expected))
+        fractions.append(pruning.last.num_encoded / pruning.last.num_visual_tokens)
+    return {
+        "kind": kind,
+        "architecture": geometry.architecture,
+        "weights": "small and random",
+        "tolerance": 0.0,
+        "num_images": len(group),
+        "fraction_encoded": fmean(fractions),
+        "num_equal_answers": sum(equal),
+    }
+
+
+def prompt(image: Image.Image, geometry: Geometry) -> dict[str, Any]:
+    """A part of an image, at a third of its size, between some words."""
     part = image.resize((image.width // 3, image.height // 3)).crop((0, 0, CROP, CROP))
     pixels, grid = geometry.processed(part)
-    count = len(pixels) // 4
-    ids = torch.tensor([[5, 6, 502, *[500] * count, 503, 7, 8, 9]])
-    inputs: dict[str, Any] = {
+    ids = torch.tensor([[5, 6, 502, *[500] * (len(pixels) // 4), 503, 7, 8, 9]])
+    return {
         "input_ids": ids, "attention_mask": torch.ones_like(ids), "mm_token_type_ids": (ids == 500).int(),
         "pixel_values": pixels, "image_grid_thw": torch.tensor([grid]),
     }  # fmt: skip
-    options: dict[str, Any] = {"max_new_tokens": NUM_NEW_TOKENS, "do_sample": False}
-    with torch.inference_mode():
-        expected = model.generate(**inputs, **options)[0, ids.shape[1] :]
-        with prune(model, "divprune", keep_ratio=1.0, encoder="pixel-dedup") as pruning:
-            found = model.generate(**inputs, **options)[0, ids.shape[1] :]
-        (item,) = pruning.last.items
-    return {
-        "kind": kind,
-        "seed": seed,
-        "architecture": geometry.architecture,
-        "weights": "random, small",
-        "tolerance": 0.0,
-        "num_visual_tokens": count,
-        "num_encoded": item.num_encoded,
-        "answer_is_equal": bool(torch.equal(expected, found)),
-        "num_equal_answer_tokens": int((expected == found).cumprod(0).sum()),
-    }
 
 
 def measured() -> Record:
     """The record."""
-    everything = [*images(), ("noise", 0, noise())]
-    rows = [each for found in everything for geometry in GEOMETRIES for each in row(*found, geometry)]
+    groups = images().items()
+    rows = [row for kind, group in groups for each in GEOMETRIES for row in counted(kind, group, each)]
     for geometry in GEOMETRIES:
         model = small_model(geometry)
-        rows += [answers(*found, geometry, model) for found in everything if found[1] < 2]
+        rows += [answered(kind, group, geometry, model) for kind, group in groups]
     config = {
         "rule": "left and upper neighbour, within a window where the encoder has windows",
         "tolerance_unit": "pixel values as the processor normalises them",
-        "seeds": len(SEEDS),
         "num_new_tokens": NUM_NEW_TOKENS,
         "credit": "photographs: scikit-image's data",
     }
     return Record("encoder-dedup", config, rows, provenance())
-
-
-def noise() -> Image.Image:
-    """An image in which nothing repeats."""
-    values = np.random.default_rng(0).integers(0, 256, (1008, 1008, 3), dtype=np.uint8)
-    return Image.fromarray(values)
 
 
 def main() -> None:
