@@ -7,14 +7,11 @@ from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
 from divprune.config import PruningConfig
-from divprune.encoder_options import EncoderOption, TomeEncoder
+from divprune.encoder_options import EncoderOption, TomeEncoder, require_encoder_method
 from divprune.errors import PruningError, UnsupportedModelError
 from divprune.huggingface.adapter import ModelAdapter
 from divprune.huggingface.encoding.tome_encoder import encoded_tokens, merging_patches, require_mergeable
 from divprune.methods.item_context import Modality
-from divprune.methods.vision_inputs import VISION_NEEDS
-
-_GRID_NEEDS = frozenset({"grid", "pieces"})
 
 
 def require_encoder_option(adapter: ModelAdapter, config: PruningConfig) -> None:
@@ -24,21 +21,10 @@ def require_encoder_option(adapter: ModelAdapter, config: PruningConfig) -> None
         UnsupportedModelError: the model's vision encoder cannot do it.
         ValueError: the option is out of range for this encoder, or the method reads what the option changes.
     """
-    option, method = config.encoder, config.method
+    option = config.encoder
     if option is None:
         return
-    reads = sorted(method.needs & (VISION_NEEDS | _GRID_NEEDS))
-    if reads:
-        raise ValueError(
-            f"encoder must be None for method {method.name!r}, got '{option}': the method reads {', '.join(reads)} of "
-            "all patches, of which the option leaves fewer; choose one that needs the visual tokens alone, such as "
-            "'divprune'"
-        )
-    if method.layers:
-        raise ValueError(
-            f"encoder must be None for method {method.name!r}, got '{option}': the method drops tokens inside the "
-            "language model; choose one that acts before it, such as 'divprune'"
-        )
+    require_encoder_method(option, config.method)
     if not isinstance(option, TomeEncoder):
         raise UnsupportedModelError(
             f"encoder option {option.name!r} cannot be used with {adapter.family.name!r} models"
