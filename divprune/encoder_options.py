@@ -9,6 +9,7 @@ from math import isfinite
 from typing import ClassVar, Literal, get_args
 
 from divprune.methods.base import Method
+from divprune.methods.item_context import Modality
 from divprune.methods.spec import choices, parsed_parameters
 from divprune.methods.vision_inputs import VISION_NEEDS
 
@@ -138,3 +139,13 @@ def require_encoder_method(option: EncoderOption, method: Method) -> None:
             f"encoder must be None for method {method.name!r}, got '{option}': the method drops tokens inside the "
             "language model; choose one that acts before it, such as 'divprune'"
         )
+
+
+def require_encoder_modality(option: EncoderOption, modality: Modality) -> None:
+    """Refuse an encoder option on what it is not for.
+
+    Raises:
+        ValueError: it merges patches, and is shown a video.
+    """
+    if isinstance(option, TomeEncoder) and modality == "video":
+        raise ValueError(f"encoder option {option.name!r} is for images, got a video; leave `encoder` out")

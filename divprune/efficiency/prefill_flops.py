@@ -21,7 +21,7 @@ from divprune.efficiency.reference_models import (
 )
 from divprune.efficiency.shapes import ModelShape, model_shape
 from divprune.efficiency.workloads import Workload, paper_text_lengths, paper_workloads
-from divprune.encoder_options import TomeEncoder, encoder_option, require_encoder_method
+from divprune.encoder_options import TomeEncoder, encoder_option, require_encoder_method, require_encoder_modality
 from divprune.errors import ArgumentError, argument_errors, first_line
 from divprune.methods import DivPrune, Method, get_method
 from divprune.methods.base import require_modality
@@ -177,8 +177,8 @@ def _named(architecture: Architecture, method: Method, options: FlopsOptions) ->
     shown: Modality = "video" if architecture.frames else "image"
     require_modality(method, shown)
     require_scope(options.scope, shown)
-    if options.encoder is not None and shown == "video":
-        raise ArgumentError(f"`encoder` is for images, and {architecture.title} is shown videos in the paper")
+    if options.encoder is not None:
+        require_encoder_modality(encoder_option(options.encoder), shown)
     _require_parts(architecture.model_type, options)
     shape = architecture_shape(architecture.name, options.visual_tokens)
     prompts = paper_workloads(architecture)
