@@ -11,7 +11,7 @@ quiet cores, and 6 GB.
 
 import argparse
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -69,22 +69,23 @@ class Subject:
             inputs["pixel_values"] = found["pixel_values"].to(model.dtype)
         return BenchSubject(model, inputs)
 
-    def variants(self) -> list[Variant]:
-        """Return the rows."""
-        methods = {"random": RandomTokens(), "divprune": DivPrune()}
-        plain = [Variant(name, PruningConfig(method, num_keep=self.num_keep)) for name, method in methods.items()]
-        options = [
-            Variant(f"divprune, {option}", PruningConfig(DivPrune(), num_keep=self.num_keep, encoder=option))
-            for option in self.options
-        ]
-        return [UNPRUNED_VARIANT, *plain, *options]
-
 
 MERGING = (TomeEncoder(8), TomeEncoder(16), TomeEncoder(16, "decreasing"), TomeEncoder(20, "decreasing"))
 SUBJECTS = {
     "llava-1.5-7b": Subject("llava-1.5-7b", 32, None, MERGING, shows_page=False),
     "qwen2-vl-7b": Subject("qwen2-vl-7b", 4, 5, (PixelDedup(),), shows_page=True),
 }
+
+
+def variants(options: Sequence[EncoderOption], num_keep: int) -> list[Variant]:
+    """The rows: unpruned, random, divprune, and divprune behind each encoder option."""
+    methods = {"random": RandomTokens(), "divprune": DivPrune()}
+    plain = [Variant(name, PruningConfig(method, num_keep=num_keep)) for name, method in methods.items()]
+    behind = [
+        Variant(f"divprune, {option}", PruningConfig(DivPrune(), num_keep=num_keep, encoder=option))
+        for option in options
+    ]
+    return [UNPRUNED_VARIANT, *plain, *behind]
 
 
 def with_repeated_layer(model: Any, num_layers: int) -> Any:
@@ -103,10 +104,10 @@ def with_repeated_layer(model: Any, num_layers: int) -> Any:
     return model
 
 
-def measured(name: str, load: Callable[[], BenchSubject], variants: list[Variant], repeats: int) -> Record:
+def measured(name: str, load: Callable[[], BenchSubject], rows: list[Variant], repeats: int) -> Record:
     """Measure a model; returns the record."""
     origin = provenance()
-    subject, measurements, rows = measure_variants(load, variants, num_new_tokens=2, repeats=repeats, memory=False)
+    subject, measurements, table = measure_variants(load, rows, num_new_tokens=2, repeats=repeats, memory=False)
     vision: Any = subject.model.config.vision_config
     config = {
         "model": name, "weights": "random", "num_layers": subject.model.config.get_text_config().num_hidden_layers,
@@ -115,7 +116,7 @@ def measured(name: str, load: Callable[[], BenchSubject], variants: list[Variant
         "repeats": len(measurements[0].timings), "dtype": str(subject.model.dtype).removeprefix("torch."),
         "device": "cpu",
     }  # fmt: skip
-    return Record(f"encoder-time-{name}", config, rows, origin)
+    return Record(f"encoder-time-{name}", config, table, origin)
 
 
 def main() -> None:
@@ -127,7 +128,8 @@ def main() -> None:
     arguments = parser.parse_args()
     for name in arguments.only or SUBJECTS:
         subject = SUBJECTS[name]
-        record = measured(name, partial(subject.load, arguments.dtype), subject.variants(), arguments.repeats)
+        rows = variants(subject.options, subject.num_keep)
+        record = measured(name, partial(subject.load, arguments.dtype), rows, arguments.repeats)
         print(record.save(arguments.output))
 
 

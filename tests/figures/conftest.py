@@ -1,13 +1,16 @@
 """Small records, made by the code that makes the real ones."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import answers, samples, selection
+from benchmarks import answers, encoder, samples, selection
 from divprune.cli.main import app
+from divprune.efficiency.subject import BenchOptions, load_subject
+from divprune.encoder_options import TomeEncoder
 from divprune.figures import Drawing, Sources, draw_figures
 from divprune.records import Record
 
@@ -27,6 +30,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shares = ("--keep-ratio", 0.5, "--keep-ratio", 0.098)
     command("eval", "--limit", 2, "--methods", METHODS, *shares, "--output", folder)
     command("bench", "--no-memory", "--new-tokens", 2, "--repeats", 1, "--output", folder)
+    merging = encoder.variants((TomeEncoder(8),), 25)
+    encoder.measured("embedded", partial(load_subject, BenchOptions()), merging, repeats=1).save(folder)
     samples.measured(2).save(folder)
     answers.measured().save(folder)
     rows = [
