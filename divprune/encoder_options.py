@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import ClassVar, Literal, get_args
 
+from divprune.methods.base import Method
+from divprune.methods.item_context import Modality
 from divprune.methods.spec import choices, parsed_parameters
+from divprune.methods.vision_inputs import VISION_NEEDS
 
 Schedule = Literal["constant", "decreasing"]
 
@@ -98,6 +101,7 @@ class PixelDedup:
         return self.name + (f":tolerance={self.tolerance:g}" if self.tolerance else "")
 
 
+_GRID_NEEDS = frozenset({"grid", "pieces"})
 EncoderOption = TomeEncoder | PixelDedup
 _OPTIONS: dict[str, type[EncoderOption]] = {option.name: option for option in (TomeEncoder, PixelDedup)}
 
@@ -115,3 +119,35 @@ def encoder_option(spec: str) -> EncoderOption:
     if name == TomeEncoder.name and "r" not in values:
         raise ValueError("encoder option 'tome' needs a number of patches to merge in each block: tome:r=8")
     return _OPTIONS[name](**values)
+
+
+def require_encoder_method(option: EncoderOption, method: Method) -> None:
+    """Refuse an encoder option beside a method that reads what it changes, or that acts behind it.
+
+    Raises:
+        ValueError: the method is one.
+    """
+    # Where pixels are encoded once, what is read of a patch is that of the one encoded in its place.
+    changed = _GRID_NEEDS if isinstance(option, PixelDedup) else VISION_NEEDS | _GRID_NEEDS
+    reads = sorted(method.needs & changed)
+    if reads:
+        raise ValueError(
+            f"encoder must be None for method {method.name!r}, got '{option}': the method reads {', '.join(reads)} of "
+            "all patches, of which the option leaves fewer; choose one that needs the visual tokens alone, such as "
+            "'divprune'"
+        )
+    if method.layers:
+        raise ValueError(
+            f"encoder must be None for method {method.name!r}, got '{option}': the method drops tokens inside the "
+            "language model; choose one that acts before it, such as 'divprune'"
+        )
+
+
+def require_encoder_modality(option: EncoderOption, modality: Modality) -> None:
+    """Refuse an encoder option on what it is not for.
+
+    Raises:
+        ValueError: it merges patches, and is shown a video.
+    """
+    if isinstance(option, TomeEncoder) and modality == "video":
+        raise ValueError(f"encoder option {option.name!r} is for images, got a video; leave `encoder` out")

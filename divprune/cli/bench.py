@@ -14,6 +14,7 @@ from divprune.cli.shared_options import (
     Debug,
     Device,
     Dtype,
+    EncoderSpec,
     Force,
     Json,
     KeepRatio,
@@ -66,6 +67,7 @@ def bench(
     num_keep: NumKeep = None,
     scope: ScopeOption = ScopeName.item,
     newlines: NewlinesOption = NewlinesName.budget,
+    encoder: EncoderSpec = None,
     positions: PositionsOption = None,
     config: ConfigFile = None,
     new_tokens: Annotated[int, option("N", "Tokens generated in each call.", min=2, panel=RUNNING)] = 32,
@@ -91,7 +93,9 @@ def bench(
     with command(json, debug, force) as console:
         with console.working("starting"):
             from divprune.efficiency import BenchOptions, measure_methods
-        how = how_to_prune(config, model, console, keep_ratio=keep_ratio, num_keep=num_keep, positions=positions)
+        how = how_to_prune(
+            config, model, console, keep_ratio=keep_ratio, num_keep=num_keep, positions=positions, encoder=encoder
+        )
         if config is not None and (method or architecture):
             raise ArgumentError("`config` says which method of which model; leave `method` and `architecture` out")
         options = BenchOptions(
@@ -111,6 +115,7 @@ def bench(
             positions=how["positions"],
             scope=scope.value,
             newlines=newlines.value,
+            encoder=encoder,
             new_tokens=new_tokens,
             repeats=repeats,
             max_seconds=max_seconds,
@@ -123,6 +128,8 @@ def bench(
         console.show(listing(_HEADER, map(_cells, found.rows)))
         rounds = found.config["repeats"]
         console.show(f"{found.title}: medians of {rounds} runs in turns; --json has the rest, p20 and p80.")
+        if encoder is not None:
+            console.show(f"kept: of the visual tokens that {found.config['encoder']} leaves; unpruned is without it.")
         console.show(f"Methods: {FIDELITY_LEGEND}")
         if found.record is not None:
             console.show(f"Record: {found.record}")
@@ -131,9 +138,12 @@ def bench(
 
 def _cells(row: dict[str, Any]) -> Sequence[str]:
     selection, peak = row.get("selection_median_seconds"), row["peak_memory_bytes"]
+    kept = "all" if row["num_kept"] is None else str(row["num_kept"])
+    if row["num_encoded"] != row["num_visual_tokens"]:
+        kept += f"/{row['num_encoded']}"
     return (
         marked(row["method"], row["fidelity"]),
-        "all" if row["num_kept"] is None else str(row["num_kept"]),
+        kept,
         seconds_text(row["prefill_median_seconds"]),
         seconds_text(row["ttft_median_seconds"]),
         f"{row['decode_median_tokens_per_second']:.2f}",

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from divprune.cli.console import command
 from divprune.cli.help import MODEL, PRUNING
@@ -10,6 +10,7 @@ from divprune.cli.shared_options import (
     AccountingName,
     AccountingOption,
     Debug,
+    EncoderSpec,
     Json,
     NewlinesName,
     NewlinesOption,
@@ -18,8 +19,11 @@ from divprune.cli.shared_options import (
     ScopeOption,
     option,
 )
-from divprune.cli.tables import listing
+from divprune.cli.tables import Sheet, listing
 from divprune.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from divprune.efficiency import PrefillCosts
 
 _HEADER = ("model", "method", "kept", "full TFLOP", "pruned TFLOP", "ratio %")
 EXPLANATIONS = {
@@ -54,6 +58,7 @@ def flops(
     ] = None,
     scope: ScopeOption = ScopeName.item,
     newlines: NewlinesOption = NewlinesName.budget,
+    encoder: EncoderSpec = None,
     image_size: Annotated[
         str | None,
         option("WIDTHxHEIGHT", "Of an image that LLaVA-NeXT cuts into tiles.", "the paper's mean image", panel=MODEL),
@@ -79,13 +84,18 @@ def flops(
             scope.value,
             newlines.value,
             None if image_size is None else _size_of(image_size),
+            encoder,
         )
         costs = prefill_costs(options)
         calibrated = costs.method.calibrated_on
         if calibrated is not None:
             name = costs.method.name
             console.note(f"{name} was calibrated on {calibrated}; sizes alone do not tell whether it fits")
-        console.show(listing(_HEADER, map(_cells, costs.rows)), EXPLANATIONS[accounting])
+        console.show(_table(costs), EXPLANATIONS[accounting])
+        if costs.encoder is not None:
+            console.show(
+                f"encoded: visual tokens that {costs.encoder} leaves to select from, at most; full: without it."
+            )
         if not costs.method.takes_budget:
             console.show(f"a layer: {costs.method.name} has a schedule of its own; tokens a layer sees, on average.")
         console.result({"rows": costs.rows})
@@ -96,6 +106,16 @@ def _size_of(text: str) -> tuple[int, int]:
     if found is None:
         raise ArgumentError(f"`image_size` must be WIDTHxHEIGHT in pixels, such as 672x672, got {text!r}")
     return int(found[1]), int(found[2])
+
+
+def _table(costs: "PrefillCosts") -> Sheet:
+    """With an encoder option, a column says how many tokens it leaves."""
+    cells = [_cells(row) for row in costs.rows]
+    if costs.encoder is None:
+        return listing(_HEADER, cells)
+    counts = [f"{row['num_encoded']:.0f} of {row['num_visual_tokens']:.0f}" for row in costs.rows]
+    columns = [(*own[:2], count, *own[2:]) for own, count in zip(cells, counts, strict=True)]
+    return listing((*_HEADER[:2], "encoded", *_HEADER[2:]), columns)
 
 
 def _cells(row: dict[str, Any]) -> Sequence[str]:

@@ -17,6 +17,7 @@ from divprune.cli.shared_options import (
     Debug,
     Device,
     Dtype,
+    EncoderSpec,
     Force,
     Json,
     KeepRatio,
@@ -70,6 +71,7 @@ def run(
     ] = None,
     scope: ScopeOption = ScopeName.item,
     newlines: NewlinesOption = NewlinesName.budget,
+    encoder: EncoderSpec = None,
     positions: PositionsOption = None,
     config: ConfigFile = None,
     compare: Annotated[
@@ -100,7 +102,14 @@ def run(
         from divprune.demo import DemoOptions, run_demo
 
         how = how_to_prune(
-            config, model, console, method=method, keep_ratio=keep_ratio, num_keep=num_keep, positions=positions
+            config,
+            model,
+            console,
+            method=method,
+            keep_ratio=keep_ratio,
+            num_keep=num_keep,
+            positions=positions,
+            encoder=encoder,
         )
         options = DemoOptions(
             model=model,
@@ -113,6 +122,7 @@ def run(
             **how,
             scope=scope.value,
             newlines=newlines.value,
+            encoder=encoder,
             compare=compare,
             report=report,
             report_ratios=None if report_ratios is None else keep_ratios_of(report_ratios, "report_ratios"),
@@ -179,6 +189,8 @@ def _summary_text(summary: "Summary") -> Text:
     """Tell how much shorter, how much faster, how many answers stayed the same, and how many were right."""
     total = len(summary.rows)
     parts = [f"{summary.kept_fraction:.1%} of the visual tokens kept"]
+    if summary.num_encoded < summary.num_visual_tokens:
+        parts[0] += f" ({summary.num_encoded / summary.num_visual_tokens:.1%} encoded)"
     if summary.speedup is not None:
         parts.append(f"prefill {summary.speedup:.2f} x as fast")
         parts.append(f"same answer to {summary.num_same} of {total}")

@@ -85,6 +85,7 @@ def how_to_prune(
     keep_ratio: float | None = None,
     num_keep: int | None = None,
     positions: "Numbered | None" = None,
+    encoder: str | None = None,
 ) -> dict[str, Any]:
     """Return method, keep ratio, number and positions as they were given, or as a tuned setting says.
 
@@ -96,6 +97,7 @@ def how_to_prune(
         keep_ratio: given beside it.
         num_keep: given beside it.
         positions: given beside it.
+        encoder: given beside it, where it was tuned on all that the encoder makes; not among what is returned.
 
     Raises:
         ArgumentError: the file is given, and something beside it.
@@ -104,7 +106,8 @@ def how_to_prune(
     given = {"method": method, "keep_ratio": keep_ratio, "num_keep": num_keep, "positions": given_positions(positions)}
     if config is None:
         return given
-    beside = [name for name, value in given.items() if value not in (None, DEFAULT_METHOD)]
+    all_given = given | {"encoder": encoder}
+    beside = [name for name, value in all_given.items() if value not in (None, DEFAULT_METHOD)]
     if beside:
         raise ArgumentError(f"`config` says how to prune; leave {' and '.join(f'`{name}`' for name in beside)} out")
     from divprune.tuned_setting import tuned_for_checkpoint
@@ -236,6 +239,15 @@ ScopeOption = Annotated[
 NewlinesOption = Annotated[
     NewlinesName,
     option("NAME", "Newline tokens: part of the budget, or on top: keep (all), rows (of kept tokens).", panel=PRUNING),
+]
+EncoderSpec = Annotated[
+    str | None,
+    option(
+        "SPEC",
+        "Encode less, before tokens are selected: tome:r=8 merges patches, pixel-dedup skips repeated ones.",
+        "none",
+        panel=PRUNING,
+    ),
 ]
 ConfigFile = Annotated[
     Path | None,

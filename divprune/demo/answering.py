@@ -108,6 +108,7 @@ class AnswerPair:
             "answer": self.answer,
             "answer_random": self.answer_random,
             "num_visual_tokens": self.pruned.num_visual_tokens,
+            "num_encoded": self.pruned.num_encoded,
             "num_kept": self.pruned.num_kept,
             "kept_indices": self.kept_indices,
             "max_min_distance": self.max_min_distance,
@@ -169,7 +170,7 @@ def random_control(config: PruningConfig, pruned: PruningReport) -> PruningConfi
         return None
     if config.budget is not None and not config.method.may_keep_fewer:
         return replace(config, method=RandomTokens())
-    found = pruned.num_kept / pruned.num_visual_tokens
+    found = pruned.num_kept / pruned.num_encoded
     return replace(config, method=RandomTokens(), keep_ratio=found, num_keep=None)
 
 

@@ -140,4 +140,5 @@ def _budget_text(config: PruningConfig) -> str:
     else:
         text = f"num_keep {config.num_keep}" if config.keep_ratio is None else f"keep_ratio {config.keep_ratio}"
     others = {"scope": config.scope != "item", "newlines": config.newlines != "budget"}
+    others["encoder"] = config.encoder is not None
     return ", ".join([text, *(f"{name} {getattr(config, name)}" for name, differs in others.items() if differs)])

@@ -42,6 +42,7 @@ class DemoOptions:
         num_keep: how many are kept of each item, instead.
         scope: as for `prune`.
         newlines: as for `prune`.
+        encoder: as for `prune`, such as "tome:r=8"; answers from all visual tokens are without it.
         positions: as for `prune`.
         compare: also answer from all visual tokens.
         report: an HTML file to write.
@@ -65,6 +66,7 @@ class DemoOptions:
     num_keep: int | None = None
     scope: "Scope" = "item"
     newlines: "Newlines" = "budget"
+    encoder: str | None = None
     positions: "Positions | None" = None
     compare: bool = True
     report: Path | None = None
@@ -141,6 +143,7 @@ class Demo:
             "model": self.loaded.name,
             "method": self.options.method,
             "keep_ratio": self.config.keep_ratio,
+            "encoder": None if self.config.encoder is None else str(self.config.encoder),
             "rows": [row.as_json() for row in self.rows],
         }
 
@@ -215,7 +218,7 @@ def _check_report(path: Path, inputs: Sequence[Path]) -> None:
 def _config(options: DemoOptions) -> "PruningConfig":
     from divprune.config import PruningConfig
 
-    names = ("keep_ratio", "num_keep", "scope", "newlines", "positions")
+    names = ("keep_ratio", "num_keep", "scope", "newlines", "encoder", "positions")
     try:
         with argument_errors():
             return PruningConfig.parse(options.method, **{name: getattr(options, name) for name in names})

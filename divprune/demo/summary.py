@@ -21,6 +21,11 @@ class Summary:
         return sum(row.pruned.num_visual_tokens for row in self.rows)
 
     @property
+    def num_encoded(self) -> int:
+        """Visual tokens that the encoder made; fewer with an encoder option alone."""
+        return sum(row.pruned.num_encoded for row in self.rows)
+
+    @property
     def num_kept(self) -> int:
         """Visual tokens after pruning."""
         return sum(row.pruned.num_kept for row in self.rows)
@@ -32,10 +37,11 @@ class Summary:
 
     @property
     def tokens_per_prompt(self) -> str:
-        """As in "256 → 25", with a range where prompts differ."""
-        before = _range([row.pruned.num_visual_tokens for row in self.rows])
-        after = _range([row.pruned.num_kept for row in self.rows])
-        return f"{before} → {after}"
+        """As in "256 → 25", with a range where prompts differ; "256 → 144 → 25" where an option encoded fewer."""
+        counts = [[row.pruned.num_visual_tokens for row in self.rows], [row.pruned.num_kept for row in self.rows]]
+        if self.num_encoded < self.num_visual_tokens:
+            counts.insert(1, [row.pruned.num_encoded for row in self.rows])
+        return " → ".join(map(_range, counts))
 
     @property
     def compared(self) -> bool:

@@ -48,17 +48,21 @@ class Measurement:
         variant: what was run.
         kv_cache_bytes: keys and values of the prompt, as the cache held them after the prefill.
         num_visual_tokens: M, all items together; None if the model ran unpruned.
+        num_encoded: those that the vision encoder made, fewer with an encoder option; None if the model ran unpruned.
         num_kept: visual tokens still there in the last layer; None if the model ran unpruned.
         timings: one a round, warm-up left out.
         selection_seconds: one a round; empty if the model ran unpruned.
+        encoding_seconds: of the vision encoder, alike.
     """
 
     variant: Variant
     kv_cache_bytes: int
     num_visual_tokens: int | None
+    num_encoded: int | None
     num_kept: int | None
     timings: list[GenerationTiming] = field(default_factory=list)
     selection_seconds: list[float] = field(default_factory=list)
+    encoding_seconds: list[float] = field(default_factory=list)
 
     def as_row(self) -> dict[str, Any]:
         """Return the row of a record: medians, 20th and 80th percentiles."""
@@ -66,6 +70,7 @@ class Measurement:
             "method": self.variant.name,
             "fidelity": fidelity_of(self.variant.name),
             "num_visual_tokens": self.num_visual_tokens,
+            "num_encoded": self.num_encoded,
             "num_kept": self.num_kept,
             "kv_cache_bytes": self.kv_cache_bytes,
         }
@@ -73,7 +78,9 @@ class Measurement:
             row |= quantiles([getattr(timing, f"{name}_seconds") for timing in self.timings], f"{name}_")
         rates = [1 / timing.decode_seconds_per_token for timing in self.timings]
         row |= quantiles(rates, "decode_", "tokens_per_second")
-        return row | (quantiles(self.selection_seconds, "selection_") if self.selection_seconds else {})
+        if self.selection_seconds:
+            row |= quantiles(self.encoding_seconds, "encoding_") | quantiles(self.selection_seconds, "selection_")
+        return row
 
 
 def run_bench(
@@ -133,6 +140,7 @@ def _warm_up(model: PreTrainedModel, inputs: Mapping[str, Any], variant: Variant
         variant,
         cache_bytes(cache_in(output)),
         None if report is None else report.num_visual_tokens,
+        None if report is None else report.num_encoded,
         None if report is None else report.num_kept,
     )
 
@@ -142,6 +150,7 @@ def _measure(model: PreTrainedModel, inputs: Mapping[str, Any], measurement: Mea
         measurement.timings.append(time_generation(model, inputs, num_new_tokens))
     if pruning is not None and pruning.last is not None:
         measurement.selection_seconds.append(pruning.last.selection_seconds)
+        measurement.encoding_seconds.append(pruning.last.encoding_seconds)
 
 
 def cache_bytes(cache: Any) -> int:

@@ -3,14 +3,20 @@
 from collections.abc import Callable
 
 from divprune.budget import Budget
-from divprune.efficiency.flops import Accounting, compare
+from divprune.efficiency.flops import Accounting, compare, encoded_workloads
 from divprune.efficiency.shapes import ModelShape
 from divprune.efficiency.workloads import Workload
+from divprune.encoder_options import TomeEncoder
 from divprune.methods import Method
 
 
 def num_keep_for_ratio(
-    target_ratio: float, shape: ModelShape, workloads: list[Workload], method: Method, accounting: Accounting
+    target_ratio: float,
+    shape: ModelShape,
+    workloads: list[Workload],
+    method: Method,
+    accounting: Accounting,
+    encoder: TomeEncoder | None = None,
 ) -> int:
     """Return how many visual tokens a method may keep to cost a fraction of the unpruned prefill.
 
@@ -20,6 +26,7 @@ def num_keep_for_ratio(
         workloads: the prompts, at least one.
         method: a method that is told how many tokens to keep.
         accounting: "paper" or "exact".
+        encoder: an option of the vision encoder, beside the method; the unpruned prefill is without it.
 
     Returns:
         The count whose cost is nearest.
@@ -31,10 +38,10 @@ def num_keep_for_ratio(
         raise ValueError(f"target_ratio must be in (0, 1], got {target_ratio}")
     if not method.takes_budget:
         raise ValueError(f"method {method.name!r} decides itself how many tokens stay; set its parameters instead")
-    most = max(workload.num_visual_tokens for workload in workloads)
+    most = max(workload.num_visual_tokens for workload in encoded_workloads(shape, workloads, encoder))
 
     def cost(num_keep: int) -> float:
-        return compare(shape, workloads, method, Budget(num_keep=num_keep), accounting).ratio
+        return compare(shape, workloads, method, Budget(num_keep=num_keep), accounting, encoder=encoder).ratio
 
     return nearest_count(target_ratio, cost, most)
 

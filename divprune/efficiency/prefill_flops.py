@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from divprune.budget import DEFAULT_KEEP_RATIO, Budget
 from divprune.config import Newlines, PruningConfig, Scope, require_scope
 from divprune.efficiency.equal_flops import num_keep_for_ratio
-from divprune.efficiency.flops import Accounting, Cost, compare
+from divprune.efficiency.flops import Accounting, Cost, compare, encoded_workloads
 from divprune.efficiency.reference_models import (
     ARCHITECTURES,
     PAPER_ARCHITECTURES,
@@ -21,6 +21,7 @@ from divprune.efficiency.reference_models import (
 )
 from divprune.efficiency.shapes import ModelShape, model_shape
 from divprune.efficiency.workloads import Workload, paper_text_lengths, paper_workloads
+from divprune.encoder_options import TomeEncoder, encoder_option, require_encoder_method, require_encoder_modality
 from divprune.errors import ArgumentError, argument_errors, first_line
 from divprune.methods import DivPrune, Method, get_method
 from divprune.methods.base import require_modality
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 TERA = 1e12
+_TILED = ("llava_next", "llava_next_video")
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class FlopsOptions:
         newlines: what becomes of image newline tokens, as for `prune`; with "rows" every row is taken to keep a token.
         image_size: width and height of the image, for models that cut it into LLaVA-NeXT's tiles; it tells visual
             tokens, tiles and newline tokens. None for the paper's mean image.
+        encoder: an option of the vision encoder, such as "tome:r=8", beside the method; the unpruned prefill is counted
+            without it. What it leaves is then what `keep_ratio` is of.
     """
 
     model: str | None = None
@@ -64,6 +68,7 @@ class FlopsOptions:
     scope: Scope = "item"
     newlines: Newlines = "budget"
     image_size: tuple[int, int] | None = None
+    encoder: str | None = None
 
 
 @dataclass(frozen=True)
@@ -82,10 +87,12 @@ class PrefillCosts:
 
     Attributes:
         method: which prunes.
+        encoder: an option of the vision encoder beside it; None for none.
         rows: one a model, ready for JSON.
     """
 
     method: Method
+    encoder: TomeEncoder | None
     rows: list[dict[str, Any]]
 
 
@@ -97,7 +104,9 @@ def prefill_costs(options: FlopsOptions) -> PrefillCosts:
     """
     with argument_errors():
         method = _method(options)
-        return PrefillCosts(method, [_row(model, method, options) for model in _models(method, options)])
+        encoder = _encoder(method, options)
+        rows = [_row(model, method, encoder, options) for model in _models(method, options)]
+        return PrefillCosts(method, encoder, rows)
 
 
 def visual_tokens_of(config: PreTrainedConfig, shape: ModelShape) -> int:
@@ -122,6 +131,23 @@ def _method(options: FlopsOptions) -> Method:
         raise ArgumentError(f"`layer`: method {method.name!r} acts {method.acts} only")
     changed: Any = {"layer": options.layer}
     return dataclasses.replace(method, **changed)
+
+
+def _encoder(method: Method, options: FlopsOptions) -> TomeEncoder | None:
+    if options.encoder is None:
+        return None
+    found = encoder_option(options.encoder)
+    require_encoder_method(found, method)
+    if not isinstance(found, TomeEncoder):
+        raise ArgumentError(
+            f"`encoder`: how many patches {found.name!r} leaves depends on the image, and sizes do not tell; "
+            "`divprune bench` measures it on one, and the report of a call counts them (num_encoded)"
+        )
+    if options.visual_tokens is not None:
+        raise ArgumentError(
+            "give `encoder` or `visual_tokens`, not both: the sizes of model and image tell how many tokens it leaves"
+        )
+    return found
 
 
 def _models(method: Method, options: FlopsOptions) -> list[CostedModel]:
@@ -151,6 +177,8 @@ def _named(architecture: Architecture, method: Method, options: FlopsOptions) ->
     shown: Modality = "video" if architecture.frames else "image"
     require_modality(method, shown)
     require_scope(options.scope, shown)
+    if options.encoder is not None:
+        require_encoder_modality(encoder_option(options.encoder), shown)
     _require_parts(architecture.model_type, options)
     shape = architecture_shape(architecture.name, options.visual_tokens)
     prompts = paper_workloads(architecture)
@@ -172,6 +200,8 @@ def _configured(name: str, options: FlopsOptions) -> CostedModel:
         return CostedModel(name, *_of_size(config, shape, paper_text_lengths(), options), DEFAULT_KEEP_RATIO)
     if options.scope == "tile":
         raise ArgumentError("`image_size` is needed with `scope` tile: it tells how many tiles an image becomes")
+    if options.encoder is not None and config.model_type in _TILED:
+        raise ArgumentError("`image_size` is needed with `encoder`: it tells how many tiles an image becomes")
     visual = options.visual_tokens
     if visual is None:
         visual = visual_tokens_of(config, shape)
@@ -196,7 +226,7 @@ def _of_size(
     from divprune.huggingface.families.anyres_layouts import anyres_counts
 
     width, height = options.image_size or (0, 0)
-    if config.model_type not in ("llava_next", "llava_next_video"):
+    if config.model_type not in _TILED:
         raise ArgumentError(
             f"`image_size` is for models that cut images into LLaVA-NeXT's tiles, got {config.model_type!r}; give "
             "`visual_tokens`"
@@ -235,9 +265,10 @@ def _read_config(name: str) -> PreTrainedConfig:
     return config
 
 
-def _row(model: CostedModel, method: Method, options: FlopsOptions) -> dict[str, Any]:
-    budget = _budget(model, method, options)
-    how = (options.accounting, options.scope, options.newlines)
+def _row(model: CostedModel, method: Method, encoder: TomeEncoder | None, options: FlopsOptions) -> dict[str, Any]:
+    budget = _budget(model, method, encoder, options)
+    how = (options.accounting, options.scope, options.newlines, encoder)
+    prompts = encoded_workloads(model.shape, model.workloads, encoder)
     cost = compare(model.shape, model.workloads, method, budget, *how)
     return {
         "model": model.title,
@@ -246,9 +277,11 @@ def _row(model: CostedModel, method: Method, options: FlopsOptions) -> dict[str,
         "keep_ratio": budget.keep_ratio if budget else None,
         "num_keep": budget.num_keep if budget else None,
         "num_visual_tokens": fmean(each.num_visual_tokens for each in model.workloads),
+        "encoder": None if encoder is None else str(encoder),
+        "num_encoded": cost.num_encoded,
         "num_kept": None
         if budget is None
-        else fmean(each.kept(budget, options.scope, options.newlines) for each in model.workloads),
+        else fmean(each.kept(budget, options.scope, options.newlines) for each in prompts),
         "tokens_per_layer": cost.tokens_per_layer,
         "full_tflop": cost.full_flop / TERA,
         "pruned_tflop": cost.pruned_flop / TERA,
@@ -258,11 +291,15 @@ def _row(model: CostedModel, method: Method, options: FlopsOptions) -> dict[str,
 
 
 def _parts(cost: Cost) -> dict[str, float | None]:
-    parts = {"encoder_tflop": cost.encoder_flop, "selection_tflop": cost.selection_flop}
+    parts = {
+        "encoder_tflop": cost.encoder_flop,
+        "pruned_encoder_tflop": cost.pruned_encoder_flop,
+        "selection_tflop": cost.selection_flop,
+    }
     return {name: None if flop is None else flop / TERA for name, flop in parts.items()}
 
 
-def _budget(model: CostedModel, method: Method, options: FlopsOptions) -> Budget | None:
+def _budget(model: CostedModel, method: Method, encoder: TomeEncoder | None, options: FlopsOptions) -> Budget | None:
     given = (options.keep_ratio, options.num_keep, options.target_percent)
     if sum(value is not None for value in given) > 1:
         raise ArgumentError("give one of `keep_ratio`, `num_keep` and `target_percent`")
@@ -272,7 +309,8 @@ def _budget(model: CostedModel, method: Method, options: FlopsOptions) -> Budget
         target = options.target_percent / 100
         if not 0 < target <= 1:
             raise ArgumentError(f"`target_percent` must be in (0, 100], got {options.target_percent}")
-        return Budget(num_keep=num_keep_for_ratio(target, model.shape, model.workloads, method, options.accounting))
+        how = (model.shape, model.workloads, method, options.accounting, encoder)
+        return Budget(num_keep=num_keep_for_ratio(target, *how))
     keep_ratio = options.keep_ratio
     if keep_ratio is None and options.num_keep is None and method.takes_budget:
         keep_ratio = model.keep_ratio

@@ -251,4 +251,7 @@ def _clip_shape(architecture: Architecture) -> TowerShape:
         # Frames are pooled over squares of 2 x 2.
         projected_tokens=num_patches // (4 if architecture.frames else 1),
         output_size=architecture.text["hidden_size"],
+        # The projector reads the last layer but one.
+        num_layers_read=None if architecture.frames else tower["num_hidden_layers"] - 1,
+        head_size=tower["hidden_size"] // tower["num_attention_heads"],
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from divprune.encoder_options import TomeEncoder
 from divprune.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -79,6 +80,9 @@ class TowerShape:
         feed_forward_products: products of a feed-forward block, three if it is gated.
         window_patches: patches that see each other in a layer with windows.
         num_windowed_layers: layers with windows; in the others all patches see each other.
+        num_layers_read: layers up to the one whose states the projector reads, in which patches can be merged
+            (`encoder="tome:r=8"`); None where they cannot.
+        head_size: width of a head's keys, by which they are compared.
     """
 
     hidden_size: int
@@ -96,6 +100,23 @@ class TowerShape:
     feed_forward_products: int = 2
     window_patches: int = 0
     num_windowed_layers: int = 0
+    num_layers_read: int | None = None
+    head_size: int = 0
+
+    def patches_left(self, option: TomeEncoder) -> list[int]:
+        """Return how many patches of one image or tile are left behind each layer that is computed.
+
+        Raises:
+            UnsupportedModelError: patches of this tower cannot be merged.
+            ValueError: not so many of them.
+        """
+        if self.num_layers_read is None:
+            raise UnsupportedModelError(
+                f"encoder option {option.name!r} is counted for images in CLIP and SigLIP encoders of which the "
+                "projector reads one layer and makes a token of each patch, as in llava and llava_next; leave "
+                "`encoder` out"
+            )
+        return option.patches_left(self.num_patches, self.num_layers_read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +194,11 @@ def _tower_shape(config: PreTrainedConfig, pooled_video: bool) -> TowerShape | N
     keeps_class_token = has_class_token and config.vision_feature_select_strategy == "full"
     # Pooled by averaging, or the like, over squares.
     square = config.spatial_pool_stride**2 if pooled_video else 1
+    # A token is a patch where none is between patches (LLaVA-OneVision), or pooled, or no patch.
+    one_to_one = not (keeps_class_token or pooled_video or config.model_type == "llava_onevision")
+    num_layers_read = None
+    if isinstance(feature_layers, int) and one_to_one:
+        num_layers_read = feature_layers + (vision.num_hidden_layers + 1 if feature_layers < 0 else 0)
     return TowerShape(
         hidden_size=vision.hidden_size,
         intermediate_size=vision.intermediate_size,
@@ -184,6 +210,8 @@ def _tower_shape(config: PreTrainedConfig, pooled_video: bool) -> TowerShape | N
         projector_input_size=vision.hidden_size * (len(feature_layers) if isinstance(feature_layers, list) else 1),
         projected_tokens=(num_patches + keeps_class_token) // square,
         output_size=config.get_text_config().hidden_size,
+        num_layers_read=num_layers_read,
+        head_size=vision.hidden_size // vision.num_attention_heads,
     )
 
 

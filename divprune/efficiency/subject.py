@@ -48,6 +48,7 @@ class BenchOptions:
         num_keep: how many are kept of each item, instead.
         scope: as for `prune`.
         newlines: as for `prune`.
+        encoder: as for `prune`, such as "tome:r=8", beside each method; the unpruned model has none.
         positions: as for `prune`; methods inside the LLM always leave them as they are.
         new_tokens: generated in each call.
         repeats: rounds, after a warm-up.
@@ -73,6 +74,7 @@ class BenchOptions:
     num_keep: int | None = None
     scope: Scope = "item"
     newlines: Newlines = "budget"
+    encoder: str | None = None
     positions: Positions | None = None
     new_tokens: int = 32
     repeats: int = 5
@@ -180,8 +182,9 @@ def _variants(options: BenchOptions) -> list[Variant]:
         method = get_method(name)
         keep_ratio, num_keep = (options.keep_ratio, options.num_keep) if method.takes_budget else (None, None)
         positions = None if method.layers else options.positions
-        values: Any = {"scope": options.scope, "newlines": options.newlines, "positions": positions}
-        config = PruningConfig(method, keep_ratio, num_keep, **values)
+        values: Any = {"scope": options.scope, "newlines": options.newlines, "encoder": options.encoder}
+        values |= {"keep_ratio": keep_ratio, "num_keep": num_keep, "positions": positions}
+        config = PruningConfig.parse(method, **values)
         rows.append(Variant(method_title(name), config))
     return rows
 
@@ -263,6 +266,7 @@ def _config(options: BenchOptions, subject: BenchSubject, measurements: Sequence
         "num_keep": kept.num_keep,
         "scope": kept.scope,
         "newlines": kept.newlines,
+        "encoder": None if kept.encoder is None else str(kept.encoder),
         "positions": kept.positions,
         "num_new_tokens": options.new_tokens,
         "warm_up": 1,

@@ -1,6 +1,7 @@
 """The prompts over which the DivPrune paper averages its TFLOPs: text and visual tokens of each data set."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from divprune.budget import Budget
 from divprune.config import Newlines, Scope
@@ -40,6 +41,16 @@ class Workload:
         if scope == "tile" and budget.num_keep is not None:
             budget = Budget(num_keep=budget.num_keep * self.num_tiles)
         return budget.count(self.num_visual_tokens - on_top) + on_top
+
+    def encoded(self, num_patches: int, num_left: int) -> Self:
+        """Return the prompt as methods see it where a vision encoder leaves `num_left` of each tile's patches.
+
+        That is an upper bound for images that their tiles do not fill: which of the patches that are left lie in the
+        padding, depends on the image. The image as a whole, first of the tiles, has none. Newline tokens all stay.
+        """
+        cut = self.num_visual_tokens - self.num_newlines - num_patches
+        left = num_left + min((self.num_tiles - 1) * num_left, cut)
+        return replace(self, num_visual_tokens=left + self.num_newlines)
 
 
 # Data set: mean text tokens, and mean visual tokens of LLaVA-1.6, whose tiles depend on the images' shapes.

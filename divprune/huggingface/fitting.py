@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForImageTextToText, PreTrainedConfig
 
 from divprune.config import Positions, PruningConfig, require_scope
+from divprune.encoder_options import require_encoder_modality
 from divprune.errors import DivpruneError, argument_errors
 from divprune.huggingface.adapter import ModelAdapter
 from divprune.huggingface.encoding.encode_less import require_encoder_option
@@ -69,6 +70,8 @@ def _require_fitting_what_is_shown(adapter: ModelAdapter, config: PruningConfig,
         _require_media(adapter.family, modality)
         require_modality(config.method, modality)
         require_scope(config.scope, modality)
+        if config.encoder is not None:
+            require_encoder_modality(config.encoder, modality)
     require_fitting(adapter, config, has_weights=False)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -62,8 +63,8 @@ def pair(answer: str, unpruned: str, expected: str | None = None) -> AnswerPair:
     return AnswerPair(example, answer, unpruned, kept_of_100(30), latency, latency, 0.0)
 
 
-def kept_of_100(num_kept: int) -> Any:
-    return SimpleNamespace(num_visual_tokens=100, num_kept=num_kept)
+def kept_of_100(num_kept: int, num_encoded: int = 100) -> Any:
+    return SimpleNamespace(num_visual_tokens=100, num_encoded=num_encoded, num_kept=num_kept)
 
 
 def test_two_empty_answers_are_no_answer_that_stays() -> None:
@@ -71,6 +72,12 @@ def test_two_empty_answers_are_no_answer_that_stays() -> None:
     assert not pair("no", "yes").same_answer
     assert not pair("", "").same_answer
     assert Summary([pair("", ""), pair("a", "a")]).num_same == 1
+
+
+def test_tokens_of_a_prompt_are_told_with_what_was_encoded() -> None:
+    whole, less = pair("a", "a"), replace(pair("a", "a"), pruned=kept_of_100(30, num_encoded=60))
+    assert Summary([whole]).tokens_per_prompt == "100 → 30"
+    assert Summary([whole, less]).tokens_per_prompt == "100 → 60-100 → 30"
 
 
 def test_random_tokens_are_as_many_as_the_method_kept() -> None:
@@ -83,6 +90,10 @@ def test_random_tokens_are_as_many_as_the_method_kept() -> None:
     assert (found.method, found.keep_ratio) == (RandomTokens(), 0.3)
     for config in (PruningConfig.parse("random", num_keep=30), PruningConfig.parse("vtw")):
         assert random_control(config, report) is None
+    less = PruningConfig.parse("divprune:min_distance=0.1", num_keep=40, encoder="tome:r=2")
+    found = random_control(less, kept_of_100(30, num_encoded=60))
+    assert found is not None
+    assert (found.encoder, found.keep_ratio) == (less.encoder, 0.5)
 
 
 def test_ratios_of_a_report_are_checked_before_a_model_is_loaded(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
 from divprune.config import PruningConfig
-from divprune.encoder_options import PixelDedup, TomeEncoder
+from divprune.encoder_options import PixelDedup, TomeEncoder, require_encoder_method
 from divprune.errors import PruningError
 from divprune.huggingface.adapter import ModelAdapter
 from divprune.huggingface.encoding.method_inputs import capturing
@@ -17,8 +17,6 @@ from divprune.huggingface.encoding.tome_encoder import encoded_tokens, merging_p
 from divprune.methods.base import Method
 from divprune.methods.item_context import Modality
 from divprune.methods.vision_inputs import VISION_NEEDS, CapturedVision
-
-_GRID_NEEDS = frozenset({"grid", "pieces"})
 
 
 @dataclass(frozen=True)
@@ -43,23 +41,10 @@ def require_encoder_option(adapter: ModelAdapter, config: PruningConfig) -> None
         UnsupportedModelError: the model's vision encoder cannot do it.
         ValueError: the option is out of range for this encoder, or the method reads what the option changes.
     """
-    option, method = config.encoder, config.method
+    option = config.encoder
     if option is None:
         return
-    # Where pixels are encoded once, what is read of a patch is that of the one encoded in its place.
-    changed = _GRID_NEEDS if isinstance(option, PixelDedup) else VISION_NEEDS | _GRID_NEEDS
-    reads = sorted(method.needs & changed)
-    if reads:
-        raise ValueError(
-            f"encoder must be None for method {method.name!r}, got '{option}': the method reads {', '.join(reads)} of "
-            "all patches, of which the option leaves fewer; choose one that needs the visual tokens alone, such as "
-            "'divprune'"
-        )
-    if method.layers:
-        raise ValueError(
-            f"encoder must be None for method {method.name!r}, got '{option}': the method drops tokens inside the "
-            "language model; choose one that acts before it, such as 'divprune'"
-        )
+    require_encoder_method(option, config.method)
     if isinstance(option, PixelDedup):
         require_dedup(adapter)
     else:

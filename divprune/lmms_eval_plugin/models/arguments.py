@@ -70,6 +70,7 @@ class PruningArguments:
         order: as for `prune`.
         scope: as for `prune`.
         newlines: as for `prune`.
+        encoder: as for `prune`, such as "tome:r=8", parameters separated as those of the method; none if not given.
         tuned: a file that `divprune tune` wrote, instead of all that.
     """
 
@@ -81,6 +82,7 @@ class PruningArguments:
     order: str = "sorted"
     scope: str = "item"
     newlines: str = "budget"
+    encoder: str | None = None
     tuned: str | None = None
 
     def for_model(self, model: "PreTrainedModel") -> "PruningArguments":
@@ -100,12 +102,12 @@ class PruningArguments:
         """Return how to prune; None for all visual tokens.
 
         Raises:
-            EvaluationError: the method has no `layer`, or a budget is given for all tokens.
+            EvaluationError: the method has no `layer`, or a budget or an encoder option is given for all tokens.
             UnknownMethodError: there is no such method.
             ValueError: an argument or a parameter of the method is out of range.
         """
         if self.method == UNPRUNED:
-            given = [name for name in ("keep_ratio", "num_keep", "layer") if getattr(self, name) is not None]
+            given = [name for name in ("keep_ratio", "num_keep", "layer", "encoder") if getattr(self, name) is not None]
             if given:
                 raise EvaluationError(f"method=unpruned keeps all visual tokens; leave out {' and '.join(given)}")
             return None
@@ -116,7 +118,9 @@ class PruningArguments:
             changed: Any = {"layer": self.layer}
             method = dataclasses.replace(method, **changed)
         words: Any = {name: getattr(self, name) for name in ("scope", "order", "positions", "newlines")}
-        return PruningConfig(method, self.keep_ratio, self.num_keep, **words)
+        encoder = None if self.encoder is None else self.encoder.replace(";", ",")
+        budget: Any = {"keep_ratio": self.keep_ratio, "num_keep": self.num_keep}
+        return PruningConfig.parse(method, **budget, **words, encoder=encoder)
 
 
 def split_arguments(given: dict[str, Any]) -> tuple[ModelArguments, PruningArguments]:
