@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from skimage import data
 from torch import Tensor
 from transformers import PreTrainedModel, Qwen2VLImageProcessorPil
@@ -37,7 +37,7 @@ SEEDS = range(8)
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee")
 # As the published checkpoints' processors: up to 16,384 tokens of 28 x 28 pixels.
 PIXELS = {"shortest_edge": 56 * 56, "longest_edge": 16384 * 28 * 28}
-CROP = 336
+SMALL = 448
 NUM_NEW_TOKENS = 16
 
 
@@ -173,9 +173,8 @@ def answered(kind: str, group: list[Image.Image], geometry: Geometry, model: Pre
 
 
 def prompt(image: Image.Image, geometry: Geometry) -> dict[str, Any]:
-    """A part of an image, at a third of its size, between some words."""
-    part = image.resize((image.width // 3, image.height // 3)).crop((0, 0, CROP, CROP))
-    pixels, grid = geometry.processed(part)
+    """The middle of an image, made small, between some words."""
+    pixels, grid = geometry.processed(ImageOps.fit(image, (SMALL, SMALL)))
     ids = torch.tensor([[5, 6, 502, *[500] * (len(pixels) // 4), 503, 7, 8, 9]])
     return {
         "input_ids": ids, "attention_mask": torch.ones_like(ids), "mm_token_type_ids": (ids == 500).int(),
