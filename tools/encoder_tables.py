@@ -51,3 +51,30 @@ def encoder_scenes_table(record: Record) -> str:
         "over the kinds of questions, with the interval that other scenes of the kind would give (95 %)."
     )
     return f"{markdown_table(header, cells, numbers_from=2)}\n\n{about}"
+
+
+def encoder_dedup_table(record: Record) -> str:
+    """What is left to encode of each kind of image, by model, and how many answers of small models are equal."""
+    counted = [row for row in record.rows if "num_visual_tokens" in row]
+    answered = [row for row in record.rows if "num_equal_answers" in row]
+    shapes, tolerances = (sorted({row[name] for row in counted}) for name in ("architecture", "tolerance"))
+    tolerances = tolerances[:2]
+    cells = []
+    for kind in dict.fromkeys(row["kind"] for row in counted):
+        own = {(row["architecture"], row["tolerance"]): row for row in counted if row["kind"] == kind}
+        left = [f"{100 * own[shape, each]['fraction_encoded']:.0f}" for shape in shapes for each in tolerances]
+        asked = [row for row in answered if row["kind"] == kind]
+        equal, total = (sum(row[name] for row in asked) for name in ("num_equal_answers", "num_images"))
+        cells.append((kind, *left, f"{equal} of {total}" if asked else ""))
+    header = (
+        "image",
+        *(f"{shape}, tolerance {each:g}: encoded, %" for shape in shapes for each in tolerances),
+        "equal answers at tolerance 0",
+    )
+    about = (
+        "Means over seeds; the tolerance is of pixel values as the processor normalises them. Answers: small models of "
+        "each family with random weights, about a part of the image, from all that is left. They are equal wherever "
+        "nothing repeats; elsewhere they need not be: attention in the encoder counted each of n equal patches at a "
+        "place of its own, and counts one."
+    )
+    return f"{markdown_table(header, cells, numbers_from=1)}\n\n{about}"

@@ -17,7 +17,7 @@ from divprune.outputs import write_whole
 from divprune.records import Record, load_record
 from divprune.serving.served_methods import SERVED_FILE, served_text
 from tools.cost_tables import bench_table, serving_table, soak_table
-from tools.encoder_tables import encoder_scenes_table, encoder_time_table
+from tools.encoder_tables import encoder_dedup_table, encoder_scenes_table, encoder_time_table
 from tools.gpu_tables import gpu_tables, selection_gpu_table
 from tools.hero import hero
 from tools.markdown import markdown_table
@@ -246,6 +246,7 @@ RESULTS: dict[str, tuple[str, Callable[[Record], str]]] = {
     "encoder-time": ("encoder-time-llava-1.5-7b", encoder_time_table),
     "encoder-time-qwen": ("encoder-time-qwen2-vl-7b", encoder_time_table),
     "encoder-scenes": ("encoder-scenes", encoder_scenes_table),
+    "encoder-dedup": ("encoder-dedup", encoder_dedup_table),
     "serving": ("serving", serving_table),
     "soak": ("soak", soak_table),
     "tuning": ("tuning", tuning_table),
