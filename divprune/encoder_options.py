@@ -80,6 +80,12 @@ class TomeEncoder:
 class PixelDedup:
     """Visual tokens whose pixels equal those of their left or upper neighbour are not encoded.
 
+    For encoders that take patches of native resolution (Qwen-VL's). Neighbours are of one frame, and of one window
+    where the encoder has windows. Each token that is left out is within the tolerance of one that is encoded.
+
+    N. Wang, Z. Jin, C. Chen, H. Lu, "PixelPrune: Pixel-Level Adaptive Visual Token Reduction via Predictive Coding",
+    https://arxiv.org/abs/2604.00886
+
     Attributes:
         tolerance: Largest difference of two pixels that count as equal, in the processor's normalised units; 0 for
             identical pixels alone.

@@ -251,3 +251,17 @@ def test_other_encoders_are_refused(name: str) -> None:
         deduplicating(ModelAdapter.of(built(name)), PixelDedup()),
     ):
         pass
+
+
+@pytest.mark.parametrize("name", THREE)
+def test_pixels_are_compared_as_the_encoder_sees_them(name: str) -> None:
+    model = CASES[name].build().bfloat16()
+    pixels, grids = media(name, "image", 1, colours=1)
+    pixels = pixels.sign() * 2  # where bfloat16 has steps of 1/64
+    pixels[4:8] *= 1 + 1 / 1024
+    _, done = deduplicated(model, "image", pixels, grids)
+    assert 1 not in done.left
+    pixels[4:8] *= 1 + 1 / 64
+    output, done = deduplicated(model, "image", pixels, grids)
+    assert 1 in done.left
+    assert output.pooler_output[0].dtype == torch.bfloat16

@@ -86,7 +86,7 @@ def deduplicating(adapter: ModelAdapter, option: PixelDedup) -> Iterator[Encoded
 
     Args:
         adapter: the model.
-        option: how alike two units must be.
+        option: how alike two units must be, in the encoder's precision: in bfloat16 neighbouring shades can be one.
 
     Yields:
         What the pass did, filled in while it runs.
@@ -126,7 +126,7 @@ class _Pass:
         num_units = sum(map(prod, in_units))
         if len(pixels) != num_units * self._side**2:
             return None  # the encoder says what is wrong
-        units = pixels.view(num_units, -1)
+        units = pixels.reshape(num_units, -1)
         instead = encoded_instead(units, in_units, self._window_side, self._option.tolerance)
         stays = instead == torch.arange(num_units, device=units.device)
         order, windows = self._order(grids, num_units)
