@@ -129,21 +129,26 @@ def bench(
         rounds = found.config["repeats"]
         console.show(f"{found.title}: medians of {rounds} runs in turns; --json has the rest, p20 and p80.")
         if encoder is not None:
-            console.show(f"kept: of the visual tokens that {found.config['encoder']} leaves; unpruned is without it.")
+            console.show(
+                f"kept: of {_encoded(found.rows)} that {found.config['encoder']} leaves; unpruned is without it."
+            )
         console.show(f"Methods: {FIDELITY_LEGEND}")
         if found.record is not None:
             console.show(f"Record: {found.record}")
         console.result({"model": found.title, "config": found.config, "rows": found.rows})
 
 
+def _encoded(rows: Sequence[dict[str, Any]]) -> str:
+    """Say how many visual tokens methods select from, with an encoder option; images made smaller first have others."""
+    pruned = [row for row in rows if row["num_encoded"] is not None]
+    return " or ".join(dict.fromkeys(f"{row['num_encoded']} of {row['num_visual_tokens']} tokens" for row in pruned))
+
+
 def _cells(row: dict[str, Any]) -> Sequence[str]:
     selection, peak = row.get("selection_median_seconds"), row["peak_memory_bytes"]
-    kept = "all" if row["num_kept"] is None else str(row["num_kept"])
-    if row["num_encoded"] != row["num_visual_tokens"]:
-        kept += f"/{row['num_encoded']}"
     return (
         marked(row["method"], row["fidelity"]),
-        kept,
+        "all" if row["num_kept"] is None else str(row["num_kept"]),
         seconds_text(row["prefill_median_seconds"]),
         seconds_text(row["ttft_median_seconds"]),
         f"{row['decode_median_tokens_per_second']:.2f}",

@@ -18,6 +18,7 @@ ROW_KEYS = [
     "answer",
     "answer_random",
     "num_visual_tokens",
+    "num_encoded",
     "num_kept",
     "kept_indices",
     "max_min_distance",
@@ -33,10 +34,11 @@ def test_json_is_the_only_thing_on_standard_output(divprune: Command, llava: Pat
     assert outcome.exit_code == 0
     assert len(outcome.stdout.splitlines()) == 1
     assert "question" in outcome.stderr  # the table
-    assert list(outcome.json) == ["model", "method", "keep_ratio", "rows"]
+    assert list(outcome.json) == ["model", "method", "keep_ratio", "encoder", "rows"]
     assert outcome.json["model"] == str(llava)
     assert outcome.json["method"] == "divprune"
     assert outcome.json["keep_ratio"] is None
+    assert outcome.json["encoder"] is None
 
 
 def test_row_reports_answers_counts_and_times(divprune: Command, llava: Path, picture: Path) -> None:
@@ -47,7 +49,7 @@ def test_row_reports_answers_counts_and_times(divprune: Command, llava: Path, pi
     assert list(row) == ROW_KEYS
     assert row["images"] == [str(picture)]
     assert row["prompt"] == "What is this?"
-    assert (row["num_visual_tokens"], row["num_kept"]) == (16, 4)
+    assert (row["num_visual_tokens"], row["num_encoded"], row["num_kept"]) == (16, 16, 4)
     assert row["kept_indices"] == sorted(set(row["kept_indices"]))
     assert len(row["kept_indices"]) == 4
     assert set(row["kept_indices"]) <= set(range(16))
