@@ -2,8 +2,9 @@
 
 from transformers import LlavaConfig
 
-SMALL_TEXT = {"model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
-SMALL_TOWER = {**SMALL_TEXT, "model_type": "clip_vision_model", "num_attention_heads": 4}
+_SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+SMALL_TEXT = {**_SIZES, "model_type": "llama", "vocab_size": 30100}
+SMALL_TOWER = {**_SIZES, "model_type": "clip_vision_model", "image_size": 56, "patch_size": 14}
 
 
 def small_config() -> LlavaConfig:
