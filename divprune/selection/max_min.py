@@ -15,6 +15,7 @@ from divprune.selection.dense import dense_picks
 from divprune.selection.distances import METRICS, Distances, full_precision
 from divprune.selection.fused import MOST_TOKENS, fused_picks, runs_on
 from divprune.selection.lazy import lazy_picks
+from divprune.selection.matrix import matrix_picks
 from divprune.selection.predicted import predicted_picks
 from divprune.selection.result import PADDING, Selection
 
@@ -30,8 +31,6 @@ PREDICTED_FROM, PREDICTED_TO = 320, 2560
 SPARING_SHARE = 0.4
 MATRIX_BYTES = 256 * 2**20
 """Most memory that distance matrices may take: larger batches are cut, larger sets avoid the matrix."""
-CACHED_BYTES = 16 * 2**20
-"""On a CPU, batches are cut to matrices of about this size together; beyond it nothing is gained."""
 KERNEL_MATRIX_BYTES = 2**30
 """Most memory that the matrix of one set may take for the kernel on a GPU: 16,384 tokens in float32."""
 
@@ -88,15 +87,18 @@ def _picks(tokens: Tensor, metric: str, counts: list[int], mask: Tensor | None, 
     most, total = max(counts), tokens.shape[1]
     matrix_bytes = total**2 * (8 if tokens.dtype == torch.float64 else 4)
     has_kernel = total <= MOST_TOKENS and matrix_bytes <= KERNEL_MATRIX_BYTES and runs_on(tokens.device)
-    is_sparing = most <= SPARING_SHARE * total and not tokens.is_cuda
+    on_cpu = tokens.device.type == "cpu"
+    is_sparing = on_cpu and most <= SPARING_SHARE * total
     if is_sparing and metric == "cosine" and PREDICTED_FROM <= total < PREDICTED_TO:
         return _one_by_one(_predicted, tokens, metric, counts, mask, stop)
     if not has_kernel and (matrix_bytes > MATRIX_BYTES or (is_sparing and total >= LAZY_FROM)):
         return _one_by_one(lazy_picks, tokens, metric, counts, mask, stop)
+    if on_cpu:
+        return _one_by_one(matrix_picks, tokens, metric, counts, mask, stop)
     if mask is not None:
         # Padding may hold anything, NaN included.
         tokens = tokens.masked_fill(~mask.unsqueeze(-1), 0.0)
-    size = max(1, (MATRIX_BYTES if tokens.is_cuda else CACHED_BYTES) // matrix_bytes)
+    size = max(1, MATRIX_BYTES // matrix_bytes)
     found = []
     for start in range(0, len(tokens), size):
         rows = slice(start, start + size)
@@ -115,8 +117,7 @@ def _predicted(distances: Distances, num_keep: int, stop: float) -> tuple[list[i
         return found
     if len(distances) >= LAZY_FROM:
         return lazy_picks(distances, num_keep, stop)
-    picks, distance = dense_picks(distances.batched(), num_keep)
-    return picks[0].tolist(), distance[0].tolist()
+    return matrix_picks(distances, num_keep, stop)
 
 
 def _one_by_one(
