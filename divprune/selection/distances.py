@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import copy
 from typing import TYPE_CHECKING
 
 from divprune.lazy_torch import torch
@@ -58,13 +57,16 @@ class Distances:
 
     def _checked(self, tokens: Tensor) -> Tensor:
         """Refuse values that are not finite, rescale tokens of extreme lengths, and return the lengths."""
-        range_of_type = torch.finfo(self.tokens.dtype)
         lengths = _fast_lengths(self.tokens)
         # Products of two lengths neither overflow nor vanish, and squares that vanish do not count. NaN fails every
         # comparison, so this one test (and one wait for the device) also finds values that are not finite.
+        range_of_type = torch.finfo(self.tokens.dtype)
+        shortest, longest = torch.stack(torch.aminmax(lengths)).tolist()
+        if range_of_type.tiny**0.3 < shortest and longest < range_of_type.max**0.4:
+            return lengths
         unsafe = ~((lengths > range_of_type.tiny**0.3) & (lengths < range_of_type.max**0.4))
         # Zero vectors are safe.
-        if not bool(unsafe.any()) or not bool(self.tokens[unsafe].any()):
+        if not bool(self.tokens[unsafe].any()):
             return lengths
         _check_finite(tokens)
         if self.metric == "cosine":
@@ -74,12 +76,6 @@ class Distances:
     def __len__(self) -> int:
         """Return M."""
         return self.tokens.shape[-2]
-
-    def batched(self) -> Distances:
-        """Return the same of one set as a batch of one."""
-        found = copy(self)
-        found.tokens, found._inverse_lengths = self.tokens.unsqueeze(0), self._inverse_lengths.unsqueeze(0)
-        return found
 
     def block(self, rows: Tensor | slice, columns: Tensor | slice) -> Tensor:
         """Return the distances (..., n, m) between n tokens `rows` and m tokens `columns`, in a fresh tensor."""

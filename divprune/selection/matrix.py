@@ -37,7 +37,7 @@ def matrix_picks(distances: Distances, num_keep: int, min_distance: float = -inf
 
 
 def picks_by_rows(
-    seed: int, num_keep: int, min_distance: float, row_of: Callable[[int, Vector | None, int], Vector]
+    seed: int, num_keep: int, min_distance: float, row_of: Callable[[int, Vector, int], Vector]
 ) -> tuple[list[int], list[float]]:
     """Return the picks of one set that begin with `seed`, and their distances, as `matrix_picks` does.
 
@@ -52,7 +52,7 @@ def picks_by_rows(
 
     picks, when_chosen = [seed], [inf]
     # NumPy's calls on small arrays cost less than torch's.
-    nearest = row_of(seed, None, num_keep - 1).copy()
+    nearest = row_of(seed, numpy.asarray(inf), num_keep - 1).copy()
     nearest[seed] = -inf
     while len(picks) < num_keep:
         pick = int(nearest.argmax())
