@@ -91,6 +91,7 @@ def bench(
     with command(json, debug, force) as console:
         with console.working("starting"):
             from divprune.efficiency import BenchOptions, measure_methods
+            from divprune.efficiency.foreign_load import busy_note
         how = how_to_prune(config, model, console, keep_ratio=keep_ratio, num_keep=num_keep, positions=positions)
         if config is not None and (method or architecture):
             raise ArgumentError("`config` says which method of which model; leave `method` and `architecture` out")
@@ -123,6 +124,8 @@ def bench(
         console.show(listing(_HEADER, map(_cells, found.rows)))
         rounds = found.config["repeats"]
         console.show(f"{found.title}: medians of {rounds} runs in turns; --json has the rest, p20 and p80.")
+        if note := busy_note(found.config):
+            console.show(note)
         console.show(f"Methods: {FIDELITY_LEGEND}")
         if found.record is not None:
             console.show(f"Record: {found.record}")
