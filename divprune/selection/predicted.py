@@ -33,7 +33,7 @@ FEWEST_FEATURES = 256
 SAMPLED_TOKENS = 32
 TELLING_CORRELATION = 0.9
 """Between predicted and exact cosines of a sample, from which on they predict."""
-PREDICTED_FIRST, PREDICTED_TOGETHER = 160, 32
+PREDICTED_FIRST, PREDICTED_TOGETHER = 160, 64
 """Picks that are predicted at a time: before any is known, and from then on."""
 MEASURED_FIRST = 8
 NEARLY_COPIES = 0.98
