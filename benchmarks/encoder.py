@@ -114,7 +114,7 @@ def measured(name: str, load: Callable[[], BenchSubject], rows: list[Variant], r
         "num_encoder_layers": getattr(vision, "depth", None) or vision.num_hidden_layers,
         "num_prompt_tokens": subject.inputs["input_ids"].shape[1], "warm_up": 1,
         "repeats": len(measurements[0].timings), "dtype": str(subject.model.dtype).removeprefix("torch."),
-        "device": "cpu",
+        "device": "cpu", **measurements[0].beside,
     }  # fmt: skip
     return Record(f"encoder-time-{name}", config, table, origin)
 

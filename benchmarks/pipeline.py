@@ -6,7 +6,6 @@ prefill should take as long as ideal + encoder + selection. Five minutes on two 
 """
 
 import argparse
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from divprune.efficiency import (
     seconds_of,
     time_generation,
 )
+from divprune.efficiency.foreign_load import quiet_rounds
 from divprune.efficiency.measure import GenerationTiming
 from divprune.records import Record, provenance, quantiles
 
@@ -96,18 +96,20 @@ def named(timing: GenerationTiming) -> dict[str, float]:
     }
 
 
-def measure(calls: dict[str, Callable[[], dict[str, float]]], repeats: int, max_seconds: float) -> Samples:
-    """Every call in turn, round by round; no round starts after `max_seconds`."""
+def measure(
+    calls: dict[str, Callable[[], dict[str, float]]], repeats: int, max_seconds: float
+) -> tuple[Samples, dict[str, Any]]:
+    """Every call in turn, round by round; no round starts after `max_seconds`. And beside which load they ran."""
+    for _ in range(WARM_UP):
+        for call in calls.values():
+            call()
+    rounds = quiet_rounds(lambda: {name: call() for name, call in calls.items()}, repeats, max_seconds=max_seconds)
     samples: Samples = {name: {} for name in calls}
-    started = time.perf_counter()
-    for repeat in range(WARM_UP + repeats):
-        if repeat > WARM_UP and time.perf_counter() - started > max_seconds:
-            break
-        for name, call in calls.items():
-            for quantity, seconds in call().items():
-                if repeat >= WARM_UP:
-                    samples[name].setdefault(quantity, []).append(seconds)
-    return samples
+    for times in rounds.results:
+        for name, quantities in times.items():
+            for quantity, seconds in quantities.items():
+                samples[name].setdefault(quantity, []).append(seconds)
+    return samples, rounds.as_config()
 
 
 def rows_of(samples: Samples) -> list[dict[str, Any]]:
@@ -153,7 +155,7 @@ def main() -> None:
     arguments = parser.parse_args()
     origin = provenance()
     pipeline = Pipeline(random_model(architecture_config(ARCHITECTURE, arguments.layers)))
-    samples = measure(pipeline.calls(), arguments.repeats, arguments.max_seconds)
+    samples, beside = measure(pipeline.calls(), arguments.repeats, arguments.max_seconds)
     config = {
         "architecture": ARCHITECTURE,
         "num_layers": arguments.layers,
@@ -166,6 +168,7 @@ def main() -> None:
         "num_new_tokens": NUM_NEW_TOKENS,
         "warm_up": WARM_UP,
         "repeats": len(samples["unpruned"]["prefill"]),
+        **beside,
     }
     rows = rows_of(samples)
     for row in rows:

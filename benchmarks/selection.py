@@ -1,7 +1,8 @@
 """Speed and memory of `select` beside the paper's procedure: `python -m benchmarks.selection`.
 
 Writes results/selection.json. Both run in one process, in turns, on the same tokens and threads, and their picks are
-compared. About three minutes on two cores. `--device cuda` measures on a GPU, see `benchmarks.selection_gpu`.
+compared. A case beside other load is measured again, once. About four minutes on two cores. `--device cuda` measures on
+a GPU, see `benchmarks.selection_gpu`.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import ctypes
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,15 @@ from torch.nn import functional
 
 from benchmarks.paper_procedure import paper_procedure
 from divprune.efficiency import seconds_of
+from divprune.efficiency.foreign_load import quiet_rounds
 from divprune.records import Record, provenance, quantiles
 from divprune.selection import select
 
 SIZES = ((576, 4096, 56), (1152, 4096, 115), (2880, 4096, 282), (6272, 3584, 627))
+SMALL_SIZES = ((256, 1024, 25), (256, 4096, 25), (576, 1024, 56), (576, 4096, 56), (729, 1152, 71), (1152, 4096, 115))
+SMALL_BATCHES = (1, 8)
+ROUND_SECONDS = 1.0
+"""A case is one round, repeated for so long: of less, the system's clock does not say how busy others were."""
 BATCH = (32, 576, 4096, 56)
 MEMORY_SIZE = (16384, 4096, 1638)
 WARM_UP = 2
@@ -59,20 +66,31 @@ def picture_tokens(total: int, width: int, picture: str = "chelsea") -> Tensor:
 FEATURES: dict[str, Callable[[int, int], Tensor]] = {"gaussian": gaussian_tokens, "picture": picture_tokens}
 
 
-def in_turns(repeats: int, device: torch.device = CPU, **functions: Callable[[], object]) -> dict[str, list[float]]:
-    """Seconds of each call, the functions taking turns."""
+def in_turns(
+    repeats: int, device: torch.device = CPU, round_seconds: float = 0.0, **functions: Callable[[], object]
+) -> dict[str, list[float]]:
+    """Seconds of each call, the functions taking turns, at least `repeats` times and for `round_seconds`."""
     seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for repeat in range(WARM_UP + repeats):
+    for _ in range(WARM_UP):
+        for function in functions.values():
+            function()
+    started, repeat = time.perf_counter(), 0
+    while repeat < repeats or time.perf_counter() - started < round_seconds:
         for name, function in functions.items():
-            elapsed = seconds_of(function, device)
-            if repeat >= WARM_UP:
-                seconds[name].append(elapsed)
+            seconds[name].append(seconds_of(function, device))
+        repeat += 1
     return seconds
+
+
+def quiet_turns(repeats: int, **functions: Callable[[], object]) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """The same on the CPU, measured again if others were busy; and what a row says of the load."""
+    rounds = quiet_rounds(lambda: in_turns(repeats, CPU, ROUND_SECONDS, **functions), 1)
+    return rounds.results[0], rounds.as_config()
 
 
 def compare(features: str, total: int, width: int, num_keep: int, repeats: int) -> dict[str, Any]:
     tokens = FEATURES[features](total, width)
-    seconds = in_turns(
+    seconds, beside = quiet_turns(
         repeats,
         paper=lambda: paper_procedure(tokens, num_keep),
         select=lambda: select(tokens, num_keep=num_keep),
@@ -85,7 +103,25 @@ def compare(features: str, total: int, width: int, num_keep: int, repeats: int) 
     for name, samples in seconds.items():
         row |= quantiles(samples, f"{name}_")
     ratios = [paper / ours for paper, ours in zip(seconds["paper"], seconds["select"], strict=True)]
-    return row | quantiles(ratios, "speedup_", "ratio")
+    return row | quantiles(ratios, "speedup_", "ratio") | beside
+
+
+def small(features: str, size: tuple[int, int, int], batch_size: int, repeats: int) -> dict[str, Any]:
+    """Small sets, alone and as a batch, beside the paper's procedure on one after the other."""
+    total, width, num_keep = size
+    tokens = FEATURES[features](total, width)
+    sets = torch.stack([tokens.roll(shift, dims=1) for shift in range(batch_size)])
+    seconds, beside = quiet_turns(
+        repeats,
+        paper=lambda: [paper_procedure(rows, num_keep) for rows in sets],
+        select=lambda: select(sets, num_keep=num_keep),
+    )
+    row = {"case": "small", "features": features, "batch_size": batch_size, "num_visual_tokens": total, "width": width}
+    row |= {"num_keep": num_keep, "repeats": len(seconds["paper"])}
+    for name, samples in seconds.items():
+        row |= quantiles(samples, f"{name}_")
+    ratios = [paper / ours for paper, ours in zip(seconds["paper"], seconds["select"], strict=True)]
+    return row | quantiles(ratios, "speedup_", "ratio") | beside
 
 
 def tie_gap(tokens: Tensor, ours: Tensor, theirs: Tensor) -> float:
@@ -102,7 +138,7 @@ def tie_gap(tokens: Tensor, ours: Tensor, theirs: Tensor) -> float:
 def batch(features: str, repeats: int) -> dict[str, Any]:
     size, total, width, num_keep = BATCH
     tokens = torch.stack([FEATURES[features](total, width).roll(shift, dims=1) for shift in range(size)])
-    seconds = in_turns(
+    seconds, beside = quiet_turns(
         repeats,
         loop=lambda: [select(rows, num_keep=num_keep) for rows in tokens],
         batch=lambda: select(tokens, num_keep=num_keep),
@@ -111,7 +147,7 @@ def batch(features: str, repeats: int) -> dict[str, Any]:
     for name, samples in seconds.items():
         row |= quantiles(samples, f"{name}_")
     ratios = [loop / together for loop, together in zip(seconds["loop"], seconds["batch"], strict=True)]
-    return row | {"num_keep": num_keep} | quantiles(ratios, "speedup_", "ratio")
+    return row | {"num_keep": num_keep} | quantiles(ratios, "speedup_", "ratio") | beside
 
 
 def memory(features: str) -> dict[str, Any]:
@@ -149,6 +185,10 @@ def on_cpu(repeats: int) -> Record:
     for size in SIZES:
         for features in FEATURES:
             rows.append(compare(features, *size, repeats=repeats))
+            print({name: value for name, value in rows[-1].items() if "p20" not in name and "p80" not in name})
+    for size in SMALL_SIZES:
+        for features in FEATURES:
+            rows += [small(features, size, batch_size, repeats) for batch_size in SMALL_BATCHES]
             print({name: value for name, value in rows[-1].items() if "p20" not in name and "p80" not in name})
     for features in FEATURES:
         rows += [batch(features, repeats), memory(features)]

@@ -30,7 +30,6 @@ from typing import Any
 import torch
 
 from benchmarks.encoder_times import EXTENSION, call_worker
-from benchmarks.foreign_load import ForeignLoad
 from benchmarks.load_client import run_load
 from benchmarks.serving_model import WIDTHS, Checkpoint, write_checkpoint
 from benchmarks.serving_requests import (
@@ -42,6 +41,7 @@ from benchmarks.serving_requests import (
     VIDEO_SIZE,
     requests,
 )
+from divprune.efficiency.foreign_load import ForeignLoad
 from divprune.records import Record, check_record_place, provenance, quantiles
 from tests.serving.servers import CLI, VLLM_SERVER, Server, free_port, running
 
@@ -147,7 +147,9 @@ def measure(variants: Sequence[Variant], model: Path, load: Load, rounds: int, f
 def serving(variant: Variant, model: Path, log: Path) -> Iterator[Server]:
     """A server, from when it is ready until the block ends."""
     port = free_port()
-    with running(variant.command(model, port), port, log, os.environ | ENVIRONMENT) as server:
+    # Servers run as `divprune serve` starts them: their threads wait as the libraries have it.
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | ENVIRONMENT
+    with running(variant.command(model, port), port, log, environment) as server:
         yield server
 
 

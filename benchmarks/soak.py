@@ -174,6 +174,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("results"))
     arguments = parser.parse_args()
     os.environ.update(ENVIRONMENT)
+    # Servers run as `divprune serve` starts them: their threads wait as the libraries have it.
+    os.environ.pop("OMP_WAIT_POLICY", None)
     origin, asked = provenance(), questions(random.Random(0))
     with tempfile.TemporaryDirectory() as name:
         model = Path(name) / "model"

@@ -13,6 +13,7 @@ import torch
 from transformers import AutoProcessor
 
 from benchmarks.tuning import METHODS, write_questions
+from divprune.efficiency.foreign_load import BUSY_CORES, ForeignLoad
 from divprune.efficiency.random_models import random_model
 from divprune.efficiency.reference_models import architecture_config
 from divprune.embedded import checkpoint_path
@@ -63,12 +64,13 @@ def main() -> None:
             max_new_tokens=arguments.max_new_tokens,
             device="cpu",
         )
-        started = time.perf_counter()
+        started, others = time.perf_counter(), ForeignLoad()
         found = tune(options, SILENT)
-        seconds = time.perf_counter() - started
+        seconds, foreign_cores = time.perf_counter() - started, others.cores()
     if found is None:
         raise SystemExit("run this in one process")
     config |= {"seconds": seconds, "num_threads": torch.get_num_threads(), "dtype": "bfloat16"}
+    config |= {"foreign_cores": [foreign_cores], "busy_rounds": int((foreign_cores or 0) > BUSY_CORES)}
     config |= {name: found.evidence[name] for name in ("num_forwards", "num_encoder_passes")}
     print(Record(f"tuning-{SHAPE}", config, list(found.rows), origin).save(arguments.output))
 

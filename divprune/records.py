@@ -154,16 +154,27 @@ def _machine() -> dict[str, Any]:
     if torch is not None:
         has_gpu = torch.cuda.is_available()
         machine["num_threads"] = torch.get_num_threads()
+        machine["capability"] = _capability(torch.backends.cpu.get_cpu_capability())
         machine["gpu"] = torch.cuda.get_device_name() if has_gpu else None
     return machine
 
 
 def _processor() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _capability(of_torch: str) -> str:
+    """Return the instructions for products: what torch uses, such as "AVX2" or "AVX512", and whether there is AMX."""
+    return f"{of_torch} AMX" if "amx_tile" in _cpuinfo("flags").split() else of_torch
+
+
+def _cpuinfo(name: str) -> str:
+    """Return the first processor's field of Linux; empty where there is none."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
+            if line.startswith(name):
                 return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return ""
 
 
 def write_calibration(path: str | Path, kind: str, fields: Mapping[str, Any]) -> None:

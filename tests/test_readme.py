@@ -9,8 +9,8 @@ import pytest
 from divprune.errors import RecordError
 from divprune.huggingface.families.support import load_support
 from divprune.methods.registry import built_in
-from divprune.records import Record
-from tools.cost_tables import serving_table, soak_table
+from divprune.records import Record, load_record
+from tools.cost_tables import bench_table, serving_table, soak_table
 from tools.method_pages import FOLDER, INDEX, as_text, pages
 from tools.models_page import models_page
 from tools.render_results import FILES, RESULTS, TABLES, render, scenes_table, selection_table
@@ -99,6 +99,18 @@ def test_selection_table_shows_both_times_and_their_ratio() -> None:
     table = selection_table(Record("selection", config, [row | {"speedup_median_ratio": 2.706}], provenance))
     assert "| 576 | 56 | gaussian | 123 ms | 45.6 ms | 40.0 ms | 2.71 x |" in table
     assert table.endswith("float32 on the cpu; A Processor, 2 threads, torch 2.13.0.")
+
+
+def test_tables_say_when_the_machine_was_busy_and_nothing_of_records_from_before() -> None:
+    bench = load_record(ROOT / "results" / "bench-llava-1.5-7b.json")
+    busy = {"foreign_cores": [0.0, 0.5], "busy_rounds": 1}
+    note = "The machine was busy in 1 of 2 rounds: others used up to 0.50 cores."
+    before = {name: value for name, value in bench.config.items() if name not in ("foreign_cores", "busy_rounds")}
+    assert "busy" not in bench_table(Record(bench.name, before, bench.rows, bench.provenance))
+    assert note in bench_table(Record(bench.name, before | busy, bench.rows, bench.provenance))
+    selection = load_record(ROOT / "results" / "selection.json")
+    rows = [selection.rows[0] | busy, *selection.rows[1:]]
+    assert note in selection_table(Record(selection.name, selection.config, rows, selection.provenance))
 
 
 def soak_rows(server: str, right: int | None, outcomes: dict[str, int], end_bytes: int) -> list[dict[str, Any]]:

@@ -27,6 +27,22 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     assert original.provenance["machine"]["num_cores"] > 0
 
 
+@pytest.mark.parametrize(
+    ("flags", "expected"), [("fpu avx2", "AVX2"), ("fpu avx2 amx_tile", "AVX2 AMX"), (None, "AVX2")]
+)
+def test_a_record_says_which_instructions_the_processor_has(
+    flags: str | None, expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    if flags is not None:
+        cpuinfo.write_text(f"processor\t: 0\nmodel name\t: A Processor\nflags\t\t: {flags}\n")
+    monkeypatch.setattr(records, "Path", lambda name: cpuinfo)
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX2")
+    assert records._machine()["capability"] == expected
+    if flags is not None:
+        assert records._machine()["processor"] == "A Processor"
+
+
 def test_a_record_names_no_path_and_no_host(tmp_path: Path) -> None:
     import platform
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from divprune.efficiency.foreign_load import busy_note
 from divprune.fidelity import FIDELITY_LEGEND, marked
 from divprune.methods.registry import fidelity_of
 from divprune.records import Record
@@ -60,7 +61,7 @@ def _measured(record: Record) -> str:
     where = f"{hardware}, torch {record.provenance['versions']['torch']}"
     return (
         f"{model} on the {config['device']}; prompt of {config['num_prompt_tokens']} tokens; {runs}. Peak memory is of "
-        f"a process for each method. {where}."
+        f"a process for each method. {where}. {busy_note(config)}".rstrip()
     )
 
 

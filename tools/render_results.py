@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from divprune.efficiency.foreign_load import busy_note
 from divprune.errors import RecordError
 from divprune.methods.registry import built_in
 from divprune.outputs import write_whole
@@ -125,6 +126,8 @@ def selection_table(record: Record) -> str:
 def selection_details(record: Record) -> str:
     """The same, with batches and memory."""
     lines = [selection_table(record), ""]
+    if small := _case(record, "small"):
+        lines += [_small_sets(small), ""]
     for row in _case(record, "batch"):
         size = f"{row['batch_size']} x {row['num_visual_tokens']}"
         loop, batch = (_milliseconds(row[f"{name}_median_seconds"]) for name in ("loop", "batch"))
@@ -134,6 +137,22 @@ def selection_details(record: Record) -> str:
         counts = f"{row['num_keep']} of {row['num_visual_tokens']} tokens ({row['features']})"
         lines.append(f"- {counts}: at most {beyond} beyond the input of {whole}.")
     return "\n".join(lines)
+
+
+def _small_sets(rows: Rows) -> str:
+    """Small sets, alone and in batches, beside the paper's procedure on one after the other."""
+    cells = [
+        (
+            f"{row['batch_size']} x {row['num_visual_tokens']}",
+            str(row["width"]),
+            row["features"],
+            *(_milliseconds(row[f"{name}_median_seconds"]) for name in ("paper", "select")),
+            f"{row['speedup_median_ratio']:.2f} x",
+        )
+        for row in rows
+    ]
+    header = ("sets x tokens", "width", "features", "paper's procedure", "`select`", "faster by")
+    return markdown_table(header, cells, numbers_from=3)
 
 
 def _case(record: Record, case: str) -> Rows:
@@ -155,8 +174,15 @@ def _measured(record: Record) -> str:
     return (
         f"Medians of {config['repeats']} runs in turns after {config['warm_up']} to warm up, {config['dtype']} on the "
         f"{config['device']}; {machine['processor']}, {_threads(machine['num_threads'])}, "
-        f"torch {record.provenance['versions']['torch']}."
-    )
+        f"torch {record.provenance['versions']['torch']}. {_busy(record)}"
+    ).rstrip()
+
+
+def _busy(record: Record) -> str:
+    """What to know about other load, in the rounds of the run or in rows that are rounds of their own."""
+    rounds = [each for each in (record.config, *record.rows) if "busy_rounds" in each]
+    cores = [core for each in rounds for core in each["foreign_cores"]]
+    return busy_note({"foreign_cores": cores, "busy_rounds": sum(each["busy_rounds"] for each in rounds)})
 
 
 def pipeline_table(record: Record) -> str:
@@ -173,8 +199,8 @@ def pipeline_table(record: Record) -> str:
         f"{pruned['prefill_over_ideal_median_ratio']:.2f} of ideal + encoder + selection. {config['architecture']} "
         f"with {config['num_layers']} decoder layers and random weights, {config['num_kept']} of "
         f"{config['num_visual_tokens']} visual tokens, {config['num_text_tokens']} of text; {config['dtype']} on the "
-        f"{config['device']}; medians of {config['repeats']} rounds; torch {versions['torch']}."
-    )
+        f"{config['device']}; medians of {config['repeats']} rounds; torch {versions['torch']}. {_busy(record)}"
+    ).rstrip()
     return f"{markdown_table(header, cells, numbers_from=1)}\n\n{summary}"
 
 

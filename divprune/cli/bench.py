@@ -93,6 +93,7 @@ def bench(
     with command(json, debug, force) as console:
         with console.working("starting"):
             from divprune.efficiency import BenchOptions, measure_methods
+            from divprune.efficiency.foreign_load import busy_note
         how = how_to_prune(
             config, model, console, keep_ratio=keep_ratio, num_keep=num_keep, positions=positions, encoder=encoder
         )
@@ -132,6 +133,8 @@ def bench(
             console.show(
                 f"kept: of {_encoded(found.rows)} that {found.config['encoder']} leaves; unpruned is without it."
             )
+        if note := busy_note(found.config):
+            console.show(note)
         console.show(f"Methods: {FIDELITY_LEGEND}")
         if found.record is not None:
             console.show(f"Record: {found.record}")

@@ -3,7 +3,6 @@
 image -> visual tokens -> selection -> prompt -> LLM prefill -> decoding: `generate` is called as a user would call it.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from divprune.config import PruningConfig
+from divprune.efficiency.foreign_load import BUSY_CORES, quiet_rounds
 from divprune.efficiency.measure import GenerationTiming, time_generation
 from divprune.huggingface import Pruning, prune
 from divprune.huggingface.model_inputs import cache_in
@@ -53,6 +53,7 @@ class Measurement:
         timings: one a round, warm-up left out.
         selection_seconds: one a round; empty if the model ran unpruned.
         encoding_seconds: of the vision encoder, alike.
+        beside: what a record says of the load beside which all variants ran; see `Rounds.as_config`.
     """
 
     variant: Variant
@@ -63,6 +64,7 @@ class Measurement:
     timings: list[GenerationTiming] = field(default_factory=list)
     selection_seconds: list[float] = field(default_factory=list)
     encoding_seconds: list[float] = field(default_factory=list)
+    beside: Mapping[str, Any] = field(default_factory=dict)
 
     def as_row(self) -> dict[str, Any]:
         """Return the row of a record: medians, 20th and 80th percentiles."""
@@ -93,7 +95,7 @@ def run_bench(
     max_seconds: float = float("inf"),
     after_call: Callable[[], object] = lambda: None,
 ) -> list[Measurement]:
-    """Measure several variants in turns.
+    """Measure several variants in turns; on a CPU, rounds beside other load are measured again.
 
     Args:
         model: a model of a supported family.
@@ -102,7 +104,7 @@ def run_bench(
         num_new_tokens: tokens generated in each call, at least 2.
         repeats: rounds after the warm-up, at least 1.
         max_seconds: no new round starts after this much time; the first one always does.
-        after_call: called after each call, for a progress bar.
+        after_call: called after each call of the warm-up and the rounds wanted, for a progress bar.
 
     Raises:
         ValueError: `num_new_tokens` or `repeats` is too small, or a variant does not fit the model.
@@ -115,13 +117,26 @@ def run_bench(
     for variant in variants:
         measurements.append(_warm_up(model, inputs, variant))
         after_call()
-    started = time.perf_counter()
-    for repeat in range(repeats):
-        if repeat and time.perf_counter() - started > max_seconds:
-            break
+    calls_left = repeats * len(measurements)
+
+    def measure_all() -> list[tuple[GenerationTiming, tuple[float, float] | None]]:
+        nonlocal calls_left
+        found = []
         for measurement in measurements:
-            _measure(model, inputs, measurement, num_new_tokens)
-            after_call()
+            found.append(_measure(model, inputs, measurement.variant, num_new_tokens))
+            calls_left -= 1
+            if calls_left >= 0:
+                after_call()
+        return found
+
+    busy_cores = BUSY_CORES if model.device.type == "cpu" else float("inf")
+    rounds = quiet_rounds(measure_all, repeats, max_seconds=max_seconds, busy_cores=busy_cores)
+    for measurement, results in zip(measurements, zip(*rounds.results, strict=True), strict=True):
+        measurement.timings = [timing for timing, _ in results]
+        parts = [seconds for _, seconds in results if seconds is not None]
+        measurement.selection_seconds = [selection for selection, _ in parts]
+        measurement.encoding_seconds = [encoding for _, encoding in parts]
+        measurement.beside = rounds.as_config()
     return measurements
 
 
@@ -145,12 +160,14 @@ def _warm_up(model: PreTrainedModel, inputs: Mapping[str, Any], variant: Variant
     )
 
 
-def _measure(model: PreTrainedModel, inputs: Mapping[str, Any], measurement: Measurement, num_new_tokens: int) -> None:
-    with measurement.variant.on(model) as pruning:
-        measurement.timings.append(time_generation(model, inputs, num_new_tokens))
-    if pruning is not None and pruning.last is not None:
-        measurement.selection_seconds.append(pruning.last.selection_seconds)
-        measurement.encoding_seconds.append(pruning.last.encoding_seconds)
+def _measure(
+    model: PreTrainedModel, inputs: Mapping[str, Any], variant: Variant, num_new_tokens: int
+) -> tuple[GenerationTiming, tuple[float, float] | None]:
+    """Return what one call took, and its selection and vision encoder; None if the model ran unpruned."""
+    with variant.on(model) as pruning:
+        timing = time_generation(model, inputs, num_new_tokens)
+    report = None if pruning is None else pruning.last
+    return timing, None if report is None else (report.selection_seconds, report.encoding_seconds)
 
 
 def cache_bytes(cache: Any) -> int:

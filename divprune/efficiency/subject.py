@@ -273,6 +273,7 @@ def _config(options: BenchOptions, subject: BenchSubject, measurements: Sequence
         "repeats": len(measurements[0].timings),
         "dtype": str(subject.model.dtype).removeprefix("torch."),
         "device": subject.model.device.type,
+        **measurements[0].beside,
     }
 
 

@@ -103,5 +103,6 @@ def _record(
         "kv_cache_bytes": measurement.kv_cache_bytes,
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
         "device": loaded.model.device.type,
+        **measurement.beside,
     }
     return Record(run.name, config, rows, origin)

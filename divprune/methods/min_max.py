@@ -32,5 +32,5 @@ class MinMax(Method):
     def select(self, visual_tokens: Tensor, num_keep: int, context: ItemContext) -> Tensor:
         """Select; the picks are nested in `num_keep`."""
         with full_precision(visual_tokens.device):
-            distance = Distances(visual_tokens.unsqueeze(0), "cosine").matrix()
+            distance = Distances(visual_tokens, "cosine").matrix().unsqueeze(0)
         return greedy_picks(Closeness(distance), num_keep)[0]

@@ -28,11 +28,11 @@ def dense_picks(distances: Distances, num_keep: int, valid: Tensor | None = None
         (B, num_keep) int64 picks, and (B, num_keep) distances of each to its nearest earlier pick: inf for the first.
     """
     matrix = distances.matrix()
-    nearest = _nearest(matrix, valid)
+    nearest = nearest_of(matrix, valid)
     near = nearest == 0
     if bool(near.any()):
-        matrix = _with_tied_copies(matrix, distances.tokens, near)
-        nearest = _nearest(matrix, valid)
+        matrix = with_tied_copies(matrix, distances.tokens, near)
+        nearest = nearest_of(matrix, valid)
     seed = nearest.argmax(dim=1)
     # A pick is at -inf from itself and thereby never the farthest again.
     matrix.diagonal(dim1=1, dim2=2).fill_(-inf)
@@ -52,8 +52,11 @@ def dense_picks(distances: Distances, num_keep: int, valid: Tensor | None = None
     return picks.T, when_chosen.T
 
 
-def _nearest(matrix: Tensor, valid: Tensor | None) -> Tensor:
-    """Return (B, M) how far the nearest valid neighbour of each valid token is, -inf for the others."""
+def nearest_of(matrix: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Return (B, M) how far the nearest valid neighbour of each valid token is, -inf for the others.
+
+    Sets the diagonal of `matrix` to inf.
+    """
     matrix.diagonal(dim1=1, dim2=2).fill_(inf)
     met = matrix if valid is None else matrix.masked_fill(~(valid.unsqueeze(1) & valid.unsqueeze(2)), inf)
     # By rows and by columns, so that two tokens that are each other's nearest tie to the last bit.
@@ -61,7 +64,7 @@ def _nearest(matrix: Tensor, valid: Tensor | None) -> Tensor:
     return nearest if valid is None else nearest.masked_fill_(~valid, -inf)
 
 
-def _with_tied_copies(matrix: Tensor, tokens: Tensor, near: Tensor) -> Tensor:
+def with_tied_copies(matrix: Tensor, tokens: Tensor, near: Tensor) -> Tensor:
     """Give each copy of a token the distances (B, M, M) of the first: a product's last bits depend on a row's place.
 
     Args:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import copy
 from typing import TYPE_CHECKING
 
 from divprune.lazy_torch import torch
+from divprune.selection.symmetric import mirror, panels, upper_products
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +23,8 @@ ALL = slice(None)
 _POWERS = {"l1": 1.0, "l2": 2.0}
 # Rows whose copies stay in the cache.
 _CACHED_ROWS, _ROWS_ON_GPU = 64, 4096
-_SMALLEST_PANEL = 96
+# Features whose squares float32 adds up.
+_GROUP = 128
 
 
 class Distances:
@@ -51,33 +52,30 @@ class Distances:
         """
         self.tokens = tokens if tokens.dtype == torch.float64 else tokens.float()
         self.metric = metric
-        lengths = _lengths(self.tokens)
-        if check:
-            lengths = self._checked(tokens, lengths)
+        lengths = self._checked(tokens) if check else _lengths(self.tokens)
         self._inverse_lengths = torch.where(lengths > 0, 1 / lengths, 0.0).to(self.tokens.dtype)
 
-    def _checked(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+    def _checked(self, tokens: Tensor) -> Tensor:
         """Refuse values that are not finite, rescale tokens of extreme lengths, and return the lengths."""
+        lengths = _fast_lengths(self.tokens)
+        # Products of two lengths neither overflow nor vanish, and squares that vanish do not count. NaN fails every
+        # comparison, so this one test (and one wait for the device) also finds values that are not finite.
         range_of_type = torch.finfo(self.tokens.dtype)
-        # Products of two lengths neither overflow nor vanish. NaN fails every comparison, so this one test (and one
-        # wait for the device) also finds values that are not finite.
-        safe = (lengths == 0) | ((lengths > range_of_type.tiny**0.4) & (lengths < range_of_type.max**0.4))
-        if not bool(safe.all()):
-            _check_finite(tokens)
-            if self.metric == "cosine":
-                self.tokens = _rescaled(self.tokens)
-                return _lengths(self.tokens)
-        return lengths
+        shortest, longest = torch.stack(torch.aminmax(lengths)).tolist()
+        if range_of_type.tiny**0.3 < shortest and longest < range_of_type.max**0.4:
+            return lengths
+        unsafe = ~((lengths > range_of_type.tiny**0.3) & (lengths < range_of_type.max**0.4))
+        # Zero vectors are safe.
+        if not bool(self.tokens[unsafe].any()):
+            return lengths
+        _check_finite(tokens)
+        if self.metric == "cosine":
+            self.tokens = _rescaled(self.tokens)
+        return _lengths(self.tokens)
 
     def __len__(self) -> int:
         """Return M."""
         return self.tokens.shape[-2]
-
-    def batched(self) -> Distances:
-        """Return the same of one set as a batch of one."""
-        found = copy(self)
-        found.tokens, found._inverse_lengths = self.tokens.unsqueeze(0), self._inverse_lengths.unsqueeze(0)
-        return found
 
     def block(self, rows: Tensor | slice, columns: Tensor | slice) -> Tensor:
         """Return the distances (..., n, m) between n tokens `rows` and m tokens `columns`, in a fresh tensor."""
@@ -137,17 +135,16 @@ class Distances:
 
     def matrix(self) -> Tensor:
         """Return all distances (..., M, M)."""
-        total = len(self)
-        if self.tokens.is_cuda:
+        if self.tokens.ndim > 2 or self.tokens.device.type != "cpu":
             return self.block(ALL, ALL)
-        # The matrix is symmetric: each panel of rows stops at the diagonal and is mirrored.
-        matrix = self.tokens.new_empty((*self.tokens.shape[:-1], total))
-        for start in range(0, total, max(_SMALLEST_PANEL, total // 8)):
-            end = min(total, start + max(_SMALLEST_PANEL, total // 8))
-            panel = self.block(slice(start, end), slice(0, end))
-            matrix[..., start:end, :end] = panel
-            matrix[..., :start, start:end] = panel[..., :start].mT
-        return matrix
+        if self.metric != "cosine":
+            matrix = self.tokens.new_empty((len(self), len(self)))
+            for part in panels(len(self)):
+                matrix[: part.stop, part] = self.block(slice(part.stop), part)
+            return mirror(matrix)
+        products = upper_products(self.tokens)
+        products *= self._inverse_lengths.unsqueeze(1)
+        return mirror(_cosine_distance(products, self._inverse_lengths))
 
 
 @contextmanager
@@ -201,6 +198,17 @@ def _lengths(tokens: Tensor) -> Tensor:
         wide = buffer[: part.stop - part.start].copy_(rows[part])
         torch.linalg.vector_norm(wide, dim=-1, out=lengths[part])
     return lengths.view(tokens.shape[:-1])
+
+
+def _fast_lengths(tokens: Tensor) -> Tensor:
+    """Return the same as `_lengths` for less, where no square overflows or vanishes; inf, NaN or 0 elsewhere."""
+    groups = [part for part in tokens.tensor_split([tokens.shape[-1] // _GROUP * _GROUP], dim=-1) if part.shape[-1]]
+    # So few float32 numbers add up to a float32 exactly enough; a sum of all of them would lose digits.
+    squares = [
+        torch.linalg.vector_norm(group.unflatten(-1, (-1, min(_GROUP, group.shape[-1]))), dim=-1).double().square()
+        for group in groups
+    ]
+    return torch.cat(squares, dim=-1).sum(dim=-1).sqrt()
 
 
 def _rescaled(tokens: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from divprune.selection.dense import dense_picks
 from divprune.selection.distances import METRICS, Distances, full_precision
 from divprune.selection.fused import MOST_TOKENS, fused_picks, runs_on
 from divprune.selection.lazy import lazy_picks
+from divprune.selection.matrix import matrix_picks
 from divprune.selection.predicted import predicted_picks
 from divprune.selection.result import PADDING, Selection
 
@@ -23,15 +24,13 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-LAZY_FROM = 900
-"""Sets of at least so many tokens avoid the distance matrix, unless many of them are kept."""
+LAZY_FROM = {"cosine": 1700, "l1": 900, "l2": 900}
+"""Sets of at least so many tokens avoid the distance matrix, by metric, unless many of them are kept."""
 PREDICTED_FROM, PREDICTED_TO = 320, 2560
 """Numbers of tokens for which a prediction is worth its price on a CPU, unless many of them are kept."""
 SPARING_SHARE = 0.4
 MATRIX_BYTES = 256 * 2**20
 """Most memory that distance matrices may take: larger batches are cut, larger sets avoid the matrix."""
-CACHED_BYTES = 16 * 2**20
-"""On a CPU, batches are cut to matrices of about this size together; beyond it nothing is gained."""
 KERNEL_MATRIX_BYTES = 2**30
 """Most memory that the matrix of one set may take for the kernel on a GPU: 16,384 tokens in float32."""
 
@@ -88,15 +87,19 @@ def _picks(tokens: Tensor, metric: str, counts: list[int], mask: Tensor | None, 
     most, total = max(counts), tokens.shape[1]
     matrix_bytes = total**2 * (8 if tokens.dtype == torch.float64 else 4)
     has_kernel = total <= MOST_TOKENS and matrix_bytes <= KERNEL_MATRIX_BYTES and runs_on(tokens.device)
-    is_sparing = most <= SPARING_SHARE * total and not tokens.is_cuda
-    if is_sparing and metric == "cosine" and PREDICTED_FROM <= total < PREDICTED_TO:
+    on_cpu = tokens.device.type == "cpu"
+    is_sparing = on_cpu and most <= SPARING_SHARE * total
+    fits = matrix_bytes <= MATRIX_BYTES
+    if is_sparing and fits and metric == "cosine" and PREDICTED_FROM <= total < PREDICTED_TO:
         return _one_by_one(_predicted, tokens, metric, counts, mask, stop)
-    if not has_kernel and (matrix_bytes > MATRIX_BYTES or (is_sparing and total >= LAZY_FROM)):
+    if not has_kernel and (not fits or (is_sparing and total >= LAZY_FROM[metric])):
         return _one_by_one(lazy_picks, tokens, metric, counts, mask, stop)
+    if on_cpu and not has_kernel:
+        return _one_by_one(matrix_picks, tokens, metric, counts, mask, stop)
     if mask is not None:
         # Padding may hold anything, NaN included.
         tokens = tokens.masked_fill(~mask.unsqueeze(-1), 0.0)
-    size = max(1, (MATRIX_BYTES if tokens.is_cuda else CACHED_BYTES) // matrix_bytes)
+    size = max(1, MATRIX_BYTES // matrix_bytes)
     found = []
     for start in range(0, len(tokens), size):
         rows = slice(start, start + size)
@@ -113,10 +116,9 @@ def _predicted(distances: Distances, num_keep: int, stop: float) -> tuple[list[i
     found = predicted_picks(distances, num_keep, stop)
     if found is not None:
         return found
-    if len(distances) >= LAZY_FROM:
+    if len(distances) >= LAZY_FROM[distances.metric]:
         return lazy_picks(distances, num_keep, stop)
-    picks, distance = dense_picks(distances.batched(), num_keep)
-    return picks[0].tolist(), distance[0].tolist()
+    return matrix_picks(distances, num_keep, stop)
 
 
 def _one_by_one(
@@ -128,18 +130,19 @@ def _one_by_one(
     stop: float,
 ) -> tuple[Tensor, Tensor]:
     """Return picks and distances (B, max(counts)), one set after the other."""
-    shape = len(counts), max(counts)
-    order = torch.zeros(shape, dtype=torch.int64)
-    # A row that stopped early ends below every `min_distance`.
-    distance = torch.full(shape, -inf, dtype=torch.promote_types(tokens.dtype, torch.float32))
+    most, order, distance = max(counts), [], []
     for row, count in enumerate(counts):
         valid = None if mask is None else mask[row].nonzero().squeeze(1)
         subset = tokens[row] if valid is None else tokens[row].index_select(0, valid)
         picks, when_chosen = pick(Distances(subset, metric), count, stop)
-        order[row, : len(picks)] = torch.tensor(picks) if valid is None else valid.cpu()[picks]
-        distance[row, : len(picks)] = torch.tensor(when_chosen, dtype=distance.dtype)
+        missing = most - len(picks)
+        order.append((picks if valid is None else valid[picks].tolist()) + [0] * missing)
+        # A row that stopped early ends below every `min_distance`.
+        distance.append(when_chosen + [-inf] * missing)
+    dtype = torch.promote_types(tokens.dtype, torch.float32)
+    found = torch.tensor(order), torch.tensor(distance, dtype=dtype)
     # Blocks of different shapes round differently; never let that show as a growing distance.
-    return order.to(tokens.device), distance.cummin(dim=1).values.to(tokens.device)
+    return found[0].to(tokens.device), found[1].cummin(dim=1).values.to(tokens.device)
 
 
 def _whole(order: Tensor, distance: Tensor, counts: list[int], batched: bool) -> Selection:

@@ -34,6 +34,8 @@ def test_checkpoint_picture_and_record(divprune: Command, llava: Path, picture: 
     assert [row["num_kept"] for row in record.rows] == [None, 5, 5]
     assert record.config["weights"] == "checkpoint"
     assert record.provenance["machine"]["num_threads"] >= 1
+    assert len(record.config["foreign_cores"]) == record.config["repeats"] == 1
+    assert record.config["rounds_left_out"] <= 1
 
 
 @pytest.mark.parametrize(

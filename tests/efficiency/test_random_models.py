@@ -19,7 +19,7 @@ from divprune.efficiency.flops import encoder_flop
 from divprune.efficiency.random_models import _patches
 from divprune.efficiency.reference_models import Architecture
 from divprune.efficiency.shapes import model_shape
-from tests.support.shapes import SMALL_TEXT, SMALL_TOWER, small_config
+from tests.support.shapes import small_config
 
 
 @pytest.mark.parametrize("architecture", PAPER_ARCHITECTURES, ids=lambda architecture: architecture.name)

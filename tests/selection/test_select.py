@@ -23,7 +23,7 @@ sizes = st.tuples(kinds, st.integers(1, 70), st.integers(1, 40), seeds, shares)
 def way(request, monkeypatch):
     """Send every size the same way, on hardware that multiplies bfloat16 numbers fast or does not."""
     kind, _, without = request.param.partition(" ")
-    monkeypatch.setattr(max_min, "LAZY_FROM", 1 if kind == "lazy" else 10**9)
+    monkeypatch.setattr(max_min, "LAZY_FROM", dict.fromkeys(METRICS, 1 if kind == "lazy" else 10**9))
     monkeypatch.setattr(max_min, "PREDICTED_FROM", 1 if kind == "predicted" else 10**9)
     monkeypatch.setattr(max_min, "SPARING_SHARE", 1)
     # However badly it predicts.
@@ -282,7 +282,8 @@ def test_predicted_picks_are_exact_and_take_few_rows(monkeypatch, bfloat16):
 
     class Counted(Distances):
         def block(self, rows, columns):
-            measured.append(len(rows))
+            # A slice is the sample that says whether to predict.
+            measured.append(0 if isinstance(rows, slice) else len(rows))
             return super().block(rows, columns)
 
         def matrix(self):
@@ -303,7 +304,17 @@ def test_predicted_picks_are_exact_and_take_few_rows(monkeypatch, bfloat16):
     assert wrong_pick(rows, found, "cosine") is None
 
 
-def test_nothing_is_predicted_where_it_would_not_help():
+def test_bfloat16_predicts_where_no_part_of_the_features_tells(monkeypatch):
+    monkeypatch.setattr(predicted, "multiplies_bfloat16", lambda device: True)
+    rows = torch.randn(600, 512, generator=torch.Generator().manual_seed(0))
+    distances = Distances(rows, "cosine")
+    assert predicted._telling_part(distances).shape == (600, 512)
+    picks, _ = predicted.predicted_picks(distances, 60)
+    assert wrong_pick(rows, picks, "cosine") is None
+
+
+def test_nothing_is_predicted_where_it_would_not_help(monkeypatch):
+    monkeypatch.setattr(predicted, "multiplies_bfloat16", lambda device: False)
     noise, copies, narrow = torch.randn(400, 512), photograph(400, 512), photograph(400, 64)
     copies[300] = copies[7]
     for rows in (noise, copies, narrow, torch.ones(400, 512), torch.zeros(400, 512), photograph(1, 512)):
