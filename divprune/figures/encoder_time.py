@@ -1,6 +1,8 @@
 """What is left of the time until the first token where the vision encoder reads fewer patches, and for what."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from divprune.figures import prefill
 from divprune.records import Record
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
 
 def draw(*records: Record) -> "Figure":
     """Draw a panel a record and a bar a setting, made up of its parts."""
-    return prefill.draw(*records)
+    return prefill.draw(*(replace(record, rows=[_named(row) for row in record.rows]) for record in records))
 
 
 def caption(*records: Record) -> str:
@@ -22,3 +24,9 @@ def caption(*records: Record) -> str:
         f"fewer patches: in the language model, in the selection, and before it. Shapes of {shapes}, random weights: "
         "what it costs is real, what it says is not."
     )
+
+
+def _named(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row whose name is short: the option instead of method and option."""
+    _, _, option = row["method"].partition(", ")
+    return {**row, "method": f"+ {option.replace(',schedule=', ', ')}" if option else row["method"]}

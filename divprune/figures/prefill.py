@@ -21,7 +21,7 @@ def draw(*benches: Record) -> "Figure":
         _draw_bench(panel, bench)
     panels[-1].set_xlabel("seconds")
     handles = [panels[0].patches[place * counts[0]] for place in range(len(PARTS))]
-    panels[-1].legend(handles, [name for name, _ in PARTS], loc="upper center", bbox_to_anchor=(0.45, -0.22), ncols=3)
+    panels[-1].legend(handles, [name for name, _ in PARTS], loc="upper right", bbox_to_anchor=(1.02, -0.22), ncols=3)
     footer = "Medians; lines reach to p20 and p80 of the whole. A selection too short to be seen stands in words."
     headings(figure, "Time to the first token", footer)
     return figure

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 FEATURES_PER_PREDICTED = 8
 """One feature of so many predicts."""
-FEWEST_FEATURES = 256
+FEWEST_FEATURES = 2048
+"""Of fewer, the whole matrix costs little more than the prediction."""
 SAMPLED_TOKENS = 32
 TELLING_CORRELATION = 0.9
 """Between predicted and exact cosines of a sample, from which on they predict."""
