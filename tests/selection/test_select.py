@@ -275,6 +275,13 @@ def photograph(total: int, width: int) -> torch.Tensor:
     return torch.randn(total, 12, generator=draw) @ directions + 0.1 * torch.randn(total, width, generator=draw)
 
 
+@pytest.fixture
+def predicts_few_features(monkeypatch):
+    """Predict also where the whole matrix would be as cheap."""
+    monkeypatch.setattr(predicted, "FEWEST_FEATURES", 256)
+
+
+@pytest.mark.usefixtures("predicts_few_features")
 @pytest.mark.parametrize("bfloat16", [False, True])
 def test_predicted_picks_are_exact_and_take_few_rows(monkeypatch, bfloat16):
     monkeypatch.setattr(predicted, "multiplies_bfloat16", lambda device: bfloat16)
@@ -304,6 +311,7 @@ def test_predicted_picks_are_exact_and_take_few_rows(monkeypatch, bfloat16):
     assert wrong_pick(rows, found, "cosine") is None
 
 
+@pytest.mark.usefixtures("predicts_few_features")
 def test_bfloat16_predicts_where_no_part_of_the_features_tells(monkeypatch):
     monkeypatch.setattr(predicted, "multiplies_bfloat16", lambda device: True)
     rows = torch.randn(600, 512, generator=torch.Generator().manual_seed(0))
@@ -313,6 +321,7 @@ def test_bfloat16_predicts_where_no_part_of_the_features_tells(monkeypatch):
     assert wrong_pick(rows, picks, "cosine") is None
 
 
+@pytest.mark.usefixtures("predicts_few_features")
 def test_nothing_is_predicted_where_it_would_not_help(monkeypatch):
     monkeypatch.setattr(predicted, "multiplies_bfloat16", lambda device: False)
     noise, copies, narrow = torch.randn(400, 512), photograph(400, 512), photograph(400, 64)
