@@ -88,10 +88,11 @@ class PixelDedup:
 
     Attributes:
         tolerance: Largest difference of two pixels that count as equal, in the processor's normalised units; 0 for
-            identical pixels alone.
+            identical pixels alone. They are compared as the encoder gets them: in half precision near shades are one.
 
     Raises:
-        ValueError: It is negative or no number.
+        ValueError: It is negative or not finite.
+        TypeError: It is no number.
     """
 
     name: ClassVar[str] = "pixel-dedup"
@@ -99,12 +100,14 @@ class PixelDedup:
 
     def __post_init__(self) -> None:
         """Check the value."""
+        if isinstance(self.tolerance, bool) or not isinstance(self.tolerance, (int, float)):
+            raise TypeError(f"tolerance must be a number from 0 on, got {self.tolerance!r}")
         if not isfinite(self.tolerance) or self.tolerance < 0:
             raise ValueError(f"tolerance must be a number from 0 on, got {self.tolerance!r}")
 
     def __str__(self) -> str:
         """Return what `encoder_option` reads."""
-        return self.name + (f":tolerance={self.tolerance:g}" if self.tolerance else "")
+        return self.name + (f":tolerance={self.tolerance!r}" if self.tolerance else "")
 
 
 _GRID_NEEDS = frozenset({"grid", "pieces"})
@@ -118,7 +121,8 @@ def encoder_option(spec: str) -> EncoderOption:
     Raises:
         ValueError: There is none of this name, it has no such parameter, or a value does not fit it.
     """
-    name, _, parameters = spec.strip().partition(":")
+    name, _, parameters = spec.partition(":")
+    name = name.strip()
     if name not in _OPTIONS:
         raise ValueError(f"encoder must be an option such as 'tome:r=8', got {spec!r}{choices(name, list(_OPTIONS))}")
     values = parsed_parameters(f"encoder option {name!r}", _OPTIONS[name], parameters)

@@ -6,22 +6,20 @@ from tools.markdown import markdown_table
 
 def encoder_time_table(record: Record) -> str:
     """The time to the first token, taken apart."""
-    full = record.rows[0]["ttft_median_seconds"]
-    cells = []
+    full, cells = record.rows[0]["ttft_median_seconds"], []
     for row in record.rows:
-        prefill, selection = row["prefill_median_seconds"], row.get("selection_median_seconds")
-        first = row["ttft_median_seconds"]
+        parts = ("encoding_median_seconds", "selection_median_seconds", "prefill_median_seconds")
+        first, low, high = (row[f"ttft_{which}_seconds"] for which in ("median", "p20", "p80"))
         cells.append(
             (
                 f"`{row['method']}`",
                 *("all" if row[name] is None else str(row[name]) for name in ("num_encoded", "num_kept")),
-                seconds_text(first - prefill - (selection or 0.0)),
-                "" if selection is None else seconds_text(selection),
-                seconds_text(prefill),
-                f"{seconds_text(first)} ({full / first:.2f} x)",
+                *("" if name not in row else seconds_text(row[name]) for name in parts),
+                f"{seconds_text(first)} ({seconds_text(low)} to {seconds_text(high)})",
+                f"{full / first:.2f} x",
             )
         )
-    header = ("setting", "encoded", "kept", "encoder and all else", "selection", "prefill", "first token")
+    header = ("setting", "encoded", "kept", "encoder", "selection", "prefill", "first token (p20 to p80)", "as fast")
     config, machine = record.config, record.provenance["machine"]
     about = (
         f"{config['model']}, {config['num_layers']} decoder layers, weights {config['weights']}; {config['dtype']} on "
@@ -65,16 +63,19 @@ def encoder_dedup_table(record: Record) -> str:
         left = [f"{100 * own[shape, each]['fraction_encoded']:.0f}" for shape in shapes for each in tolerances]
         asked = [row for row in answered if row["kind"] == kind]
         equal, total = (sum(row[name] for row in asked) for name in ("num_equal_answers", "num_images"))
-        cells.append((kind, *left, f"{equal} of {total}" if asked else ""))
+        fractions = [row["fraction_encoded"] for row in asked]
+        shown = f"{100 * min(fractions):.0f} to {100 * max(fractions):.0f}" if asked else ""
+        cells.append((kind, *left, shown, f"{equal} of {total}" if asked else ""))
     header = (
         "image",
         *(f"{shape}, tolerance {each:g}: encoded, %" for shape in shapes for each in tolerances),
-        "equal answers at tolerance 0",
+        "asked about: encoded, %",
+        "equal answers",
     )
     about = (
-        "Means over seeds; the tolerance is of pixel values as the processor normalises them. Answers: small models of "
-        "each family with random weights, about a part of the image, from all that is left. They are equal wherever "
-        "nothing repeats; elsewhere they need not be: attention in the encoder counted each of n equal patches at a "
-        "place of its own, and counts one."
+        "Means over seeds, of float32 pixels; the tolerance is of their values as the processor normalises them. "
+        "Answers: small models of each family with random weights, about a smaller version of the image, from all that "
+        "is left at tolerance 0. They are equal wherever nothing repeats; elsewhere they need not be: attention in the "
+        "encoder counted each of n equal patches at a place of its own, and counts one."
     )
     return f"{markdown_table(header, cells, numbers_from=1)}\n\n{about}"

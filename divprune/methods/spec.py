@@ -22,9 +22,16 @@ def parsed_parameters(title: str, chosen: type[Any], parameters: str) -> dict[st
         parameters: The pairs; may be empty.
 
     Raises:
-        ValueError: It has no such parameter, or the value does not fit it.
+        ValueError: It has no such parameter, the value does not fit it, or it is given twice.
     """
-    return dict(_parsed(title, chosen, pair) for pair in parameters.split(",") if pair.strip())
+    found: dict[str, Any] = {}
+    for pair in parameters.split(","):
+        if pair.strip():
+            name, value = _parsed(title, chosen, pair)
+            if name in found:
+                raise ValueError(f"parameter {name!r} of {title} is given twice")
+            found[name] = value
+    return found
 
 
 def choices(wrong: str, names: list[str]) -> str:

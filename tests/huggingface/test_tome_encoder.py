@@ -10,17 +10,17 @@ from transformers import LlavaConfig, LlavaNextConfig, PreTrainedModel
 
 from divprune import DivPrune, attach, get_method, prune
 from divprune.config import PruningConfig
-from divprune.encoder_options import TomeEncoder, encoder_option
+from divprune.encoder_options import PixelDedup, TomeEncoder, encoder_option
 from divprune.errors import PruningError, UnsupportedModelError
 from divprune.huggingface.adapter import ModelAdapter
 from divprune.huggingface.encoding.encode import encode
-from divprune.huggingface.encoding.tome_encoder import matched
+from divprune.huggingface.encoding.tome_encoder import matched, merging_patches
 from divprune.selection.reference import reference_select
 from tests.support.float64 import is_different, is_rounding
 from tests.support.handmade import Item, short_row
 from tests.support.handmade_logits import greedy_logits
 from tests.support.handmade_tome import merged_image, pairs_of, shown_tokens, spread
-from tests.support.models.base import IMAGE, build_model, clip, llama, siglip
+from tests.support.models.base import IMAGE, build_model, clip, llama, noise, siglip
 from tests.support.models.every_family import CASES, make_inputs
 from tests.support.models.llava import TILES
 from tests.support.subject import GREEDY, ONE_AND_TWO
@@ -205,7 +205,12 @@ def test_any_method_that_needs_the_tokens_alone_selects_from_what_is_left(
     with prune(model, name, num_keep=5, encoder="tome:r=4") as pruning:
         model.generate(**inputs, max_new_tokens=1)
     assert [item.num_kept for item in pruning.last.items] == [5, 5, 5]
-    assert all(item.num_encoded == 36 - 2 * 4 for item in pruning.last.items)
+    config = PruningConfig(DivPrune(), encoder=TomeEncoder(4))
+    with torch.no_grad():
+        items = encode(ModelAdapter.of(model), config, inputs).items
+    for item, report in zip(items, pruning.last.items, strict=True):
+        assert report.num_encoded == len(item.encoded) == 36 - 2 * 4
+        assert set(report.kept_indices.tolist()) <= set(item.encoded.tolist())
 
 
 @pytest.mark.parametrize("scope", ["item", "sample"])
@@ -231,20 +236,55 @@ def test_tiles_and_newlines_are_known_of_what_is_left() -> None:
         assert counts.max() <= 2
 
 
-def test_several_turns_and_beams_work(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
+def test_a_second_turn_with_an_image_is_the_whole_conversation() -> None:
+    case = CASES_HERE["llava"]
+    model = case.build()
+    inputs = make_inputs(case, model, [[1, 5, "image", 6, 7]])
+    options: dict[str, Any] = {"max_new_tokens": 3, "do_sample": False, "return_dict_in_generate": True}
     with prune(model, "divprune", keep_ratio=0.3, encoder="tome:r=4"):
-        one = model.generate(**inputs, max_new_tokens=3, num_beams=2, do_sample=False)
-        first = model.generate(**inputs, max_new_tokens=3, return_dict_in_generate=True, do_sample=False)
-        ids = torch.cat([first.sequences, torch.full((2, 2), 7)], dim=1)
+        first = model.generate(**inputs, **options)
+        more = make_inputs(case, model, [["image", 8, 9]])
+        ids = torch.cat([first.sequences, torch.tensor([[11]]), more["input_ids"]], dim=1)
+        whole = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         again = model.generate(
-            input_ids=ids,
-            attention_mask=torch.cat([inputs["attention_mask"], torch.ones(2, 5, dtype=torch.int64)], dim=1),
-            past_key_values=first.past_key_values,
-            max_new_tokens=2,
-            do_sample=False,
-        )
-    assert one.shape == first.sequences.shape
-    assert again.shape[1] == ids.shape[1] + 2
+            **whole, pixel_values=more["pixel_values"], past_key_values=first.past_key_values, output_logits=True,
+            **options,
+        )  # fmt: skip
+        pixels = torch.cat([inputs["pixel_values"], more["pixel_values"]])
+        anew = model.generate(**whole, pixel_values=pixels, output_logits=True, **options)
+    assert is_rounding((torch.stack(again.logits) - torch.stack(anew.logits)).abs().max())
+
+
+def test_beams_repeat_what_is_left(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
+    with prune(model, "divprune", keep_ratio=0.3, encoder="tome:r=4"):
+        greedy = model.generate(**inputs, max_new_tokens=1, do_sample=False)
+        beams = model.generate(**inputs, max_new_tokens=1, do_sample=False, num_beams=3)
+    assert torch.equal(greedy, beams)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"vision_feature_layer": -1}, {"vision_feature_layer": [-1, -2]}, {"vision_feature_select_strategy": "full"}],
+)
+def test_a_call_that_reads_another_layer_is_refused(
+    other: dict[str, Any], model: PreTrainedModel, inputs: dict[str, Any]
+) -> None:
+    with (
+        prune(model, "divprune", encoder="tome:r=1"),
+        pytest.raises(PruningError, match=r"must be that of the model's configuration, .*, while patches are merged"),
+    ):
+        model(**inputs, **other)
+
+
+def test_gradient_checkpointing_is_refused(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
+    # Its name from transformers 5.24 on, and before.
+    (getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable)()
+    model.train()
+    with (
+        prune(model, "divprune", encoder="tome:r=1"),
+        pytest.raises(PruningError, match="gradient checkpointing must be off while patches are merged"),
+    ):
+        model(**inputs)
 
 
 def test_one_call_may_encode_in_another_way(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
@@ -266,6 +306,8 @@ BAD: dict[str, tuple[str, str]] = {
     "tome:r=19": ("r must be smaller than 19 .* block 0 of 2 has 36 patches left", "llava"),
     "tome:r=13": ("r must be smaller than 13 .* block 1 of 2 has 23 patches left", "llava"),
     "tome:r=2": ("this 'qwen2_vl' model is another", "qwen2_vl"),
+    "tome:r=4,r=8": ("parameter 'r' of encoder option 'tome' is given twice", "llava"),
+    "pixel-dedup:tolerance=-1": ("tolerance must be a number from 0 on, got -1.0", "qwen2_vl"),
 }
 
 
@@ -316,7 +358,7 @@ def test_an_option_of_no_known_kind_is_refused(model: PreTrainedModel) -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", ["tome:r=8", "tome:r=3,schedule=decreasing", "pixel-dedup", "pixel-dedup:tolerance=0.5"]
+    "spec", ["tome:r=8", "tome:r=3,schedule=decreasing", "pixel-dedup", "pixel-dedup:tolerance=0.123456789"]
 )
 def test_options_are_written_as_they_are_read(spec: str) -> None:
     assert str(encoder_option(spec)) == spec
@@ -332,37 +374,24 @@ def test_schedules_merge_about_as_many_in_all() -> None:
     assert TomeEncoder(8, "decreasing").patches_left(576, 23)[-1] == 576 - sum(merges)
 
 
-def test_half_precision_merges_what_full_precision_does() -> None:
-    found = []
-    for dtype in (torch.float64, torch.bfloat16):
-        model = llava().to(dtype)
-        inputs = make_inputs(CASES_HERE["llava"], model, ONE_AND_TWO)
-        inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
-        with prune(model, "divprune", keep_ratio=0.5, encoder="tome:r=2") as pruning:
-            model.generate(**inputs, max_new_tokens=1)
-        found.append([item.num_encoded for item in pruning.last.items])
-    assert found[0] == found[1]
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
+def test_copies_are_merged_with_each_other_in_every_precision(dtype: torch.dtype) -> None:
+    model = llava().to(dtype)
+    # Without positions, patches of one colour are copies of each other in every block.
+    with torch.no_grad():
+        model.model.vision_tower.embeddings.position_embedding.weight.zero_()
+    colors = noise(1, 3, 6, 6, seed=5).sign()
+    pixels = colors.repeat_interleave(7, dim=2).repeat_interleave(7, dim=3).to(dtype)
+    with torch.no_grad(), merging_patches(ModelAdapter.of(model), TomeEncoder(3)) as merged:
+        model.model.get_image_features(pixels, return_dict=True)
+    owners = merged.patches.owners[0].tolist()
+    of_patches = [tuple(color) for color in colors[0].flatten(1).T.tolist()]
+    groups = {owner: {of_patches[patch] for patch, own in enumerate(owners) if own == owner} for owner in owners}
+    assert len(groups) == 36 - 4 * 3
+    assert all(len(colors_of_group) == 1 for colors_of_group in groups.values())
 
 
-def test_eager_attention_counts_patches_as_often_too(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
-    logits = []
-    for implementation in ("sdpa", "eager"):
-        model.model.vision_tower.set_attn_implementation(implementation)
-        with prune(model, "divprune", keep_ratio=1.0, encoder="tome:r=6"):
-            logits.append(model(**inputs).logits)
-    assert is_rounding((logits[0] - logits[1]).abs().max())
-
-
-def test_attention_that_takes_no_logits_is_refused(model: PreTrainedModel) -> None:
-    model.config.vision_config._attn_implementation_internal = "flash_attention_2"
-    with pytest.raises(UnsupportedModelError, match="'flash_attention_2' does not take; load the model with"):
-        attach(model, "divprune", encoder="tome:r=1")
-
-
-def test_a_call_that_fails_leaves_the_model_as_it_was(model: PreTrainedModel, inputs: dict[str, Any]) -> None:
-    before = model(**inputs).logits
-    with prune(model, "divprune", encoder="tome:r=4"):
-        with pytest.raises(ValueError, match="doesn't match model"):
-            model.generate(**(inputs | {"pixel_values": inputs["pixel_values"][..., :28, :28]}), max_new_tokens=1)
-        assert not any("forward" in vars(module) for module in model.model.vision_tower.modules())
-    assert torch.equal(model(**inputs).logits, before)
+@pytest.mark.parametrize("tolerance", ["0.1", None, True])
+def test_a_tolerance_is_a_number(tolerance: Any) -> None:
+    with pytest.raises(TypeError, match="tolerance must be a number from 0 on"):
+        PixelDedup(tolerance)

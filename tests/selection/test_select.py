@@ -331,6 +331,7 @@ def test_nothing_is_predicted_where_it_would_not_help(monkeypatch):
         assert wrong_pick(rows, select(rows, num_keep=min(40, len(rows))).selection_order.tolist(), "cosine") is None
 
 
+@pytest.mark.usefixtures("predicts_few_features")
 def test_every_set_of_a_batch_goes_its_own_way(monkeypatch):
     batch = torch.stack([photograph(400, 512), torch.randn(400, 512, generator=torch.Generator().manual_seed(0))])
     mask = torch.ones(2, 400, dtype=torch.bool)

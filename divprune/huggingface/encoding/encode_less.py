@@ -13,7 +13,12 @@ from divprune.errors import PruningError
 from divprune.huggingface.adapter import ModelAdapter
 from divprune.huggingface.encoding.method_inputs import capturing
 from divprune.huggingface.encoding.pixel_dedup import deduplicating, require_dedup
-from divprune.huggingface.encoding.tome_encoder import encoded_tokens, merging_patches, require_mergeable
+from divprune.huggingface.encoding.tome_encoder import (
+    encoded_tokens,
+    merging_patches,
+    require_mergeable,
+    require_usual_pass,
+)
 from divprune.methods.base import Method
 from divprune.methods.item_context import Modality
 from divprune.methods.vision_inputs import VISION_NEEDS, CapturedVision
@@ -70,10 +75,11 @@ def encode_less(
         encode_pixels: runs the encoder.
 
     Raises:
-        PruningError: videos, where the option is for images alone.
+        PruningError: videos, where the option is for images alone; or the encoder would not run as the option expects.
     """
     if isinstance(option, PixelDedup):
         return _deduplicated(adapter, option, method, encode_pixels)
+    require_usual_pass(adapter, inputs)
     if modality != "image":
         raise PruningError(f"encoder option {option.name!r} is for images, got {modality}s; leave `encoder` out")
     with merging_patches(adapter, option) as merged:

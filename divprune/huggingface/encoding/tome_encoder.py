@@ -206,6 +206,26 @@ def require_mergeable(adapter: ModelAdapter, option: TomeEncoder) -> PatchTower:
     return tower
 
 
+def require_usual_pass(adapter: ModelAdapter, inputs: Mapping[str, Any]) -> None:
+    """Refuse a call whose encoder would not run as the configuration says, or whose blocks would run again later.
+
+    Raises:
+        PruningError: the call asks for another layer of the encoder, or gradient checkpointing is on.
+    """
+    model: Any = adapter.model
+    for name in ("vision_feature_layer", "vision_feature_layers", "vision_feature_select_strategy"):
+        own = getattr(model.config, name, None)
+        if inputs.get(name) is not None and inputs[name] != own:
+            raise PruningError(
+                f"{name} must be that of the model's configuration, {own!r}, while patches are merged in the encoder, "
+                f"got {inputs[name]!r}"
+            )
+    tower = tower_of(model)
+    layers = [] if tower is None else list(tower.layers(model))
+    if model.training and any(getattr(layer, "gradient_checkpointing", False) for layer in layers):
+        raise PruningError("gradient checkpointing must be off while patches are merged in the encoder")
+
+
 def _blocks_read(adapter: ModelAdapter, num_layers: int) -> int:
     """Count the blocks up to the one whose states the projector reads.
 
