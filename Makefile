@@ -67,8 +67,8 @@ test-parity: .venv-test/.stamp  ## the others: every family in every way of call
 	$(TEST_ENVIRONMENT) .venv-test/bin/python -m pytest -n $(TEST_WORKERS) tests/parity --cells rest
 	$(TEST_ENVIRONMENT) .venv-test/bin/python -m pytest -n $(TEST_WORKERS) -m slow
 
-test-floor: .venv-floor/.stamp  ## the tests of models, methods and command line on the oldest versions that we allow
-	$(TEST_ENVIRONMENT) .venv-floor/bin/python -m pytest -n $(TEST_WORKERS) $(FLOOR_TESTS)
+test-floor: .venv-floor/.stamp  ## the tests of models and command line but slow ones, on the oldest versions that we allow
+	$(TEST_ENVIRONMENT) .venv-floor/bin/python -m pytest -n $(TEST_WORKERS) -m "not slow" $(FLOOR_TESTS)
 
 test-serving: .venv-serving/.stamp  ## the tests of the vLLM plugin, with a real engine on the CPU
 	$(TEST_ENVIRONMENT) .venv-serving/bin/python -m pytest -W ignore $(SERVING_WORKERS) $(SERVING_TESTS)
